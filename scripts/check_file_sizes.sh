@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Refuses files over 200 kB, so that pictures and weights stay out of the history.
+# Run: scripts/check_file_sizes.sh FILE...
+set -euo pipefail
+
+large=$(find "$@" -type f -size +200000c)
+if [ -n "$large" ]; then
+  printf 'over 200 kB: %s\n' "$large" >&2
+  exit 1
+fi

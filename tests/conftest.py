@@ -1,0 +1,137 @@
+"""What many tests share: a seed, tiny pictures, the command line in a process of its own, ranks."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+TINY = [
+    "encoder.channels=8",
+    "encoder.block_channels=4",
+    "encoder.num_blocks=1",
+    "decoder.channels=8",
+    "decoder.block_channels=4",
+    "decoder.num_blocks=1",
+    "codebook.size=16",
+    "codebook.dim=4",
+    "data.image_size=16",
+    "data.batch_size=4",
+    "data.num_workers=0",
+    "trainer.accelerator=cpu",
+    "trainer.max_steps=4",
+    "trainer.log_every=1",
+    "trainer.validate_every=2",
+    "trainer.checkpoint_every=2",
+]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the user's own cache out of the tests."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("VQTRAIN_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 48 smooth colored pictures of 24 x 20 px."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for number in range(48):
+        corners = random.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+        picture = Image.fromarray(corners).resize((24, 20), Image.Resampling.BICUBIC)
+        picture.save(folder / f"picture-{number:02d}.png")
+    return folder
+
+
+@pytest.fixture
+def tiny(pictures: Path) -> list[str]:
+    """Overrides for a training run of four tiny steps."""
+    return [f"data.train={pictures}", *TINY]
+
+
+RunCommand = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment() -> dict[str, str]:
+    """One thread, and no checks of shapes, as in real use."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture
+def vqtrain(tmp_path: Path) -> RunCommand:
+    """Run ``vqtrain`` in a process of its own, in an empty folder."""
+
+    def run(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "vqtrain", *words]
+        settings = {"cwd": tmp_path, "timeout": 240, "env": environment(), **options}
+        return subprocess.run(command, capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]  # options of subprocess
+
+    return run
+
+
+@pytest.fixture
+def start_vqtrain(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start ``vqtrain`` and leave it running."""
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "vqtrain", *words],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+RANK_PRELUDE = """
+import os, sys
+from datetime import timedelta
+import torch
+import torch.distributed as dist
+rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+if world_size > 1:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank,
+                            world_size=world_size, timeout=timedelta(seconds=60))
+"""
+
+
+@pytest.fixture
+def run_ranks(tmp_path: Path) -> Callable[[str, int], Path]:
+    """Run a script on several gloo ranks; it sees ``rank``, ``world_size`` and ``folder``."""
+
+    def run(script: str, world_size: int) -> Path:
+        folder = tmp_path / f"world-{world_size}"
+        folder.mkdir()
+        file = folder / "script.py"
+        ending = "\nif dist.is_initialized(): dist.destroy_process_group()\n"
+        file.write_text(RANK_PRELUDE + script + ending)
+        processes = [
+            subprocess.Popen(
+                [sys.executable, str(file), str(rank), str(world_size), str(folder)],
+                env=environment(),
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world_size)
+        ]
+        errors = [process.communicate(timeout=180)[1] for process in processes]
+        assert all(process.returncode == 0 for process in processes), "\n".join(errors)
+        return folder
+
+    return run

@@ -1,0 +1,165 @@
+"""The loaders with and without worker processes: the same batches, errors and good manners."""
+
+import os
+import signal
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vqtrain.data.batches import Batch
+from vqtrain.data.index import ImageIndex
+from vqtrain.data.loaders import Loader, training_loader, validation_loader
+from vqtrain.data.order import EndlessOrder
+from vqtrain.data.scan import index_pictures
+from vqtrain.data.settings import DataSettings
+from vqtrain.errors import DataError
+
+# torch warns of more workers than cores, of which the machine may have one.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+
+def settings(**changes: object) -> DataSettings:
+    values = {"train": "demo", "val": "auto", "image_size": 4, "channels": 3, "crop": "native"}
+    values |= {"flip": True, "batch_size": 2, "num_workers": 0}
+    return DataSettings(**(values | changes))
+
+
+def training(index: ImageIndex, *, num_workers: int, **changes: int) -> Loader:
+    place = {"seed": 3, "rank": 0, "world_size": 1, "start": 0} | changes
+    return training_loader(index, settings=settings(num_workers=num_workers), **place)
+
+
+def assert_equal(batches: list[Batch], expected: list[Batch]) -> None:
+    assert [batch.keys for batch in batches] == [batch.keys for batch in expected]
+    for batch, other in zip(batches, expected, strict=True):
+        assert torch.equal(batch.images, other.images)
+        assert torch.equal(batch.mask, other.mask)
+
+
+class Probe(torch.utils.data.Dataset[Batch]):
+    """Report on the process that loads, as the keys of a batch."""
+
+    def __getitem__(self, number: int) -> Batch:
+        ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        keys = [str(os.getpid()), str(torch.get_num_threads()), str(ignores)]
+        return Batch(
+            images=torch.zeros(1, 1, 1, 1, dtype=torch.uint8),
+            mask=torch.ones(1, dtype=torch.bool),
+            keys=keys,
+        )
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_every_sample_comes_once_an_epoch_at_its_position(numbered, num_workers, world_size):
+    index = numbered(12)
+    ranks = [
+        training(index, num_workers=num_workers, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    # 18 batches of 2 are 3 epochs of 12.
+    by_rank = [[batch.keys for batch in islice(rank, 18 // world_size)] for rank in ranks]
+    keys = [key for row in zip(*by_rank, strict=True) for batch in row for key in batch]
+    for start in (0, 12, 24):
+        assert sorted(keys[start : start + 12]) == [f"{i:03d}" for i in range(12)]
+    _, expected = EndlessOrder(n=12, seed=3).samples(0, 36)
+    assert [int(key) for key in keys] == expected.tolist()
+
+
+def test_workers_change_no_batch(numbered):
+    index = numbered(7)
+    expected = list(islice(training(index, num_workers=0), 11))
+    assert_equal(list(islice(training(index, num_workers=2), 11)), expected)
+    assert_equal(list(islice(training(index, num_workers=1, start=12), 5)), expected[6:])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_training_has_no_end_and_begins_anew(numbered, num_workers):
+    loader = training(numbered(3), num_workers=num_workers)
+    with pytest.raises(TypeError):
+        len(loader)
+    first = list(islice(loader, 4))
+    assert_equal(list(islice(loader, 4)), first)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_validation_ends_and_can_be_repeated(numbered, num_workers):
+    place = {"rank": 1, "world_size": 2}
+    loader = validation_loader(
+        numbered(9), settings=settings(num_workers=num_workers, crop="resize"), **place
+    )
+    # 9 images in batches of 2 on 2 ranks: 3 batches; rank 1 has 2 3, 6 7 and nothing of its own.
+    batches = list(loader)
+    assert len(loader) == len(batches) == 3
+    assert [batch.keys for batch in batches] == [["002", "003"], ["006", "007"], ["008", "008"]]
+    assert [batch.mask.tolist() for batch in batches] == [[True] * 2, [True] * 2, [False] * 2]
+    next(iter(loader))  # a validation that is cut short
+    assert_equal(list(loader), batches)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_error_arrives_in_one_line(numbered, tmp_path, num_workers):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    broken = index_pictures([tmp_path / "broken.png"], root=tmp_path)
+    good = numbered(4)
+    index = ImageIndex.concatenate([good, broken])
+    loader = validation_loader(
+        index, settings=settings(num_workers=num_workers), rank=0, world_size=1
+    )
+    batches = iter(loader)
+    assert [next(batches).keys for _ in range(2)] == [["000", "001"], ["002", "003"]]
+    with pytest.raises(DataError, match=r"^cannot decode image 'broken' in \S*broken\.png: .*$"):
+        next(batches)
+
+
+def test_other_errors_keep_their_traceback():
+    class Faulty(torch.utils.data.Dataset[Batch]):
+        def __getitem__(self, number: int) -> Batch:
+            raise ZeroDivisionError("a mistake of ours")
+
+    with pytest.raises(ZeroDivisionError, match="Original Traceback"):
+        next(iter(Loader(Faulty(), numbers=[0], num_workers=1)))
+
+
+def test_workers_use_one_thread_and_leave_interrupts_alone():
+    loader = Loader(Probe(), numbers=range(4), num_workers=2)
+    reports = [batch.keys for batch in loader]
+    assert len({pid for pid, _, _ in reports}) == 2
+    assert all(int(pid) != os.getpid() for pid, _, _ in reports)
+    assert [report[1:] for report in reports] == [["1", "True"]] * 4
+    # The same processes serve a second pass.
+    assert [batch.keys for batch in loader] == reports
+
+
+def test_without_workers_this_process_is_left_as_it_is():
+    handler = signal.getsignal(signal.SIGINT)
+    (batch,) = Loader(Probe(), numbers=[0], num_workers=0)
+    assert batch.keys[0] == str(os.getpid())
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_loading_moves_no_random_state(numbered, num_workers):
+    before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002 - the global one
+    next(iter(training(numbered(3), num_workers=num_workers)))
+    after = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002 - the global one
+    assert torch.equal(before[0], after[0])
+    assert before[1] == after[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_are_pinned_where_there_is_a_gpu(numbered, num_workers):
+    batch = next(iter(training(numbered(3), num_workers=num_workers)))
+    assert batch.images.is_pinned()
+    assert batch.mask.is_pinned()
+
+
+def test_no_worker_outlives_its_loader():
+    loader = Loader(Probe(), numbers=range(2), num_workers=2)
+    pids = {batch.keys[0] for batch in loader}
+    del loader
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)

@@ -1,0 +1,65 @@
+"""Impossible settings are one line that names the key, the value and what would do."""
+
+import runpy
+
+import pytest
+
+from vqtrain.data import settings
+from vqtrain.data.settings import DataSettings
+from vqtrain.errors import ConfigError
+
+GOOD = {
+    "train": "demo",
+    "val": "auto",
+    "image_size": 64,
+    "channels": 3,
+    "crop": "native",
+    "flip": True,
+    "batch_size": 8,
+    "num_workers": 0,
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"train": ["a.tar", "b"]},
+        {"channels": 1},
+        {"crop": "resize", "flip": False},
+        {"num_workers": 16},
+        {"image_size": 1},
+    ],
+)
+def test_possible_values_are_taken(change):
+    settings = DataSettings(**(GOOD | change))
+    assert {name: getattr(settings, name) for name in GOOD} == GOOD | change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_size": 0}, r"data\.image_size must be a whole number of at least 1, got 0"),
+        ({"image_size": [64, 64]}, r"data\.image_size must be a whole number .* got \[64, 64\]"),
+        ({"batch_size": -2}, r"data\.batch_size must be a whole number of at least 1, got -2"),
+        ({"batch_size": 8.5}, r"data\.batch_size must be a whole number .* got 8\.5"),
+        ({"batch_size": True}, r"data\.batch_size must be a whole number .* got True"),
+        ({"batch_size": "eight"}, r"data\.batch_size must be a whole number .* got 'eight'"),
+        ({"num_workers": -1}, r"data\.num_workers must be a whole number of at least 0, got -1"),
+        ({"channels": 4}, r"data\.channels must be 3 \(color\) or 1 \(gray\), got 4"),
+        ({"channels": True}, r"data\.channels must be 3 \(color\) or 1 \(gray\), got True"),
+        ({"flip": "yes"}, r"data\.flip must be true or false, got 'yes'"),
+        ({"crop": "nativ"}, r"one of native, resize, random_resized, got 'nativ'; did you mean na"),
+        ({"crop": "zzz"}, r"data\.crop must be one of .*, got 'zzz'$"),
+        ({"crop": ["native"]}, r"data\.crop must be one of .*, got \['native'\]"),
+        ({"train": ""}, r"data\.train must be demo, a folder, .* got ''"),
+        ({"train": None}, r"data\.train must be demo, a folder, .* got None"),
+        ({"train": ["a", 3]}, r"data\.train must be demo, a folder, .* got \['a', 3\]"),
+        ({"val": []}, r"data\.val must be .*, got \[\]"),
+    ],
+)
+def test_impossible_values_are_refused(change, message):
+    # Users run without the type checks of the tests, which would be quicker to refuse.
+    unchecked = runpy.run_path(settings.__file__)["DataSettings"]
+    with pytest.raises(ConfigError, match=message):
+        unchecked(**(GOOD | change))

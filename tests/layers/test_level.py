@@ -1,0 +1,74 @@
+"""Levels and the middle of the VQGAN networks."""
+
+import pytest
+import torch
+
+from vqtrain.errors import ConfigError
+from vqtrain.layers.level import Level, Middle, check_levels
+
+GOOD = {
+    "channels": 8,
+    "multipliers": [1, 2],
+    "num_blocks": 1,
+    "attention_factors": [1, 2],
+    "dropout": 0.0,
+}
+
+
+def level(*, use_attention: bool, downsample: bool, upsample: bool) -> Level:
+    return Level(
+        in_channels=8,
+        out_channels=16,
+        num_blocks=2,
+        use_attention=use_attention,
+        dropout=0.0,
+        downsample=downsample,
+        upsample=upsample,
+    )
+
+
+@pytest.mark.parametrize(
+    ("downsample", "upsample", "size"), [(False, False, 4), (True, False, 2), (False, True, 8)]
+)
+def test_a_level_changes_width_and_resolution(downsample: bool, upsample: bool, size: int) -> None:
+    module = level(use_attention=False, downsample=downsample, upsample=upsample)
+    assert module(torch.randn(2, 8, 4, 4)).shape == (2, 16, size, size)
+
+
+def test_attention_follows_every_block() -> None:
+    torch.manual_seed(0)
+    module = level(use_attention=True, downsample=False, upsample=False)
+    x = torch.randn(1, 8, 4, 4)
+    expected = module.attn[1](module.block[1](module.attn[0](module.block[0](x))))
+    assert torch.equal(module(x), expected)
+    names = set(level(use_attention=False, downsample=False, upsample=False).state_dict())
+    added = set(module.state_dict()) - names
+    assert {name.rsplit(".", 2)[0] for name in added} == {"attn.0", "attn.1"}
+
+
+def test_middle_keeps_the_shape_and_uses_its_three_parts() -> None:
+    torch.manual_seed(0)
+    middle = Middle(channels=8, dropout=0.0)
+    x = torch.randn(2, 8, 3, 3)
+    assert torch.equal(middle(x), middle.block_2(middle.attn_1(middle.block_1(x))))
+
+
+def test_good_levels_pass() -> None:
+    assert check_levels(**GOOD) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": 0}, "channels must be at least 1, got 0"),
+        ({"num_blocks": 0}, "num_blocks must be at least 1, got 0"),
+        ({"multipliers": []}, r"multipliers .* got \[\]"),
+        ({"multipliers": [1, 0]}, r"multipliers .* got \[1, 0\]"),
+        ({"attention_factors": [4]}, r"attention_factors must be taken from \[1, 2\], got 4"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
+        ({"dropout": -0.1}, "dropout must be at least 0 and below 1, got -0.1"),
+    ],
+)
+def test_impossible_levels_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_levels(**{**GOOD, **change})

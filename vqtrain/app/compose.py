@@ -1,0 +1,222 @@
+"""From the command line to plain data, through Hydra's compose API."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vqtrain.build import unknown
+from vqtrain.errors import ConfigError
+
+# Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
+PATH_KEYS = ("data.train", "data.val", "images", "run_dir", "resume", "init_from")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandLine:
+    """What the user typed after the command.
+
+    Attributes:
+        paths: Values of path keys, as typed.
+        overrides: All other ``key=value`` words.
+        config_dir: The user's own folder of configs, or None.
+        show_help: Whether ``--help`` was given.
+        print_config: Whether ``--print-config`` was given.
+    """
+
+    paths: Mapping[str, str]
+    overrides: Sequence[str]
+    config_dir: Path | None
+    show_help: bool
+    print_config: bool
+
+
+def read_command_line(words: Sequence[str]) -> CommandLine:
+    """Sort the words of a command line.
+
+    Raises:
+        ConfigError: If a word is neither an option nor ``key=value``.
+    """
+    paths: dict[str, str] = {}
+    overrides: list[str] = []
+    config_dir: Path | None = None
+    options = {"--help": False, "--print-config": False}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        key, equals, value = word.partition("=")
+        if word in ("-h", *options):
+            options["--help" if word == "-h" else word] = True
+        elif key == "--config-dir":
+            config_dir = read_config_dir(value if equals else (rest.pop(0) if rest else ""))
+        elif word.startswith("-"):
+            raise ConfigError(unknown("option", word, [*options, "--config-dir"]))
+        elif key in PATH_KEYS and equals and not value.startswith("["):
+            paths[key] = value
+        elif equals or word.startswith("~"):
+            overrides.append(word)
+        else:
+            raise ConfigError(f"cannot read {word!r}: write key=value, such as codebook.size=1024")
+    return CommandLine(
+        paths=paths,
+        overrides=overrides,
+        config_dir=config_dir,
+        show_help=options["--help"],
+        print_config=options["--print-config"],
+    )
+
+
+def read_config_dir(value: str) -> Path:
+    """Check the folder that ``--config-dir`` names."""
+    folder = Path(value).expanduser()
+    if not value or not folder.is_dir():
+        raise ConfigError(f"--config-dir must be a folder of yaml files, got {value!r}")
+    return folder.resolve()
+
+
+def configs_folder() -> Path:
+    """Find the configs: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside, beside = package / "configs", package.parent / "configs"
+    return inside if inside.is_dir() else beside
+
+
+def group_choices(config_dir: Path | None) -> dict[str, list[str]]:
+    """List the config groups and the choices of each, ours and the user's."""
+    choices: dict[str, list[str]] = {}
+    for folder in filter(None, (configs_folder(), config_dir)):
+        for file in sorted(folder.rglob("*.yaml")):
+            if file.parent != folder:
+                group = file.parent.relative_to(folder).as_posix()
+                choices.setdefault(group, []).append(file.stem)
+    return {group: sorted(set(names)) for group, names in sorted(choices.items())}
+
+
+def compose(name: str, command_line: CommandLine) -> dict[str, Any]:
+    """Compose the configuration of a command.
+
+    Args:
+        name: The primary config, such as ``train``.
+        command_line: What the user typed.
+
+    Returns:
+        Plain data, resolved; path keys hold what was typed.
+
+    Raises:
+        ConfigError: If a key, a choice or a value is wrong.
+    """
+    overrides = list(command_line.overrides)
+    parsed = [parse(word) for word in overrides]
+    choices = group_choices(command_line.config_dir)
+    for override in parsed:
+        check_choice(override, choices)
+    try:
+        config = call_hydra(name, overrides, command_line.config_dir)
+        return to_plain(config, command_line.paths)
+    except (HydraException, OmegaConfBaseException) as error:
+        groups = [o.input_line for o in parsed if o.key_or_group in choices and o.input_line]
+        known = to_plain(call_hydra(name, groups, command_line.config_dir), {})
+        for override in parsed:
+            check_key(override, known, choices)
+        raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def parse(word: str) -> Override:
+    """Read ``key=value`` by Hydra's grammar."""
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise ConfigError(
+            f"cannot read {word!r}: quote the value, as in {word.partition('=')[0]}='\"...\"'"
+        ) from error
+    if override.is_sweep_override():
+        raise ConfigError(f"cannot read {word!r}: a run takes one value for each key")
+    return override
+
+
+def check_choice(override: Override, choices: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a choice that a config group does not have."""
+    group, value = override.key_or_group, override.value()
+    if group in choices and isinstance(value, str) and value not in choices[group]:
+        raise ConfigError(unknown(f"{group}", value, choices[group]))
+    if group in choices and not isinstance(value, str | None):
+        raise ConfigError(f"{group} must be one of {', '.join(choices[group])}, got {value!r}")
+
+
+def check_key(
+    override: Override, known: Mapping[str, Any], choices: Mapping[str, Sequence[str]]
+) -> None:
+    """Refuse a key that the composed configuration does not have."""
+    key = override.key_or_group
+    keys = [*flatten(known), *choices]
+    if key not in keys and not override.is_add():
+        raise ConfigError(unknown("key", key, keys))
+
+
+def call_hydra(name: str, overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
+    """Compose without touching ``sys.argv``, the working directory or the logging."""
+    search = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir}']"]
+    with initialize_config_dir(config_dir=str(configs_folder()), version_base="1.3"):
+        return hydra_compose(config_name=name, overrides=[*search, *overrides])
+
+
+def to_plain(config: DictConfig, paths: Mapping[str, str]) -> dict[str, Any]:
+    """Resolve a composed configuration, but for the values of path keys."""
+    raw: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]  # a mapping
+    flat = flatten(raw)
+    literal = {key: paths.get(key, flat[key]) for key in PATH_KEYS if key in flat}
+    for key in paths:
+        if key not in literal:
+            raise ConfigError(unknown("key", key, flat))
+    for key in literal:
+        OmegaConf.update(config, key, None)
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]  # a mapping
+    for key, value in literal.items():
+        put(plain, key, value)
+    return plain
+
+
+def put(config: dict[str, Any], key: str, value: object) -> None:
+    """Set the value of a dotted key."""
+    *groups, last = key.split(".")
+    for group in groups:
+        config = config[group]
+    config[last] = value
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """List all values by their dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def describe_keys(name: str) -> str:
+    """Describe the keys of a command and the choices of each group, for ``--help``."""
+    choices = group_choices(None)
+    lines = ["groups (group=choice):"]
+    lines += [f"  {group:<20} {', '.join(names)}" for group, names in choices.items()]
+    lines += ["", "keys and their defaults:"]
+    for key, value in flatten(compose(name, read_command_line([]))).items():
+        lines.append(f"  {key:<34} {json.dumps(value)}")
+    return "\n".join(lines)
+
+
+def is_group_choice(word: str, config_dir: Path | None) -> bool:
+    """Say whether a word such as ``codebook=fsq`` chooses from a group."""
+    key = re.sub(r"^[+~]*", "", word.partition("=")[0]).partition("@")[0]
+    return key in group_choices(config_dir)

@@ -1,0 +1,73 @@
+"""What a resumed run may change, and what it may not."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from vqtrain.app.compose import CommandLine, flatten, is_group_choice, parse, put
+from vqtrain.errors import CheckpointError
+
+# Neither the numbers nor the order of the data depend on these.
+FREE = (
+    "run_dir",
+    "name",
+    "data.num_workers",
+    "trainer.log_every",
+    "trainer.validate_every",
+    "trainer.checkpoint_every",
+)
+# These may be what the user wants, but the run is then not what it would have been.
+WARNED = ("trainer.compile", "trainer.max_steps")
+
+
+def continued_config(
+    composed: Mapping[str, Any], command_line: CommandLine, saved: Mapping[str, object]
+) -> tuple[dict[str, Any], list[str]]:
+    """Work out the configuration of a resumed run.
+
+    Where the command line chooses from no group, its values are changes to the saved configuration,
+    so that ``resume=PATH`` alone goes on with what was. Otherwise it must describe the same run
+    again.
+
+    Args:
+        composed: What the command line describes by itself.
+        command_line: The command line.
+        saved: The configuration inside the checkpoint.
+
+    Returns:
+        The configuration, and a warning for each change that makes it another run.
+
+    Raises:
+        CheckpointError: If a change is one that a resumed run cannot make.
+    """
+    before = flatten(saved)
+    if any(is_group_choice(word, command_line.config_dir) for word in command_line.overrides):
+        config = copy.deepcopy(dict(composed))
+    else:
+        config = copy.deepcopy(dict(saved))
+        typed = {parse(word).key_or_group: parse(word).value() for word in command_line.overrides}
+        for key, value in {**typed, **command_line.paths}.items():
+            put(config, key, value)
+    config["resume"] = None
+    after = flatten(config)
+    changed = [
+        key for key in {**before, **after} if key != "resume" and before.get(key) != after.get(key)
+    ]
+    refused = [
+        f"{key} ({before.get(key)} -> {after.get(key)})"
+        for key in changed
+        if key not in (*FREE, *WARNED)
+    ]
+    if refused:
+        more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+        raise CheckpointError(
+            f"a resumed run cannot change {', '.join(refused[:3])}{more}: start a new run, with "
+            "init_from=PATH to begin from the weights of this one"
+        )
+    warnings = [
+        f"{key} was {before.get(key)} and is now {after.get(key)}: the run goes on, but not as it "
+        "would have"
+        for key in changed
+        if key in WARNED
+    ]
+    return config, warnings

@@ -1,0 +1,1 @@
+"""From latents to token ids and back."""

@@ -1,0 +1,1 @@
+"""Networks from quantized latents to images."""

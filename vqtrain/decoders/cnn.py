@@ -1,0 +1,92 @@
+"""The decoder of the VQGAN."""
+
+from typing import final
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vqtrain.decoders.base import Decoder
+from vqtrain.layers.checks import check_at_least
+from vqtrain.layers.level import Level, Middle, check_levels
+from vqtrain.layers.norm import group_norm
+
+
+@final
+class CNNDecoder(Decoder):
+    """Levels of residual blocks, each at twice the resolution of the one before.
+
+    Levels are counted from the full resolution, as in the encoder, so ``up.0`` comes last. The
+    parameters have the names and shapes of the published VQGAN code, so its weights fit.
+
+    Args:
+        out_channels: Channels of the images, at least 1.
+        channels: Channels that the multipliers multiply, at least 1.
+        multipliers: Width of each level, each at least 1; n levels upsample by 2**(n - 1).
+        num_blocks: Residual blocks in each level of the encoder, at least 1; here it is one more.
+        attention_factors: Downsampling factors of the levels whose blocks attention follows.
+        latent_channels: Channels of the latents, at least 1.
+        dropout: Share of activations dropped in each residual block, in [0, 1).
+
+    Raises:
+        ConfigError: If a size is too small, attention is asked for at a factor that no level has,
+            or ``dropout`` is not in [0, 1).
+
+    References:
+        Esser et al. 2021, arXiv:2012.09841, table 7.
+        Deviation: attention is placed by downsampling factor, not by resolution, so that it does
+        not depend on the size of the images; channels that 32 does not divide are allowed.
+    """
+
+    def __init__(
+        self,
+        *,
+        out_channels: int,
+        channels: int,
+        multipliers: list[int],
+        num_blocks: int,
+        attention_factors: list[int],
+        latent_channels: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        check_at_least(1, out_channels=out_channels, latent_channels=latent_channels)
+        check_levels(
+            channels=channels,
+            multipliers=multipliers,
+            num_blocks=num_blocks,
+            attention_factors=attention_factors,
+            dropout=dropout,
+        )
+        last = len(multipliers) - 1
+        self.in_channels = latent_channels
+        self.upsampling = 2**last
+        widths = [channels * multiplier for multiplier in multipliers]
+        self.conv_in = nn.Conv2d(latent_channels, widths[-1], kernel_size=3, padding=1)
+        self.mid = Middle(channels=widths[-1], dropout=dropout)
+        self.up = nn.ModuleList(
+            Level(
+                in_channels=widths[min(level + 1, last)],
+                out_channels=width,
+                num_blocks=num_blocks + 1,
+                use_attention=2**level in attention_factors,
+                dropout=dropout,
+                downsample=False,
+                upsample=level != 0,
+            )
+            for level, width in enumerate(widths)
+        )
+        self.norm_out = group_norm(widths[0])
+        self.conv_out = nn.Conv2d(widths[0], out_channels, kernel_size=3, padding=1)
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """The convolution that produces the pixels."""
+        return self.conv_out
+
+    def forward(self, z_q: Float[Tensor, "b z h_z w_z"]) -> Float[Tensor, "b c h w"]:
+        """Decode quantized latents into images, about in [-1, 1] but not clamped to it."""
+        h = self.mid(self.conv_in(z_q))
+        for level in reversed(self.up):
+            h = level(h)
+        return self.conv_out(F.silu(self.norm_out(h)))

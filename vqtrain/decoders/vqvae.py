@@ -1,0 +1,74 @@
+"""The decoder of the VQ-VAE."""
+
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vqtrain.decoders.base import Decoder
+from vqtrain.layers.checks import check_at_least
+from vqtrain.layers.residual import BottleneckBlock
+
+
+@final
+class VQVAEDecoder(Decoder):
+    """A few residual blocks, then transposed convolutions: the mirror of the VQ-VAE encoder.
+
+    Args:
+        out_channels: Channels of the images, at least 1.
+        channels: Channels of the latents, at least 2; half as many after the last but one
+            transposed convolution.
+        block_channels: Channels inside the residual blocks, at least 1.
+        num_blocks: Residual blocks, at least 0.
+        num_upsamplings: Transposed convolutions of stride 2, at least 1.
+
+    Raises:
+        ConfigError: If a size is too small.
+
+    References:
+        van den Oord et al. 2017, arXiv:1711.00937, section 4.1, and the 3x3 convolution before the
+        residual blocks that its reference implementation in Sonnet adds.
+        Deviation: any number of upsamplings; the paper has 2.
+    """
+
+    def __init__(
+        self,
+        *,
+        out_channels: int,
+        channels: int,
+        block_channels: int,
+        num_blocks: int,
+        num_upsamplings: int,
+    ) -> None:
+        super().__init__()
+        check_at_least(
+            1,
+            out_channels=out_channels,
+            block_channels=block_channels,
+            num_upsamplings=num_upsamplings,
+        )
+        check_at_least(2, channels=channels)
+        check_at_least(0, num_blocks=num_blocks)
+        self.in_channels = channels
+        self.upsampling = 2**num_upsamplings
+        layers: list[nn.Module] = [nn.Conv2d(channels, channels, kernel_size=3, padding=1)]
+        layers.extend(
+            BottleneckBlock(channels=channels, block_channels=block_channels)
+            for _ in range(num_blocks)
+        )
+        width = channels
+        for remaining in reversed(range(num_upsamplings)):
+            next_width = {0: out_channels, 1: channels // 2}.get(remaining, channels)
+            layers.append(nn.ReLU(inplace=True))
+            layers.append(nn.ConvTranspose2d(width, next_width, kernel_size=4, stride=2, padding=1))
+            width = next_width
+        self.layers = nn.Sequential(*layers)
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """The last transposed convolution."""
+        return self.layers[-1]
+
+    def forward(self, z_q: Float[Tensor, "b z h_z w_z"]) -> Float[Tensor, "b c h w"]:
+        """Decode quantized latents into images, about in [-1, 1] but not clamped to it."""
+        return self.layers(z_q)

@@ -1,0 +1,51 @@
+"""Talking between ranks. The only file that calls torch.distributed.
+
+Every function works without a process group, as a world of one rank. Those that reduce are
+collective: all ranks must call them, in the same order.
+"""
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+
+def is_running() -> bool:
+    """Say whether there is a process group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Return the number of this process among all, from 0."""
+    return dist.get_rank() if is_running() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes that train together."""
+    return dist.get_world_size() if is_running() else 1
+
+
+def all_reduce_sum(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """Sum a tensor over all ranks, into a new tensor on each; no gradient flows through it."""
+    if not is_running():
+        return tensor
+    total = tensor.detach().clone().contiguous()
+    dist.all_reduce(total)
+    return total
+
+
+def all_true(flag: Shaped[Tensor, ""]) -> bool:
+    """Say whether a flag holds on every rank, so that all ranks decide alike."""
+    if is_running():
+        flag = flag.to(torch.uint8)
+        dist.all_reduce(flag, op=dist.ReduceOp.MIN)
+    return bool(flag)
+
+
+def all_gather(tensor: Float[Tensor, " n *shape"]) -> Float[Tensor, " m *shape"]:
+    """Join equally long tensors of all ranks along the first axis, in the order of the ranks."""
+    if not is_running():
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(parts, tensor.detach().contiguous())
+    return torch.cat(parts)

@@ -1,0 +1,39 @@
+"""What can go wrong for a user, each reported in one line."""
+
+
+class VqtrainError(Exception):
+    """A mistake or a failure that is explained to the user in one line, without a traceback.
+
+    Attributes:
+        exit_code: What the command exits with: 2 for wrong input, 1 for a failure in mid-run.
+    """
+
+    exit_code = 2
+
+
+class ConfigError(VqtrainError, ValueError):
+    """A setting, a size or a combination of modules that cannot work."""
+
+
+class DataError(VqtrainError):
+    """Images that are missing or cannot be read."""
+
+
+class CheckpointError(VqtrainError):
+    """A checkpoint, a run directory or a tokenizer that cannot be read, written or continued."""
+
+
+class WeightsError(VqtrainError):
+    """A file of pretrained weights that is missing or is not what it should be."""
+
+
+class Interrupted(BaseException):
+    """A signal that does not wait for anything more.
+
+    Attributes:
+        signal_number: The signal.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number

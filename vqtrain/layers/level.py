@@ -1,0 +1,107 @@
+"""What the VQGAN encoder and decoder are made of: levels of one resolution, and the middle."""
+
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vqtrain.errors import ConfigError
+from vqtrain.layers.attention import SpatialAttention
+from vqtrain.layers.checks import check_at_least
+from vqtrain.layers.resampling import Downsample, Upsample
+from vqtrain.layers.residual import ResidualBlock
+
+
+def check_levels(
+    *,
+    channels: int,
+    multipliers: list[int],
+    num_blocks: int,
+    attention_factors: list[int],
+    dropout: float,
+) -> None:
+    """Refuse levels that cannot be built, as the encoder and the decoder describe them alike.
+
+    Raises:
+        ConfigError: If a size is below 1, there is no level, attention is asked for at a factor
+            that no level has, or ``dropout`` is not in [0, 1).
+    """
+    check_at_least(1, channels=channels, num_blocks=num_blocks)
+    if not multipliers or min(multipliers) < 1:
+        raise ConfigError(
+            f"multipliers must be a list of at least one number, each at least 1, got {multipliers}"
+        )
+    factors = [2**level for level in range(len(multipliers))]
+    for factor in attention_factors:
+        if factor not in factors:
+            raise ConfigError(f"attention_factors must be taken from {factors}, got {factor}")
+    if not 0.0 <= dropout < 1.0:
+        raise ConfigError(f"dropout must be at least 0 and below 1, got {dropout}")
+
+
+@final
+class Level(nn.Module):
+    """Residual blocks at one resolution, then the way to the next one.
+
+    Args:
+        in_channels: Channels in, at least 1.
+        out_channels: Channels out, at least 1.
+        num_blocks: Residual blocks, at least 1.
+        use_attention: Whether attention follows each block.
+        dropout: Share of activations dropped in each block, in [0, 1).
+        downsample: Whether the resolution is halved at the end.
+        upsample: Whether the resolution is doubled at the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int,
+        use_attention: bool,
+        dropout: float,
+        downsample: bool,
+        upsample: bool,
+    ) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(
+            ResidualBlock(
+                in_channels=in_channels if index == 0 else out_channels,
+                out_channels=out_channels,
+                dropout=dropout,
+            )
+            for index in range(num_blocks)
+        )
+        self.attn = nn.ModuleList(
+            SpatialAttention(channels=out_channels) if use_attention else nn.Identity()
+            for _ in range(num_blocks)
+        )
+        self.downsample = Downsample(channels=out_channels) if downsample else nn.Identity()
+        self.upsample = Upsample(channels=out_channels) if upsample else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h_next w_next"]:
+        """Apply the blocks in turn, then change the resolution."""
+        for block, attention in zip(self.block, self.attn, strict=True):
+            x = attention(block(x))
+        return self.upsample(self.downsample(x))
+
+
+@final
+class Middle(nn.Module):
+    """A residual block, attention and a residual block at the resolution of the latents.
+
+    Args:
+        channels: Channels in and out, at least 1.
+        dropout: Share of activations dropped in each block, in [0, 1).
+    """
+
+    def __init__(self, *, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.block_1 = ResidualBlock(in_channels=channels, out_channels=channels, dropout=dropout)
+        self.attn_1 = SpatialAttention(channels=channels)
+        self.block_2 = ResidualBlock(in_channels=channels, out_channels=channels, dropout=dropout)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Apply the three in turn."""
+        return self.block_2(self.attn_1(self.block_1(x)))

@@ -1,0 +1,23 @@
+"""Normalization of feature maps."""
+
+from torch import nn
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Build the group normalization of the VQGAN networks.
+
+    There are 32 groups wherever 32 divides the channels, as in every published network, and else
+    as many as the largest divisor of the channels below 32, so that small networks work as well.
+
+    Args:
+        channels: Channels of the feature map, at least 1.
+
+    References:
+        Esser et al. 2021, arXiv:2012.09841 (32 groups, eps 1e-6).
+
+    Example:
+        >>> group_norm(96).num_groups, group_norm(40).num_groups, group_norm(37).num_groups
+        (32, 20, 1)
+    """
+    groups = max(divisor for divisor in range(1, 33) if channels % divisor == 0)
+    return nn.GroupNorm(num_groups=groups, num_channels=channels, eps=1e-6)

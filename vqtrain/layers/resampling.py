@@ -1,0 +1,47 @@
+"""Halving and doubling the resolution of a feature map."""
+
+from typing import final
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@final
+class Downsample(nn.Module):
+    """Halves the resolution by a 3x3 convolution of stride 2.
+
+    Args:
+        channels: Channels in and out, at least 1.
+
+    References:
+        Esser et al. 2021, arXiv:2012.09841: one column of zeros on the right, one row below.
+    """
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, stride=2)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_half w_half"]:
+        """Pad on the right and below only, then convolve."""
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+@final
+class Upsample(nn.Module):
+    """Doubles the resolution by repeating pixels, then smooths by a 3x3 convolution.
+
+    Args:
+        channels: Channels in and out, at least 1.
+
+    References:
+        Esser et al. 2021, arXiv:2012.09841.
+    """
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_double w_double"]:
+        """Repeat every pixel twice along both axes, then convolve."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

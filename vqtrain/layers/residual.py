@@ -1,0 +1,64 @@
+"""Residual blocks."""
+
+from typing import final
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vqtrain.layers.norm import group_norm
+
+
+@final
+class BottleneckBlock(nn.Module):
+    """The residual block of the VQ-VAE: ReLU, 3x3 convolution, ReLU, 1x1 convolution.
+
+    Args:
+        channels: Channels in and out, at least 1.
+        block_channels: Channels between the two convolutions, at least 1.
+
+    References:
+        van den Oord et al. 2017, arXiv:1711.00937, section 4.1.
+    """
+
+    def __init__(self, *, channels: int, block_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, block_channels, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(block_channels, channels, kernel_size=1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Add what the two convolutions make of ``x`` to it."""
+        return x + self.conv2(F.relu(self.conv1(F.relu(x)), inplace=True))
+
+
+@final
+class ResidualBlock(nn.Module):
+    """The residual block of the VQGAN: twice group normalization, swish, 3x3 convolution.
+
+    Args:
+        in_channels: Channels in, at least 1.
+        out_channels: Channels out, at least 1; a 1x1 convolution joins the two if they differ.
+        dropout: Share of activations dropped before the second convolution, in [0, 1).
+
+    References:
+        Esser et al. 2021, arXiv:2012.09841, table 7. The parameters are named as in its code.
+    """
+
+    def __init__(self, *, in_channels: int, out_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = group_norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.norm2 = group_norm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
+        self.nin_shortcut = (
+            nn.Identity()
+            if in_channels == out_channels
+            else nn.Conv2d(in_channels, out_channels, kernel_size=1)
+        )
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """Add what the two convolutions make of ``x`` to it."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.nin_shortcut(x) + h

@@ -1,0 +1,1 @@
+"""Small pure functions on tensors: code search, histograms, pixel ranges."""

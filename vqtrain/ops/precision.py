@@ -1,0 +1,17 @@
+"""At least float32 where numbers matter, whatever the surrounding autocast says."""
+
+from contextlib import AbstractContextManager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def at_least_float32(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Widen half precision to float32; float32 and float64 stay what they are."""
+    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+
+
+def without_autocast(tensor: Float[Tensor, "*shape"]) -> AbstractContextManager[None]:
+    """Return a context in which operations keep their inputs' precision on the tensor's device."""
+    return torch.autocast(tensor.device.type, enabled=False)

@@ -1,0 +1,94 @@
+"""The exponential moving average of the weights."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from vqtrain.errors import CheckpointError, ConfigError
+
+
+@final
+class WeightAverage:
+    """A second set of weights that follows those of a module slowly.
+
+    Parameters are averaged, buffers are copied: a count or the table of a codebook that keeps its
+    own average must not be averaged again. The decay of step t is min(decay, (1 + t) / (10 + t)),
+    so that the first, random weights are soon forgotten. Costs one copy of the weights, and one
+    more while it is applied.
+
+    Args:
+        module: The module to follow. Begin after weights that depend on data are initialized.
+        decay: Share of the average that stays at each step, above 0 and below 1.
+
+    Raises:
+        ConfigError: If ``decay`` is out of range.
+    """
+
+    def __init__(self, module: nn.Module, *, decay: float) -> None:
+        if not 0.0 < decay < 1.0:
+            raise ConfigError(f"trainer.ema_decay must be above 0 and below 1, got {decay}")
+        self._decay = decay
+        self._tensors = {
+            name: tensor.detach().clone() for name, tensor in module.state_dict().items()
+        }
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Move the average towards the weights of the module.
+
+        Args:
+            module: The module that is followed. If it was moved to another device or dtype, the
+                average follows.
+            step: Updates made before the one that was just made, from 0.
+        """
+        current = module.state_dict()
+        for name, tensor in current.items():
+            self._tensors[name] = self._tensors[name].to(tensor.device, tensor.dtype)
+        averaged = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+        torch._foreach_lerp_(
+            [self._tensors[name] for name in averaged],
+            [current[name] for name in averaged],
+            1.0 - min(self._decay, (1 + step) / (10 + step)),
+        )
+        for name in current.keys() - set(averaged):
+            self._tensors[name].copy_(current[name])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the averaged weights, named as in the module's own state dict; not copied."""
+        return dict(self._tensors)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over averaged weights from a checkpoint.
+
+        Raises:
+            CheckpointError: If names or shapes are not those of the module.
+        """
+        for name in sorted(self._tensors.keys() | state.keys()):
+            if name not in state:
+                raise CheckpointError(f"the averaged weights lack {name!r}")
+            if name not in self._tensors:
+                raise CheckpointError(f"the averaged weights hold {name!r}, the tokenizer does not")
+            if state[name].shape != self._tensors[name].shape:
+                raise CheckpointError(
+                    f"the averaged weight {name!r} has the shape {list(state[name].shape)}, "
+                    f"it must be {list(self._tensors[name].shape)}"
+                )
+        for name, tensor in self._tensors.items():
+            tensor.copy_(state[name])
+
+    @contextmanager
+    def applied_to(self, module: nn.Module) -> Iterator[None]:
+        """Put the averaged weights into the module, and its own back at the end, bit for bit.
+
+        Values are copied into the tensors that are there, so optimizers, compiled code and
+        gradients keep pointing to the right ones. Buffers are put back as well.
+        """
+        own = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+        try:
+            module.load_state_dict(self._tensors)
+            yield
+        finally:
+            module.load_state_dict(own)

@@ -1,0 +1,1 @@
+"""The tokenizer, and how it is kept on disk."""

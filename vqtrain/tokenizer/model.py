@@ -1,0 +1,248 @@
+"""The tokenizer: an encoder, a codebook and a decoder as one plain module."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, cast
+
+import torch
+from jaxtyping import Float, Int64, Shaped, UInt8
+from torch import Tensor, nn
+
+from vqtrain.build import build
+from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.decoders.base import Decoder
+from vqtrain.encoders.base import Encoder
+from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.ops.pixels import to_images, to_pixels
+from vqtrain.ops.precision import at_least_float32, without_autocast
+from vqtrain.tokenizer import storage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What a tokenizer makes of images.
+
+    Attributes:
+        images: Reconstructions, in [-1, 1] but for what the decoder overshoots.
+        quantized: What the codebook gave back on the way.
+    """
+
+    images: Float[Tensor, "b c h w"]
+    quantized: Quantized
+
+
+class Tokenizer(nn.Module):
+    """Turns images into grids of integers from a learned vocabulary, and back.
+
+    Args:
+        encoder: ``{"kind": word, "arguments": {...}}``, as in ``config.json``.
+        codebook: Likewise.
+        decoder: Likewise.
+        channels: Channels of an image.
+        training: What is known about the training, as plain data; kept in ``config.json``.
+
+    Raises:
+        ConfigError: If a module cannot be built, or if the modules do not fit each other.
+
+    Example:
+        >>> tokenizer = Tokenizer(
+        ...     encoder={"kind": "vqvae", "arguments": dict(in_channels=3, channels=8,
+        ...              block_channels=4, num_blocks=1, num_downsamplings=2)},
+        ...     codebook={"kind": "ema", "arguments": dict(size=16, dim=4, decay=0.99,
+        ...               commitment_weight=0.25, restart_below=0.03)},
+        ...     decoder={"kind": "vqvae", "arguments": dict(out_channels=3, channels=8,
+        ...              block_channels=4, num_blocks=1, num_upsamplings=2)},
+        ...     channels=3)
+        >>> token_ids = tokenizer.encode(torch.zeros(2, 3, 32, 64))
+        >>> token_ids.shape, tokenizer.decode(token_ids).shape
+        (torch.Size([2, 8, 16]), torch.Size([2, 3, 32, 64]))
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Mapping[str, object],
+        codebook: Mapping[str, object],
+        decoder: Mapping[str, object],
+        channels: int,
+        training: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__()
+        self.specification = {"encoder": encoder, "codebook": codebook, "decoder": decoder}
+        self.channels = channels
+        self.training_summary = dict(training or {})
+        self.encoder = cast(Encoder, build_part("encoder", encoder))
+        self.codebook = cast(Codebook, build_part("codebook", codebook))
+        self.decoder = cast(Decoder, build_part("decoder", decoder))
+        if self.encoder.downsampling != self.decoder.upsampling:
+            raise ConfigError(
+                f"the encoder divides the image size by {self.encoder.downsampling}, but the "
+                f"decoder multiplies it by {self.decoder.upsampling}: make them equal"
+            )
+        # Always present, so that no module knows its neighbor and foreign weights have a place.
+        self.project_in = nn.Conv2d(self.encoder.out_channels, self.codebook.dim, 1)
+        self.project_out = nn.Conv2d(self.codebook.dim, self.decoder.in_channels, 1)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, allow: Sequence[str] = ()) -> "Tokenizer":
+        """Load a tokenizer, in eval mode, on the CPU.
+
+        Args:
+            path: A tokenizer directory, a run directory, a checkpoint file, or ``hf://org/name``.
+            allow: Packages outside vqtrain whose classes the tokenizer may name.
+
+        Raises:
+            CheckpointError: If there is no such tokenizer, or if it cannot be read.
+        """
+        config, weights = storage.read(str(path), allow=allow)
+        try:
+            tokenizer = cls(
+                **{part: config[part] for part in storage.PARTS},
+                channels=config["image"]["channels"],
+                training=config["training"],
+            )
+            tokenizer.load_weights(weights)
+        except ConfigError as error:
+            raise CheckpointError(f"cannot read {path}: {error}") from error
+        return tokenizer.eval()
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into a directory.
+
+        Raises:
+            CheckpointError: If they cannot be written; what was there before stays whole.
+        """
+        storage.write(Path(path), self.config, self.state_dict())
+
+    @property
+    def config(self) -> dict[str, object]:
+        """What ``config.json`` says of this tokenizer, as plain data."""
+        return {
+            **self.specification,
+            "image": {"channels": self.channels, "range": [-1.0, 1.0]},
+            "downsampling": self.downsampling,
+            "token_ids": {
+                "vocab_size": self.vocab_size,
+                "num_codebooks": self.codebook.num_codebooks,
+                "id_order": self.codebook.id_order,
+                "selection_rule": self.codebook.selection_rule,
+            },
+            "training": self.training_summary,
+        }
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids of each codebook."""
+        return self.codebook.size
+
+    @property
+    def downsampling(self) -> int:
+        """Image pixels per grid position, along each side."""
+        return self.encoder.downsampling
+
+    @property
+    def codebook_vectors(self) -> Float[Tensor, "size dim"]:
+        """The vector of every id, in the order of the ids."""
+        ids = torch.arange(self.vocab_size, device=self.project_in.weight.device)
+        with torch.no_grad():
+            return self.codebook.decode(ids.expand(1, self.codebook.num_codebooks, -1))[0].T
+
+    def token_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Return the shape of the ids of one image of that size in px."""
+        self.check_size(height, width)
+        grid = (height // self.downsampling, width // self.downsampling)
+        return grid if self.codebook.num_codebooks == 1 else (self.codebook.num_codebooks, *grid)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse an image size that is not a multiple of the downsampling."""
+        if height % self.downsampling or width % self.downsampling or not height or not width:
+            raise ConfigError(
+                f"an image of {height} x {width} px does not divide into tokens of "
+                f"{self.downsampling} x {self.downsampling} px: both sides must be multiples of "
+                f"{self.downsampling}"
+            )
+
+    def latents(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d *grid"]:
+        """Encode images in [-1, 1] into continuous latents, before quantization."""
+        if images.shape[1] != self.channels:
+            raise ConfigError(
+                f"this tokenizer takes images of {self.channels} channels, got {images.shape[1]}"
+            )
+        self.check_size(images.shape[2], images.shape[3])
+        return self.project_in(self.encoder(images))
+
+    def quantize(self, latents: Float[Tensor, "b d *grid"]) -> Quantized:
+        """Quantize latents, in at least float32 whatever the surrounding autocast says."""
+        with without_autocast(latents):
+            return self.codebook(at_least_float32(latents))
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Reconstruction:
+        """Encode, quantize and decode images in [-1, 1], with gradients."""
+        quantized = self.quantize(self.latents(images))
+        decoded = self.decoder(self.project_out(quantized.z_q))
+        return Reconstruction(images=decoded, quantized=quantized)
+
+    @torch.no_grad()
+    def encode(self, images: Float[Tensor, "b c h w"]) -> Int64[Tensor, " b *tokens"]:
+        """Turn images in [-1, 1] into ids: [b, h/f, w/f], or [b, k, ...] for k > 1 codebooks."""
+        token_ids = self.quantize(self.latents(images)).token_ids
+        return token_ids[:, 0] if self.codebook.num_codebooks == 1 else token_ids
+
+    @torch.no_grad()
+    def decode(self, token_ids: Int64[Tensor, " b *tokens"]) -> Float[Tensor, "b c h w"]:
+        """Turn ids, in the shape that ``encode`` gives, into images in [-1, 1]."""
+        if self.codebook.num_codebooks == 1:
+            token_ids = token_ids[:, None]
+        z_q = self.codebook.decode(token_ids).to(self.project_out.weight.dtype)
+        return self.decoder(self.project_out(z_q)).clamp(-1, 1)
+
+    def preprocess(self, picture: "Image | np.ndarray") -> Float[Tensor, "1 c h w"]:
+        """Turn a PIL picture, or a uint8 array [h, w] or [h, w, c], into images in [-1, 1].
+
+        The picture is cropped at its center to multiples of the downsampling, never resized.
+        """
+        from vqtrain.data.images import to_array  # Pillow is not needed to load a tokenizer
+
+        pixels = torch.from_numpy(to_array(picture, channels=self.channels))[None]
+        height, width = pixels.shape[2:]
+        rows, columns = height % self.downsampling, width % self.downsampling
+        top, left = rows // 2, columns // 2
+        pixels = pixels[:, :, top : height - rows + top, left : width - columns + left]
+        return to_images(pixels).to(self.project_in.weight)
+
+    def to_pixels(self, images: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
+        """Turn images in [-1, 1] into pixels 0..255, clamped and rounded."""
+        return to_pixels(images)
+
+    def load_weights(self, weights: Mapping[str, Shaped[Tensor, "..."]]) -> Self:
+        """Load weights by name, and name every one that is missing, unknown or misshaped.
+
+        Raises:
+            ConfigError: If a name or a shape differs.
+        """
+        own = self.state_dict()
+        wrong = [f"{name} is missing" for name in own if name not in weights]
+        wrong += [f"{name} is unknown" for name in weights if name not in own]
+        wrong += [
+            f"{name} is {list(weights[name].shape)} instead of {list(tensor.shape)}"
+            for name, tensor in own.items()
+            if name in weights and weights[name].shape != tensor.shape
+        ]
+        if wrong:
+            rest = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise ConfigError(f"the weights do not fit: {'; '.join(wrong[:3])}{rest}")
+        self.load_state_dict(dict(weights))
+        return self
+
+
+def build_part(group: str, specification: Mapping[str, object]) -> object:
+    """Build one module from ``{"kind": word, "arguments": {...}}``."""
+    kind, arguments = specification.get("kind"), specification.get("arguments")
+    if not isinstance(kind, str) or not isinstance(arguments, Mapping):
+        raise ConfigError(f'{group} must be {{"kind": word, "arguments": {{...}}}}')
+    return build(group, kind, arguments)

@@ -1,0 +1,192 @@
+"""Tokenizers on disk: written whole or not at all, read without running any code of theirs."""
+
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, TypedDict, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from vqtrain.errors import CheckpointError
+from vqtrain.version import __version__
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+PARTS = ("encoder", "codebook", "decoder")
+
+
+class ImageConfig(TypedDict):
+    """How a tokenizer's images look."""
+
+    channels: int
+    range: list[float]
+
+
+class TokenizerConfig(TypedDict):
+    """What ``config.json`` must hold for a tokenizer to be built; it says more for readers."""
+
+    encoder: dict[str, object]
+    codebook: dict[str, object]
+    decoder: dict[str, object]
+    image: ImageConfig
+    training: dict[str, object]
+
+
+def write(directory: Path, config: Mapping[str, object], weights: Mapping[str, Tensor]) -> None:
+    """Write ``config.json`` and ``model.safetensors`` into a directory.
+
+    The configuration also goes into the header of the weights, so that this one file is enough.
+
+    Raises:
+        CheckpointError: If they cannot be written; each file that was there before stays whole.
+    """
+    text = json.dumps(stamped(config), indent=2)
+    content = to_safetensors(
+        {name: tensor.contiguous() for name, tensor in weights.items()}, {"config": text}
+    )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_whole(directory / WEIGHTS_FILE, lambda file: file.write(content))
+        write_whole(directory / CONFIG_FILE, lambda file: file.write(f"{text}\n".encode()))
+    except OSError as error:
+        raise CheckpointError(f"cannot write the tokenizer to {directory}: {error}") from error
+
+
+def stamped(config: Mapping[str, object]) -> dict[str, object]:
+    """Put the version of the format in front of a tokenizer's configuration."""
+    return {"format_version": FORMAT_VERSION, "vqtrain_version": __version__, **config}
+
+
+def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Write a file beside its target, bring it to the disk, and move it into place.
+
+    Whatever goes wrong on the way, what was at ``path`` before stays whole and nothing is left
+    beside it.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read(path: str, *, allow: Sequence[str]) -> tuple[TokenizerConfig, dict[str, Tensor]]:
+    """Read a tokenizer's configuration and weights; see ``Tokenizer.from_pretrained``.
+
+    Raises:
+        CheckpointError: If there is none, it is damaged or of another version, or it names a class
+            that is not allowed.
+    """
+    if path.startswith("hf://"):
+        path = download(path.removeprefix("hf://"))
+    location = Path(path).expanduser()
+    for directory in (location, location / "tokenizer"):
+        if (directory / CONFIG_FILE).is_file():
+            return read_directory(directory, allow)
+    if location.is_file():
+        tokenizer = read_checkpoint(location)["tokenizer"]
+        return checked(tokenizer["config"], str(location), allow), tokenizer["weights"]
+    if not location.exists():
+        raise CheckpointError(f"no tokenizer at {path}: there is no such file or directory")
+    raise CheckpointError(
+        f"no tokenizer at {path}: looked for {CONFIG_FILE} there and in its folder tokenizer/"
+    )
+
+
+def download(repository: str) -> str:
+    """Bring a tokenizer from the Hugging Face hub into its cache, and return the folder."""
+    from huggingface_hub import snapshot_download  # nearly half a second, for this alone
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return snapshot_download(repository, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE])
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"cannot load hf://{repository}: {reason}") from error
+
+
+def read_directory(
+    directory: Path, allow: Sequence[str]
+) -> tuple[TokenizerConfig, dict[str, Tensor]]:
+    """Read what ``write`` wrote."""
+    file = directory / CONFIG_FILE
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {file}: {error}") from error
+    weights_file = directory / WEIGHTS_FILE
+    try:
+        weights = load_file(weights_file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read {weights_file}: {error}") from error
+    return checked(config, str(file), allow), weights
+
+
+class StoredTokenizer(TypedDict):
+    """A tokenizer inside a checkpoint."""
+
+    config: object
+    weights: dict[str, Tensor]
+
+
+class Checkpoint(TypedDict):
+    """What this floor knows of a training checkpoint."""
+
+    tokenizer: StoredTokenizer
+
+
+def read_checkpoint(file: Path) -> Checkpoint:
+    """Read a checkpoint file: tensors and plain data, nothing that could run code.
+
+    Raises:
+        CheckpointError: If it is damaged, or not a checkpoint of vqtrain.
+    """
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"cannot read {file}: it is damaged, or not a checkpoint of vqtrain"
+        ) from error
+    tokenizer = checkpoint.get("tokenizer") if isinstance(checkpoint, dict) else None
+    if not isinstance(tokenizer, dict) or not {"config", "weights"} <= tokenizer.keys():
+        raise CheckpointError(f"cannot read {file}: it is not a checkpoint of vqtrain")
+    return cast(Checkpoint, checkpoint)
+
+
+def checked(config: object, source: str, allow: Sequence[str]) -> TokenizerConfig:
+    """Return a tokenizer's configuration if this version can build it, and if it may."""
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if version != FORMAT_VERSION or not isinstance(config, dict):
+        raise CheckpointError(
+            f"cannot read {source}: its format_version is {version!r}, this vqtrain "
+            f"({__version__}) reads {FORMAT_VERSION}"
+        )
+    for key in (*PARTS, "image", "training"):
+        if not isinstance(config.get(key), dict):
+            raise CheckpointError(f"cannot read {source}: {key!r} must be a mapping")
+    if not isinstance(config["image"].get("channels"), int):
+        raise CheckpointError(f"cannot read {source}: image.channels must be a whole number")
+    for part in PARTS:
+        kind = str(config[part].get("kind"))
+        package = kind.partition(":")[0].partition(".")[0]
+        if ":" in kind and package not in allow:
+            raise CheckpointError(
+                f"cannot read {source}: its {part} is {kind!r}, code outside vqtrain; if you "
+                f"trust it, load it with from_pretrained(path, allow=[{package!r}])"
+            )
+    return cast(TokenizerConfig, config)

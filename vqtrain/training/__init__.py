@@ -1,0 +1,1 @@
+"""The training run: step, data, checkpoints, and what people see of them."""

@@ -1,0 +1,100 @@
+"""What happens at the end of a step, after the update: stop? validate, record, checkpoint.
+
+The callbacks run in the order in which ``vqtrain.training.run`` lists them.
+"""
+
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from types import FrameType
+from typing import final
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from vqtrain import distributed
+from vqtrain.errors import Interrupted
+from vqtrain.training.module import TokenizerTraining
+
+# Steps without a finite gradient, in a row, after which nothing but a human can help.
+MAX_SKIPPED_IN_ROW = 20
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StepCallback(Callback, ABC):
+    """A callback that is called once a step, not once a batch."""
+
+    @final
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Call ``on_step_end`` after the last batch of a step."""
+        del outputs, batch, batch_idx
+        assert isinstance(pl_module, TokenizerTraining)
+        if pl_module.step_has_ended:
+            self.on_step_end(trainer, pl_module)
+
+    @abstractmethod
+    def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
+        """Act on a step that has just ended; ``module.step`` counts it."""
+
+
+@final
+class Stopping(StepCallback):
+    """Ends the run at its last step, on a signal, out of time, or when no step succeeds.
+
+    A signal lets the step end, so that the checkpoint which follows is one like any other; a
+    second one does not wait.
+
+    Args:
+        max_time_s: Seconds after which this call stops, or None.
+
+    Attributes:
+        reason: Why the run ended: ``finished``, ``signal``, ``time`` or ``nonfinite``; or None.
+        signal_number: The signal that came, or None.
+    """
+
+    def __init__(self, *, max_time_s: float | None) -> None:
+        self.max_time_s = max_time_s
+        self.reason: str | None = None
+        self.signal_number: int | None = None
+        self.began = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals over from Lightning, whose answer is an exception in mid-step."""
+        del trainer, pl_module
+        self.began = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self.receive)
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Note a signal; leave at once if it is the second."""
+        del frame
+        if self.signal_number is not None:
+            raise Interrupted(number)
+        self.signal_number = number
+
+    def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
+        """Decide, on all ranks alike, whether this was the last step."""
+        elapsed = time.monotonic() - self.began
+        stop_signal = self.signal_number is not None
+        stop_time = self.max_time_s is not None and elapsed >= self.max_time_s
+        flags = torch.tensor([stop_signal, stop_time], device=module.device)
+        stop_signal, stop_time = (distributed.all_reduce_sum(flags.int()) > 0).tolist()
+        if module.step >= module.settings.max_steps:
+            self.reason = "finished"
+        elif module.skipped_in_row >= MAX_SKIPPED_IN_ROW:
+            self.reason = "nonfinite"
+        elif stop_signal:
+            self.reason = "signal"
+        elif stop_time:
+            self.reason = "time"
+        trainer.should_stop = self.reason is not None

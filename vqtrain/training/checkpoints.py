@@ -1,0 +1,199 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped.
+
+A checkpoint holds tensors and plain data only, and inside it the tokenizer in the form of a
+tokenizer directory, so that it can be used without this package's training code.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TypedDict, cast, final
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from vqtrain import distributed
+from vqtrain.errors import CheckpointError
+from vqtrain.tokenizer import storage
+from vqtrain.training.callbacks import StepCallback
+from vqtrain.training.data_module import TrainingData
+from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.validation import Validation
+
+NAME = "step_{:08d}.ckpt"
+
+
+class TrainingState(TypedDict):
+    """The part of a checkpoint that only training needs."""
+
+    step: int
+    samples: int
+    weights: dict[str, Tensor]
+    optimizer: dict[str, object]
+    window: dict[str, object]
+    skipped_in_row: int
+    skipped_steps: int
+    best: float | None
+    results: dict[str, float]
+
+
+class TrainingCheckpoint(storage.Checkpoint):
+    """A checkpoint file."""
+
+    config: dict[str, object]
+    training: TrainingState
+
+
+def read(file: Path) -> TrainingCheckpoint:
+    """Read a checkpoint to go on from.
+
+    Raises:
+        CheckpointError: If it is damaged, or not a checkpoint of vqtrain.
+    """
+    checkpoint = storage.read_checkpoint(file)
+    if not isinstance(checkpoint.get("training"), dict):
+        raise CheckpointError(f"cannot continue from {file}: it holds no training state")
+    return cast(TrainingCheckpoint, checkpoint)
+
+
+def restore(module: TokenizerTraining, checkpoint: TrainingCheckpoint) -> None:
+    """Bring networks, optimizer and counters back to where a checkpoint was written."""
+    state = checkpoint["training"]
+    module.tokenizer.load_weights(state["weights"])
+    module.begin_average()
+    if module.average is not None:
+        module.average.load_state_dict(checkpoint["tokenizer"]["weights"])
+    module.optimizers().optimizer.load_state_dict(state["optimizer"])
+    module.window.load_state_dict(state["window"], module.device)
+    module.step = state["step"]
+    module.skipped_in_row, module.skipped_steps = state["skipped_in_row"], state["skipped_steps"]
+
+
+@final
+class Checkpointing(StepCallback):
+    """Writes checkpoints and the tokenizer directory.
+
+    Args:
+        run_dir: The run directory.
+        config: The run's configuration, as plain data.
+        best_metric: The validation metric that chooses ``best.ckpt``; higher is better.
+        validation: Where validation results come from.
+        data: Where the position in the data comes from.
+        resumed: The state that the run goes on from, or None.
+
+    Attributes:
+        results: What the newest validation measured.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_dir: Path,
+        config: Mapping[str, object],
+        best_metric: str,
+        validation: Validation,
+        data: TrainingData,
+        resumed: TrainingState | None,
+    ) -> None:
+        self.run_dir, self.folder = run_dir, run_dir / "checkpoints"
+        self.config, self.best_metric = config, best_metric
+        self.validation, self.data = validation, data
+        self.first_step = resumed["step"] if resumed else 0
+        self.best = resumed["best"] if resumed else None
+        self.results = dict(resumed["results"]) if resumed else {}
+
+    def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
+        """Write what is due: at its interval, at a new best validation, at the last step."""
+        is_due = module.step % module.settings.checkpoint_every == 0 or trainer.should_stop
+        value = self.validation.results.get(f"val/{self.best_metric}")
+        is_best = value is not None and (self.best is None or value > self.best)
+        self.results = self.validation.results or self.results
+        if is_best:
+            self.best = value
+        if (is_due or is_best) and distributed.rank() == 0:
+            self.save(module, is_due=is_due, is_best=is_best)
+
+    def save(self, module: TokenizerTraining, *, is_due: bool, is_best: bool) -> None:
+        """Write one file, and let the others be links to it."""
+        self.folder.mkdir(exist_ok=True)
+        file = self.folder / (NAME.format(module.step) if is_due else "best.ckpt")
+        checkpoint = self.collect(module)
+        try:
+            # torch hides an error of the file behind one of its own; the file is checked below.
+            storage.write_whole(file, lambda handle: torch.save(checkpoint, handle))
+            if is_due:
+                link(file, self.folder / "last.ckpt")
+                if is_best:
+                    link(file, self.folder / "best.ckpt")
+                self.prune(module.settings.keep_checkpoints)
+        except (OSError, RuntimeError) as error:
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise CheckpointError(
+                f"cannot write {file}: {reason}; the checkpoints before it are whole"
+            ) from error
+        tokenizer = checkpoint["tokenizer"]
+        if is_due:
+            config = cast(dict[str, object], tokenizer["config"])
+            storage.write(self.run_dir / "tokenizer", config, tokenizer["weights"])
+
+    def collect(self, module: TokenizerTraining) -> TrainingCheckpoint:
+        """Put together what a checkpoint holds."""
+        tokenizer, optimizer = module.tokenizer, module.optimizers()
+        raw = copy_of(tokenizer.state_dict())
+        weights = copy_of(module.average.state_dict()) if module.average else raw
+        batches = (module.step - self.first_step) * module.settings.accumulate
+        samples = self.data.samples_at(batches)
+        tokenizer.training_summary = {
+            "name": self.config["name"],
+            "step": module.step,
+            "samples": samples,
+            "metrics": self.results,
+        }
+        return {
+            "tokenizer": {"config": storage.stamped(tokenizer.config), "weights": weights},
+            "config": dict(self.config),
+            "training": {
+                "step": module.step,
+                "samples": samples,
+                "weights": raw,
+                "optimizer": optimizer.optimizer.state_dict(),
+                "window": module.window.state_dict(),
+                "skipped_in_row": module.skipped_in_row,
+                "skipped_steps": module.skipped_steps,
+                "best": self.best,
+                "results": self.results,
+            },
+        }
+
+    def prune(self, keep: int) -> None:
+        """Delete all but the last ``keep`` checkpoints."""
+        for file in numbered(self.folder)[:-keep]:
+            file.unlink()
+
+
+def copy_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy weights to the CPU, in torch's own memory layout."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in weights.items()
+    }
+
+
+def numbered(folder: Path) -> list[Path]:
+    """List the checkpoints of a folder by their step."""
+    return sorted(folder.glob("step_*.ckpt"))
+
+
+def link(file: Path, name: Path) -> None:
+    """Let a second name stand for a file, whole at every moment; copy where links cannot be had."""
+    temporary = name.with_name(f".{name.name}.new")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(file, temporary)
+    except OSError:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        storage.write_whole(temporary, lambda handle: handle.write(file.read_bytes()))
+    temporary.replace(name)

@@ -1,0 +1,128 @@
+"""The run directory: where a run keeps its files, and which run a call goes on with."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+
+from vqtrain.errors import CheckpointError
+from vqtrain.training.checkpoints import numbered
+
+CONFIG = "config.yaml"
+
+
+def new_run_dir(name: str) -> Path:
+    """Name a run directory that does not exist yet: ``runs/<name>/<date>_<time>``."""
+    parent = Path("runs") / name
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    run_dir, attempt = parent / stamp, 1
+    while run_dir.exists():
+        attempt += 1
+        run_dir = parent / f"{stamp}_{attempt}"
+    return run_dir
+
+
+def find_checkpoint(resume: str, run_dir: str | None, name: str) -> Path | None:
+    """Find the checkpoint that a call goes on from.
+
+    Args:
+        resume: ``auto``, a run directory, or a checkpoint file.
+        run_dir: The run directory that the user gave, or None.
+        name: The run's name, under which ``auto`` looks for the latest run.
+
+    Returns:
+        The checkpoint; None where ``auto`` finds nothing to go on with.
+
+    Raises:
+        CheckpointError: If a named run or file does not exist or holds no checkpoint.
+    """
+    if resume == "auto":
+        if run_dir is not None:
+            return last_checkpoint(Path(run_dir).expanduser())
+        latest = Path("runs") / name / "latest"
+        return last_checkpoint(latest.resolve()) if is_unfinished(latest) else None
+    path = Path(resume).expanduser()
+    if path.is_file():
+        return path.resolve()
+    checkpoint = last_checkpoint(path.resolve())
+    if checkpoint is None:
+        what = "it holds no checkpoint" if path.exists() else "there is no such file or directory"
+        raise CheckpointError(f"cannot resume from {resume}: {what}")
+    return checkpoint
+
+
+def last_checkpoint(run_dir: Path) -> Path | None:
+    """Return a run's newest checkpoint."""
+    files = numbered(run_dir / "checkpoints")
+    return files[-1] if files else None
+
+
+def is_unfinished(run_dir: Path) -> bool:
+    """Say whether a run has a checkpoint, but none at its last step."""
+    last = last_checkpoint(run_dir)
+    if last is None:
+        return False
+    config = read_config(run_dir)
+    trainer = config.get("trainer")
+    max_steps = trainer.get("max_steps") if isinstance(trainer, Mapping) else None
+    return isinstance(max_steps, int) and int(last.stem.removeprefix("step_")) < max_steps
+
+
+def read_config(run_dir: Path) -> dict[str, object]:
+    """Read a run's ``config.yaml``.
+
+    Raises:
+        CheckpointError: If it is missing or cannot be read.
+    """
+    file = run_dir / CONFIG
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise CheckpointError(f"cannot read {file}: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"cannot read {file}: it must hold a mapping")
+    return config
+
+
+def write_config(run_dir: Path, config: Mapping[str, object]) -> None:
+    """Write a run's ``config.yaml``."""
+    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+    (run_dir / CONFIG).write_text(text, encoding="utf-8")
+
+
+def claim(run_dir: Path, *, resuming: bool) -> FileLock:
+    """Make a run directory and hold it for as long as the returned lock lives.
+
+    The lock is the system's, so it ends with the process, however that ends.
+
+    Raises:
+        CheckpointError: If another process holds it, if it cannot be made, or if it holds
+            checkpoints of a run that is not being resumed.
+    """
+    if not resuming and last_checkpoint(run_dir) is not None:
+        raise CheckpointError(
+            f"{run_dir} holds the checkpoints of a run: give resume={run_dir} to go on with it, or "
+            "another run_dir"
+        )
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run_dir / ".lock")
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise CheckpointError(f"{run_dir} is in use by another process") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot use {run_dir} as run directory: {error}") from error
+    return lock
+
+
+def point_latest(run_dir: Path) -> None:
+    """Let ``latest`` beside a run directory point to it, as a relative link."""
+    latest = run_dir.parent / "latest"
+    if latest.exists() and not latest.is_symlink():
+        return  # something of the user's has that name
+    temporary = run_dir.parent / f".latest.{run_dir.name}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(run_dir.name)
+    temporary.replace(latest)

@@ -1,0 +1,159 @@
+"""What people see of a run: a progress bar or plain lines, and the same in ``log.txt``."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import final
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from vqtrain import distributed
+from vqtrain.training.data_module import TrainingData
+from vqtrain.training.module import TokenizerTraining
+
+# Above this share of the time the device waits for data long enough to be worth a hint.
+MUCH_WAITING = 0.1
+
+
+@final
+class Screen(Callback):
+    """Shows progress; on a terminal as a bar, elsewhere as plain lines.
+
+    Args:
+        log: File that gets every line.
+        max_steps: Length of the run.
+        data: The data of the run, for the time that it is waited for.
+    """
+
+    def __init__(self, *, log: Path, max_steps: int, data: TrainingData) -> None:
+        self.log_file, self.max_steps, self.data = log, max_steps, data
+        self.is_main = distributed.rank() == 0
+        self.console = Console(highlight=False, soft_wrap=True, quiet=not self.is_main)
+        self.bar: Progress | None = None
+        self.batch_began = 0.0
+        self.busy_s, self.images = 0.0, 0
+        self.has_hinted = False
+
+    def line(self, text: str, *, log_only: bool = False) -> None:
+        """Say one line, on the screen and in ``log.txt``."""
+        if not log_only:
+            self.console.print(text, markup=False)
+        if self.is_main:
+            with self.log_file.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the bar."""
+        del trainer
+        assert isinstance(pl_module, TokenizerTraining)
+        if self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(bar_width=None),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                console=self.console,
+            )
+            self.bar.add_task("", total=self.max_steps, completed=pl_module.step)
+            self.bar.start()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """Note when the batch began."""
+        del trainer, pl_module, batch, batch_idx
+        self.batch_began = time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Note how long the batch took, and move the bar."""
+        del trainer, outputs, batch_idx
+        assert isinstance(pl_module, TokenizerTraining)
+        self.busy_s += time.monotonic() - self.batch_began
+        self.images += len(batch.images) * distributed.world_size()
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=pl_module.step)
+
+    def show_training(self, step: int, values: Mapping[str, float]) -> None:
+        """Show a line of training metrics with the speed since the last one."""
+        waited_s = self.data.take_waited_s()
+        passed = waited_s + self.busy_s
+        waiting = waited_s / passed
+        words = [
+            *describe(values, "train/"),
+            f"{self.images / passed:.0f} images/s",
+            f"waiting {waiting:.0%}",
+        ]
+        self.busy_s, self.images = 0.0, 0
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], description="  ".join(words))
+        text = f"step {step}/{self.max_steps}  {'  '.join(words)}"
+        self.line(text, log_only=self.bar is not None)
+        if waiting > MUCH_WAITING and not self.has_hinted:
+            self.has_hinted = True
+            self.line(
+                f"{waiting:.0%} of the time went into waiting for data: raise data.num_workers "
+                f"(now {self.data.settings.num_workers}), or keep the images on a faster disk"
+            )
+
+    def show_validation(self, step: int, values: Mapping[str, float]) -> None:
+        """Show a line of validation metrics."""
+        self.line(
+            f"step {step}/{self.max_steps}  validation: {'  '.join(describe(values, 'val/'))}"
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the bar."""
+        del trainer, pl_module
+        self.close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Stop the bar, so that what follows is readable."""
+        del trainer, pl_module, exception
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def table(self, title: str, values: Mapping[str, str]) -> None:
+        """Show names and values as a table, in ``log.txt`` as lines."""
+        table = Table(title=title, title_justify="left", show_header=False)
+        for name, value in values.items():
+            table.add_row(name, value)
+            self.line(f"{name}: {value}", log_only=True)
+        self.console.print(table)
+
+
+def describe(values: Mapping[str, float], prefix: str) -> list[str]:
+    """Put metrics into short words, those of the generator without their group."""
+    words = []
+    for name, value in values.items():
+        short = name.removeprefix(prefix).removeprefix("generator/").removeprefix("codebook/")
+        if name == "train/codebook/distance" or (name == "train/skipped_steps" and not value):
+            continue
+        words.append(f"{short.replace('_', ' ')} {number(name, value)}")
+    return words
+
+
+def number(name: str, value: float) -> str:
+    """Write a metric with the digits that are of use."""
+    if name.endswith("learning_rate"):
+        return f"{value:.1e}"
+    if name.endswith("perplexity"):
+        return f"{value:.0f}"
+    return f"{value:.4f}"

@@ -1,0 +1,112 @@
+"""What the ``trainer`` and ``metrics`` config groups hold."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vqtrain.errors import ConfigError
+
+PRECISIONS = ("32-true", "bf16-mixed", "64-true")
+IMAGE_METRICS = ("psnr", "ssim")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """How long and how a run trains.
+
+    Attributes:
+        max_steps: Generator updates of the whole run, at least 1.
+        max_time: Hours, minutes and seconds "HH:MM:SS" after which this call stops with a
+            checkpoint, or None.
+        accelerator: ``auto``, ``cpu``, ``gpu`` or another word of Lightning.
+        precision: One of ``PRECISIONS``.
+        accumulate: Batches whose gradients make one step, at least 1.
+        clip: Largest norm of the generator's gradient, or None.
+        compile: Whether the encoder and the decoder are compiled.
+        deterministic: Whether operations without a deterministic form are refused.
+        ema_decay: Share of the average of the weights that one step keeps, or 0 for no average.
+        log_every: Steps between lines of training metrics.
+        validate_every: Steps between validations.
+        checkpoint_every: Steps between checkpoints.
+        keep_checkpoints: Checkpoints that are kept, beside the best and the last one.
+        limit_val: Images that a validation sees at most, or None for all.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    max_steps: int
+    max_time: str | None
+    accelerator: str
+    precision: str
+    accumulate: int
+    clip: float | None
+    compile: bool
+    deterministic: bool
+    ema_decay: float
+    log_every: int
+    validate_every: int
+    checkpoint_every: int
+    keep_checkpoints: int
+    limit_val: int | None
+
+    def __post_init__(self) -> None:
+        counts = (
+            "max_steps",
+            "accumulate",
+            "log_every",
+            "validate_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+        )
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"trainer.{name} must be at least 1, got {getattr(self, name)}")
+        if self.limit_val is not None and self.limit_val < 1:
+            raise ConfigError(f"trainer.limit_val must be at least 1 or null, got {self.limit_val}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"trainer.precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+            )
+        if self.clip is not None and self.clip <= 0:
+            raise ConfigError(f"trainer.clip must be above 0 or null, got {self.clip}")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"trainer.ema_decay must be in [0, 1), got {self.ema_decay}")
+        if self.max_time is not None and not re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", self.max_time):
+            raise ConfigError(f'trainer.max_time must be "HH:MM:SS" or null, got {self.max_time!r}')
+
+    @property
+    def max_time_s(self) -> float | None:
+        """The time after which this call stops, in seconds."""
+        if self.max_time is None:
+            return None
+        hours, minutes, seconds = (int(part) for part in self.max_time.split(":"))
+        return float(3600 * hours + 60 * minutes + seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsSettings:
+    """What validation measures, besides the use of the codebook.
+
+    Attributes:
+        images: Words of ``IMAGE_METRICS``.
+        best: The one of them by which ``best.ckpt`` is chosen; higher is better.
+
+    Raises:
+        ConfigError: If a word is unknown.
+    """
+
+    images: Sequence[str]
+    best: str
+
+    def __post_init__(self) -> None:
+        for name in self.images:
+            if name not in IMAGE_METRICS:
+                raise ConfigError(
+                    f"metrics.images holds {name!r}, valid are: {', '.join(IMAGE_METRICS)}"
+                )
+        if self.best not in self.images:
+            raise ConfigError(
+                f"metrics.best must be one of metrics.images ({', '.join(self.images)}), "
+                f"got {self.best!r}"
+            )
