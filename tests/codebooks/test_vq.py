@@ -38,9 +38,7 @@ def test_each_weight_moves_its_own_side() -> None:
     # d/dz of .5 * mean((z - e)^2) over two elements: .5 * (z - e).
     torch.testing.assert_close(z.grad, torch.tensor([[[0.1], [0.05]]]))
     # d/de of 1 * mean((e - z)^2): e - z for the code that won, nothing for the other.
-    torch.testing.assert_close(
-        codebook.vectors.grad, torch.tensor([[-0.2, -0.1], [0.0, 0.0]])
-    )
+    torch.testing.assert_close(codebook.vectors.grad, torch.tensor([[-0.2, -0.1], [0.0, 0.0]]))
 
 
 def test_normalized_lookup_compares_directions() -> None:

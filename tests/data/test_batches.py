@@ -133,6 +133,7 @@ def test_a_batch_moves_with_all_its_parts(numbered):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_batch_is_pinned_with_all_its_parts(numbered):
     batch = training(numbered(5))[0]
     pinned = batch.pin_memory()

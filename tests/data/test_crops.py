@@ -8,7 +8,7 @@ from torchvision.transforms.functional import center_crop
 
 from vqtrain.data.crops import CROPS, native, random_resized, resize
 
-SIZES = [(7, 5), (5, 7), (8, 3), (64, 48), (33, 100), (16, 16), (2, 9), (1, 1)]
+SIZES = [(7, 5), (5, 7), (10, 7), (8, 3), (64, 48), (33, 100), (16, 16), (2, 9), (1, 1)]
 
 
 def coordinates(width: int, height: int) -> Image.Image:

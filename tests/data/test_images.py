@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqtrain.data.images import decode, load_pixels
+from vqtrain.data.images import load_pixels, upright
 from vqtrain.data.scan import index_pictures
 from vqtrain.errors import DataError
 
@@ -26,8 +26,12 @@ def load(tmp_path):
     return load
 
 
+def opened(encoded: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(encoded))
+
+
 def decoded(encoded: bytes, channels: int = 3) -> list:
-    return np.asarray(decode(encoded, channels=channels)).tolist()
+    return np.asarray(upright(opened(encoded), channels=channels)).tolist()
 
 
 def test_pixels_are_channels_first(load, encode):
@@ -103,7 +107,7 @@ def test_pictures_stand_upright(encode, kind, orientation, expected):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     blocks = np.kron(np.array([[0, 100, 200]], dtype=np.uint8), np.ones((16, 16), np.uint8))
-    picture = np.asarray(decode(encode(blocks, kind, exif=exif), channels=1))[8::16, 8::16]
+    picture = np.asarray(upright(opened(encode(blocks, kind, exif=exif)), channels=1))[8::16, 8::16]
     assert (np.abs(picture.astype(int) - 100 * np.array(expected)) < 5).all()
 
 
@@ -176,4 +180,4 @@ def test_a_whole_file_is_left_as_it_is(encode):
     noise = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     encoded = encode(noise, "JPEG")
     expected = np.asarray(Image.open(io.BytesIO(encoded)))
-    assert np.array_equal(np.asarray(decode(encoded, channels=3)), expected)
+    assert np.array_equal(np.asarray(upright(opened(encoded), channels=3)), expected)

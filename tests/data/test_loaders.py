@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqtrain.data.batches import Batch
+from vqtrain.data.batches import Batch, TrainingBatches, ValidationBatches
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.loaders import Loader, training_loader, validation_loader
 from vqtrain.data.order import EndlessOrder
@@ -17,8 +17,12 @@ from vqtrain.data.scan import index_pictures
 from vqtrain.data.settings import DataSettings
 from vqtrain.errors import DataError
 
-# torch warns of more workers than cores, of which the machine may have one.
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+pytestmark = [
+    # torch warns of more workers than cores, of which the machine may have one.
+    pytest.mark.filterwarnings("ignore:This DataLoader will create"),
+    # Python 3.12 and later warn of a fork beside torch's threads, which workers do not touch.
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+]
 
 
 def settings(**changes: object) -> DataSettings:
@@ -74,6 +78,22 @@ def test_workers_change_no_batch(numbered):
     expected = list(islice(training(index, num_workers=0), 11))
     assert_equal(list(islice(training(index, num_workers=2), 11)), expected)
     assert_equal(list(islice(training(index, num_workers=1, start=12), 5)), expected[6:])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"flip": False}, {"crop": "random_resized", "image_size": 6}, {"channels": 1}],
+)
+def test_the_settings_reach_the_batches(numbered, changes):
+    index, chosen = numbered(7), settings(batch_size=5, **changes)
+    arguments = {"image_size": chosen.image_size, "channels": chosen.channels, "crop": chosen.crop}
+    arguments |= {"batch_size": 5, "world_size": 2, "rank": 1}
+    batches = TrainingBatches(index, seed=4, start=3, flip=chosen.flip, **arguments)
+    loader = training_loader(index, settings=chosen, seed=4, rank=1, world_size=2, start=3)
+    assert_equal(list(islice(loader, 2)), [batches[0], batches[1]])
+    held_out = ValidationBatches(index, **arguments)
+    loader = validation_loader(index, settings=chosen, rank=1, world_size=2)
+    assert_equal(list(loader), [held_out[0]])
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -151,6 +171,7 @@ def test_loading_moves_no_random_state(numbered, num_workers):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_batches_are_pinned_where_there_is_a_gpu(numbered, num_workers):
     batch = next(iter(training(numbered(3), num_workers=num_workers)))

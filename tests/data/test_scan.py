@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vqtrain.data.index import ImageIndex
@@ -102,6 +103,15 @@ def test_a_damaged_cache_entry_is_written_anew(tmp_path, write_tar, cache, no_ta
     assert keys_of(scan_tar(tar)) == ["0"]
     no_tars()
     assert keys_of(scan_tar(tar)) == ["0"]
+
+
+def test_a_full_disk_costs_the_cache_alone(tmp_path, write_tar, cache, monkeypatch):
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez", fail)
+    assert keys_of(scan_tar(write_tar(tmp_path / "a.tar", {"0.jpg": b"x"}))) == ["0"]
+    assert {path.suffix for path in (cache / "tar-index").iterdir()} == {".lock"}
 
 
 def test_scans_at_the_same_time_open_the_tar_once(tmp_path, write_tar, cache, monkeypatch):

@@ -226,7 +226,7 @@ def open_data(
 
 def quiet_libraries() -> None:
     """Keep the screen for the run: no advertisements, no advice that does not apply here."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+    for name in ("lightning.pytorch", "lightning.fabric", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
 

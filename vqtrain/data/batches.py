@@ -20,7 +20,7 @@ from vqtrain.shapes import Mask, Pixels
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)  # not frozen: Lightning's float64 refuses frozen dataclasses
 class Batch:
     """Images of one step or one piece of the validation.
 

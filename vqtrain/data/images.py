@@ -41,7 +41,7 @@ def load_pixels(
     """
     encoded = index.read(image_id)
     try:
-        picture = decode(encoded, channels=channels)
+        picture = upright(Image.open(io.BytesIO(encoded)), channels=channels)
         picture = CROPS[crop](picture, image_size, generator)
     except Exception as error:  # decoders raise all kinds of errors on damaged bytes
         raise DataError(
@@ -49,22 +49,27 @@ def load_pixels(
         ) from error
     if flip and generator is not None and generator.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return rearrange(np.asarray(picture).reshape(image_size, image_size, -1), "h w c -> c h w")
+    return to_array(picture)
 
 
-def decode(encoded: bytes, *, channels: int) -> Image.Image:
+def to_array(picture: Image.Image) -> UInt8[np.ndarray, "c h w"]:
+    """Return the pixels of a picture of mode RGB or L, channels first."""
+    pixels = np.array(picture)  # a copy: torch wants memory that can be written
+    return rearrange(pixels.reshape(picture.height, picture.width, -1), "h w c -> c h w")
+
+
+def upright(picture: Image.Image, *, channels: int) -> Image.Image:
     """Decode a picture upright, on white where it is transparent; of several frames, the first.
 
     Args:
-        encoded: A file in any format that Pillow reads.
+        picture: As Pillow opens it, in any mode; it is left as it is.
         channels: 3 for mode RGB, 1 for mode L.
 
     Raises:
         Exception: Of any kind, if Pillow cannot decode the bytes.
         ValueError: If the pixels have no fixed range.
     """
-    picture: Image.Image = Image.open(io.BytesIO(encoded))
-    ImageOps.exif_transpose(picture, in_place=True)
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith(("I", "F")):
         picture = _to_8_bit(picture)
     if picture.has_transparency_data:

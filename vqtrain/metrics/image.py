@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float64
 from torch import Tensor
+from torch.nn import functional as F
 
 from vqtrain.errors import ConfigError
 from vqtrain.shapes import Pixels
@@ -39,8 +40,8 @@ def ssim(reconstruction: Pixels, original: Pixels) -> Float64[Tensor, " b"]:
     """Return the structural similarity of each image, in [-1, 1].
 
     The window is a Gaussian of 11 px with sigma 1.5 px; K1 is 0.01 and K2 is 0.03; the mean is over
-    channels and the positions where the whole window lies inside the image, as in scikit-image.
-    torchmetrics also counts positions at the border, with mirrored pixels, so its mean differs.
+    channels and all positions, with pixels mirrored at the border to fill the window, as in
+    torchmetrics. scikit-image leaves out the positions at the border, so its mean differs.
 
     Args:
         reconstruction: Pixels as uint8, so in the rounded form that people see and store.
@@ -66,7 +67,7 @@ def ssim(reconstruction: Pixels, original: Pixels) -> Float64[Tensor, " b"]:
         raise ConfigError(
             f"SSIM needs images of at least {WINDOW} x {WINDOW} px, got {height} x {width}"
         )
-    x, y = reconstruction.double(), original.double()
+    x, y = _mirror_border(reconstruction.double()), _mirror_border(original.double())
     mean_x, mean_y = _smooth(x), _smooth(y)
     variance_x = _smooth(x.square()) - mean_x.square()
     variance_y = _smooth(y.square()) - mean_y.square()
@@ -75,6 +76,11 @@ def ssim(reconstruction: Pixels, original: Pixels) -> Float64[Tensor, " b"]:
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
     structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
     return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+def _mirror_border(x: Float64[Tensor, "b c h w"]) -> Float64[Tensor, "b c h_wide w_wide"]:
+    """Continue an image beyond its border, by as much as a window at its edge sees."""
+    return F.pad(x, [WINDOW // 2] * 4, mode="reflect")
 
 
 def _smooth(x: Float64[Tensor, "b c h w"]) -> Float64[Tensor, "b c h_valid w_valid"]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float, Int64, Shaped, UInt8
@@ -20,7 +20,7 @@ from vqtrain.tokenizer import storage
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL.Image import Image
+    from PIL.Image import Image as Picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,14 +201,17 @@ class Tokenizer(nn.Module):
         z_q = self.codebook.decode(token_ids).to(self.project_out.weight.dtype)
         return self.decoder(self.project_out(z_q)).clamp(-1, 1)
 
-    def preprocess(self, picture: "Image | np.ndarray") -> Float[Tensor, "1 c h w"]:
+    def preprocess(self, picture: "Picture | np.ndarray") -> Float[Tensor, "1 c h w"]:
         """Turn a PIL picture, or a uint8 array [h, w] or [h, w, c], into images in [-1, 1].
 
         The picture is cropped at its center to multiples of the downsampling, never resized.
         """
-        from vqtrain.data.images import to_array  # Pillow is not needed to load a tokenizer
+        from PIL import Image  # not needed to load a tokenizer
 
-        pixels = torch.from_numpy(to_array(picture, channels=self.channels))[None]
+        from vqtrain.data.images import to_array, upright
+
+        opened = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        pixels = torch.from_numpy(to_array(upright(opened, channels=self.channels)))[None]
         height, width = pixels.shape[2:]
         rows, columns = height % self.downsampling, width % self.downsampling
         top, left = rows // 2, columns // 2
@@ -219,7 +222,7 @@ class Tokenizer(nn.Module):
         """Turn images in [-1, 1] into pixels 0..255, clamped and rounded."""
         return to_pixels(images)
 
-    def load_weights(self, weights: Mapping[str, Shaped[Tensor, "..."]]) -> Self:
+    def load_weights(self, weights: Mapping[str, Shaped[Tensor, "..."]]) -> None:
         """Load weights by name, and name every one that is missing, unknown or misshaped.
 
         Raises:
@@ -237,7 +240,6 @@ class Tokenizer(nn.Module):
             rest = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise ConfigError(f"the weights do not fit: {'; '.join(wrong[:3])}{rest}")
         self.load_state_dict(dict(weights))
-        return self
 
 
 def build_part(group: str, specification: Mapping[str, object]) -> object:

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypedDict, cast
@@ -156,12 +157,14 @@ def read_checkpoint(file: Path) -> Checkpoint:
     Raises:
         CheckpointError: If it is damaged, or not a checkpoint of vqtrain.
     """
+    # A file that is no zip archive would go to torch's reader of bare pickles: never written here.
+    damaged = f"cannot read {file}: it is damaged, or not a checkpoint of vqtrain"
+    if not zipfile.is_zipfile(file):
+        raise CheckpointError(damaged)
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"cannot read {file}: it is damaged, or not a checkpoint of vqtrain"
-        ) from error
+        raise CheckpointError(damaged) from error
     tokenizer = checkpoint.get("tokenizer") if isinstance(checkpoint, dict) else None
     if not isinstance(tokenizer, dict) or not {"config", "weights"} <= tokenizer.keys():
         raise CheckpointError(f"cannot read {file}: it is not a checkpoint of vqtrain")

@@ -38,7 +38,7 @@ class Record(StepCallback):
         values: dict[str, float] = {}
         if module.step % module.settings.log_every == 0:
             values |= module.window.means()
-            values["train/skipped_steps"] = module.skipped_steps
+            values["train/skipped_steps"] = float(module.skipped_steps)
             values["train/learning_rate"] = module.learning_rate
             self.screen.show_training(module.step, values)
         if self.validation.results:

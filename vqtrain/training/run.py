@@ -116,7 +116,8 @@ def fit(
     # docs/architecture.md. Validation comes before the checkpoint that falls on the same step.
     callbacks = [beginning, screen, stopping, validation, record, checkpointing]
     trainer = Trainer(
-        accelerator=settings.accelerator,
+        # Lightning's own "auto" may pick a device without float64, which the metrics need.
+        accelerator="gpu" if settings.accelerator != "cpu" and torch.cuda.is_available() else "cpu",
         devices=1,
         precision=settings.precision,
         deterministic=settings.deterministic,

@@ -4,8 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from vqtrain.errors import ConfigError
 
+ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 IMAGE_METRICS = ("psnr", "ssim")
 
@@ -18,7 +21,7 @@ class TrainerSettings:
         max_steps: Generator updates of the whole run, at least 1.
         max_time: Hours, minutes and seconds "HH:MM:SS" after which this call stops with a
             checkpoint, or None.
-        accelerator: ``auto``, ``cpu``, ``gpu`` or another word of Lightning.
+        accelerator: One of ``ACCELERATORS``; ``auto`` is ``gpu`` where torch finds one.
         precision: One of ``PRECISIONS``.
         accumulate: Batches whose gradients make one step, at least 1.
         clip: Largest norm of the generator's gradient, or None.
@@ -64,6 +67,13 @@ class TrainerSettings:
                 raise ConfigError(f"trainer.{name} must be at least 1, got {getattr(self, name)}")
         if self.limit_val is not None and self.limit_val < 1:
             raise ConfigError(f"trainer.limit_val must be at least 1 or null, got {self.limit_val}")
+        if self.accelerator not in ACCELERATORS:
+            raise ConfigError(
+                f"trainer.accelerator must be one of {', '.join(ACCELERATORS)}, "
+                f"got {self.accelerator!r}"
+            )
+        if self.accelerator == "gpu" and not torch.cuda.is_available():
+            raise ConfigError("trainer.accelerator is gpu, but torch finds none here: try cpu")
         if self.precision not in PRECISIONS:
             raise ConfigError(
                 f"trainer.precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"

@@ -1,0 +1,304 @@
+"""``vqtrain train`` from the outside: what it writes, and every mistake in one line."""
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from vqtrain import Tokenizer
+from vqtrain.cli import main
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.slow
+def test_a_run_leaves_what_people_keep(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *tiny, "name=test"]) == 0
+    latest = tmp_path / "runs/test/latest"
+    assert latest.is_symlink()
+    assert sorted(p.name for p in latest.iterdir() if not p.name.startswith(".")) == [
+        "checkpoints",
+        "config.yaml",
+        "images",
+        "log.txt",
+        "metrics.jsonl",
+        "tokenizer",
+    ]
+    config = yaml.safe_load((latest / "config.yaml").read_text())
+    assert config["data"]["train"] == str(pictures)
+    assert config["encoder"]["in_channels"] == 3
+    names = sorted(p.name for p in (latest / "checkpoints").iterdir())
+    assert names == ["best.ckpt", "last.ckpt", "step_00000002.ckpt", "step_00000004.ckpt"]
+    assert (latest / "images/step_00000004.png").exists()
+    lines = [json.loads(line) for line in (latest / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert {"train/generator/total", "train/codebook/usage"} <= lines[0].keys()
+    assert {"val/psnr", "val/ssim", "val/codebook/perplexity"} <= lines[1].keys()
+    tokenizer = Tokenizer.from_pretrained(latest)
+    assert tokenizer.training_summary["step"] == 4
+    checkpoint = Tokenizer.from_pretrained(latest / "checkpoints/last.ckpt")
+    for name, weight in tokenizer.state_dict().items():
+        assert torch.equal(weight, checkpoint.state_dict()[name]), name
+
+
+@pytest.mark.slow
+def test_the_screen_shows_the_run_and_nothing_of_the_libraries(
+    tiny: list[str], vqtrain: Run, tmp_path: Path
+) -> None:
+    done = vqtrain("train", *tiny, f"run_dir={tmp_path / 'run'}")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"run directory: {tmp_path / 'run'}"
+    assert any(line.startswith("step 4/4  validation: psnr ") for line in lines)
+    assert sum("images/s" in line for line in lines) == 4
+    assert "try next:" in lines
+    for word in ("GPU available", "TPU", "Tip", "litlogger", "Warning", "warn("):
+        assert word not in done.stdout
+    logged = (tmp_path / "run/log.txt").read_text()
+    assert "images/s" in logged
+    assert "val/psnr: " in logged
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "expected"),
+    [
+        ("trainer.max_step=3", 2, "did you mean 'trainer.max_steps'?"),
+        ("codbook=vq", 2, "did you mean 'codebook'?"),
+        ("codebook=emma", 2, "unknown codebook 'emma', did you mean 'ema'?"),
+        ("codebook=vq codebook.decay=0.9", 2, "codebook.decay"),
+        ("trainer.max_steps=abc", 2, "trainer.max_steps must be a whole number, got 'abc'"),
+        ("trainer.max_steps=0", 2, "trainer.max_steps must be at least 1, got 0"),
+        ("trainer.precision=16-mixed", 2, "got '16-mixed'"),
+        ("trainer.clip=-1", 2, "trainer.clip must be above 0 or null, got -1"),
+        ("trainer.ema_decay=1", 2, "trainer.ema_decay must be in [0, 1), got 1"),
+        ("trainer.max_time=soon", 2, "got 'soon'"),
+        ("trainer.accelerator=abacus", 2, "trainer.accelerator"),
+        ("data.batch_size=0", 2, "data.batch_size"),
+        ("data.image_size=18", 2, "multiple of the encoder's downsampling, 4; got 18"),
+        ("data.image_size=8", 2, "data.image_size must be at least 11 for ssim, got 8"),
+        ("data.crop=midle", 2, "data.crop"),
+        ("data.train=/nowhere/at/all", 2, "/nowhere/at/all"),
+        ("codebook.size=-1", 2, "size=-1"),
+        ("encoder.num_downsamplings=3", 2, "encoder divides the image size by 8"),
+        ("encoder.in_channels=1", 2, "do not fit"),
+        ("optim.lr=fast", 2, "optim.lr must be a number, got 'fast'"),
+        ("optim.schedule=linear", 2, "got 'linear'"),
+        ("optim.warmup_steps=9", 2, "optim.warmup_steps must be at most trainer.max_steps"),
+        ("seed=x", 2, "seed must be a whole number, got 'x'"),
+        ("name=a/b", 2, "'a/b'"),
+        ("metrics.best=fid", 2, "got 'fid'"),
+        ("codebook.size=1,2", 2, "'codebook.size=1,2': a run takes one value"),
+        ("trainer", 2, "cannot read 'trainer': write key=value"),
+        ("--multirun", 2, "unknown option '--multirun'"),
+        ("--config-dir=/nowhere", 2, "/nowhere"),
+        ("resume=/nowhere", 2, "cannot resume from /nowhere"),
+        ("init_from=/nowhere", 2, "no tokenizer at /nowhere"),
+        ("data.val=/nowhere", 2, "/nowhere"),
+        ("loss.reconstruction.weight=-1", 2, "weight"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_starts(
+    word: str,
+    code: int,
+    expected: str,
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *tiny, *word.split()]) == code
+    assert expected in one_line(capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_source_without_images_is_named(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert main(["train", *tiny, f"data.train={tmp_path}"]) == 2
+    assert str(tmp_path) in one_line(capsys)
+
+
+@pytest.fixture
+def finished(tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    run = tmp_path / "run"
+    assert main(["train", *tiny, f"run_dir={run}"]) == 0
+    capsys.readouterr()
+    return run
+
+
+@pytest.mark.slow
+def test_a_run_directory_with_checkpoints_is_not_written_over(
+    finished: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
+    assert main(["train", *tiny, f"run_dir={finished}"]) == 2
+    assert f"resume={finished}" in one_line(capsys)
+    assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.slow
+def test_what_a_resumed_run_may_and_may_not_change(
+    finished: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", f"resume={finished}"]) == 0
+    assert "is finished at step 4: raise trainer.max_steps" in capsys.readouterr().out
+    assert main(["train", f"resume={finished}", "codebook.size=32", "data.flip=false"]) == 2
+    message = one_line(capsys)
+    assert "codebook.size (16 -> 32)" in message
+    assert "data.flip (True -> False)" in message
+    assert "init_from=" in message
+    assert main(["train", *tiny, "codebook=vq", "codebook.size=16", f"resume={finished}"]) == 2
+    assert "codebook.kind (ema -> vq)" in one_line(capsys)
+    more = ["trainer.max_steps=6", "trainer.log_every=2", "data.num_workers=1"]
+    assert main(["train", f"resume={finished}", *more]) == 0
+    lines = (finished / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 6]
+
+
+@pytest.mark.slow
+def test_init_from_takes_weights_and_leaves_the_other_run_alone(
+    finished: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new"
+    words = ["train", *tiny, f"run_dir={new}", f"init_from={finished}", "optim.lr=1.0e-30"]
+    assert main([*words, "trainer.ema_decay=0", "codebook.decay=0.999999"]) == 0
+    old = Tokenizer.from_pretrained(finished)
+    for name, weight in Tokenizer.from_pretrained(new).named_parameters():
+        torch.testing.assert_close(weight, old.get_parameter(name), msg=name)
+    assert (
+        main(["train", *tiny, f"run_dir={new}2", f"init_from={finished}", "codebook.size=8"]) == 2
+    )
+    capsys_message = one_line(capsys)
+    assert "codebook.vectors is [16, 4] instead of [8, 4]" in capsys_message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", [0, 1000, -1])
+def test_a_truncated_checkpoint_is_one_line_and_stays(
+    keep: int, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = finished / "checkpoints/step_00000004.ckpt"
+    content = file.read_bytes()[:keep]
+    file.unlink()  # last.ckpt is a link to it
+    file.write_bytes(content)
+    assert main(["train", f"resume={finished}"]) == 2
+    assert f"cannot read {file}: it is damaged" in one_line(capsys)
+    assert file.read_bytes() == content
+    assert main(["train", f"resume={file.with_name('step_00000002.ckpt')}"]) == 0
+
+
+@pytest.mark.slow
+def test_a_run_directory_in_use_is_named(
+    tiny: list[str],
+    tmp_path: Path,
+    start_vqtrain: Callable[..., subprocess.Popen[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    process = start_vqtrain("train", *tiny, "trainer.max_steps=100000", f"run_dir={run}")
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints/step_00000002.ckpt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert main(["train", f"resume={run}"]) == 2
+    assert f"{run} is in use by another process" in one_line(capsys)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    # The lock went with the process, however that ended.
+    steps = max(int(p.stem[5:]) for p in (run / "checkpoints").glob("step_*"))
+    assert main(["train", f"resume={run}", f"trainer.max_steps={steps + 1}"]) == 0
+
+
+@pytest.mark.slow
+def test_no_room_for_a_checkpoint_keeps_the_one_before(
+    finished: Path, vqtrain: Run, tmp_path: Path
+) -> None:
+    file = finished / "checkpoints/step_00000004.ckpt"
+    before = {p: p.read_bytes() for p in file.parent.iterdir()}
+    room = file.stat().st_size // 2
+
+    def limit() -> None:
+        # No file may grow beyond this: what a full disk does, for this process alone.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    done = vqtrain("train", f"resume={finished}", "trainer.max_steps=6", preexec_fn=limit)
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.count("\n") == 1
+    assert "cannot write" in done.stderr
+    assert "File too large" in done.stderr
+    assert {p: p.read_bytes() for p in file.parent.iterdir()} == before
+    shutil.rmtree(tmp_path / "run" / "tokenizer")
+    again = vqtrain("train", f"resume={finished}", "trainer.max_steps=6")
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.slow
+def test_an_image_that_goes_bad_in_mid_run_is_one_line(
+    pictures: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    for file in folder.iterdir():
+        file.write_bytes(b"not a picture")
+    assert main(["train", *tiny, f"data.train={folder}", f"run_dir={tmp_path / 'run'}"]) == 1
+    assert "cannot decode image" in one_line(capsys)
+
+
+@pytest.mark.slow
+def test_losses_that_are_not_finite_end_the_run_with_a_checkpoint(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    words = ["trainer.max_steps=100", "optim.lr=1.0e+30", "trainer.clip=null"]
+    assert main(["train", *tiny, *words, f"run_dir={run}"]) == 1
+    assert "20 steps in a row had a loss or a gradient that is not finite" in one_line(capsys)
+    assert (run / "checkpoints/last.ckpt").exists()
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda word: pytest.fail(word))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["trainer.precision=bf16-mixed"],
+        ["trainer.compile=true"],
+        ["data.channels=1"],
+        ["codebook=vq", "codebook.size=16", "codebook.dim=4", "codebook.l2_normalize=true"],
+        ["trainer.deterministic=true"],
+        ["loss/reconstruction=mix"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_each_option_trains(
+    words: list[str], tiny: list[str], tmp_path: Path, vqtrain: Run
+) -> None:
+    run = tmp_path / "run"
+    done = vqtrain("train", *tiny, *words, f"run_dir={run}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all(value is not None for line in lines for value in line.values())
+    assert lines[-1]["train/skipped_steps"] == 0
+    Tokenizer.from_pretrained(run)

@@ -1,0 +1,108 @@
+"""Kind words, arguments that are checked, and steps written as a share."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from vqtrain import build
+from vqtrain.codebooks.vq import VQ
+from vqtrain.errors import ConfigError
+
+
+def example(
+    *, count: int, share: float, name: str | None, sizes: Sequence[int], inner: Mapping[str, object]
+) -> tuple[object, ...]:
+    return count, share, name, sizes, inner
+
+
+GOOD = {"count": 3, "share": 1, "name": None, "sizes": [1, 2], "inner": {"a": 1}}
+
+
+def test_a_kind_word_is_the_final_class_of_its_file() -> None:
+    assert build.resolve("codebook", "vq") is VQ
+    assert build.resolve("codebook", "vqtrain.codebooks.vq:VQ") is VQ
+
+
+def test_an_unknown_kind_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"codebook.kind: unknown kind 'emma', .* 'ema'"):
+        build.resolve("codebook", "emma")
+
+
+def test_base_is_no_kind() -> None:
+    with pytest.raises(ConfigError, match="unknown kind 'base'"):
+        build.resolve("codebook", "base")
+
+
+@pytest.mark.parametrize("kind", ["nowhere:Class", "vqtrain.errors:Nothing", "math:pi", ":x"])
+def test_a_class_that_cannot_be_imported_is_named(kind: str) -> None:
+    with pytest.raises(ConfigError, match=kind):
+        build.resolve("codebook", kind)
+
+
+def test_whole_numbers_are_widened_where_numbers_are_meant() -> None:
+    bound = build.bind(example, GOOD, where="here")
+    assert bound == (3, 1.0, None, [1, 2], {"a": 1})
+    assert isinstance(bound[1], float)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"count": "abc"}, "here.count must be a whole number, got 'abc'"),
+        ({"count": 1.5}, "here.count must be a whole number, got 1.5"),
+        ({"count": True}, "here.count must be a whole number, got True"),
+        ({"share": "x"}, "here.share must be a number, got 'x'"),
+        ({"name": 3}, "here.name must be a word or null, got 3"),
+        ({"sizes": 3}, "here.sizes must be a list, each item a whole number, got 3"),
+        ({"sizes": ["a"]}, "here.sizes must be a list, each item a whole number"),
+        ({"inner": 3}, "here.inner must be a mapping, got 3"),
+        ({"cuont": 3}, "here: unknown key 'cuont', did you mean 'count'?"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build.bind(example, {**GOOD, **change}, where="here")
+    assert str(caught.value).startswith(message)
+
+
+def test_a_missing_argument_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"here.share is missing"):
+        build.bind(example, {"count": 3}, where="here")
+
+
+def test_what_a_module_refuses_is_prefixed_with_its_kind() -> None:
+    with pytest.raises(ConfigError, match=r"^codebook=vq: size and dim"):
+        build.build(
+            "codebook",
+            "vq",
+            {
+                "size": 0,
+                "dim": 1,
+                "codebook_weight": 1.0,
+                "commitment_weight": 1.0,
+                "l2_normalize": False,
+            },
+        )
+
+
+def test_shares_of_the_run_become_steps() -> None:
+    settings = {
+        "warmup_steps": "5%",
+        "start_step": "12.5%",
+        "log_every": "0%",
+        "name": "10%",
+        "trainer": {"validate_every": "10%", "log_every": 7},
+    }
+    assert build.resolve_fractions(settings, 200) == {
+        "warmup_steps": 10,  # 5 % of 200
+        "start_step": 25,  # 12.5 % of 200
+        "log_every": 1,  # an interval is never 0
+        "name": "10%",  # no step value
+        "trainer": {"validate_every": 20, "log_every": 7},
+    }
+
+
+@pytest.mark.parametrize("text", ["ten", "10", "-5%", "101%"])
+def test_a_step_value_that_is_neither_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="warmup_steps"):
+        build.resolve_fractions({"warmup_steps": text}, 100)

@@ -1,0 +1,74 @@
+"""The command line before a command runs: help, mistakes, and what is imported."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from vqtrain.cli import COMMANDS, main
+
+Completed = subprocess.CompletedProcess[str]
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"  {command} " in shown
+
+
+def test_a_misspelt_command_is_one_line_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["trian"]) == 2
+    assert capsys.readouterr().err == "vqtrain: unknown command 'trian', did you mean 'train'?\n"
+
+
+def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "usage" in capsys.readouterr().out
+
+
+def test_help_imports_neither_torch_nor_hydra_and_is_quick() -> None:
+    script = (
+        "import sys, vqtrain.cli as c; c.main(['--help']);"
+        "print([m for m in ('torch', 'hydra', 'lightning', 'numpy') if m in sys.modules])"
+    )
+    began = time.monotonic()
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.splitlines()[-1] == "[]"
+    assert time.monotonic() - began < 0.5
+
+
+def test_a_trained_tokenizer_costs_little_more_than_torch() -> None:
+    script = """
+import sys, time
+import torch
+began = time.perf_counter()
+from vqtrain import Tokenizer
+took = time.perf_counter() - began
+heavy = [m for m in ("lightning", "hydra", "wandb", "lpips", "webdataset") if m in sys.modules]
+print(took, heavy)
+"""
+    lines = [
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout.split(maxsplit=1)
+        for _ in range(3)
+    ]
+    assert {heavy.strip() for _, heavy in lines} == {"[]"}
+    assert min(float(took) for took, _ in lines) < 0.3
+
+
+@pytest.mark.slow
+def test_the_module_is_the_same_command(vqtrain: Callable[..., Completed]) -> None:
+    shown = vqtrain("train", "--help")
+    assert shown.returncode == 0
+    assert "codebook " in shown.stdout
+    assert "ema, vq" in shown.stdout
+    assert "trainer.max_steps" in shown.stdout
+    assert shown.stdout.count("vqtrain train ") >= 3  # the usage and two examples

@@ -1,0 +1,170 @@
+"""A run that is killed and resumed ends bit for bit where an unbroken one ends."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+STEPS = 24
+SETTINGS = [
+    f"trainer.max_steps={STEPS}",
+    "trainer.log_every=3",
+    "trainer.validate_every=8",  # a checkpoint falls on each validation, and one on neither
+    "trainer.checkpoint_every=4",
+    "trainer.keep_checkpoints=100",
+    "optim.schedule=cosine",
+    "optim.warmup_steps=5",
+]
+CNN = [
+    "encoder=cnn",
+    "decoder=cnn",
+    "codebook=vq",
+    "encoder.channels=8",
+    "encoder.multipliers=[1,2,2]",
+    "encoder.num_blocks=1",
+    "encoder.attention_factors=[4]",
+    "encoder.latent_channels=8",
+    "encoder.dropout=0.1",
+    "decoder.channels=8",
+    "decoder.multipliers=[1,2,2]",
+    "decoder.num_blocks=1",
+    "decoder.attention_factors=[4]",
+    "decoder.latent_channels=8",
+    "decoder.dropout=0.1",
+    "codebook.size=16",
+    "codebook.dim=4",
+    "data.image_size=16",
+    "data.batch_size=4",
+    "trainer.accelerator=cpu",
+    "trainer.accumulate=2",
+]
+
+Start = Callable[..., subprocess.Popen[str]]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def load(file: Path) -> dict[str, object]:
+    return torch.load(file, weights_only=True)
+
+
+def assert_equal(a: object, b: object, where: str = "") -> None:
+    """Compare nested plain data and tensors bit for bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert isinstance(b, torch.Tensor)
+        assert a.dtype == b.dtype, where
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert isinstance(b, dict)
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert isinstance(b, list | tuple)
+        assert len(a) == len(b), where
+        for number, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{where}/{number}")
+    else:
+        assert a == b, where
+
+
+def kill_after(process: subprocess.Popen[str], file: Path, number: int) -> None:
+    """Send a signal as soon as a file is there, while the run is still going on."""
+    deadline = time.monotonic() + 120
+    while not file.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("network", ["vqvae-ema", "cnn-vq"])
+def test_a_killed_run_ends_where_an_unbroken_one_ends(
+    network: str,
+    workers: int,
+    tiny: list[str],
+    pictures: Path,
+    tmp_path: Path,
+    vqtrain: Run,
+    start_vqtrain: Start,
+) -> None:
+    words = tiny if network == "vqvae-ema" else [f"data.train={pictures}", *CNN]
+    words = ["train", *words, *SETTINGS, f"data.num_workers={workers}"]
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    done = vqtrain(*words, f"run_dir={unbroken}")
+    assert done.returncode == 0, done.stderr
+
+    first_file = broken / "checkpoints/step_00000008.ckpt"
+    process = start_vqtrain(*words, f"run_dir={broken}")
+    kill_after(process, first_file, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    before = first_file.read_bytes()
+    reached = max(int(p.stem[5:]) for p in first_file.parent.glob("step_*"))
+    assert 8 <= reached < STEPS, "the kill came too late to show anything"
+    stamp = first_file.stat().st_mtime_ns
+
+    done = vqtrain(*words, f"run_dir={broken}", "resume=auto")
+    assert done.returncode == 0, done.stderr
+    assert f"resuming at step {reached}" in done.stdout
+    first_logged = next(line for line in done.stdout.splitlines() if line.startswith("step "))
+    assert first_logged.startswith(f"step {reached + 3 - reached % 3}/")
+    assert (first_file.read_bytes(), first_file.stat().st_mtime_ns) == (before, stamp)
+
+    a = load(unbroken / "checkpoints/last.ckpt")
+    b = load(broken / "checkpoints/last.ckpt")
+    a["config"]["run_dir"] = b["config"]["run_dir"]  # type: ignore[index]  # plain data
+    assert_equal(a, b)
+    metrics = (unbroken / "metrics.jsonl").read_bytes()
+    assert (broken / "metrics.jsonl").read_bytes() == metrics
+    steps = [json.loads(line)["step"] for line in metrics.splitlines()]
+    assert steps == [3, 6, 8, 9, 12, 15, 16, 18, 21, 24]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_with_a_checkpoint_of_that_step(
+    number: int, code: int, tiny: list[str], tmp_path: Path, vqtrain: Run, start_vqtrain: Start
+) -> None:
+    words = ["train", *tiny, "trainer.max_steps=100000", "trainer.checkpoint_every=100000"]
+    words += ["trainer.validate_every=100000", f"run_dir={tmp_path / 'run'}"]
+    process = start_vqtrain(*words)
+    metrics = tmp_path / "run/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert err == ""
+    assert "stopped by a signal at step" in out
+    assert "resume=" in out
+    (file,) = (tmp_path / "run/checkpoints").glob("step_*.ckpt")
+    step = load(file)["training"]["step"]  # type: ignore[index]  # plain data
+    assert file.stem == f"step_{step:08d}"
+    last = metrics.read_text().splitlines()[-1]
+    assert json.loads(last)["step"] == step
+    done = vqtrain("train", f"resume={tmp_path / 'run'}", f"trainer.max_steps={step + 1}")
+    assert done.returncode == 0, done.stderr
+    assert f"resuming at step {step}" in done.stdout
+    assert "warning: trainer.max_steps was 100000" in done.stdout
+
+
+@pytest.mark.slow
+def test_out_of_time_ends_with_a_checkpoint_and_without_an_error(
+    tiny: list[str], tmp_path: Path, vqtrain: Run
+) -> None:
+    run = tmp_path / "run"
+    words = ["train", *tiny, "trainer.max_steps=100000", "trainer.max_time=00:00:01"]
+    done = vqtrain(*words, "trainer.checkpoint_every=100000", f"run_dir={run}")
+    assert done.returncode == 0, done.stderr
+    assert "out of time at step" in done.stdout
+    assert (run / "checkpoints/last.ckpt").exists()
