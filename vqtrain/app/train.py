@@ -128,7 +128,7 @@ class Settings:
             raise ConfigError(f"trainer.max_steps must be a whole number, got {max_steps!r}")
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise ConfigError(f"seed must be a whole number, got {seed!r}")
-        resolved = resolve_fractions(config, max_steps)
+        resolved: dict[str, Any] = resolve_fractions(config, max_steps)
         groups = {
             "data": DataSettings,
             "optim": OptimSettings,
@@ -143,7 +143,7 @@ class Settings:
 def build_module(config: Mapping[str, Any], settings: Settings) -> TokenizerTraining:
     """Build the tokenizer and its objective, and check that images fit them."""
     seed_torch(config["seed"], "weights")
-    resolved = resolve_fractions(config, settings.trainer.max_steps)
+    resolved: dict[str, Any] = resolve_fractions(config, settings.trainer.max_steps)
     parts = {name: split_kind(resolved[name]) for name in ("encoder", "codebook", "decoder")}
     tokenizer = Tokenizer(**parts, channels=settings.data.channels)
     size = settings.data.image_size

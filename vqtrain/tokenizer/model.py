@@ -102,7 +102,9 @@ class Tokenizer(nn.Module):
         config, weights = storage.read(str(path), allow=allow)
         try:
             tokenizer = cls(
-                **{part: config[part] for part in storage.PARTS},
+                encoder=config["encoder"],
+                codebook=config["codebook"],
+                decoder=config["decoder"],
                 channels=config["image"]["channels"],
                 training=config["training"],
             )

@@ -65,7 +65,7 @@ def restore(module: TokenizerTraining, checkpoint: TrainingCheckpoint) -> None:
     module.begin_average()
     if module.average is not None:
         module.average.load_state_dict(checkpoint["tokenizer"]["weights"])
-    module.optimizers().optimizer.load_state_dict(state["optimizer"])
+    module.optimizer.optimizer.load_state_dict(state["optimizer"])
     module.window.load_state_dict(state["window"], module.device)
     module.step = state["step"]
     module.skipped_in_row, module.skipped_steps = state["skipped_in_row"], state["skipped_steps"]
@@ -140,7 +140,7 @@ class Checkpointing(StepCallback):
 
     def collect(self, module: TokenizerTraining) -> TrainingCheckpoint:
         """Put together what a checkpoint holds."""
-        tokenizer, optimizer = module.tokenizer, module.optimizers()
+        tokenizer = module.tokenizer
         raw = copy_of(tokenizer.state_dict())
         weights = copy_of(module.average.state_dict()) if module.average else raw
         batches = (module.step - self.first_step) * module.settings.accumulate
@@ -158,7 +158,7 @@ class Checkpointing(StepCallback):
                 "step": module.step,
                 "samples": samples,
                 "weights": raw,
-                "optimizer": optimizer.optimizer.state_dict(),
+                "optimizer": module.optimizer.optimizer.state_dict(),
                 "window": module.window.state_dict(),
                 "skipped_in_row": module.skipped_in_row,
                 "skipped_steps": module.skipped_steps,

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -76,6 +77,13 @@ class TokenizerTraining(LightningModule):
         return build_optimizer(self.tokenizer.named_parameters(), self.optim_settings)
 
     @property
+    def optimizer(self) -> LightningOptimizer:
+        """The generator's optimizer, once training has begun."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer), "there is one"
+        return optimizer
+
+    @property
     def step_has_ended(self) -> bool:
         """Whether the last batch was the last one of its step."""
         return self.batches_in_step == 0
@@ -93,7 +101,9 @@ class TokenizerTraining(LightningModule):
         self.batches_in_step = (self.batches_in_step + 1) % self.settings.accumulate
 
         # Forward once, one total, one backward.
-        images = to_images(batch.images, self.dtype).contiguous(memory_format=torch.channels_last)
+        images = to_images(batch.images, self.settings.dtype).contiguous(
+            memory_format=torch.channels_last
+        )
         with self.reduce_gradients_if(self.step_has_ended):
             output = self.tokenizer(images)
             terms = self.objective(images, output)
@@ -115,8 +125,7 @@ class TokenizerTraining(LightningModule):
             self.skipped_in_row = 0
         else:
             self.forget_step()
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         self.loss_is_finite.fill_(True)
         self.step += 1
 
@@ -124,10 +133,9 @@ class TokenizerTraining(LightningModule):
         """Clip, step the optimizer, the codebook and the average of the weights."""
         if self.settings.clip is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
-        optimizer = self.optimizers()
-        for group in optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
-        optimizer.step()
+        self.optimizer.step()
         seed_torch(self.seed, "codebook", self.step)
         self.tokenizer.codebook.update(self.step)
         if self.average is not None:
@@ -161,10 +169,10 @@ class TokenizerTraining(LightningModule):
         wanted = LATENTS_PER_CODE * self.tokenizer.vocab_size
         self.tokenizer.eval()
         for number, batch in enumerate(batches, start=1):
-            images = to_images(batch.images.to(self.device), self.dtype)
+            images = to_images(batch.images.to(self.device), self.settings.dtype)
             with self.trainer.precision_plugin.forward_context():
                 z = self.tokenizer.latents(images)
-            latents.append(distributed.all_gather(z.to(self.dtype)))
+            latents.append(distributed.all_gather(z.to(self.settings.dtype)))
             steps, within = divmod(number, self.settings.accumulate)
             have = sum(z.numel() // z.shape[1] for z in latents)
             if within == 0 and (have >= wanted or steps == MAX_INITIAL_STEPS):

@@ -112,14 +112,13 @@ def fit(
     )
     beginning = Beginning(data=data, checkpoint=checkpoint, has_weights=has_weights)
     cut_back(record.path, checkpoint["training"]["step"] if checkpoint else 0)
-    # The order of the callbacks is the order of a step's end: see DESIGN of a step in
-    # docs/architecture.md. Validation comes before the checkpoint that falls on the same step.
+    # Their order is the order of a step's end: validation comes before a checkpoint of its step.
     callbacks = [beginning, screen, stopping, validation, record, checkpointing]
     trainer = Trainer(
         # Lightning's own "auto" may pick a device without float64, which the metrics need.
         accelerator="gpu" if settings.accelerator != "cpu" and torch.cuda.is_available() else "cpu",
         devices=1,
-        precision=settings.precision,
+        precision=settings.precision,  # type: ignore[arg-type]  # checked by TrainerSettings
         deterministic=settings.deterministic,
         benchmark=not settings.deterministic,
         max_steps=-1,

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from vqtrain import distributed
+from vqtrain.data.batches import Batch
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 
@@ -80,6 +81,7 @@ class Screen(Callback):
         del trainer, outputs, batch_idx
         assert isinstance(pl_module, TokenizerTraining)
         self.busy_s += time.monotonic() - self.batch_began
+        assert isinstance(batch, Batch)
         self.images += len(batch.images) * distributed.world_size()
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=pl_module.step)

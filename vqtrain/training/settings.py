@@ -86,6 +86,11 @@ class TrainerSettings:
             raise ConfigError(f'trainer.max_time must be "HH:MM:SS" or null, got {self.max_time!r}')
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The type of weights and images; autocast narrows it inside networks only."""
+        return torch.float64 if self.precision == "64-true" else torch.float32
+
+    @property
     def max_time_s(self) -> float | None:
         """The time after which this call stops, in seconds."""
         if self.max_time is None:

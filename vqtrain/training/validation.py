@@ -61,7 +61,7 @@ class Validation(StepCallback):
             for number, loaded in enumerate(self.loader):
                 batch = loaded.to(module.device)
                 with trainer.precision_plugin.forward_context():
-                    output = tokenizer(to_images(batch.images, module.dtype))
+                    output = tokenizer(to_images(batch.images, module.settings.dtype))
                 reconstructions = to_pixels(output.images)
                 values = [IMAGE_METRICS[name](reconstructions, batch.images) for name in names]
                 values.append(torch.ones_like(batch.mask, dtype=torch.float64))

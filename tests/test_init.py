@@ -1,0 +1,36 @@
+"""What ``import vqtrain`` hands out, and what it leaves alone until it is asked for."""
+
+import subprocess
+import sys
+
+import pytest
+
+import vqtrain
+from vqtrain.tokenizer import model
+from vqtrain.version import __version__
+
+
+def test_the_package_hands_out_the_tokenizer_and_its_version() -> None:
+    assert vqtrain.Tokenizer is model.Tokenizer
+    assert vqtrain.__version__ == __version__
+    for name in vqtrain.__all__:
+        assert getattr(vqtrain, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    assert not hasattr(vqtrain, "Tokeniser")
+    with pytest.raises(AttributeError, match="module 'vqtrain' has no attribute 'Tokeniser'"):
+        vqtrain.Tokeniser  # type: ignore[attr-defined]  # noqa: B018  # that is the point
+    with pytest.raises(ImportError, match="Tokeniser"):
+        from vqtrain import Tokeniser  # type: ignore[attr-defined]  # noqa: F401  # likewise
+
+
+def test_torch_is_loaded_when_the_tokenizer_is_asked_for() -> None:
+    script = (
+        "import sys, vqtrain; print(vqtrain.__version__, 'torch' in sys.modules);"
+        "vqtrain.Tokenizer; print('torch' in sys.modules)"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.split() == [__version__, "False", "True"]

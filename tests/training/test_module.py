@@ -1,0 +1,237 @@
+"""The training step against what its parts do by themselves."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from vqtrain.codebooks.ema import EMA
+from vqtrain.data.batches import Batch
+from vqtrain.objective import Objective, Terms
+from vqtrain.ops.pixels import to_images
+from vqtrain.tokenizer.model import Reconstruction
+from vqtrain.training.data_module import TrainingData
+from vqtrain.training.module import TokenizerTraining
+
+MakeModule = Callable[..., TokenizerTraining]
+MakeData = Callable[..., TrainingData]
+Fit = Callable[..., None]
+
+
+class Watch(Callback):
+    """Notes the learning rate and the gradients with which the optimizer steps."""
+
+    def __init__(self) -> None:
+        self.rates: list[list[float]] = []
+        self.gradients: list[list[Tensor]] = []
+        self.steps: list[int] = []
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Note them."""
+        del trainer
+        module = cast(TokenizerTraining, pl_module)
+        self.rates.append([group["lr"] for group in optimizer.param_groups])
+        self.gradients.append(
+            [p.grad.clone() for p in module.tokenizer.parameters() if p.grad is not None]
+        )
+        self.steps.append(module.step)
+
+
+def gradients_of(module: TokenizerTraining, batches: list[Batch]) -> list[Tensor]:
+    """Work the gradient of the mean loss of some batches out by plain autograd."""
+    tokenizer = copy.deepcopy(module.tokenizer)
+    images = [to_images(batch.images) for batch in batches]
+    losses = [module.objective(image, tokenizer(image)).total for image in images]
+    (sum(losses, start=torch.zeros(())) / len(losses)).backward()
+    return [p.grad for p in tokenizer.parameters() if p.grad is not None]
+
+
+def first(data: TrainingData, count: int) -> list[Batch]:
+    batches = iter(data.first_batches())
+    return [next(batches) for _ in range(count)]
+
+
+def norm_of(gradients: list[Tensor]) -> float:
+    return torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+
+
+def test_the_learning_rate_follows_the_schedule(make_module: MakeModule, fit: Fit) -> None:
+    module = make_module(optim={"lr": 0.1, "warmup_steps": 2, "schedule": "cosine"}, max_steps=6)
+    fit(module, watch := Watch())
+    # Warm-up 1/2 and 2/2; then (1 + cos(pi * t)) / 2 at t = 0/4, 1/4, 2/4, 3/4.
+    expected = [0.05, 0.1, 0.1, 0.1 * (2 + 2**0.5) / 4, 0.05, 0.1 * (2 - 2**0.5) / 4]
+    assert [rates[0] for rates in watch.rates] == pytest.approx(expected)
+    assert all(rate == rates[0] for rates in watch.rates for rate in rates)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("share", [0.5, 2.0, None], ids=["clipped", "within", "no-limit"])
+def test_gradients_are_those_of_the_mean_loss_and_clipped_by_their_norm(
+    share: float | None, accumulate: int, make_module: MakeModule, make_data: MakeData, fit: Fit
+) -> None:
+    expected = gradients_of(make_module(), first(make_data(), accumulate))
+    norm = norm_of(expected)
+    limit = None if share is None else share * norm
+    module = make_module(clip=limit, max_steps=1, accumulate=accumulate)
+    fit(module, watch := Watch())
+    scale = min(1.0, share or 1.0)
+    for found, gradient in zip(watch.gradients[0], expected, strict=True):
+        torch.testing.assert_close(found, gradient * scale, rtol=1e-4, atol=1e-7)
+    # What is logged is the norm before clipping.
+    assert module.window.means()["train/generator/gradient_norm"] == pytest.approx(norm, rel=1e-5)
+
+
+def test_a_step_is_as_many_batches_as_are_accumulated(make_module: MakeModule, fit: Fit) -> None:
+    module = make_module(accumulate=3, max_steps=2)
+    seen: list[tuple[int, bool]] = []
+
+    class Count(Callback):
+        def on_train_batch_end(self, *_: object, **__: object) -> None:
+            seen.append((module.step, module.step_has_ended))
+
+    fit(module, watch := Watch(), Count())
+    assert seen == [(0, False), (0, False), (1, True), (1, False), (1, False), (2, True)]
+    assert watch.steps == [0, 1]
+
+
+class Spoiled(Objective):
+    """An objective that is not a number in some of its calls."""
+
+    def __init__(self, objective: Objective, calls: set[int]) -> None:
+        super().__init__(reconstruction=objective.reconstruction)
+        self.calls, self.number = calls, 0
+
+    def forward(self, images: Tensor, output: Reconstruction) -> Terms:
+        """Compute the terms, and spoil the total where a call is to be bad."""
+        terms = super().forward(images, output)
+        self.number += 1
+        if self.number - 1 not in self.calls:
+            return terms
+        return Terms(total=terms.total * float("nan"), parts=terms.parts)
+
+
+class Snapshots(Callback):
+    """Notes all that a step may move, at the end of each."""
+
+    def __init__(self) -> None:
+        self.states: list[list[Tensor]] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *_: object, **__: object
+    ) -> None:
+        """Copy it."""
+        del trainer
+        module = cast(TokenizerTraining, pl_module)
+        if module.step_has_ended:
+            self.states.append([tensor.clone() for tensor in everything(module)])
+
+
+def everything(module: TokenizerTraining) -> Iterator[Tensor]:
+    yield from module.tokenizer.state_dict().values()
+    assert module.average is not None
+    yield from module.average.state_dict().values()
+    for state in module.optimizer.optimizer.state.values():
+        yield from (value for value in state.values() if isinstance(value, Tensor))
+    codebook = module.tokenizer.codebook
+    assert isinstance(codebook, EMA)
+    yield codebook.statistics.counts
+    yield codebook.statistics.sums
+    yield torch.tensor(len(codebook.statistics.pool))
+
+
+def are_equal(a: list[Tensor], b: list[Tensor]) -> list[bool]:
+    return [torch.equal(x, y) for x, y in zip(a, b, strict=True)]
+
+
+# Calls of the objective 2 and 3 make step 1.
+@pytest.mark.parametrize("calls", [{2}, {3}], ids=["first-batch", "last-batch"])
+def test_a_step_with_a_bad_batch_moves_nothing_but_the_count(
+    calls: set[int], make_module: MakeModule, fit: Fit
+) -> None:
+    module = make_module(accumulate=2, max_steps=3)
+    module.objective = Spoiled(module.objective, calls)
+    fit(module, snapshots := Snapshots(), watch := Watch())
+    after_0, after_1, after_2 = snapshots.states
+    assert all(are_equal(after_0, after_1))
+    assert not any(are_equal(after_1, after_2)[: len(list(module.tokenizer.parameters()))])
+    assert watch.steps == [0, 2]
+    assert (module.step, module.skipped_steps, module.skipped_in_row) == (3, 1, 0)
+    # The mean is over the four batches of the two good steps.
+    assert module.window.counts["train/generator/total"] == 4
+    assert all(torch.isfinite(torch.tensor(list(module.window.means().values()))))
+
+
+def test_a_gradient_that_is_not_finite_skips_the_step_too(
+    make_module: MakeModule, fit: Fit
+) -> None:
+    module = make_module(max_steps=1)
+    before = [tensor.clone() for tensor in module.tokenizer.state_dict().values()]
+    last = list(module.tokenizer.parameters())[-1]
+    last.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore[no-untyped-call]  # torch's
+    fit(module)
+    assert all(are_equal(before, list(module.tokenizer.state_dict().values())))
+    assert (module.step, module.skipped_steps, module.skipped_in_row) == (1, 1, 1)
+
+
+class Counted:
+    """Hands out batches and counts how many were taken."""
+
+    def __init__(self, data: TrainingData) -> None:
+        self.data, self.taken = data, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.data.first_batches():
+            self.taken += 1
+            yield batch
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "batches"),
+    # 4 latents for each of 8 codes are 32. An image of 16 px has 4 x 4 latents.
+    [(1, 1, 2), (1, 3, 3), (2, 1, 1), (2, 2, 2)],
+)
+def test_the_codebook_starts_from_whole_steps_that_hold_four_latents_a_code(
+    batch_size: int,
+    accumulate: int,
+    batches: int,
+    make_module: MakeModule,
+    make_data: MakeData,
+    make_trainer: Callable[..., Trainer],
+) -> None:
+    module = make_module(accumulate=accumulate)
+    module.trainer = make_trainer([])
+    data = make_data(batch_size=batch_size)
+    counted = Counted(data)
+    module.initialize_codebook(counted)
+    assert counted.taken == batches
+    assert module.tokenizer.training
+    images = torch.cat([to_images(batch.images) for batch in first(data, batches)])
+    z = module.tokenizer.latents(images).detach().permute(0, 2, 3, 1).reshape(-1, 2)
+    distances = (module.tokenizer.codebook_vectors[:, None] - z).norm(dim=2)
+    torch.testing.assert_close(distances.min(dim=1).values, torch.zeros(8), atol=1e-6, rtol=0)
+
+
+def test_a_large_codebook_starts_after_sixteen_steps(
+    make_module: MakeModule,
+    make_data: MakeData,
+    make_trainer: Callable[..., Trainer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vqtrain.training.module.LATENTS_PER_CODE", 1000)
+    module = make_module(accumulate=2)
+    module.trainer = make_trainer([])
+    counted = Counted(make_data(batch_size=1))
+    module.initialize_codebook(counted)
+    assert counted.taken == 32
+
+
+def test_without_a_decay_there_is_no_average(make_module: MakeModule) -> None:
+    module = make_module(ema_decay=0.0)
+    module.begin_average()
+    assert module.average is None

@@ -1,0 +1,317 @@
+"""``vqtrain doctor``: what works on this machine, what is missing and how to get it."""
+
+import importlib
+import io
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.text import Text
+
+from vqtrain.app.compose import CommandLine, compose, parse, read_command_line
+from vqtrain.build import fits, unknown
+from vqtrain.data.cache import cache_folder
+from vqtrain.data.demo import HELD_OUT, TRAINING
+from vqtrain.data.images import load_pixels
+from vqtrain.data.index import ImageIndex
+from vqtrain.data.sources import open_images
+from vqtrain.errors import ConfigError, DataError
+from vqtrain.version import __version__
+
+USAGE = """usage: vqtrain doctor [images=IMAGES]
+
+Shows what works here, what is missing and how to get it. The exit code is 1 if anything is missing.
+
+keys:
+  images   pictures to look at: demo, a folder, a glob, tars or a list of these
+
+options:
+  --help   show this
+
+examples:
+  vqtrain doctor
+  vqtrain doctor images=~/photographs
+"""
+
+FIRST_UNSUPPORTED_PYTHON = (3, 14)  # hydra-core 1.3 fails on it
+MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
+LEAST_FREE_BYTES = 2**30
+NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+
+MAX_SAMPLE = 64
+MAX_NAMED = 3
+# The default encoder's; with the next one below, SSIM could not be measured.
+DOWNSAMPLING, LEAST_IMAGE_SIZE = 4, 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the table.
+
+    Attributes:
+        name: What was looked at.
+        found: What was found.
+        remedy: How to get what is missing, or None if nothing is.
+    """
+
+    name: str
+    found: str
+    remedy: str | None = None
+
+
+def main(words: Sequence[str]) -> int:
+    """Examine this machine, and pictures if some are named."""
+    command_line = read_command_line(words)
+    images = read_images(command_line)
+    if command_line.show_help:
+        sys.stdout.write(USAGE)
+        return 0
+    # The pictures first: a path that is wrong is said in one line, before anything else.
+    pictures = [] if images is None else examine_images(open_images(images, role="training"))
+    findings = [*examine_software(), *examine_machine(), *pictures]
+    show(findings)
+    return int(any(finding.remedy is not None for finding in findings))
+
+
+def read_images(command_line: CommandLine) -> str | list[str] | None:
+    """Return what the user wrote after ``images=``, and refuse everything else.
+
+    Raises:
+        ConfigError: If there is another key or option, or the value is no path and no list.
+    """
+    if command_line.config_dir is not None or command_line.print_config:
+        raise ConfigError("vqtrain doctor has no configuration: its only option is --help")
+    overrides = [parse(word) for word in command_line.overrides]
+    typed: dict[str, object] = {override.key_or_group: override.value() for override in overrides}
+    typed |= command_line.paths
+    for key in typed:
+        if key != "images":
+            raise ConfigError(unknown("key", key, ["images"]))
+    images = typed.get("images")
+    if images is None or isinstance(images, str):
+        return images
+    if not isinstance(images, list) or not fits(images, list[str]):
+        raise ConfigError(f"images must be a path or a list of paths, got {images!r}")
+    return images
+
+
+def examine_software() -> list[Finding]:
+    """Look at the versions of Python and of the libraries that a run stands on."""
+    is_supported = sys.version_info < FIRST_UNSUPPORTED_PYTHON
+    return [
+        Finding(
+            name="python",
+            found=platform.python_version(),
+            remedy=None if is_supported else "use Python 3.11 to 3.13: hydra-core fails on this",
+        ),
+        Finding(name="vqtrain", found=__version__),
+        examine_torch(),
+        examine_lightning(),
+    ]
+
+
+def examine_torch() -> Finding:
+    """Look at torch, which is imported here and not above, as a damaged one may be why we run."""
+    try:
+        torch = importlib.import_module("torch")
+    except (ImportError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        return Finding(
+            name="torch",
+            found=f"cannot be imported: {reason}",
+            remedy="install it anew, as https://pytorch.org/get-started says for this machine",
+        )
+    return Finding(name="torch", found=f"{torch.__version__}, threads: {torch.get_num_threads()}")
+
+
+def examine_lightning() -> Finding:
+    """Look at the version of Lightning without importing it: bad releases run as they load."""
+    install = "pip install 'lightning>=2.5.6,!=2.6.2,!=2.6.3'"
+    try:
+        version = metadata.version("lightning")
+    except metadata.PackageNotFoundError:
+        return Finding(name="lightning", found="not installed", remedy=install)
+    if version in MALICIOUS_LIGHTNING:
+        return Finding(
+            name="lightning",
+            found=f"{version}, a malicious release",
+            remedy=f"remove it at once: {install}",
+        )
+    return Finding(name="lightning", found=version)
+
+
+def examine_machine() -> list[Finding]:
+    """Look at processors, memory, disks and the demo's photographs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    findings = [Finding(name="cpu", found=f"cores: {cores}, memory: {in_gib(memory)}")]
+    if "torch" in sys.modules:
+        findings.append(examine_gpus())
+    findings.append(
+        examine_disk("runs", Path.cwd(), "work in a folder that can be written, or set run_dir")
+    )
+    to_set = "set VQTRAIN_CACHE to a folder that can be written"
+    try:
+        findings.append(examine_disk("cache", cache_folder(), to_set))
+    except DataError as error:
+        findings.append(Finding(name="cache", found=str(error), remedy=to_set))
+    findings.append(examine_demo())
+    return findings
+
+
+def examine_gpus() -> Finding:
+    """Look at the GPUs that torch can use, and for some that it cannot."""
+    cuda = sys.modules["torch"].cuda
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")  # torch warns where a driver is too old
+        is_available = cuda.is_available()
+    if is_available:
+        gpus = [cuda.get_device_properties(number) for number in range(cuda.device_count())]
+        found = "; ".join(f"{gpu.name}, memory: {in_gib(gpu.total_memory)}" for gpu in gpus)
+        return Finding(name="gpu", found=found)
+    has_gpu = NVIDIA_GPUS.is_dir() and any(NVIDIA_GPUS.iterdir())
+    is_hidden = "CUDA_VISIBLE_DEVICES" in os.environ
+    if complaints or (has_gpu and not is_hidden):
+        reason = str(complaints[0].message).splitlines()[0] if complaints else "torch sees none"
+        return Finding(
+            name="gpu",
+            found=f"an NVIDIA GPU that torch cannot use: {reason}",
+            remedy="install torch for the driver's CUDA version, see "
+            "https://pytorch.org/get-started",
+        )
+    return Finding(name="gpu", found="none")
+
+
+def examine_disk(name: str, folder: Path, to_write_elsewhere: str) -> Finding:
+    """Look at the room for a folder, and try to write there."""
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free
+    except OSError as error:
+        return Finding(
+            name=name,
+            found=f"{folder} cannot be written: {error.strerror}",
+            remedy=to_write_elsewhere,
+        )
+    return Finding(
+        name=name,
+        found=f"{folder}, free: {in_gib(free)}",
+        remedy=None if free >= LEAST_FREE_BYTES else f"make room, or {to_write_elsewhere}",
+    )
+
+
+def examine_demo() -> Finding:
+    """Look for the photographs that ``experiment=demo`` trains on."""
+    spec = find_spec("skimage")  # finds the package without the second that importing it takes
+    if spec is None or spec.origin is None:
+        return Finding(
+            name="demo", found="no scikit-image", remedy="pip install 'scikit-image>=0.25'"
+        )
+    folder, names = Path(spec.origin).parent / "data", (*TRAINING, *HELD_OUT)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        return Finding(
+            name="demo",
+            found=f"{len(missing)} of {len(names)} photographs are not in {folder}: "
+            f"{join(missing)}",
+            remedy="pip install --force-reinstall --no-deps 'scikit-image>=0.25'",
+        )
+    return Finding(name="demo", found=f"{len(names)} photographs of scikit-image")
+
+
+def examine_images(index: ImageIndex) -> list[Finding]:
+    """Look at some pictures, evenly spread, in the way in which a worker of a run loads them."""
+    settings = compose("train", read_command_line([]))["data"]
+    random = np.random.default_rng(0)
+    sample = np.linspace(0, len(index) - 1, min(MAX_SAMPLE, len(index))).round().astype(int)
+    sizes: list[tuple[int, int]] = []
+    modes: Counter[str] = Counter()
+    unreadable: list[str] = []
+    seconds = 0.0
+    for image_id in sample.tolist():
+        began = time.perf_counter()
+        try:
+            load_pixels(
+                index,
+                image_id,
+                image_size=settings["image_size"],
+                channels=settings["channels"],
+                crop=settings["crop"],
+                flip=settings["flip"],
+                generator=random,
+            )
+        except DataError:
+            unreadable.append(f"{index.key(image_id)!r} in {index.path(image_id)}")
+            continue
+        seconds += time.perf_counter() - began
+        with Image.open(io.BytesIO(index.read(image_id))) as picture:
+            sizes.append(picture.size)
+            modes[picture.mode] += 1
+    files = len(np.unique(index.path_ids))
+    findings = [Finding(name="images", found=f"{len(index)}, files: {files}")]
+    if unreadable:
+        findings.append(
+            Finding(
+                name="unreadable",
+                found=f"{len(unreadable)} of {len(sample)} that were tried: {join(unreadable)}",
+                remedy="delete them or save them anew",
+            )
+        )
+    if sizes:
+        findings += [
+            Finding(name="sizes", found=describe_sizes(sizes, settings["image_size"])),
+            Finding(name="modes", found=", ".join(f"{m}: {n}" for m, n in modes.most_common())),
+            Finding(
+                name="loading",
+                found=f"{len(sizes) / seconds:.0f} images/s for each of data.num_workers",
+            ),
+        ]
+    return findings
+
+
+def describe_sizes(sizes: Sequence[tuple[int, int]], image_size: int) -> str:
+    """Tell the smallest, the median and the largest size by the short side, width before height."""
+    ordered = sorted(sizes, key=lambda size: (min(size), max(size)))
+    median = ordered[len(ordered) // 2]
+    shown = {"smallest": ordered[0], "median": median, "largest": ordered[-1]}
+    text = ", ".join(f"{word} {width} x {height} px" for word, (width, height) in shown.items())
+    short = min(median)
+    if short >= image_size:
+        return text
+    fitting = max(LEAST_IMAGE_SIZE, short - short % DOWNSAMPLING)
+    return f"{text}; smaller than data.image_size={image_size}, try data.image_size={fitting}"
+
+
+def join(names: Sequence[str]) -> str:
+    """Name the first few, and count the rest."""
+    rest = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"{', '.join(names[:MAX_NAMED])}{rest}"
+
+
+def in_gib(size: int) -> str:
+    """Write a number of bytes for people."""
+    return f"{size / 2**30:.1f} GiB"
+
+
+def show(findings: Sequence[Finding]) -> None:
+    """Print a table, in color on a terminal."""
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in findings:
+        mark, style = ("ok", "green") if finding.remedy is None else ("missing", "bold red")
+        console.print(Text.assemble((f"{mark:<9}", style), f"{finding.name:<12}", finding.found))
+        if finding.remedy is not None:
+            console.print(Text(f"{'':<21}-> {finding.remedy}"))
