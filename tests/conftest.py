@@ -94,6 +94,7 @@ def start_vqtrain(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # a group of its own, so that signals can go to all of it
         )
 
     return start

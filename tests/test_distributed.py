@@ -14,6 +14,8 @@ from vqtrain import distributed
 mine = torch.arange(6, dtype=torch.float64).reshape(2, 3).T * (rank + 1)  # not contiguous
 kept = mine.clone()
 total = distributed.all_reduce_sum(mine)
+counts = torch.tensor([2**40, rank])
+summed = distributed.all_reduce_sum(counts)
 grown = distributed.all_reduce_sum(torch.ones(2, requires_grad=True))
 flags = [torch.tensor(flag) for flag in (True, rank == 0, rank == 1, False)]
 answers = [distributed.all_true(flag) for flag in flags]
@@ -23,8 +25,8 @@ torch.save(
         "rank": distributed.rank(),
         "world_size": distributed.world_size(),
         "total": total,
-        "input is left": torch.equal(mine, kept),
-        "counts": distributed.all_reduce_sum(torch.tensor([2**40, rank])),
+        "inputs are left": torch.equal(mine, kept) and counts.tolist() == [2**40, rank],
+        "summed": summed,
         "requires_grad": grown.requires_grad,
         "answers": answers,
         "flags": [bool(flag) for flag in flags],
@@ -44,8 +46,8 @@ def test_two_ranks_agree(run_ranks: Callable[[str, int], Path]) -> None:
         # 1 x + 2 x = 3 x, with x[i, j] = i + 3 j.
         expected = torch.tensor([[0.0, 9.0], [3.0, 12.0], [6.0, 15.0]], dtype=torch.float64)
         assert torch.equal(found["total"], expected)
-        assert found["input is left"]
-        assert found["counts"].tolist() == [2**41, 1]
+        assert found["inputs are left"]
+        assert found["summed"].tolist() == [2**41, 1]
         assert not found["requires_grad"]
         assert found["answers"] == [True, False, False, False]
         assert found["flags"] == [True, rank == 0, rank == 1, False]

@@ -20,17 +20,14 @@ def test_the_package_hands_out_the_tokenizer_and_its_version() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     assert not hasattr(vqtrain, "Tokeniser")
     with pytest.raises(AttributeError, match="module 'vqtrain' has no attribute 'Tokeniser'"):
-        vqtrain.Tokeniser  # type: ignore[attr-defined]  # noqa: B018  # that is the point
+        vqtrain.Tokeniser  # noqa: B018 - looking it up is what fails
     with pytest.raises(ImportError, match="Tokeniser"):
-        from vqtrain import Tokeniser  # type: ignore[attr-defined]  # noqa: F401  # likewise
+        from vqtrain import Tokeniser  # noqa: F401 - importing it is what fails
 
 
-def test_torch_is_loaded_when_the_tokenizer_is_asked_for() -> None:
-    script = (
-        "import sys, vqtrain; print(vqtrain.__version__, 'torch' in sys.modules);"
-        "vqtrain.Tokenizer; print('torch' in sys.modules)"
-    )
+def test_torch_is_not_loaded_before_the_tokenizer_is_asked_for() -> None:
+    script = "import sys, vqtrain; print(vqtrain.__version__, 'torch' in sys.modules)"
     printed = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout
-    assert printed.split() == [__version__, "False", "True"]
+    assert printed.split() == [__version__, "False"]

@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[1]
 TINY_RUN = [
     "trainer.max_steps=2",
     "trainer.accelerator=cpu",
-    "trainer.devices=1",
     "trainer.log_every=1",
     "data.image_size=32",
     "data.batch_size=2",

@@ -26,8 +26,13 @@ def test_there_are_codebooks_to_check() -> None:
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
-def codebook(request: pytest.FixtureRequest) -> Codebook:
-    return build_codebook(request.param)
+def path(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+@pytest.fixture
+def codebook(path: Path) -> Codebook:
+    return build_codebook(path)
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
@@ -77,12 +82,12 @@ def test_forward_in_training_moves_no_code_before_update(codebook: Codebook) -> 
         torch.testing.assert_close(value, before[name], rtol=0, atol=0, msg=name)
 
 
-def test_state_goes_through_a_state_dict(codebook: Codebook) -> None:
+def test_state_goes_through_a_state_dict(codebook: Codebook, path: Path) -> None:
     codebook.train()
     codebook.initialize(torch.randn(2, codebook.dim, 8, 8))
     codebook(torch.randn(2, codebook.dim, 8, 8))
     codebook.update(0)
-    other = build_codebook(next(p for p in CONFIGS if p.stem == type(codebook).__name__.lower()))
+    other = build_codebook(path)
     other.load_state_dict(codebook.state_dict())
     z = torch.randn(2, codebook.dim, 4, 4)
     assert torch.equal(codebook.eval()(z).z_q, other.eval()(z).z_q)
@@ -99,13 +104,14 @@ from pathlib import Path
 from vqtrain import build, distributed
 from vqtrain.ops.random import seed_torch
 arguments = yaml.safe_load(Path({path!r}).read_text())
-arguments["size"], arguments["dim"] = 32, 4
+arguments |= {{key: value for key, value in dict(size=32, dim=4).items() if key in arguments}}
 torch.manual_seed(0)
 codebook = build.build("codebook", arguments.pop("kind"), arguments).double().train()
 optimizer = torch.optim.SGD(list(codebook.parameters()) or [torch.zeros(1)], lr=0.1)
 for step in range(50):
     # The whole batch is the same in every world; a rank takes its share of it, in order.
-    whole = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(step)).double()
+    generator = torch.Generator().manual_seed(step)
+    whole = torch.randn(8, codebook.dim, 3, 3, generator=generator).double()
     whole = whole * (1 + step / 10)
     z = whole.chunk(world_size)[rank]
     if step == 0:
@@ -123,7 +129,6 @@ torch.save(codebook.state_dict(), f"{{folder}}/state-{{rank}}.pt")
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_ranks_stay_equal_to_each_other_and_to_one_process(
     path: Path, run_ranks: Callable[[str, int], Path]
 ) -> None:

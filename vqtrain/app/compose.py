@@ -3,10 +3,12 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -123,11 +125,14 @@ def compose(name: str, command_line: CommandLine) -> dict[str, Any]:
     try:
         config = call_hydra(name, overrides, command_line.config_dir)
         return to_plain(config, command_line.paths)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"a config is no yaml: {' '.join(str(error).split())}") from error
     except (HydraException, OmegaConfBaseException) as error:
         groups = [o.input_line for o in parsed if o.key_or_group in choices and o.input_line]
-        known = to_plain(call_hydra(name, groups, command_line.config_dir), {})
-        for override in parsed:
-            check_key(override, known, choices)
+        with suppress(HydraException, OmegaConfBaseException):
+            known = to_plain(call_hydra(name, groups, command_line.config_dir), {})
+            for override in parsed:
+                check_key(override, known, choices)
         raise ConfigError(str(error).splitlines()[0]) from error
 
 
@@ -149,7 +154,8 @@ def check_choice(override: Override, choices: Mapping[str, Sequence[str]]) -> No
     group, value = override.key_or_group, override.value()
     if group in choices and isinstance(value, str) and value not in choices[group]:
         raise ConfigError(unknown(f"{group}", value, choices[group]))
-    if group in choices and not isinstance(value, str | None):
+    may_be_null = group == "experiment" and value is None
+    if group in choices and not isinstance(value, str) and not may_be_null:
         raise ConfigError(f"{group} must be one of {', '.join(choices[group])}, got {value!r}")
 
 

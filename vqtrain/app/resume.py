@@ -12,6 +12,7 @@ FREE = (
     "run_dir",
     "name",
     "data.num_workers",
+    "trainer.max_time",
     "trainer.log_every",
     "trainer.validate_every",
     "trainer.checkpoint_every",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 import yaml
 
@@ -84,7 +85,7 @@ def train(config: dict[str, Any], command_line: CommandLine) -> int:
             "raise trainer.max_steps to go on\n"
         )
         return 0
-    data = open_data(settings.data, config["seed"], checkpoint)
+    data = open_data(settings, config["seed"], checkpoint)
     with run_directory.claim(run_dir, resuming=checkpoint is not None):
         run_directory.write_config(run_dir, config)
         if config["run_dir"] is None:
@@ -210,15 +211,16 @@ def locate(config: Mapping[str, Any]) -> tuple[TrainingCheckpoint | None, Path]:
     return None, run_directory.new_run_dir(name)
 
 
-def open_data(
-    settings: DataSettings, seed: int, checkpoint: TrainingCheckpoint | None
-) -> TrainingData:
-    """Index the images."""
-    training, validation = training_and_validation(settings.train, settings.val)
+def open_data(settings: Settings, seed: int, checkpoint: TrainingCheckpoint | None) -> TrainingData:
+    """Index the images, and take those to validate on evenly from all that there are."""
+    training, validation = training_and_validation(settings.data.train, settings.data.val)
+    limit = settings.trainer.limit_val
+    if limit is not None and limit < len(validation):
+        validation = validation.select(np.arange(limit) * len(validation) // limit)
     return TrainingData(
         training=training,
         validation=validation,
-        settings=settings,
+        settings=settings.data,
         seed=seed,
         start=checkpoint["training"]["samples"] if checkpoint else 0,
     )
@@ -277,7 +279,10 @@ def conclude(screen: Screen, run_dir: Path, outcome: Outcome, *, seconds: float)
         "tokenizer": str(run_dir / "tokenizer"),
     }
     screen.table("finished", rows)
-    load = f"from vqtrain import Tokenizer; print(Tokenizer.from_pretrained({str(run_dir)!r}))"
+    load = (
+        f"from vqtrain import Tokenizer; t = Tokenizer.from_pretrained({str(run_dir)!r}); "
+        "print(t.token_shape(256, 256), t.vocab_size)"
+    )
     screen.line("try next:")
     screen.line(f"  python -c {json.dumps(load)}")
     screen.line("  vqtrain train experiment=demo data.train=A_FOLDER_OF_PICTURES name=mine")

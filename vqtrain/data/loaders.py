@@ -1,8 +1,14 @@
 """Batches brought by worker processes, ahead of time and in order."""
 
+import atexit
+import multiprocessing
+import os
 import signal
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import count
+from multiprocessing.synchronize import Event
+from types import FrameType
 from typing import final
 
 import torch
@@ -33,6 +39,9 @@ class Loader(Iterable[Batch]):
     def __init__(
         self, batches: Dataset[Batch], *, numbers: Iterable[int], num_workers: int
     ) -> None:
+        # Set before the interpreter ends its child processes, which it does by SIGTERM.
+        ending = multiprocessing.Event()
+        atexit.register(ending.set)
         self._loader = DataLoader(
             _ErrorsAsItems(batches),
             batch_size=None,
@@ -41,7 +50,7 @@ class Loader(Iterable[Batch]):
             persistent_workers=num_workers > 0,
             prefetch_factor=PREFETCH if num_workers > 0 else None,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_leave_interrupts_to_parent,
+            worker_init_fn=partial(_leave_signals_to_parent, ending),
             # Its own, as each iter() draws from it: loading must not move the run's random state.
             generator=torch.Generator(),
         )
@@ -117,6 +126,16 @@ class _ErrorsAsItems(Dataset[Batch | DataError]):
             return error
 
 
-def _leave_interrupts_to_parent(_worker_id: int) -> None:
-    """Ignore Ctrl-C: the terminal sends it to every process, and the main one ends the workers."""
+def _leave_signals_to_parent(ending: Event, _worker_id: int) -> None:
+    """Ignore Ctrl-C and SIGTERM, which terminals and clusters send to every process of a run.
+
+    The main process ends its step with the batches that it needs, and then ends the workers; if it
+    dies, they notice.
+    """
+
+    def end_with_parent(_number: int, _frame: FrameType | None) -> None:
+        if ending.is_set():
+            os._exit(0)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end_with_parent)

@@ -127,7 +127,7 @@ class Checkpointing(StepCallback):
                 link(file, self.folder / "last.ckpt")
                 if is_best:
                     link(file, self.folder / "best.ckpt")
-                self.prune(module.settings.keep_checkpoints)
+                self.prune(file, module.settings.keep_checkpoints)
         except (OSError, RuntimeError) as error:
             reason = error.__context__ if isinstance(error.__context__, OSError) else error
             raise CheckpointError(
@@ -167,9 +167,15 @@ class Checkpointing(StepCallback):
             },
         }
 
-    def prune(self, keep: int) -> None:
-        """Delete all but the last ``keep`` checkpoints."""
-        for file in numbered(self.folder)[:-keep]:
+    def prune(self, newest: Path, keep: int) -> None:
+        """Delete all but the last ``keep`` checkpoints up to the newest one.
+
+        Those of a later step belong to what the run had become before it was taken back to an
+        earlier checkpoint.
+        """
+        files = numbered(self.folder)
+        position = files.index(newest)
+        for file in [*files[: max(0, position + 1 - keep)], *files[position + 1 :]]:
             file.unlink()
 
 

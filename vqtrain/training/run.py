@@ -8,7 +8,7 @@ from typing import final
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from vqtrain.errors import CheckpointError, VqtrainError
+from vqtrain.errors import VqtrainError
 from vqtrain.training.callbacks import MAX_SKIPPED_IN_ROW, Stopping
 from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint, restore
 from vqtrain.training.data_module import TrainingData
@@ -135,16 +135,24 @@ def fit(
     try:
         trainer.fit(module, datamodule=data)
     except VqtrainError as error:
-        error.exit_code = 1
-        raise
+        raise in_mid_run(error) from error
+    except torch.OutOfMemoryError as error:
+        raise in_mid_run(
+            VqtrainError(
+                f"the device has no memory left at step {module.step}: lower data.batch_size and "
+                "raise trainer.accumulate by as much, which makes the same steps"
+            )
+        ) from error
+    except OSError as error:
+        raise in_mid_run(VqtrainError(f"stopped at step {module.step}: {error}")) from error
     if stopping.reason == "nonfinite":
-        failure = CheckpointError(
-            f"{MAX_SKIPPED_IN_ROW} steps in a row had a loss or a gradient that is not finite; "
-            f"they were skipped, and {run_dir}/checkpoints/last.ckpt holds step {module.step}. "
-            "Lower optim.lr or trainer.clip, or look at the data"
+        raise in_mid_run(
+            VqtrainError(
+                f"{MAX_SKIPPED_IN_ROW} steps in a row had a loss or a gradient that is not finite; "
+                f"they were skipped, and {run_dir}/checkpoints/last.ckpt holds step {module.step}. "
+                "Lower optim.lr or trainer.clip, or look at the data"
+            )
         )
-        failure.exit_code = 1
-        raise failure
     assert stopping.reason is not None, "the run ends by a decision of Stopping"
     return Outcome(
         reason=stopping.reason,
@@ -152,3 +160,9 @@ def fit(
         step=module.step,
         results=checkpointing.results,
     )
+
+
+def in_mid_run(error: VqtrainError) -> VqtrainError:
+    """Mark an error as one that came after the first step."""
+    error.exit_code = 1
+    return error

@@ -1,0 +1,285 @@
+"""From the command line to plain data: literal paths, groups, the user's own configs, mistakes."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from vqtrain import Tokenizer
+from vqtrain.app.compose import (
+    compose,
+    configs_folder,
+    describe_keys,
+    flatten,
+    group_choices,
+    is_group_choice,
+    read_command_line,
+)
+from vqtrain.app.train import Settings, split_kind
+from vqtrain.build import resolve_fractions
+from vqtrain.cli import main
+from vqtrain.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+# Found by os.walk, as an independent reference: what is composed is found by pathlib.
+FILES = sorted(
+    Path(parent, name).relative_to(CONFIGS).with_suffix("").as_posix()
+    for parent, _, names in os.walk(CONFIGS)
+    for name in names
+    if name.endswith(".yaml")
+)
+CHOICES = [file.rpartition("/") for file in FILES if "/" in file]
+
+
+def composed(*words: str) -> dict[str, Any]:
+    return compose("train", read_command_line(words))
+
+
+PATHS = [
+    "shards-{000..099}.tar",
+    "~/photographs",
+    "~",
+    "/a folder/with spaces",
+    "key=value",
+    "a=b=c",
+    "it's",
+    '"quoted"',
+    "#1",
+    "a # no comment",
+    "/data/[raw]/x",
+    "photo[0-9].png",
+    "${seed}",
+    "${oc.env:HOME}",
+    "\\n",
+    "a,b",
+    "choice(a,b)",
+    "1",
+    "null",
+    "true",
+    "???",
+    "@file",
+    "caf\u00e9 \u96ea",
+    "s3://bucket/{00..99}.tar?x=1&y=2",
+    "pipe:cat a.tar | head",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("key", ["data.train", "data.val"])
+def test_a_path_is_taken_as_it_was_typed(key: str, path: str) -> None:
+    assert flatten(composed(f"{key}={path}"))[key] == path
+
+
+def test_every_path_key_is_literal() -> None:
+    config = composed(*(f"{key}=~/a b={{1..2}}" for key in ("run_dir", "resume", "init_from")))
+    assert {config[key] for key in ("run_dir", "resume", "init_from")} == {"~/a b={1..2}"}
+
+
+def test_a_list_of_sources_is_a_list() -> None:
+    config = composed("data.train=[/a/b,'c d/{0..9}.tar',demo]", "data.val=['${seed}']")
+    assert config["data"]["train"] == ["/a/b", "c d/{0..9}.tar", "demo"]
+    assert config["data"]["val"] == ["${seed}"]
+
+
+def test_a_path_in_a_config_of_the_users_is_literal_too(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    text = (CONFIGS / "data/default.yaml").read_text()
+    (tmp_path / "data/mine.yaml").write_text(text.replace("train: demo", "train: '${seed} {0..9}'"))
+    config = composed(f"--config-dir={tmp_path}", "data=mine")
+    assert config["data"]["train"] == "${seed} {0..9}"
+
+
+def test_other_values_are_interpolated() -> None:
+    config = composed("name=run-${seed}", "seed=7", "data.channels=1")
+    assert config["name"] == "run-7"
+    assert config["encoder"]["in_channels"] == config["decoder"]["out_channels"] == 1
+
+
+def test_the_last_word_counts() -> None:
+    words = ["data.train=a", "codebook.size=2", "data.train=b", "codebook.size=4"]
+    config = composed(*words)
+    assert (config["data"]["train"], config["codebook"]["size"]) == ("b", 4)
+
+
+def test_the_words_of_a_command_line_are_sorted(tmp_path: Path) -> None:
+    words = ["codebook=vq", "--print-config", "data.train=x y", "data.val=[a]", "~name", "-h"]
+    line = read_command_line([*words, "--config-dir", str(tmp_path)])
+    assert line.paths == {"data.train": "x y"}
+    assert line.overrides == ["codebook=vq", "data.val=[a]", "~name"]
+    assert (line.config_dir, line.show_help, line.print_config) == (tmp_path, True, True)
+    assert read_command_line([f"--config-dir={tmp_path}"]).config_dir == tmp_path
+    empty = read_command_line([])
+    assert (empty.config_dir, empty.show_help, empty.print_config) == (None, False, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config-dir"], "--config-dir must be a folder of yaml files, got ''"),
+        (["--config-dir", "/absent"], "got '/absent'"),
+        (["--print-confg"], "unknown option '--print-confg', did you mean '--print-config'?"),
+        (["data.train"], "cannot read 'data.train': write key=value"),
+        (["data.trian=x"], "unknown key 'data.trian', did you mean 'data.train'?"),
+        (["optim.lrr=1"], "did you mean 'optim.lr'?"),
+        (["batch_size=1"], "unknown key 'batch_size', did you mean 'data.batch_size'?"),
+        (["images=x"], "unknown key 'images'"),
+        (["zzz=1"], "unknown key 'zzz', valid are: codebook, codebook.commitment_weight, "),
+        (["codebook=vq", "codebook.restart_below=0"], "unknown key 'codebook.restart_below'"),
+        (["loss/reconstruction=l3"], "unknown loss/reconstruction 'l3', valid are: l1, l2, mix"),
+        (["codebook=[ema,vq]"], "codebook must be one of ema, vq, got ['ema', 'vq']"),
+        (["codebook=null"], "codebook must be one of ema, vq, got None"),
+        (["~trainer"], "trainer must be one of default, got None"),
+        (["codebook@other=vq"], "Could not override 'codebook@other'"),
+        (["codebook.size=[1"], "cannot read 'codebook.size=[1': quote the value"),
+        (["codebook.size=choice(1,2)"], "a run takes one value for each key"),
+        (["name=${absent}"], "absent"),
+        (["codebook.size.x=1"], "unknown key 'codebook.size.x', did you mean 'codebook.size'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_with_what_would_be_right(words: Sequence[str], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        composed(*words)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_a_folder_of_the_users_adds_choices_and_experiments(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "my configs = {a}",
+        {
+            "codebook/mine.yaml": "kind: my_package.codes:Mine\nsize: 7\n",
+            "experiment/small.yaml": "# @package _global_\n"
+            "defaults:\n  - override /codebook: mine\nname: small\ntrainer:\n  max_steps: 3\n",
+        },
+    )
+    option = f"--config-dir={folder}"
+    config = composed(option, "experiment=small", "codebook.size=9", "trainer.log_every=2")
+    assert config["codebook"] == {"kind": "my_package.codes:Mine", "size": 9}
+    assert (config["name"], config["trainer"]["max_steps"]) == ("small", 3)
+    assert config["trainer"]["log_every"] == 2
+    assert composed(option, "codebook=mine")["codebook"]["size"] == 7
+    # Ours are still there.
+    assert composed(option, "experiment=demo")["name"] == "demo"
+    with pytest.raises(ConfigError, match="'smal', did you mean 'small'"):
+        composed(option, "experiment=smal")
+    assert group_choices(folder)["codebook"] == ["ema", "mine", "vq"]
+    assert "mine" not in group_choices(None)["codebook"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# @package _global_\ndefaults:\n  - override /codebook: absent\n", "codebook/absent"),
+        ("# @package _global_\ncodebook: [\n", "no yaml: while parsing a flow node"),
+    ],
+    ids=["choice", "syntax"],
+)
+def test_a_mistake_in_a_config_of_the_users_is_one_line(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    folder = write(tmp_path, {"experiment/mine.yaml": text})
+    with pytest.raises(ConfigError) as raised:
+        composed(f"--config-dir={folder}", "experiment=mine")
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_printed_configuration_composes_to_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "codebook=vq",
+        "codebook.size=64",
+        "data.train=/a b/${seed}-{000..099}.tar",
+        "data.val=[a,'b c']",
+        'name="na\u00efve"',
+        'optim.warmup_steps="5%"',
+        'trainer.max_time="01:00:00"',
+        "trainer.clip=null",
+    ]
+    assert main(["train", *words, "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed) == composed(*words)
+    header = "# @package _global_\ndefaults:\n  - override /codebook: vq\n"
+    folder = write(tmp_path, {"experiment/printed.yaml": header + printed})
+    assert composed(f"--config-dir={folder}", "experiment=printed") == composed(*words)
+
+
+def test_printing_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--print-config", "data.train=/absent"]) == 0
+    assert "train: /absent" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_config_is_found() -> None:
+    assert len(FILES) >= 15
+    assert configs_folder() == CONFIGS
+    found = [f"{group}/{name}" for group, names in group_choices(None).items() for name in names]
+    assert sorted([*found, "train"]) == FILES
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [(group, name) for group, _, name in CHOICES if group != "experiment"],
+    ids=lambda word: word,
+)
+def test_every_choice_brings_what_its_file_says(group: str, name: str) -> None:
+    config = composed(f"{group}={name}")
+    for part in group.split("/"):
+        config = config[part]
+    assert config == yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", [name for group, _, name in CHOICES if group == "experiment"])
+def test_every_experiment_composes_and_its_tokenizer_can_be_built(name: str) -> None:
+    config = composed(f"experiment={name}", "data.train=demo", "trainer.accelerator=cpu")
+    settings = Settings.of(config)
+    parts = resolve_fractions(config, settings.trainer.max_steps)
+    with torch.device("meta"):
+        tokenizer = Tokenizer(
+            **{part: split_kind(parts[part]) for part in ("encoder", "codebook", "decoder")},  # type: ignore[arg-type]  # plain data
+            channels=settings.data.channels,
+        )
+    assert settings.data.image_size % tokenizer.downsampling == 0
+    assert config["name"] != "default"
+
+
+def test_the_help_lists_every_group_and_every_key() -> None:
+    lines = describe_keys("train").splitlines()
+    for group, choices in group_choices(None).items():
+        assert f"  {group:<20} {', '.join(choices)}" in lines
+    for key in flatten(composed()):
+        assert any(line.startswith(f"  {key} ") for line in lines), key
+    assert f'  {"data.train":<34} "demo"' in lines
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("codebook=vq", True),
+        ("loss/reconstruction=l2", True),
+        ("experiment=demo", True),
+        ("+experiment=demo", True),
+        ("codebook@other=vq", True),
+        ("codebook.size=4", False),
+        ("name=codebook", False),
+        ("loss.reconstruction.weight=2", False),
+    ],
+)
+def test_a_choice_from_a_group_is_told_from_a_value(word: str, expected: bool) -> None:
+    assert is_group_choice(word, None) is expected

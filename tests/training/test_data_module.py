@@ -1,0 +1,86 @@
+"""The position in the data, and the time that is spent waiting for it."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from vqtrain.data.batches import Batch
+from vqtrain.data.loaders import Loader
+from vqtrain.training.data_module import Timed, TrainingData
+
+MakeData = Callable[..., TrainingData]
+
+
+def test_the_first_batches_are_those_that_are_trained_on(make_data: MakeData) -> None:
+    data = make_data(num_workers=1)
+    first, trained = iter(data.first_batches()), iter(data.train_dataloader())
+    for _ in range(3):
+        a, b = next(first), next(trained)
+        assert a.keys == b.keys
+        assert torch.equal(a.images, b.images)
+
+
+def test_a_run_goes_on_where_it_stopped(make_data: MakeData) -> None:
+    batches = iter(make_data().train_dataloader())
+    for _ in range(3):
+        next(batches)
+    # Three batches of 4 images.
+    continued = next(iter(make_data(start=12).train_dataloader()))
+    expected = next(batches)
+    assert continued.keys == expected.keys
+    assert torch.equal(continued.images, expected.images)
+
+
+def test_samples_are_counted_over_the_whole_run(make_data: MakeData) -> None:
+    data = make_data(start=12, batch_size=4)
+    assert data.samples_at(0) == 12
+    assert data.samples_at(5) == 12 + 5 * 4
+
+
+def test_samples_are_counted_over_all_ranks(
+    make_data: MakeData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqtrain.distributed.world_size", lambda: 3)
+    assert make_data(start=12, batch_size=4).samples_at(5) == 12 + 5 * 3 * 4
+
+
+def test_each_validation_image_comes_once(make_data: MakeData) -> None:
+    batches = list(make_data(validation=6, batch_size=4).validation_batches())
+    assert [batch.mask.tolist() for batch in batches] == [[True] * 4, [True, True, False, False]]
+    keys = [
+        key
+        for batch in batches
+        for key, is_real in zip(batch.keys, batch.mask.tolist(), strict=True)
+        if is_real
+    ]
+    assert keys == [f"picture-{number:02d}" for number in range(6)]
+
+
+class Slow(Dataset[Batch]):
+    """A batch that takes 30 ms."""
+
+    def __getitem__(self, number: int) -> Batch:
+        """Take a while."""
+        time.sleep(0.03)
+        return Batch(
+            images=torch.zeros(1, 3, 1, 1, dtype=torch.uint8),
+            mask=torch.ones(1, dtype=torch.bool),
+            keys=[str(number)],
+        )
+
+
+def test_waiting_is_counted_and_work_is_not(make_data: MakeData) -> None:
+    data = make_data()
+    data.batches = Timed(Loader(Slow(), numbers=range(100), num_workers=0))
+    batches = iter(data.batches)
+    for _ in range(2):
+        next(batches)
+        time.sleep(0.3)
+    # Two times 30 ms of loading; the 600 ms of work are not in it.
+    assert 0.06 <= data.take_waited_s() < 0.3
+    assert data.take_waited_s() == 0
+    next(batches)
+    assert 0.03 <= data.take_waited_s() < 0.3

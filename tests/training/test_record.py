@@ -1,0 +1,134 @@
+"""``metrics.jsonl``: what is written to it, and what a resumed run takes back."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Trainer
+
+from vqtrain.training.data_module import Timed, TrainingData
+from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.record import Record, append_line, cut_back
+from vqtrain.training.screen import Screen
+from vqtrain.training.settings import MetricsSettings
+from vqtrain.training.validation import Validation
+
+
+def strict(text: str) -> list[dict[str, float | None]]:
+    """Read lines of JSON by the standard's own grammar, which knows no NaN."""
+    return [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+
+
+def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append_line(path, 3, {"a": float("nan"), "b": float("inf"), "c": -float("inf"), "d": 0.1})
+    append_line(path, 4, {"a": 1.0})
+    assert strict(path.read_text()) == [
+        {"step": 3, "a": None, "b": None, "c": None, "d": 0.1},
+        {"step": 4, "a": 1.0},
+    ]
+
+
+def line(step: int) -> str:
+    return json.dumps({"step": step, "train/generator/total": step / 7}) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "step", "kept"),
+    [
+        (line(1) + line(2) + line(3), 2, line(1) + line(2)),
+        (line(1) + line(2), 2, line(1) + line(2)),
+        (line(1) + line(2) + line(3)[:9], 5, line(1) + line(2)),
+        (line(1) + line(2)[:-1], 2, line(1)),  # whole but for its end: what follows would join it
+        (line(1) + line(2), 0, ""),
+        (line(9) + line(10) + line(11), 10, line(9) + line(10)),
+        ("", 5, ""),
+    ],
+    ids=["later", "nothing", "torn", "no-newline", "all", "by-number", "empty"],
+)
+def test_a_resumed_run_drops_later_and_torn_lines(
+    text: str, step: int, kept: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text)
+    cut_back(path, step)
+    assert path.read_text() == kept
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_new_run_has_nothing_to_cut_back(tmp_path: Path) -> None:
+    cut_back(tmp_path / "metrics.jsonl", 3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_holds_what_is_due_at_its_step(
+    tmp_path: Path,
+    make_module: Callable[..., TokenizerTraining],
+    make_data: Callable[..., TrainingData],
+    fit: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = make_data()
+    validation = Validation(
+        loader=data.validation_batches(),
+        settings=MetricsSettings(images=["psnr", "ssim"], best="psnr"),
+        pictures=tmp_path / "images",
+    )
+    screen = Screen(log=tmp_path / "log.txt", max_steps=7, data=data)
+    record = Record(path=tmp_path / "metrics.jsonl", validation=validation, screen=screen)
+    module = make_module(max_steps=7, log_every=2, validate_every=3)
+    fit(module, screen, validation, record, data=data)
+    lines = strict((tmp_path / "metrics.jsonl").read_text())
+    groups = {line["step"]: {key.split("/")[0] for key in line} - {"step"} for line in lines}
+    assert groups == {2: {"train"}, 3: {"val"}, 4: {"train"}, 6: {"train", "val"}, 7: {"val"}}
+    assert lines[0].keys() - {"step"} == {
+        "train/generator/total",
+        "train/generator/reconstruction",
+        "train/generator/codebook",
+        "train/generator/gradient_norm",
+        "train/codebook/distance",
+        "train/codebook/usage",
+        "train/codebook/perplexity",
+        "train/skipped_steps",
+        "train/learning_rate",
+    }
+    assert lines[1].keys() - {"step"} == {
+        "val/psnr",
+        "val/ssim",
+        "val/codebook/usage",
+        "val/codebook/perplexity",
+    }
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split("/7")[0] for line in shown if "images/s" in line] == [
+        "step 2",
+        "step 4",
+        "step 6",
+    ]
+    assert [line.split("/7")[0] for line in shown if "validation: psnr" in line] == [
+        "step 3",
+        "step 6",
+        "step 7",
+    ]
+
+
+def test_other_ranks_write_nothing(
+    tmp_path: Path,
+    make_module: Callable[..., TokenizerTraining],
+    make_data: Callable[..., TrainingData],
+    make_trainer: Callable[..., Trainer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vqtrain.distributed.rank", lambda: 1)
+    data = make_data()
+    data.batches = Timed(data.training_batches(data.settings))
+    data.batches.waited_s = 1.0
+    validation = Validation(
+        loader=data.validation_batches(),
+        settings=MetricsSettings(images=["psnr"], best="psnr"),
+        pictures=tmp_path / "images",
+    )
+    screen = Screen(log=tmp_path / "log.txt", max_steps=4, data=data)
+    record = Record(path=tmp_path / "metrics.jsonl", validation=validation, screen=screen)
+    record.on_step_end(make_trainer([]), make_module())
+    assert list(tmp_path.iterdir()) == []

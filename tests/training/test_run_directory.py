@@ -1,0 +1,184 @@
+"""Where a run keeps its files, and which run a call goes on with."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from vqtrain.errors import CheckpointError
+from vqtrain.training.run_directory import (
+    claim,
+    find_checkpoint,
+    is_unfinished,
+    new_run_dir,
+    point_latest,
+    read_config,
+    write_config,
+)
+
+
+def make_run(run_dir: Path, *, steps: list[int], max_steps: int = 10) -> Path:
+    """Make what these functions look at; the checkpoints are empty."""
+    (run_dir / "checkpoints").mkdir(parents=True)
+    write_config(run_dir, {"trainer": {"max_steps": max_steps}})
+    for step in steps:
+        (run_dir / f"checkpoints/step_{step:08d}.ckpt").touch()
+    for name in ("last.ckpt", "best.ckpt"):
+        (run_dir / "checkpoints" / name).touch()
+    return run_dir
+
+
+def checkpoint_of(run_dir: Path, step: int) -> Path:
+    return run_dir / f"checkpoints/step_{step:08d}.ckpt"
+
+
+def test_a_new_run_never_takes_a_folder_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda _: "2030-01-02_03-04-05")
+    names = []
+    for _ in range(3):
+        run_dir = new_run_dir("demo")
+        run_dir.mkdir(parents=True)
+        names.append(run_dir.as_posix())
+    first = "runs/demo/2030-01-02_03-04-05"
+    assert names == [first, f"{first}_2", f"{first}_3"]
+
+
+def test_latest_points_to_the_newest_by_a_relative_link(tmp_path: Path) -> None:
+    first, second = tmp_path / "runs/a/1", tmp_path / "runs/a/2"
+    latest = tmp_path / "runs/a/latest"
+    for run_dir in (first, second):
+        run_dir.mkdir(parents=True)
+        point_latest(run_dir)
+        assert latest.readlink() == Path(run_dir.name)
+    # Relative, so that it survives when runs/ is moved.
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    assert (tmp_path / "moved/a/latest").resolve() == tmp_path / "moved/a/2"
+    assert sorted(path.name for path in (tmp_path / "moved/a").iterdir()) == ["1", "2", "latest"]
+
+
+def test_a_link_to_a_run_that_was_deleted_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to("deleted")
+    (tmp_path / "new").mkdir()
+    point_latest(tmp_path / "new")
+    assert (tmp_path / "latest").readlink() == Path("new")
+
+
+def test_a_folder_of_the_users_named_latest_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "latest").mkdir()
+    (tmp_path / "latest/notes.txt").write_text("mine")
+    (tmp_path / "new").mkdir()
+    point_latest(tmp_path / "new")
+    assert (tmp_path / "latest/notes.txt").read_text() == "mine"
+    assert not (tmp_path / "latest").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [([], False), ([2, 9], True), ([2, 9, 10], False), ([100_000_000], False)],
+)
+def test_a_run_is_unfinished_before_its_last_step(
+    steps: list[int], expected: bool, tmp_path: Path
+) -> None:
+    assert is_unfinished(make_run(tmp_path / "run", steps=steps)) is expected
+
+
+def test_a_folder_that_is_no_run_is_not_unfinished(tmp_path: Path) -> None:
+    assert not is_unfinished(tmp_path)
+    assert not is_unfinished(tmp_path / "absent")
+
+
+def test_auto_goes_on_with_the_run_directory_that_is_given(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run", steps=[9, 10, 8])
+    # Also where it is finished: what to do then is for the caller to say.
+    assert find_checkpoint("auto", str(run_dir), "any") == checkpoint_of(run_dir, 10)
+    assert find_checkpoint("auto", str(tmp_path / "absent"), "any") is None
+    empty = make_run(tmp_path / "empty", steps=[])
+    assert find_checkpoint("auto", str(empty), "any") is None
+
+
+def test_auto_goes_on_with_the_latest_run_if_it_is_unfinished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_checkpoint("auto", None, "a") is None
+    finished = make_run(tmp_path / "runs/a/1", steps=[10])
+    point_latest(finished)
+    assert find_checkpoint("auto", None, "a") is None
+    unfinished = make_run(tmp_path / "runs/a/2", steps=[3, 7])
+    assert find_checkpoint("auto", None, "a") is None  # not the latest
+    point_latest(unfinished)
+    # The run itself and not latest, which may point elsewhere before the run has ended.
+    assert find_checkpoint("auto", None, "a") == checkpoint_of(unfinished, 7)
+    assert find_checkpoint("auto", None, "b") is None
+
+
+def test_a_run_or_a_file_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = make_run(tmp_path / "runs/a/1", steps=[3, 7])
+    point_latest(run_dir)
+    newest, older = checkpoint_of(run_dir, 7), checkpoint_of(run_dir, 3)
+    assert find_checkpoint(str(run_dir), None, "any") == newest
+    assert find_checkpoint(str(tmp_path / "runs/a/latest"), None, "any") == newest
+    assert find_checkpoint(str(older), None, "any") == older
+    assert find_checkpoint(str(run_dir), "elsewhere", "any") == newest
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_checkpoint("~/runs/a/1", None, "any") == newest
+    monkeypatch.chdir(tmp_path)
+    assert find_checkpoint("runs/a/1", None, "any") == newest
+
+
+def test_nothing_to_go_on_with_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot resume from .*: there is no such file"):
+        find_checkpoint(str(tmp_path / "absent"), None, "any")
+    with pytest.raises(CheckpointError, match=r"cannot resume from .*: it holds no checkpoint"):
+        find_checkpoint(str(tmp_path), None, "any")
+
+
+def test_a_configuration_comes_back_as_it_was(tmp_path: Path) -> None:
+    config = {
+        "name": "caf\u00e9",
+        "data": {"train": "/a b/{000..099}.tar", "val": ["~/\u00fcber", "x=#1"]},
+        "resume": None,
+        "betas": [0.9, 0.99],
+        "share": "10%",
+        "time": "00:10:00",
+    }
+    write_config(tmp_path, config)
+    assert read_config(tmp_path) == config
+    text = (tmp_path / "config.yaml").read_text(encoding="utf-8")
+    assert "caf\u00e9" in text  # readable
+    assert text.index("name") < text.index("data")  # in the order in which it was composed
+
+
+@pytest.mark.parametrize("text", [None, "a: [", "- a list"])
+def test_a_damaged_configuration_is_named(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=r"cannot read .*config\.yaml: "):
+        read_config(tmp_path)
+
+
+def test_a_run_directory_has_one_owner_at_a_time(tmp_path: Path) -> None:
+    run_dir = tmp_path / "a/b/run"
+    with claim(run_dir, resuming=False):
+        assert run_dir.is_dir()
+        with pytest.raises(CheckpointError, match=f"{run_dir} is in use by another process"):
+            claim(run_dir, resuming=False)
+    with claim(run_dir, resuming=False):
+        pass
+
+
+def test_a_run_with_checkpoints_is_claimed_only_to_go_on(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run", steps=[3])
+    with pytest.raises(CheckpointError, match=f"give resume={run_dir} to go on with it"):
+        claim(run_dir, resuming=False)
+    with claim(run_dir, resuming=True):
+        pass
+
+
+def test_a_run_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"cannot use .*file/run as run directory"):
+        claim(tmp_path / "file/run", resuming=False)

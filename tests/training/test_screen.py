@@ -1,0 +1,207 @@
+"""What people see of a run, on a terminal and elsewhere."""
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+
+from vqtrain.data.batches import Batch
+from vqtrain.training.data_module import Timed, TrainingData
+from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.screen import Screen, describe
+
+MakeScreen = Callable[..., Screen]
+
+
+@pytest.fixture
+def make_screen(tmp_path: Path, make_data: Callable[..., TrainingData]) -> MakeScreen:
+    """Make a screen of a run of ten steps, and set how long it was busy and waiting."""
+
+    def make(*, busy_s: float = 1.0, waited_s: float = 0.0) -> Screen:
+        data = make_data()
+        data.batches = Timed(data.training_batches(data.settings))
+        data.batches.waited_s = waited_s
+        screen = Screen(log=tmp_path / "log.txt", max_steps=10, data=data)
+        screen.busy_s, screen.images = busy_s, 40
+        return screen
+
+    return make
+
+
+def on_terminal(screen: Screen) -> io.StringIO:
+    output = io.StringIO()
+    screen.console = Console(
+        file=output, force_terminal=True, width=120, highlight=False, soft_wrap=True
+    )
+    return output
+
+
+def test_a_line_goes_to_the_screen_and_with_its_time_to_the_log(
+    make_screen: MakeScreen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = make_screen()
+    screen.line("run directory: [bold]runs/x[/bold]")
+    screen.line("for the log", log_only=True)
+    # What looks like markup is part of a path.
+    assert capsys.readouterr().out == "run directory: [bold]runs/x[/bold]\n"
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.fullmatch(
+        rf"{stamp} run directory: \[bold\]runs/x\[/bold\]\n{stamp} for the log\n",
+        (tmp_path / "log.txt").read_text(),
+    )
+
+
+def test_other_ranks_say_nothing(
+    make_screen: MakeScreen,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vqtrain.distributed.rank", lambda: 1)
+    screen = make_screen()
+    screen.line("hello")
+    screen.table("finished", {"steps": "3"})
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "log.txt").exists()
+
+
+def test_the_speed_is_over_the_time_of_batches_and_of_waiting(
+    make_screen: MakeScreen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = make_screen(busy_s=1.9, waited_s=0.1)
+    screen.show_training(3, {"train/generator/total": 0.25, "train/codebook/perplexity": 61.7})
+    # 40 images in 1.9 + 0.1 s; 0.1 of 2 s are 5 %, which is not worth a hint.
+    assert capsys.readouterr().out == (
+        "step 3/10  total 0.2500  perplexity 62  20 images/s  waiting 5%\n"
+    )
+    assert (screen.busy_s, screen.images, screen.data.take_waited_s()) == (0.0, 0, 0.0)
+
+
+def test_much_waiting_is_hinted_at_once(
+    make_screen: MakeScreen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = make_screen(busy_s=1.5, waited_s=0.5)
+    screen.show_training(3, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "step 3/10  20 images/s  waiting 25%"
+    assert lines[1].startswith("25% of the time went into waiting for data: raise data.num_workers")
+    assert "now 0" in lines[1]
+    screen.busy_s = 1.0
+    assert screen.data.batches is not None
+    screen.data.batches.waited_s = 1.0
+    screen.show_training(4, {})
+    assert capsys.readouterr().out == "step 4/10  0 images/s  waiting 50%\n"
+
+
+def test_batches_are_timed_and_their_images_counted(
+    make_screen: MakeScreen,
+    make_module: Callable[..., TokenizerTraining],
+    make_trainer: Callable[..., Trainer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen, module, trainer = make_screen(busy_s=2.0), make_module(), make_trainer([])
+    batch = Batch(
+        images=torch.zeros(3, 3, 8, 8, dtype=torch.uint8),
+        mask=torch.ones(3, dtype=torch.bool),
+        keys=["a", "b", "c"],
+    )
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    screen.on_train_batch_start(trainer, module, batch, 0)
+    monkeypatch.setattr("time.monotonic", lambda: 100.5)
+    screen.on_train_batch_end(trainer, module, None, batch, 0)
+    assert (screen.busy_s, screen.images) == (2.5, 43)
+
+
+def test_metrics_are_said_in_short_words() -> None:
+    values = {
+        "train/generator/gradient_norm": 1.23456,
+        "train/codebook/usage": 0.5,
+        "train/codebook/distance": 0.1,
+        "train/codebook/perplexity": 99.6,
+        "train/skipped_steps": 0.0,
+        "train/learning_rate": 0.00012,
+    }
+    assert describe(values, "train/") == [
+        "gradient norm 1.2346",
+        "usage 0.5000",
+        "perplexity 100",
+        "learning rate 1.2e-04",
+    ]
+    assert describe({"train/skipped_steps": 2.0}, "train/") == ["skipped steps 2.0000"]
+    assert describe({"val/psnr": 26.1, "val/codebook/usage": 1.0}, "val/") == [
+        "psnr 26.1000",
+        "usage 1.0000",
+    ]
+
+
+def test_a_table_is_lines_in_the_log(
+    make_screen: MakeScreen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_screen().table("finished", {"steps": "900", "tokenizer": "runs/x/tokenizer"})
+    shown = capsys.readouterr().out
+    assert shown.startswith("finished")
+    assert "runs/x/tokenizer" in shown
+    logged = [line[20:] for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert logged == ["steps: 900", "tokenizer: runs/x/tokenizer"]
+
+
+class Failing(Callback):
+    """Fails in the second step."""
+
+    def on_train_batch_end(self, *_: object, **__: object) -> None:
+        """Count down."""
+        self.batches = getattr(self, "batches", 0) + 1
+        if self.batches == 2:
+            raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["ends", "fails"])
+def test_a_bar_moves_with_the_steps_and_gives_the_terminal_back(
+    fails: bool,
+    make_screen: MakeScreen,
+    make_module: Callable[..., TokenizerTraining],
+    make_data: Callable[..., TrainingData],
+    fit: Callable[..., None],
+) -> None:
+    screen = make_screen()
+    output = on_terminal(screen)
+    module = make_module(max_steps=3)
+    callbacks = [screen, Failing()] if fails else [screen]
+    if fails:
+        with pytest.raises(RuntimeError, match="on purpose"):
+            fit(module, *callbacks, data=make_data())
+    else:
+        fit(module, *callbacks, data=make_data())
+    assert screen.bar is None
+    text = output.getvalue()
+    assert ("step 3/10" in text) is not fails
+    # A terminal without its cursor is what a bar that was not stopped leaves behind.
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1
+
+
+def test_with_a_bar_training_lines_go_to_the_log_alone(
+    make_screen: MakeScreen,
+    make_module: Callable[..., TokenizerTraining],
+    make_trainer: Callable[..., Trainer],
+    tmp_path: Path,
+) -> None:
+    screen = make_screen(busy_s=2.0)
+    output = on_terminal(screen)
+    screen.on_train_start(make_trainer([]), make_module())
+    assert screen.bar is not None
+    screen.show_training(3, {"train/generator/total": 0.25})
+    assert screen.bar.tasks[0].description == "total 0.2500  20 images/s  waiting 0%"
+    screen.show_validation(3, {"val/psnr": 20.0})
+    screen.close()
+    logged = [line[20:] for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert logged == [
+        "step 3/10  total 0.2500  20 images/s  waiting 0%",
+        "step 3/10  validation: psnr 20.0000",
+    ]
+    assert "step 3/10  total" not in output.getvalue()
+    assert "step 3/10  validation: psnr 20.0000" in output.getvalue()

@@ -1,0 +1,91 @@
+"""What the ``trainer`` and ``metrics`` groups take and refuse."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from vqtrain.errors import ConfigError
+from vqtrain.training.settings import MetricsSettings, TrainerSettings
+
+Make = Callable[..., TrainerSettings]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "max_steps",
+        "accumulate",
+        "log_every",
+        "validate_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "limit_val",
+    ],
+)
+def test_counts_are_at_least_one(key: str, trainer_settings: Make) -> None:
+    assert getattr(trainer_settings(**{key: 1}), key) == 1
+    with pytest.raises(ConfigError, match=rf"trainer\.{key} must be at least 1.*got 0"):
+        trainer_settings(**{key: 0})
+
+
+@pytest.mark.parametrize("key", ["limit_val", "clip", "max_time"])
+def test_a_limit_may_be_absent(key: str, trainer_settings: Make) -> None:
+    assert getattr(trainer_settings(**{key: None}), key) is None
+
+
+@pytest.mark.parametrize(("key", "value"), [("clip", 0.0), ("ema_decay", -0.1), ("ema_decay", 1.0)])
+def test_a_number_out_of_range_is_refused(key: str, value: float, trainer_settings: Make) -> None:
+    with pytest.raises(ConfigError, match=rf"trainer\.{key} must be .*got {value}"):
+        trainer_settings(**{key: value})
+
+
+@pytest.mark.parametrize(("key", "word"), [("accelerator", "cpus"), ("precision", "bf16")])
+def test_an_unknown_word_is_answered_with_the_valid_ones(
+    key: str, word: str, trainer_settings: Make
+) -> None:
+    with pytest.raises(ConfigError, match=rf"trainer\.{key} must be one of .*, .*got '{word}'"):
+        trainer_settings(**{key: word})
+
+
+def test_a_gpu_that_is_not_there_is_refused(
+    trainer_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="gpu, but torch finds none here"):
+        trainer_settings(accelerator="gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert trainer_settings(accelerator="gpu").accelerator == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    # 1 h + 2 min + 3 s = 3600 + 120 + 3.
+    [("01:02:03", 3723.0), ("00:00:01", 1.0), ("100:00:00", 360_000.0), (None, None)],
+)
+def test_a_time_in_seconds(text: str | None, seconds: float | None, trainer_settings: Make) -> None:
+    assert trainer_settings(max_time=text).max_time_s == seconds
+
+
+@pytest.mark.parametrize("text", ["1:60:00", "10:00", "00:00:60", "1h", "-1:00:00", "0:0:1"])
+def test_a_time_in_another_form_is_refused(text: str, trainer_settings: Make) -> None:
+    with pytest.raises(ConfigError, match=f'"HH:MM:SS" or null, got {text!r}'):
+        trainer_settings(max_time=text)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("32-true", torch.float32), ("bf16-mixed", torch.float32), ("64-true", torch.float64)],
+)
+def test_weights_are_of_full_precision(
+    precision: str, dtype: torch.dtype, trainer_settings: Make
+) -> None:
+    assert trainer_settings(precision=precision).dtype == dtype
+
+
+def test_the_best_checkpoint_is_chosen_by_something_that_is_measured() -> None:
+    assert MetricsSettings(images=["psnr", "ssim"], best="ssim").best == "ssim"
+    with pytest.raises(ConfigError, match=r"one of metrics\.images \(psnr\), got 'ssim'"):
+        MetricsSettings(images=["psnr"], best="ssim")
+    with pytest.raises(ConfigError, match=r"metrics\.images holds 'mse', valid are: .*ssim"):
+        MetricsSettings(images=["psnr", "mse"], best="psnr")

@@ -1,0 +1,196 @@
+"""Validation against measurements of one image at a time."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from PIL import Image
+from torch import Tensor
+
+from vqtrain.metrics.image import ssim
+from vqtrain.ops.pixels import to_images, to_pixels
+from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.training.data_module import TrainingData
+from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.settings import MetricsSettings
+from vqtrain.training.validation import Validation
+
+MakeModule = Callable[..., TokenizerTraining]
+MakeTrainer = Callable[..., Trainer]
+
+
+@pytest.fixture
+def make_validation(
+    make_data: Callable[..., TrainingData], tmp_path: Path
+) -> Callable[..., Validation]:
+    """Make a validation over a number of pictures, in batches of 4."""
+
+    def make(count: int = 5, **changes: object) -> Validation:
+        return Validation(
+            loader=make_data(validation=count, **changes).validation_batches(),
+            settings=MetricsSettings(images=["psnr", "ssim"], best="psnr"),
+            pictures=tmp_path / "images",
+        )
+
+    return make
+
+
+def pictures_of(validation: Validation, count: int) -> Tensor:
+    return torch.cat([batch.images for batch in validation.loader])[:count]
+
+
+@torch.no_grad()
+def one_by_one(tokenizer: Tokenizer, pictures: Tensor) -> dict[str, float]:
+    """Measure each picture by itself, in numpy where that is short."""
+    psnrs, ssims, ids = [], [], []
+    for picture in pictures:
+        output = copy.deepcopy(tokenizer).eval()(to_images(picture[None]))
+        made = to_pixels(output.images)
+        difference = made[0].numpy().astype(float) - picture.numpy().astype(float)
+        psnrs.append(10 * np.log10(255**2 / np.mean(difference**2)))
+        ssims.append(ssim(made, picture[None]).item())
+        ids.append(output.quantized.token_ids.flatten().numpy())
+    counts = np.bincount(np.concatenate(ids), minlength=tokenizer.vocab_size)
+    shares = counts[counts > 0] / counts.sum()
+    return {
+        "val/psnr": float(np.mean(psnrs)),
+        "val/ssim": float(np.mean(ssims)),
+        "val/codebook/usage": float(np.mean(counts > 0)),
+        "val/codebook/perplexity": float(np.exp(-np.sum(shares * np.log(shares)))),
+    }
+
+
+@pytest.mark.parametrize("count", [2, 4, 5, 11])
+def test_what_fills_up_the_last_batch_does_not_count(
+    count: int,
+    make_module: MakeModule,
+    make_validation: Callable[..., Validation],
+    make_trainer: MakeTrainer,
+) -> None:
+    module, validation = make_module(), make_validation(count)
+    pictures = pictures_of(validation, count)
+    # So that many codes are used, and one picture more or less is seen in how much.
+    module.tokenizer.codebook.initialize(module.tokenizer.latents(to_images(pictures)))
+    results = validation.measure(make_trainer([]), module)
+    expected = one_by_one(module.tokenizer, pictures)
+    assert expected["val/codebook/perplexity"] > 2
+    assert results == pytest.approx(expected, rel=1e-6)
+    assert all(isinstance(value, float) for value in results.values())
+    assert module.tokenizer.training
+
+
+def test_the_averaged_weights_are_measured_and_the_own_are_put_back(
+    make_module: MakeModule,
+    make_validation: Callable[..., Validation],
+    make_trainer: MakeTrainer,
+) -> None:
+    module, validation = make_module(), make_validation()
+    module.begin_average()
+    averaged = copy.deepcopy(module.tokenizer)
+    with torch.no_grad():
+        for tensor in module.tokenizer.state_dict().values():
+            tensor.add_(torch.randn_like(tensor))
+    before = {name: tensor.clone() for name, tensor in module.tokenizer.state_dict().items()}
+    places = {name: p.data_ptr() for name, p in module.tokenizer.named_parameters()}
+    results = validation.measure(make_trainer([]), module)
+    pictures = pictures_of(validation, 5)
+    assert results == pytest.approx(one_by_one(averaged, pictures), rel=1e-6)
+    assert results != pytest.approx(one_by_one(module.tokenizer, pictures), rel=1e-3)
+    for name, tensor in module.tokenizer.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert {name: p.data_ptr() for name, p in module.tokenizer.named_parameters()} == places
+    assert module.average is not None
+    for name, tensor in module.average.state_dict().items():
+        assert torch.equal(tensor, averaged.state_dict()[name]), name
+
+
+def test_validation_leaves_the_statistics_of_training_alone(
+    make_module: MakeModule,
+    make_validation: Callable[..., Validation],
+    make_trainer: MakeTrainer,
+) -> None:
+    module = make_module()
+    buffers = {name: tensor.clone() for name, tensor in module.tokenizer.named_buffers()}
+    make_validation().measure(make_trainer([]), module)
+    for name, tensor in module.tokenizer.named_buffers():
+        assert torch.equal(tensor, buffers[name]), name
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "shown", "channels"),
+    [(5, 4, 4, 3), (2, 4, 2, 3), (12, 12, 8, 3), (5, 4, 4, 1)],
+    ids=["batch", "masked", "at-most-8", "gray"],
+)
+def test_a_picture_has_the_originals_above_the_reconstructions(
+    count: int,
+    batch_size: int,
+    shown: int,
+    channels: int,
+    make_module: MakeModule,
+    make_validation: Callable[..., Validation],
+    make_trainer: MakeTrainer,
+    tmp_path: Path,
+) -> None:
+    module = make_module(channels=channels)
+    module.step = 1234
+    last = module.tokenizer.decoder.last_layer
+    assert isinstance(last, torch.nn.ConvTranspose2d)
+    assert last.bias is not None
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([-1.0, 0.2, 1.0][:channels]))
+    validation = make_validation(count, batch_size=batch_size, channels=channels)
+    validation.measure(make_trainer([]), module)
+    (file,) = (tmp_path / "images").iterdir()
+    assert file.name == "step_00001234.png"
+    picture = np.array(Image.open(file)).reshape(32, 16 * shown, channels)
+    originals = pictures_of(validation, shown)
+    for number, original in enumerate(originals):
+        there = picture[:16, 16 * number : 16 * number + 16]
+        assert np.array_equal(there, original.permute(1, 2, 0).numpy())
+    # (-1 + 1) * 127.5 = 0, (0.2 + 1) * 127.5 = 153, (1 + 1) * 127.5 = 255.
+    assert np.unique(picture[16:].reshape(-1, channels), axis=0).tolist() == [
+        [0, 153, 255][:channels]
+    ]
+
+
+class Steps(Callback):
+    """Notes after which steps there were results."""
+
+    def __init__(self, validation: Validation) -> None:
+        self.validation = validation
+        self.seen: list[bool] = []
+
+    def on_train_batch_end(self, *_: object, **__: object) -> None:
+        """Look."""
+        self.seen.append(bool(self.validation.results))
+
+
+def test_validation_comes_at_its_interval_and_at_the_last_step(
+    make_module: MakeModule,
+    make_validation: Callable[..., Validation],
+    fit: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    validation = make_validation()
+    fit(make_module(max_steps=7, validate_every=3), validation, steps := Steps(validation))
+    assert steps.seen == [False, False, True, False, False, True, True]
+    names = sorted(file.name for file in (tmp_path / "images").iterdir())
+    assert names == [f"step_0000000{step}.png" for step in (3, 6, 7)]
+
+
+def test_other_ranks_write_no_picture(
+    make_module: MakeModule,
+    make_validation: Callable[..., Validation],
+    make_trainer: MakeTrainer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    validation = make_validation()
+    monkeypatch.setattr("vqtrain.distributed.rank", lambda: 1)
+    validation.measure(make_trainer([]), make_module())
+    assert not (tmp_path / "images").exists()
