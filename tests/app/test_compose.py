@@ -80,17 +80,19 @@ def test_every_path_key_is_literal() -> None:
 
 
 def test_a_list_of_sources_is_a_list() -> None:
-    config = composed("data.train=[/a/b,'c d/{0..9}.tar',demo]", "data.val=['${seed}']")
+    config = composed("data.train=[/a/b,'c d/{0..9}.tar',demo]", "data.val=['${absent}']")
     assert config["data"]["train"] == ["/a/b", "c d/{0..9}.tar", "demo"]
-    assert config["data"]["val"] == ["${seed}"]
+    assert config["data"]["val"] == ["${absent}"]
 
 
 def test_a_path_in_a_config_of_the_users_is_literal_too(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     text = (CONFIGS / "data/default.yaml").read_text()
-    (tmp_path / "data/mine.yaml").write_text(text.replace("train: demo", "train: '${seed} {0..9}'"))
+    (tmp_path / "data/mine.yaml").write_text(
+        text.replace("train: demo", "train: '${absent} {0..9}'")
+    )
     config = composed(f"--config-dir={tmp_path}", "data=mine")
-    assert config["data"]["train"] == "${seed} {0..9}"
+    assert config["data"]["train"] == "${absent} {0..9}"
 
 
 def test_other_values_are_interpolated() -> None:
@@ -132,6 +134,7 @@ def test_the_words_of_a_command_line_are_sorted(tmp_path: Path) -> None:
         (["loss/reconstruction=l3"], "unknown loss/reconstruction 'l3', valid are: l1, l2, mix"),
         (["codebook=[ema,vq]"], "codebook must be one of ema, vq, got ['ema', 'vq']"),
         (["codebook=null"], "codebook must be one of ema, vq, got None"),
+        (["experiment=null"], "experiment must be one of "),
         (["~trainer"], "trainer must be one of default, got None"),
         (["codebook@other=vq"], "Could not override 'codebook@other'"),
         (["codebook.size=[1"], "cannot read 'codebook.size=[1': quote the value"),

@@ -130,6 +130,17 @@ def test_without_a_validation_there_is_no_best(train: Train) -> None:
     assert files.seen[2].keys() == {"last.ckpt", step(1), step(2), "tokenizer"}
 
 
+def test_checkpoints_of_what_the_run_had_become_before_are_deleted(
+    train: Train, tmp_path: Path
+) -> None:
+    # As after a return to an earlier checkpoint of the same run.
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / step(9)).touch()
+    files = train({}, max_steps=3, checkpoint_every=1, keep_checkpoints=2)
+    assert files.seen[1].keys() == {"last.ckpt", step(1), "tokenizer"}
+    assert files.seen[3].keys() == {"last.ckpt", step(2), step(3), "tokenizer"}
+
+
 @pytest.mark.parametrize("ema_decay", [0.5, 0.0])
 def test_a_checkpoint_holds_averaged_weights_for_use_and_its_own_to_go_on(
     ema_decay: float, train: Train, make_module: MakeModule, tmp_path: Path

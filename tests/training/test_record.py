@@ -5,9 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lightning.pytorch import Trainer
 
-from vqtrain.training.data_module import Timed, TrainingData
+from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.record import Record, append_line, cut_back
 from vqtrain.training.screen import Screen
@@ -77,7 +76,9 @@ def test_a_line_holds_what_is_due_at_its_step(
     )
     screen = Screen(log=tmp_path / "log.txt", max_steps=7, data=data)
     record = Record(path=tmp_path / "metrics.jsonl", validation=validation, screen=screen)
-    module = make_module(max_steps=7, log_every=2, validate_every=3)
+    module = make_module(
+        optim={"lr": 0.1, "warmup_steps": 4}, max_steps=7, log_every=2, validate_every=3
+    )
     fit(module, screen, validation, record, data=data)
     lines = strict((tmp_path / "metrics.jsonl").read_text())
     groups = {line["step"]: {key.split("/")[0] for key in line} - {"step"} for line in lines}
@@ -99,6 +100,9 @@ def test_a_line_holds_what_is_due_at_its_step(
         "val/codebook/usage",
         "val/codebook/perplexity",
     }
+    # The rate of the update that was made: updates 2, 4 and 6 have 2/4, 4/4 and all of it.
+    rates = [line["train/learning_rate"] for line in lines if "train/learning_rate" in line]
+    assert rates == pytest.approx([0.05, 0.1, 0.1])
     shown = capsys.readouterr().out.splitlines()
     assert [line.split("/7")[0] for line in shown if "images/s" in line] == [
         "step 2",
@@ -116,19 +120,18 @@ def test_other_ranks_write_nothing(
     tmp_path: Path,
     make_module: Callable[..., TokenizerTraining],
     make_data: Callable[..., TrainingData],
-    make_trainer: Callable[..., Trainer],
+    fit: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("vqtrain.distributed.rank", lambda: 1)
     data = make_data()
-    data.batches = Timed(data.training_batches(data.settings))
-    data.batches.waited_s = 1.0
     validation = Validation(
         loader=data.validation_batches(),
         settings=MetricsSettings(images=["psnr"], best="psnr"),
         pictures=tmp_path / "images",
     )
-    screen = Screen(log=tmp_path / "log.txt", max_steps=4, data=data)
+    screen = Screen(log=tmp_path / "log.txt", max_steps=2, data=data)
     record = Record(path=tmp_path / "metrics.jsonl", validation=validation, screen=screen)
-    record.on_step_end(make_trainer([]), make_module())
+    fit(make_module(max_steps=2), screen, validation, record, data=data)
+    assert validation.results
     assert list(tmp_path.iterdir()) == []

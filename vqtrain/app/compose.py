@@ -154,8 +154,7 @@ def check_choice(override: Override, choices: Mapping[str, Sequence[str]]) -> No
     group, value = override.key_or_group, override.value()
     if group in choices and isinstance(value, str) and value not in choices[group]:
         raise ConfigError(unknown(f"{group}", value, choices[group]))
-    may_be_null = group == "experiment" and value is None
-    if group in choices and not isinstance(value, str) and not may_be_null:
+    if group in choices and not isinstance(value, str):
         raise ConfigError(f"{group} must be one of {', '.join(choices[group])}, got {value!r}")
 
 

@@ -88,10 +88,9 @@ class TokenizerTraining(LightningModule):
         """Whether the last batch was the last one of its step."""
         return self.batches_in_step == 0
 
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate of the step that is being made."""
-        return self.optim_settings.lr * self.schedule.factor(self.step)
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate with which a step is made, counted from 0."""
+        return self.optim_settings.lr * self.schedule.factor(step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the step, and on its last batch move everything once."""
@@ -134,7 +133,7 @@ class TokenizerTraining(LightningModule):
         if self.settings.clip is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.learning_rate_at(self.step)
         self.optimizer.step()
         seed_torch(self.seed, "codebook", self.step)
         self.tokenizer.codebook.update(self.step)

@@ -39,7 +39,7 @@ class Record(StepCallback):
         if module.step % module.settings.log_every == 0:
             values |= module.window.means()
             values["train/skipped_steps"] = float(module.skipped_steps)
-            values["train/learning_rate"] = module.optimizer.param_groups[0]["lr"]
+            values["train/learning_rate"] = module.learning_rate_at(module.step - 1)
             self.screen.show_training(module.step, values)
         if self.validation.results:
             values |= self.validation.results
