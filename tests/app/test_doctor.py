@@ -295,6 +295,11 @@ def test_for_tiny_pictures_a_size_is_proposed(side: int, hint: int | None) -> No
     assert text.endswith(expected if hint else f"largest {side} x {side} px")
 
 
+def test_of_many_names_three_are_shown() -> None:
+    assert doctor.join(["a", "b", "c"]) == "a, b, c"
+    assert doctor.join(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+
+
 def test_a_list_of_sources_is_taken_as_everywhere(
     examine: Examine, pictures: Path, photographs: Path
 ) -> None:
