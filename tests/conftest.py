@@ -1,15 +1,19 @@
 """What many tests share: a seed, tiny pictures, the command line in a process of its own, ranks."""
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache as once
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
+from torch import Tensor
 
 TINY = [
     "encoder.channels=8",
@@ -38,9 +42,10 @@ def _seed() -> None:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep the user's own cache out of the tests."""
+    """Keep the user's own caches out of the tests."""
     folder = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("VQTRAIN_CACHE", str(folder))
+    monkeypatch.setenv("TORCH_HOME", str(folder / "torch"))
     return folder
 
 
@@ -136,3 +141,67 @@ def run_ranks(tmp_path: Path) -> Callable[[str, int], Path]:
         return folder
 
     return run
+
+
+MODELS = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}
+
+
+def random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Weights that keep the size of what goes through; the classifier's take no room."""
+    if not name.startswith("features."):
+        return torch.zeros(1).expand(shape)
+    scale = (2 / shape[1:].numel()) ** 0.5 if len(shape) == 4 else 0.1
+    return scale * torch.randn(shape, generator=generator)
+
+
+@pytest.fixture(scope="session")
+def classifier_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Write a classifier's file with random weights, in the form in which torchvision publishes it.
+
+    Takes ``vgg`` (whose file is in torch's old format), ``alex`` or ``squeeze``.
+    """
+
+    @once
+    def write(network: str) -> Path:
+        generator = torch.Generator().manual_seed(0)
+        with torch.device("meta"):
+            model = getattr(torchvision.models, MODELS[network])(weights=None)
+        weights = {
+            name: random_tensor(name, tensor.shape, generator)
+            for name, tensor in model.state_dict().items()
+        }
+        file = tmp_path_factory.mktemp("classifiers") / f"{network}.pth"
+        torch.save(weights, file, _use_new_zipfile_serialization=network != "vgg")
+        return file
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write Inception's file with random weights, in the form in which it is published.
+
+    They keep the size of what goes through, so that no image loses itself in it.
+    """
+    from torch_fidelity import FeatureExtractorInceptionV3  # slow to import
+
+    class Empty(FeatureExtractorInceptionV3):
+        """Keeps the weights it begins with, where the original has none without a file."""
+
+        def load_state_dict(self, state_dict: object) -> None:
+            """Load nothing."""
+            del state_dict
+
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    network = Empty("inception", ["2048"], feature_extractor_weights_path=nothing)
+    generator = torch.Generator().manual_seed(0)
+    weights = network.state_dict()
+    for tensor in weights.values():
+        if tensor.ndim == 4:
+            scale = (2 / tensor[0].numel()) ** 0.5
+            tensor.copy_(scale * torch.randn(tensor.shape, generator=generator))
+    file = tmp_path_factory.mktemp("inception") / "inception.pth"
+    torch.save(weights, file)
+    return file

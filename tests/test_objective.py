@@ -1,29 +1,56 @@
-"""The terms of the objective, by hand."""
+"""The terms of the objective by hand, and its gradients against plain autograd."""
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from vqtrain.codebooks.base import Quantized
+from vqtrain.discriminators.patchgan import PatchGAN
+from vqtrain.losses.adversarial import AdversarialLoss
 from vqtrain.losses.reconstruction import ReconstructionLoss
 from vqtrain.objective import Objective
 from vqtrain.tokenizer.model import Reconstruction
+
+START = 2
+
+
+def objective(
+    discriminator: PatchGAN | None, *, adaptive: bool = True, kind: str = "hinge"
+) -> Objective:
+    return Objective(
+        reconstruction=ReconstructionLoss(l1=1.0, l2=0.0, weight=4.0),
+        perceptual=None,
+        discriminator=discriminator,
+        adversarial=AdversarialLoss(
+            kind=kind,
+            weight=0.5,
+            adaptive=adaptive,
+            max_ratio=100.0,
+            start_step=START,
+            ramp_steps=0,
+        ),
+    )
+
+
+def reconstruction(images: Tensor, codebook_loss: Tensor) -> Reconstruction:
+    quantized = Quantized(
+        z_q=torch.zeros(2, 1, 1, 1),
+        token_ids=torch.zeros(2, 1, 1, 1, dtype=torch.int64),
+        loss=codebook_loss,
+    )
+    return Reconstruction(images=images, quantized=quantized)
 
 
 def test_the_total_is_the_sum_of_what_is_logged_and_alone_has_a_gradient() -> None:
     images = torch.zeros(2, 3, 4, 4)
     made = torch.full((2, 3, 4, 4), 0.5, requires_grad=True)
     codebook_loss = torch.tensor(0.25, requires_grad=True)
-    quantized = Quantized(
-        z_q=torch.zeros(2, 1, 1, 1),
-        token_ids=torch.zeros(2, 1, 1, 1, dtype=torch.int64),
-        loss=codebook_loss,
-    )
-    objective = Objective(reconstruction=ReconstructionLoss(l1=1.0, l2=0.0, weight=4.0))
-    terms = objective(images, Reconstruction(images=made, quantized=quantized))
+    terms = objective(None)(images, reconstruction(made, codebook_loss), torch.ones(1), 9)
     # 4 * |0.5 - 0| = 2, and 2 + 0.25 = 2.25.
     assert {name: part.item() for name, part in terms.parts.items()} == {
-        "reconstruction": 2.0,
-        "codebook": 0.25,
+        "generator/reconstruction": 2.0,
+        "generator/codebook": 0.25,
+        "generator/total": 2.25,
     }
     assert terms.total.item() == pytest.approx(2.25)
     assert not any(part.requires_grad for part in terms.parts.values())
@@ -33,3 +60,100 @@ def test_the_total_is_the_sum_of_what_is_logged_and_alone_has_a_gradient() -> No
     assert made.grad is not None
     # The mean is over 2 * 3 * 4 * 4 = 96 values: each has the gradient 4 / 96.
     torch.testing.assert_close(made.grad, torch.full_like(made, 4 / 96))
+
+
+class Setting:
+    """A decoder of one convolution, images, and a discriminator, all in float64."""
+
+    def __init__(self, norm: str) -> None:
+        torch.manual_seed(1)
+        self.latents = torch.randn(2, 5, 16, 16).double()
+        self.images = torch.randn(2, 3, 16, 16).double()
+        self.decoder = nn.Conv2d(5, 3, 3, padding=1).double()
+        self.discriminator = PatchGAN(in_channels=3, channels=8, num_layers=2, norm=norm).double()
+        self.codebook_loss = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
+
+    def gradients(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return those of the decoder and those of the discriminator."""
+        generator = [p.grad for p in self.decoder.parameters() if p.grad is not None]
+        discriminator = [p.grad for p in self.discriminator.parameters() if p.grad is not None]
+        return generator, discriminator
+
+
+@pytest.mark.parametrize("norm", ["none", "group", "batch"])
+@pytest.mark.parametrize("kind", ["hinge", "vanilla", "non_saturating"])
+def test_each_network_is_moved_by_its_own_terms_alone(norm: str, kind: str) -> None:
+    ours, plain = Setting(norm), Setting(norm)
+    target = objective(ours.discriminator, kind=kind).double()
+    target.adversarial.ratio.fill_(3.0)
+    made = ours.decoder(ours.latents)
+    terms = target(
+        ours.images, reconstruction(made, ours.codebook_loss), ours.decoder.weight, START
+    )
+    terms.total.backward()
+
+    # The textbook's way: two backward passes, the discriminator frozen in the first.
+    made = plain.decoder(plain.latents)
+    plain.discriminator.requires_grad_(False)
+    likeness = 4 * (made - plain.images).abs().mean()
+    adversarial = target.adversarial.generator(plain.discriminator(made))
+    per_term = [
+        torch.autograd.grad(term, plain.decoder.weight, retain_graph=True)[0]
+        for term in (likeness, adversarial)
+    ]
+    (likeness + 0.5 * 3.0 * adversarial).backward()
+    plain.discriminator.requires_grad_(True)
+    real, fake = plain.discriminator(plain.images), plain.discriminator(made.detach())
+    loss = target.adversarial.discriminator(real, fake)
+    loss.backward()
+
+    for found, expected in zip(ours.gradients(), plain.gradients(), strict=True):
+        assert len(expected) > 0
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
+    assert terms.parts["generator/adversarial"].item() == pytest.approx(1.5 * adversarial.item())
+    assert terms.parts["discriminator/total"].item() == pytest.approx(loss.item())
+    assert terms.parts["discriminator/logits_real"].item() == pytest.approx(real.mean().item())
+    assert terms.parts["discriminator/logits_fake"].item() == pytest.approx(fake.mean().item())
+    total = likeness + 1.5 * adversarial + 0.25
+    assert terms.parts["generator/total"].item() == pytest.approx(total.item())
+    assert terms.total.item() == pytest.approx((total + loss).item())
+    balance = target.adversarial.update(START)
+    norms = [gradient.norm().item() for gradient in per_term]
+    assert balance["likeness_gradient"].item() == pytest.approx(norms[0], rel=1e-9)
+    assert balance["adversarial_gradient"].item() == pytest.approx(norms[1], rel=1e-9)
+
+
+def test_before_its_start_the_discriminator_is_not_run() -> None:
+    setting = Setting("group")
+    target = objective(setting.discriminator).double()
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the discriminator is run")
+
+    setting.discriminator.register_forward_pre_hook(fail)
+    made = setting.decoder(setting.latents)
+    output = reconstruction(made, setting.codebook_loss)
+    terms = target(setting.images, output, setting.decoder.weight, START - 1)
+    assert not any("adversarial" in name or "discriminator" in name for name in terms.parts)
+    terms.total.backward()
+    assert setting.gradients()[1] == []
+    with pytest.raises(AssertionError, match="is run"):
+        target(setting.images, output, setting.decoder.weight, START)
+
+
+def test_under_autocast_gradients_and_norms_are_float32() -> None:
+    torch.manual_seed(0)
+    decoder, discriminator = (
+        nn.Conv2d(5, 3, 3, padding=1),
+        PatchGAN(in_channels=3, channels=8, num_layers=1, norm="group"),
+    )
+    target = objective(discriminator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = decoder(torch.randn(2, 5, 16, 16))
+        assert made.dtype == torch.bfloat16
+        images = torch.randn(2, 3, 16, 16)
+        output = reconstruction(made, torch.zeros(()))
+        terms = target(images, output, decoder.weight, START)
+    assert {part.dtype for part in terms.parts.values()} == {torch.float32}
+    terms.total.backward()
+    assert {value.dtype for value in target.adversarial.update(START).values()} == {torch.float32}

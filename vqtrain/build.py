@@ -22,6 +22,7 @@ PACKAGES = {
     "encoder": "vqtrain.encoders",
     "codebook": "vqtrain.codebooks",
     "decoder": "vqtrain.decoders",
+    "discriminator": "vqtrain.discriminators",
 }
 
 
@@ -37,7 +38,7 @@ def resolve(group: str, kind: str) -> type:
     """Find the class that a kind word names.
 
     Args:
-        group: ``encoder``, ``codebook`` or ``decoder``.
+        group: A key of ``PACKAGES``.
         kind: A word of ``kinds(group)``, or ``package.module:Class``.
 
     Raises:

@@ -6,7 +6,7 @@ collective: all ranks must call them, in the same order.
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 
@@ -40,6 +40,29 @@ def all_true(flag: Shaped[Tensor, ""]) -> bool:
         flag = flag.to(torch.uint8)
         dist.all_reduce(flag, op=dist.ReduceOp.MIN)
     return bool(flag)
+
+
+def all_max(values: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+    """Return the largest of each value over all ranks."""
+    if not is_running():
+        return values
+    largest = values.clone()
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest
+
+
+def all_equal(value: int, device: torch.device) -> bool:
+    """Say whether a number, of at most 62 bits, is the same on every rank."""
+    both = all_max(torch.tensor([value, -value], device=device))
+    return int(both.sum()) == 0
+
+
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Say whether an error means that another process is gone, or was silent for too long."""
+    if not is_running():
+        return False
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or any(word in text for word in ("gloo", "nccl"))
 
 
 def all_gather(tensor: Float[Tensor, " n *shape"]) -> Float[Tensor, " m *shape"]:

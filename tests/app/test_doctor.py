@@ -22,6 +22,25 @@ from vqtrain.app import doctor
 from vqtrain.cli import main
 
 Examine = Callable[..., tuple[int, dict[str, str]]]
+WEIGHTS = {
+    "vgg": "vgg16-397923af.pth",
+    "alex": "alexnet-owt-7be5be79.pth",
+    "squeeze": "squeezenet1_1-b8a52dc0.pth",
+    "inception": "weights-inception-2015-12-05-6726825d.pth",
+}
+REAL_PROCESSES = doctor.examine_processes
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> None:
+    """Hide the user's files and logins; start no processes, which takes seconds."""
+    home = tmp_path_factory.mktemp("home")
+    for name in (*filter(lambda name: name.startswith("WANDB_"), os.environ), "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
+    talking = doctor.Finding(name="processes", found="two can talk to each other")
+    monkeypatch.setattr(doctor, "examine_processes", lambda: talking)
 
 
 @pytest.fixture
@@ -61,7 +80,8 @@ def test_a_machine_on_which_all_is_well(
     code, lines = examine()
     assert code == 0
     assert list(lines) == [
-        *("python", "vqtrain", "torch", "lightning", "cpu", "gpu", "runs", "cache", "demo"),
+        *("python", "vqtrain", "torch", "lightning", "wandb", "cpu", "gpu", "processes"),
+        *("runs", "cache", "demo", *WEIGHTS),
     ]
     version = sys.version_info
     assert lines["python"] == f"ok: {version.major}.{version.minor}.{version.micro}"
@@ -132,6 +152,91 @@ def test_a_torch_that_cannot_be_loaded_is_said(
         "it anew, as https://pytorch.org/get-started says for this machine"
     )
     assert "gpu" not in lines
+
+
+def test_a_wandb_is_seen_without_being_imported(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    version = metadata.version("wandb")
+    code, lines = examine()
+    assert code == 0
+    offline = f"ok: {version}, logger=wandb is offline here: not logged in, or set so"
+    assert lines["wandb"] == offline
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    assert examine()[1]["wandb"] == f"ok: {version}, logged in"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert examine()[1]["wandb"] == offline
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    assert examine()[1]["wandb"] == (
+        f"missing: {version} -> WANDB_MODE: unknown mode 'ofline', did you mean 'offline'?"
+    )
+    assert "wandb" not in sys.modules
+
+
+def test_a_wandb_that_is_not_there_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", refuse)
+    finding = doctor.examine_wandb()
+    assert finding.found == "not installed; logger=wandb needs: pip install wandb"
+    assert finding.remedy is None
+
+
+def test_weights_are_looked_for_where_torch_keeps_them(
+    examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub/checkpoints"
+    folder.mkdir(parents=True)
+    (folder / WEIGHTS["alex"]).touch()
+    code, lines = examine()
+    assert code == 0
+    assert lines["alex"] == f"ok: {folder / WEIGHTS['alex']}"
+    for name in ("vgg", "squeeze", "inception"):
+        assert lines[name] == (
+            f"ok: not here; a run that needs it downloads it to {folder / WEIGHTS[name]}, or give "
+            f"weights.{name}=PATH"
+        )
+
+
+@pytest.mark.slow
+def test_two_processes_talk() -> None:
+    assert REAL_PROCESSES() == doctor.Finding(name="processes", found="two can talk to each other")
+
+
+@pytest.mark.slow
+def test_two_processes_that_cannot_talk_are_said(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "examine_processes", REAL_PROCESSES)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nosuch0")
+    code, lines = examine()
+    assert code == 1
+    assert lines["processes"].startswith("missing: two cannot talk to each other: RuntimeError: ")
+    assert (
+        "nosuch0 -> let no firewall close loopback; set GLOO_SOCKET_IFNAME to lo"
+        in (lines["processes"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("import sys; sys.exit('first\\nlast')", "last"),
+        ("import os; os.kill(os.getpid(), 9)", "killed"),
+        ("import time; time.sleep(60)", "no answer"),
+    ],
+)
+def test_why_processes_do_not_talk_is_said(
+    script: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "TALK", script)
+    monkeypatch.setattr(doctor, "TALK_TIMEOUT_S", 0.25)
+    finding = REAL_PROCESSES()
+    assert finding.found == f"two cannot talk to each other: {reason}"
+    assert finding.remedy is not None
 
 
 def test_gpus_are_named_with_their_memory(

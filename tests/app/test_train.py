@@ -19,6 +19,9 @@ from vqtrain.cli import main
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+GAN = "discriminator=patchgan discriminator.num_layers=1"
+
+
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     err = capsys.readouterr().err
     assert err.count("\n") == 1, err
@@ -114,6 +117,25 @@ def test_the_screen_shows_the_run_and_nothing_of_the_libraries(
         ("init_from=/nowhere", 2, "no tokenizer at /nowhere"),
         ("data.val=/nowhere", 2, "/nowhere"),
         ("loss.reconstruction.weight=-1", 2, "weight"),
+        ("discriminator=patch", 2, "unknown discriminator 'patch', did you mean 'patchgan'?"),
+        ("discriminator=patchgan discriminator.norm=layer", 2, "got 'layer'"),
+        (
+            "discriminator=patchgan discriminator.norm=batch data.batch_size=1",
+            2,
+            "data.batch_size must be at least 2 for this discriminator, got 1",
+        ),
+        ("discriminator=patchgan", 2, "does not fit images of 16 px"),
+        (f"{GAN} loss.adversarial.start_step=4", 2, "must be below trainer.max_steps (4), got 4"),
+        (f"{GAN} loss.adversarial.kind=wgan", 2, "got 'wgan'"),
+        (f"{GAN} optim.discriminator.warmup_steps=3", 2, "must be at most 2, the steps from"),
+        (f"{GAN} optim.discriminator.lr=0", 2, "optim.discriminator.lr must be above 0"),
+        ("loss.perceptual.weight=1 loss.perceptual.network=vggg", 2, "vggg"),
+        ("loss.perceptual.weight=1 weights.vgg=/nowhere/vgg.pth", 2, "weights.vgg"),
+        ("metrics=full weights.alex=/nowhere/alex.pth", 2, "weights.alex"),
+        ("metrics.names=[psnr,mse]", 2, "metrics.names holds 'mse'"),
+        ("trainer.devices=1000", 2, "trainer.devices must be at most"),
+        ("trainer.num_nodes=0", 2, "trainer.num_nodes must be at least 1, got 0"),
+        ("logger=wandbb", 2, "did you mean 'wandb'?"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_starts(

@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 
 from vqtrain.errors import ConfigError
-from vqtrain.optim.settings import OptimSettings, build_optimizer
+from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings, build_optimizer
 
 CONFIG = Path(__file__).parents[2] / "configs/optim/adam.yaml"
 GOOD = {
@@ -34,9 +34,19 @@ class Tiny(nn.Module):
 
 
 def test_the_config_holds_the_settings() -> None:
-    settings = OptimSettings(**yaml.safe_load(CONFIG.read_text()))
+    config = yaml.safe_load(CONFIG.read_text())
+    discriminator = DiscriminatorOptimSettings(**config.pop("discriminator"))
+    settings = OptimSettings(**config)
     assert settings.lr == 2e-4
     assert settings.betas == [0.9, 0.99]
+    assert discriminator.betas == [0.5, 0.9]
+
+
+def test_messages_name_the_network() -> None:
+    with pytest.raises(ConfigError, match=r"optim\.discriminator\.lr must be above 0"):
+        DiscriminatorOptimSettings(**{**GOOD, "lr": -1.0}, clip=None)  # type: ignore[arg-type]  # plain data
+    with pytest.raises(ConfigError, match=r"optim\.discriminator\.clip must be above 0 or null"):
+        DiscriminatorOptimSettings(**GOOD, clip=0.0)  # type: ignore[arg-type]  # plain data
 
 
 def test_weight_decay_acts_on_kernels_and_matrices_alone() -> None:

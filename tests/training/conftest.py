@@ -11,9 +11,11 @@ from vqtrain.app.train import quiet_libraries
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources import open_images
+from vqtrain.discriminators.patchgan import PatchGAN
+from vqtrain.losses.adversarial import AdversarialLoss
 from vqtrain.losses.reconstruction import ReconstructionLoss
 from vqtrain.objective import Objective
-from vqtrain.optim.settings import OptimSettings
+from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.callbacks import Stopping
 from vqtrain.training.data_module import TrainingData
@@ -24,6 +26,8 @@ TRAINER: dict[str, object] = {
     "max_steps": 4,
     "max_time": None,
     "accelerator": "cpu",
+    "devices": 1,
+    "num_nodes": 1,
     "precision": "32-true",
     "accumulate": 1,
     "clip": None,
@@ -42,6 +46,14 @@ OPTIM: dict[str, object] = {
     "weight_decay": 0.0,
     "warmup_steps": 0,
     "schedule": "constant",
+}
+ADVERSARIAL: dict[str, object] = {
+    "kind": "hinge",
+    "weight": 0.5,
+    "adaptive": True,
+    "max_ratio": 100.0,
+    "start_step": 0,
+    "ramp_steps": 0,
 }
 DATA: dict[str, object] = {
     "train": "unused",
@@ -92,10 +104,17 @@ def make_data(index: ImageIndex) -> MakeData:
 
 @pytest.fixture
 def make_module(trainer_settings: Callable[..., TrainerSettings]) -> MakeModule:
-    """Make a tokenizer of 4 px per token and 8 codes in training, with changes of its settings."""
+    """Make a tokenizer of 4 px per token and 8 codes in training, with changes of its settings.
+
+    With ``adversarial`` it has a discriminator.
+    """
 
     def make(
-        *, optim: dict[str, object] | None = None, channels: int = 3, **trainer: object
+        *,
+        optim: dict[str, object] | None = None,
+        channels: int = 3,
+        adversarial: dict[str, object] | None = None,
+        **trainer: object,
     ) -> TokenizerTraining:
         torch.manual_seed(0)
         tokenizer = Tokenizer(
@@ -119,11 +138,20 @@ def make_module(trainer_settings: Callable[..., TrainerSettings]) -> MakeModule:
             },
             channels=channels,
         )
+        discriminator = None
+        if adversarial is not None:
+            discriminator = PatchGAN(in_channels=channels, channels=4, num_layers=1, norm="group")
         return TokenizerTraining(
             tokenizer=tokenizer,
-            objective=Objective(reconstruction=ReconstructionLoss(l1=0.0, l2=1.0, weight=1.0)),
+            objective=Objective(
+                reconstruction=ReconstructionLoss(l1=0.0, l2=1.0, weight=1.0),
+                perceptual=None,
+                discriminator=discriminator,
+                adversarial=AdversarialLoss(**{**ADVERSARIAL, **(adversarial or {})}),  # type: ignore[arg-type]  # plain data
+            ),
             trainer_settings=trainer_settings(**trainer),
             optim_settings=OptimSettings(**{**OPTIM, **(optim or {})}),  # type: ignore[arg-type]  # plain data
+            discriminator_settings=DiscriminatorOptimSettings(**OPTIM, clip=None),  # type: ignore[arg-type]  # plain data
             seed=0,
         )
 

@@ -17,8 +17,7 @@ from vqtrain.training.checkpoints import Checkpointing, link, read
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.run import Beginning
-from vqtrain.training.settings import MetricsSettings
-from vqtrain.training.validation import Validation
+from vqtrain.training.validation import MEASURES, Validation
 
 MakeModule = Callable[..., TokenizerTraining]
 MakeData = Callable[..., TrainingData]
@@ -73,14 +72,15 @@ def train(
     ) -> Files:
         data = make_data()
         validation = Validation(
-            loader=data.validation_batches(),
-            settings=MetricsSettings(images=["psnr", "ssim"], best=best),
+            data=data,
+            measures=MEASURES,
+            fid=None,
+            best=best,
             pictures=tmp_path / "images",
         )
         checkpointing = Checkpointing(
             run_dir=tmp_path,
             config={"name": "test"},
-            best_metric=best,
             validation=validation,
             data=data,
             resumed=None,
@@ -175,20 +175,21 @@ def test_a_resumed_run_knows_the_best_and_the_samples_before_it(
     checkpoint = read(tmp_path / "checkpoints/last.ckpt")
     data = make_data(start=checkpoint["training"]["samples"])
     validation = Validation(
-        loader=data.validation_batches(),
-        settings=MetricsSettings(images=["psnr", "ssim"], best="psnr"),
+        data=data,
+        measures=MEASURES,
+        fid=None,
+        best="psnr",
         pictures=tmp_path / "images",
     )
     checkpointing = Checkpointing(
         run_dir=tmp_path,
         config={"name": "test"},
-        best_metric="psnr",
         validation=validation,
         data=data,
         resumed=checkpoint["training"],
     )
     assert checkpointing.results == {"val/psnr": 12.0, "val/ssim": -12.0}
-    beginning = Beginning(data=data, checkpoint=checkpoint, has_weights=True)
+    beginning = Beginning(data=data, checkpoint=checkpoint, has_weights=True, fingerprint=0)
     scripted, files = Scripted(validation, {4: 11.0}), Files(tmp_path)
     fit(make_module(max_steps=4), beginning, scripted, checkpointing, files, data=data)
     assert files.seen.keys() == {3, 4}

@@ -47,7 +47,10 @@ def gradients_of(module: TokenizerTraining, batches: list[Batch]) -> list[Tensor
     """Work the gradient of the mean loss of some batches out by plain autograd."""
     tokenizer = copy.deepcopy(module.tokenizer)
     images = [to_images(batch.images) for batch in batches]
-    losses = [module.objective(image, tokenizer(image)).total for image in images]
+    losses = []
+    for image in images:
+        output = tokenizer(image)
+        losses.append((output.images - image).square().mean() + output.quantized.loss)
     (sum(losses, start=torch.zeros(())) / len(losses)).backward()
     return [p.grad for p in tokenizer.parameters() if p.grad is not None]
 
@@ -104,12 +107,19 @@ class Spoiled(Objective):
     """An objective that is not a number in some of its calls."""
 
     def __init__(self, objective: Objective, calls: set[int]) -> None:
-        super().__init__(reconstruction=objective.reconstruction)
+        super().__init__(
+            reconstruction=objective.reconstruction,
+            perceptual=None,
+            discriminator=objective.discriminator,
+            adversarial=objective.adversarial,
+        )
         self.calls, self.number = calls, 0
 
-    def forward(self, images: Tensor, output: Reconstruction) -> Terms:
+    def forward(
+        self, images: Tensor, output: Reconstruction, last_weight: Tensor, step: int
+    ) -> Terms:
         """Compute the terms, and spoil the total where a call is to be bad."""
-        terms = super().forward(images, output)
+        terms = super().forward(images, output, last_weight, step)
         self.number += 1
         if self.number - 1 not in self.calls:
             return terms
@@ -137,7 +147,7 @@ def everything(module: TokenizerTraining) -> Iterator[Tensor]:
     yield from module.tokenizer.state_dict().values()
     assert module.average is not None
     yield from module.average.state_dict().values()
-    for state in module.optimizer.optimizer.state.values():
+    for state in module.generator.optimizer.state.values():
         yield from (value for value in state.values() if isinstance(value, Tensor))
     codebook = module.tokenizer.codebook
     assert isinstance(codebook, EMA)

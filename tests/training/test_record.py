@@ -10,8 +10,7 @@ from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.record import Record, append_line, cut_back
 from vqtrain.training.screen import Screen
-from vqtrain.training.settings import MetricsSettings
-from vqtrain.training.validation import Validation
+from vqtrain.training.validation import MEASURES, Validation
 
 
 def strict(text: str) -> list[dict[str, float | None]]:
@@ -70,12 +69,16 @@ def test_a_line_holds_what_is_due_at_its_step(
 ) -> None:
     data = make_data()
     validation = Validation(
-        loader=data.validation_batches(),
-        settings=MetricsSettings(images=["psnr", "ssim"], best="psnr"),
+        data=data,
+        measures=MEASURES,
+        fid=None,
+        best="psnr",
         pictures=tmp_path / "images",
     )
-    screen = Screen(log=tmp_path / "log.txt", max_steps=7, data=data)
-    record = Record(path=tmp_path / "metrics.jsonl", validation=validation, screen=screen)
+    screen = Screen(log=tmp_path / "log.txt", max_steps=7, data=data, is_main=True)
+    record = Record(
+        path=tmp_path / "metrics.jsonl", validation=validation, screen=screen, tracker=None
+    )
     module = make_module(
         optim={"lr": 0.1, "warmup_steps": 4}, max_steps=7, log_every=2, validate_every=3
     )
@@ -92,7 +95,7 @@ def test_a_line_holds_what_is_due_at_its_step(
         "train/codebook/usage",
         "train/codebook/perplexity",
         "train/skipped_steps",
-        "train/learning_rate",
+        "train/generator/learning_rate",
     }
     assert lines[1].keys() - {"step"} == {
         "val/psnr",
@@ -101,7 +104,11 @@ def test_a_line_holds_what_is_due_at_its_step(
         "val/codebook/perplexity",
     }
     # The rate of the update that was made: updates 2, 4 and 6 have 2/4, 4/4 and all of it.
-    rates = [line["train/learning_rate"] for line in lines if "train/learning_rate" in line]
+    rates = [
+        line["train/generator/learning_rate"]
+        for line in lines
+        if "train/generator/learning_rate" in line
+    ]
     assert rates == pytest.approx([0.05, 0.1, 0.1])
     shown = capsys.readouterr().out.splitlines()
     assert [line.split("/7")[0] for line in shown if "images/s" in line] == [
@@ -126,12 +133,16 @@ def test_other_ranks_write_nothing(
     monkeypatch.setattr("vqtrain.distributed.rank", lambda: 1)
     data = make_data()
     validation = Validation(
-        loader=data.validation_batches(),
-        settings=MetricsSettings(images=["psnr"], best="psnr"),
+        data=data,
+        measures=MEASURES,
+        fid=None,
+        best="psnr",
         pictures=tmp_path / "images",
     )
-    screen = Screen(log=tmp_path / "log.txt", max_steps=2, data=data)
-    record = Record(path=tmp_path / "metrics.jsonl", validation=validation, screen=screen)
+    screen = Screen(log=tmp_path / "log.txt", max_steps=2, data=data, is_main=False)
+    record = Record(
+        path=tmp_path / "metrics.jsonl", validation=validation, screen=screen, tracker=None
+    )
     fit(make_module(max_steps=2), screen, validation, record, data=data)
     assert validation.results
     assert list(tmp_path.iterdir()) == []

@@ -130,6 +130,53 @@ def test_a_killed_run_ends_where_an_unbroken_one_ends(
     assert steps == [3, 6, 8, 9, 12, 15, 16, 18, 21, 24]
 
 
+GAN = [
+    "discriminator=patchgan",
+    "discriminator.channels=4",
+    "discriminator.num_layers=1",
+    "loss.adversarial.ramp_steps=6",
+    "loss.adversarial.weight=0.5",
+    "optim.discriminator.schedule=cosine",
+    "optim.discriminator.warmup_steps=2",
+]
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("start_step", [4, 8, 12], ids=["before", "at", "after"])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_killed_game_goes_on_where_it_was(
+    devices: int,
+    start_step: int,
+    tiny: list[str],
+    tmp_path: Path,
+    vqtrain: Run,
+    start_vqtrain: Start,
+) -> None:
+    words = ["train", *tiny, *SETTINGS, *GAN, f"loss.adversarial.start_step={start_step}"]
+    words += [f"trainer.devices={devices}", "codebook.decay=0.8", "optim.lr=3.0e-3"]
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    done = vqtrain(*words, f"run_dir={unbroken}")
+    assert done.returncode == 0, done.stderr
+    process = start_vqtrain(*words, f"run_dir={broken}")
+    checkpoint = broken / "checkpoints/step_00000008.ckpt"
+    kill_after(process, checkpoint, signal.SIGKILL)
+    for file in checkpoint.parent.glob("step_*.ckpt"):
+        if file.name > checkpoint.name:  # the kill was late: as if it had come at step 8
+            file.unlink()
+    done = vqtrain(*words, f"run_dir={broken}", "resume=auto")
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step 8" in done.stdout
+    a, b = (load(run / "checkpoints/last.ckpt") for run in (unbroken, broken))
+    a["config"]["run_dir"] = b["config"]["run_dir"]  # type: ignore[index]  # plain data
+    assert_equal(a, b)
+    metrics = (unbroken / "metrics.jsonl").read_bytes()
+    assert (broken / "metrics.jsonl").read_bytes() == metrics
+    last = json.loads(metrics.splitlines()[-1])
+    assert last["train/adversarial/share"] > 0.01
+    state = a["training"]["discriminator"]["optimizer"]["state"]  # type: ignore[index]  # plain data
+    assert state[0]["step"].item() == STEPS - start_step
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_with_a_checkpoint_of_that_step(

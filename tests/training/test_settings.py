@@ -55,7 +55,24 @@ def test_a_gpu_that_is_not_there_is_refused(
     with pytest.raises(ConfigError, match="gpu, but torch finds none here"):
         trainer_settings(accelerator="gpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert trainer_settings(accelerator="gpu").accelerator == "gpu"
+
+
+def test_more_processes_than_devices_are_refused(
+    trainer_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert trainer_settings(devices=2, num_nodes=3).world_size == 6
+    with pytest.raises(ConfigError, match=r"at most 2, got 3: this machine has 2 CPU cores"):
+        trainer_settings(devices=3)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert trainer_settings(devices=4, accelerator="auto").devices == 4
+    with pytest.raises(ConfigError, match=r"at most 4, got 5: this machine has 4 GPUs"):
+        trainer_settings(devices=5, accelerator="gpu")
+    with pytest.raises(ConfigError, match=r"at least 1, got 0"):
+        trainer_settings(num_nodes=0)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +101,8 @@ def test_weights_are_of_full_precision(
 
 
 def test_the_best_checkpoint_is_chosen_by_something_that_is_measured() -> None:
-    assert MetricsSettings(images=["psnr", "ssim"], best="ssim").best == "ssim"
-    with pytest.raises(ConfigError, match=r"one of metrics\.images \(psnr\), got 'ssim'"):
-        MetricsSettings(images=["psnr"], best="ssim")
-    with pytest.raises(ConfigError, match=r"metrics\.images holds 'mse', valid are: .*ssim"):
-        MetricsSettings(images=["psnr", "mse"], best="psnr")
+    assert MetricsSettings(names=["psnr", "ssim"], lpips_network="alex", best="ssim").best == "ssim"
+    with pytest.raises(ConfigError, match=r"one of metrics\.names \(psnr\), got 'ssim'"):
+        MetricsSettings(names=["psnr"], lpips_network="alex", best="ssim")
+    with pytest.raises(ConfigError, match=r"metrics\.names holds 'mse', valid are: .*ssim"):
+        MetricsSettings(names=["psnr", "mse"], lpips_network="alex", best="psnr")

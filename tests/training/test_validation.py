@@ -16,8 +16,7 @@ from vqtrain.ops.pixels import to_images, to_pixels
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.settings import MetricsSettings
-from vqtrain.training.validation import Validation
+from vqtrain.training.validation import MEASURES, Validation
 
 MakeModule = Callable[..., TokenizerTraining]
 MakeTrainer = Callable[..., Trainer]
@@ -31,8 +30,10 @@ def make_validation(
 
     def make(count: int = 5, **changes: object) -> Validation:
         return Validation(
-            loader=make_data(validation=count, **changes).validation_batches(),
-            settings=MetricsSettings(images=["psnr", "ssim"], best="psnr"),
+            data=make_data(validation=count, **changes),
+            measures=MEASURES,
+            fid=None,
+            best="psnr",
             pictures=tmp_path / "images",
         )
 
@@ -40,7 +41,7 @@ def make_validation(
 
 
 def pictures_of(validation: Validation, count: int) -> Tensor:
-    return torch.cat([batch.images for batch in validation.loader])[:count]
+    return torch.cat([batch.images for batch in validation.data.validation_batches()])[:count]
 
 
 @torch.no_grad()

@@ -13,7 +13,9 @@ def scalar(value: float) -> torch.Tensor:
 
 
 def add(window: Window, total: float, ids: list[int], distance: float = 0.0) -> None:
-    window.add({"total": scalar(total)}, {"distance": scalar(distance)}, torch.tensor([[ids]]))
+    window.add(
+        {"generator/total": scalar(total)}, {"distance": scalar(distance)}, torch.tensor([[ids]])
+    )
 
 
 def test_means_are_over_the_batches_of_terms_and_over_the_steps_of_the_norm() -> None:
@@ -21,10 +23,10 @@ def test_means_are_over_the_batches_of_terms_and_over_the_steps_of_the_norm() ->
     # Two steps of two batches.
     add(window, 1.0, [0, 0], distance=8.0)
     add(window, 2.0, [0, 0], distance=0.0)
-    window.add_step({"gradient_norm": scalar(10.0)})
+    window.add_step({"generator/gradient_norm": scalar(10.0)})
     add(window, 3.0, [1, 1], distance=2.0)
     add(window, 6.0, [1, 1], distance=2.0)
-    window.add_step({"gradient_norm": scalar(20.0)})
+    window.add_step({"generator/gradient_norm": scalar(20.0)})
     means = window.means()
     assert means == {
         "train/generator/total": 3.0,  # (1 + 2 + 3 + 6) / 4
@@ -49,12 +51,12 @@ def test_a_window_begins_anew_after_its_means() -> None:
 def test_the_batches_of_a_skipped_step_are_left_out() -> None:
     window = Window(num_codebooks=1, size=4)
     add(window, 1.0, [0])
-    window.add_step({"gradient_norm": scalar(1.0)})
+    window.add_step({"generator/gradient_norm": scalar(1.0)})
     add(window, math.nan, [1])
     add(window, 7.0, [2])
     window.forget_step()
     add(window, 3.0, [0])
-    window.add_step({"gradient_norm": scalar(3.0)})
+    window.add_step({"generator/gradient_norm": scalar(3.0)})
     means = window.means()
     assert means["train/generator/total"] == 2.0  # (1 + 3) / 2
     assert means["train/generator/gradient_norm"] == 2.0
@@ -70,11 +72,11 @@ def test_a_batch_does_not_count_before_its_step_has_ended() -> None:
 def test_a_state_continues_where_it_was_taken() -> None:
     window, other = (Window(num_codebooks=1, size=4) for _ in range(2))
     add(window, 0.1, [0, 1])
-    window.add_step({"gradient_norm": scalar(0.7)})
+    window.add_step({"generator/gradient_norm": scalar(0.7)})
     other.load_state_dict(window.state_dict(), torch.device("cpu"))
     for each in (window, other):
         add(each, 0.2, [1, 2])
-        each.add_step({"gradient_norm": scalar(0.3)})
+        each.add_step({"generator/gradient_norm": scalar(0.3)})
     means = window.means()
     assert means["train/codebook/usage"] == 0.75
     assert other.means() == means
@@ -105,7 +107,7 @@ def test_each_codebook_has_a_row_of_the_histogram() -> None:
 
 def test_the_use_of_several_codebooks_is_their_mean() -> None:
     window = Window(num_codebooks=2, size=4)
-    window.add({"total": scalar(0.0)}, {}, torch.tensor([[[0, 1, 2, 3], [1, 1, 1, 1]]]))
+    window.add({"generator/total": scalar(0.0)}, {}, torch.tensor([[[0, 1, 2, 3], [1, 1, 1, 1]]]))
     window.add_step({})
     means = window.means()
     assert means["train/codebook/usage"] == (4 / 4 + 1 / 4) / 2

@@ -19,9 +19,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vqtrain.build import unknown
 from vqtrain.errors import ConfigError
+from vqtrain.weights import KNOWN
 
 # Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
-PATH_KEYS = ("data.train", "data.val", "images", "run_dir", "resume", "init_from")
+PATH_KEYS = (
+    *("data.train", "data.val", "images", "run_dir", "resume", "init_from"),
+    *(f"weights.{name}" for name in KNOWN),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

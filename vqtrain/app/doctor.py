@@ -5,6 +5,8 @@ import io
 import os
 import platform
 import shutil
+import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +31,7 @@ from vqtrain.data.images import load_pixels
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.sources import open_images
 from vqtrain.errors import ConfigError, DataError
+from vqtrain.training.trackers import wandb_mode
 from vqtrain.version import __version__
 
 USAGE = """usage: vqtrain doctor [images=IMAGES]
@@ -50,6 +53,18 @@ FIRST_UNSUPPORTED_PYTHON = (3, 14)  # hydra-core 1.3 fails on it
 MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
 LEAST_FREE_BYTES = 2**30
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+
+TALK_TIMEOUT_S = 30
+# What each of two processes does.
+TALK = """
+import sys, datetime, torch, torch.distributed as dist
+rank, url, wait = int(sys.argv[1]), sys.argv[2], datetime.timedelta(seconds=int(sys.argv[3]))
+dist.init_process_group("gloo", init_method=url, rank=rank, world_size=2, timeout=wait)
+total = torch.ones(1)
+dist.all_reduce(total)
+assert total == 2, total
+dist.destroy_process_group()
+"""
 
 MAX_SAMPLE = 64
 MAX_NAMED = 3
@@ -120,6 +135,7 @@ def examine_software() -> list[Finding]:
         Finding(name="vqtrain", found=__version__),
         examine_torch(),
         examine_lightning(),
+        examine_wandb(),
     ]
 
 
@@ -129,11 +145,8 @@ def examine_torch() -> Finding:
         torch = importlib.import_module("torch")
     except (ImportError, OSError) as error:
         reason = str(error).splitlines()[0]
-        return Finding(
-            name="torch",
-            found=f"cannot be imported: {reason}",
-            remedy="install it anew, as https://pytorch.org/get-started says for this machine",
-        )
+        remedy = "install it anew, as https://pytorch.org/get-started says for this machine"
+        return Finding(name="torch", found=f"cannot be imported: {reason}", remedy=remedy)
     return Finding(name="torch", found=f"{torch.__version__}, threads: {torch.get_num_threads()}")
 
 
@@ -145,21 +158,32 @@ def examine_lightning() -> Finding:
     except metadata.PackageNotFoundError:
         return Finding(name="lightning", found="not installed", remedy=install)
     if version in MALICIOUS_LIGHTNING:
-        return Finding(
-            name="lightning",
-            found=f"{version}, a malicious release",
-            remedy=f"remove it at once: {install}",
-        )
+        found = f"{version}, a malicious release"
+        return Finding(name="lightning", found=found, remedy=f"remove it at once: {install}")
     return Finding(name="lightning", found=version)
 
 
+def examine_wandb() -> Finding:
+    """Look at wandb and at who is logged in; it takes a second to import, and this is without."""
+    try:
+        version = metadata.version("wandb")
+    except metadata.PackageNotFoundError:
+        return Finding(name="wandb", found="not installed; logger=wandb needs: pip install wandb")
+    try:
+        mode = wandb_mode()
+    except ConfigError as error:
+        return Finding(name="wandb", found=version, remedy=str(error))
+    where = f"logger=wandb is {mode} here: not logged in, or set so"
+    return Finding(name="wandb", found=f"{version}, {'logged in' if mode == 'online' else where}")
+
+
 def examine_machine() -> list[Finding]:
-    """Look at processors, memory, disks and the demo's photographs."""
+    """Look at processors, memory, disks, the demo's photographs and pretrained weights."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     findings = [Finding(name="cpu", found=f"cores: {cores}, memory: {in_gib(memory)}")]
     if "torch" in sys.modules:
-        findings.append(examine_gpus())
+        findings += [examine_gpus(), examine_processes()]
     findings.append(
         examine_disk("runs", Path.cwd(), "work in a folder that can be written, or set run_dir")
     )
@@ -169,7 +193,7 @@ def examine_machine() -> list[Finding]:
     except DataError as error:
         findings.append(Finding(name="cache", found=str(error), remedy=to_set))
     findings.append(examine_demo())
-    return findings
+    return findings + (examine_weights() if "torch" in sys.modules else [])
 
 
 def examine_gpus() -> Finding:
@@ -193,6 +217,50 @@ def examine_gpus() -> Finding:
             "https://pytorch.org/get-started",
         )
     return Finding(name="gpu", found="none")
+
+
+def examine_processes() -> Finding:
+    """Let two processes add a number each, as those of a run on several devices do."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", TALK, str(rank), url, str(TALK_TIMEOUT_S)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    errors = []
+    try:
+        for process in processes:
+            error = process.communicate(timeout=2 * TALK_TIMEOUT_S)[1]  # importing torch is in it
+            errors += (error.splitlines() or ["killed"])[-1:] if process.returncode else []
+    except subprocess.TimeoutExpired:
+        errors.append("no answer")
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    if not errors:
+        return Finding(name="processes", found="two can talk to each other")
+    remedy = "let no firewall close loopback; set GLOO_SOCKET_IFNAME to lo, or do not set it"
+    found = f"two cannot talk to each other: {errors[0]}"
+    return Finding(name="processes", found=found, remedy=remedy)
+
+
+def examine_weights() -> list[Finding]:
+    """Look for files of pretrained weights; a run downloads what it needs, so none is missing."""
+    weights = importlib.import_module("vqtrain.weights")  # it imports torch
+    paths = {name: weights.cache_path(name) for name in weights.KNOWN}
+    absent = "not here; a run that needs it downloads it to {}, or give weights.{}=PATH"
+    return [
+        Finding(
+            name=name, found=str(path if os.access(path, os.R_OK) else absent.format(path, name))
+        )
+        for name, path in paths.items()
+    ]
 
 
 def examine_disk(name: str, folder: Path, to_write_elsewhere: str) -> Finding:

@@ -18,7 +18,10 @@ FREE = (
     "trainer.checkpoint_every",
 )
 # These may be what the user wants, but the run is then not what it would have been.
-WARNED = ("trainer.compile", "trainer.max_steps")
+WARNED = ("trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.max_steps")
+
+# Groups of which every key is free.
+FREE_GROUPS = ("logger", "weights")
 
 
 def continued_config(
@@ -42,11 +45,15 @@ def continued_config(
         CheckpointError: If a change is one that a resumed run cannot make.
     """
     before = flatten(saved)
-    if any(is_group_choice(word, command_line.config_dir) for word in command_line.overrides):
+    chosen = [w for w in command_line.overrides if is_group_choice(w, command_line.config_dir)]
+    if any(parse(word).key_or_group not in FREE_GROUPS for word in chosen):
         config = copy.deepcopy(dict(composed))
     else:
         config = copy.deepcopy(dict(saved))
-        typed = {parse(word).key_or_group: parse(word).value() for word in command_line.overrides}
+        for word in chosen:
+            config[parse(word).key_or_group] = composed[parse(word).key_or_group]
+        changes = [parse(word) for word in command_line.overrides if word not in chosen]
+        typed = {change.key_or_group: change.value() for change in changes}
         for key, value in {**typed, **command_line.paths}.items():
             put(config, key, value)
     config["resume"] = None
@@ -57,7 +64,7 @@ def continued_config(
     refused = [
         f"{key} ({before.get(key)} -> {after.get(key)})"
         for key in changed
-        if key not in (*FREE, *WARNED)
+        if key not in (*FREE, *WARNED) and key.partition(".")[0] not in FREE_GROUPS
     ]
     if refused:
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""

@@ -7,33 +7,28 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 import yaml
+from lightning.pytorch import Trainer
 
+from vqtrain.app.build import Settings, build_module, build_validation, open_data
 from vqtrain.app.compose import CommandLine, compose, describe_keys, read_command_line
 from vqtrain.app.resume import continued_config
-from vqtrain.build import bind, resolve_fractions
-from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources import training_and_validation
-from vqtrain.errors import ConfigError
-from vqtrain.losses.reconstruction import ReconstructionLoss
-from vqtrain.objective import Objective
-from vqtrain.ops.random import seed_torch
-from vqtrain.optim.settings import OptimSettings
+from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training import checkpoints, run_directory
 from vqtrain.training.checkpoints import TrainingCheckpoint
 from vqtrain.training.data_module import TrainingData
+from vqtrain.training.launch import build_trainer
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.run import Outcome, fit
 from vqtrain.training.screen import Screen
-from vqtrain.training.settings import MetricsSettings, TrainerSettings
+from vqtrain.training.trackers import build_tracker
 from vqtrain.version import __version__
 
 USAGE = """usage: vqtrain train [group=choice ...] [key=value ...]
@@ -74,6 +69,26 @@ def train(config: dict[str, Any], command_line: CommandLine) -> int:
     if checkpoint is not None:
         config, remarks = continued_config(config, command_line, checkpoint["config"])
     settings = Settings.of(config)
+    trainer = build_trainer(settings.trainer)
+    try:
+        return train_on(trainer, config, settings, run_dir, checkpoint, remarks)
+    except VqtrainError as error:
+        if trainer.is_global_zero:
+            raise
+        speaking = type(error)(f"process {trainer.global_rank} of {trainer.world_size}: {error}")
+        speaking.exit_code = error.exit_code
+        raise speaking from error
+
+
+def train_on(
+    trainer: Trainer,
+    config: dict[str, Any],
+    settings: Settings,
+    run_dir: Path,
+    checkpoint: TrainingCheckpoint | None,
+    remarks: Sequence[str],
+) -> int:
+    """Build what the run needs, and run."""
     module = build_module(config, settings)
     has_weights = checkpoint is not None
     if not has_weights and config["init_from"] is not None:
@@ -86,114 +101,49 @@ def train(config: dict[str, Any], command_line: CommandLine) -> int:
         )
         return 0
     data = open_data(settings, config["seed"], checkpoint)
-    with run_directory.claim(run_dir, resuming=checkpoint is not None):
-        run_directory.write_config(run_dir, config)
-        if config["run_dir"] is None:
-            run_directory.point_latest(run_dir)
+    validation = build_validation(config, settings, data, run_dir, trainer.strategy.root_device)
+    with ExitStack() as stack:
+        tracker = None
         screen = Screen(
             log=run_dir / "log.txt",
             max_steps=settings.trainer.max_steps,
             data=data,
+            is_main=trainer.is_global_zero,
         )
-        introduce(screen, module, data, run_dir, checkpoint, remarks)
+        if trainer.is_global_zero:
+            stack.enter_context(run_directory.claim(run_dir, resuming=checkpoint is not None))
+            run_directory.write_config(run_dir, config)
+            if config["run_dir"] is None:
+                run_directory.point_latest(run_dir)
+            introduce(screen, module, data, run_dir, checkpoint, remarks)
+            tracker = build_tracker(
+                config["logger"],
+                run_dir=run_dir,
+                name=config["name"],
+                config=config,
+                first_step=checkpoint["training"]["step"] if checkpoint else 0,
+                warn=screen.line,
+            )
+        if tracker is not None:
+            stack.enter_context(tracker)
         began = time.monotonic()
         outcome = fit(
+            trainer=trainer,
             module=module,
             data=data,
-            settings=settings.trainer,
-            metrics=settings.metrics,
+            validation=validation,
             config=config,
             run_dir=run_dir,
             screen=screen,
+            tracker=tracker,
             checkpoint=checkpoint,
             has_weights=has_weights,
         )
         conclude(screen, run_dir, outcome, seconds=time.monotonic() - began)
-    return 0 if outcome.signal_number is None else 128 + outcome.signal_number
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The config groups that are not modules, checked."""
-
-    data: DataSettings
-    optim: OptimSettings
-    trainer: TrainerSettings
-    metrics: MetricsSettings
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Settings":
-        """Check and bind the groups of a composed configuration."""
-        max_steps, seed = config["trainer"]["max_steps"], config["seed"]
-        if not isinstance(max_steps, int) or isinstance(max_steps, bool):
-            raise ConfigError(f"trainer.max_steps must be a whole number, got {max_steps!r}")
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            raise ConfigError(f"seed must be a whole number, got {seed!r}")
-        resolved: dict[str, Any] = resolve_fractions(config, max_steps)
-        groups = {
-            "data": DataSettings,
-            "optim": OptimSettings,
-            "trainer": TrainerSettings,
-            "metrics": MetricsSettings,
-        }
-        return cls(
-            **{name: bind(group, resolved[name], where=name) for name, group in groups.items()}
-        )
-
-
-def build_module(config: Mapping[str, Any], settings: Settings) -> TokenizerTraining:
-    """Build the tokenizer and its objective, and check that images fit them."""
-    seed_torch(config["seed"], "weights")
-    resolved: dict[str, Any] = resolve_fractions(config, settings.trainer.max_steps)
-    parts = {name: split_kind(resolved[name]) for name in ("encoder", "codebook", "decoder")}
-    tokenizer = Tokenizer(**parts, channels=settings.data.channels)
-    size = settings.data.image_size
-    if size % tokenizer.downsampling:
-        lower = size - size % tokenizer.downsampling
-        near = [str(n) for n in (lower, lower + tokenizer.downsampling) if n > 0]
-        raise ConfigError(
-            f"data.image_size must be a multiple of the encoder's downsampling, "
-            f"{tokenizer.downsampling}; got {size}, nearest are {' and '.join(near)}"
-        )
-    if "ssim" in settings.metrics.images and size < 11:
-        raise ConfigError(f"data.image_size must be at least 11 for ssim, got {size}")
-    check_shapes(tokenizer)
-    reconstruction = bind(
-        ReconstructionLoss, resolved["loss"]["reconstruction"], where="loss.reconstruction"
-    )
-    return TokenizerTraining(
-        tokenizer=tokenizer,
-        objective=Objective(reconstruction=reconstruction),
-        trainer_settings=settings.trainer,
-        optim_settings=settings.optim,
-        seed=config["seed"],
-    )
-
-
-def split_kind(group: Mapping[str, Any]) -> dict[str, object]:
-    """Turn a module's yaml into the form that a tokenizer is built from."""
-    arguments = dict(group)
-    return {"kind": arguments.pop("kind", None), "arguments": arguments}
-
-
-@torch.no_grad()
-def check_shapes(tokenizer: Tokenizer) -> None:
-    """Send one small image through, so that modules that do not fit are found before the data."""
-    side = 2 * tokenizer.downsampling
-    image = torch.zeros(1, tokenizer.channels, side, side)
-    tokenizer.eval()
-    try:
-        made = tokenizer(image).images
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"encoder, codebook and decoder do not fit: {reason}") from error
-    finally:
-        tokenizer.train()
-    if made.shape != image.shape:
-        raise ConfigError(
-            f"encoder and decoder do not fit: an image of {list(image.shape)} comes back as "
-            f"{list(made.shape)}"
-        )
+    # Launchers take the end of any process but the first one by a signal for a failure.
+    if outcome.signal_number is None or not trainer.is_global_zero:
+        return 0
+    return 128 + outcome.signal_number
 
 
 def locate(config: Mapping[str, Any]) -> tuple[TrainingCheckpoint | None, Path]:
@@ -209,21 +159,6 @@ def locate(config: Mapping[str, Any]) -> tuple[TrainingCheckpoint | None, Path]:
     if run_dir is not None:
         return None, Path(run_dir).expanduser()
     return None, run_directory.new_run_dir(name)
-
-
-def open_data(settings: Settings, seed: int, checkpoint: TrainingCheckpoint | None) -> TrainingData:
-    """Index the images, and take those to validate on evenly from all that there are."""
-    training, validation = training_and_validation(settings.data.train, settings.data.val)
-    limit = settings.trainer.limit_val
-    if limit is not None and limit < len(validation):
-        validation = validation.select(np.arange(limit) * len(validation) // limit)
-    return TrainingData(
-        training=training,
-        validation=validation,
-        settings=settings.data,
-        seed=seed,
-        start=checkpoint["training"]["samples"] if checkpoint else 0,
-    )
 
 
 def quiet_libraries() -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import nn
@@ -12,10 +12,9 @@ from vqtrain.errors import ConfigError
 from vqtrain.optim.schedule import SHAPES
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
 class OptimSettings:
-    """How weights are moved.
+    """How the weights of the generator are moved.
 
     Args:
         lr: Learning rate after the warm-up, above 0.
@@ -28,6 +27,8 @@ class OptimSettings:
         ConfigError: If a value is impossible.
     """
 
+    key: ClassVar[str] = "optim"
+
     lr: float
     betas: list[float]
     weight_decay: float
@@ -36,21 +37,46 @@ class OptimSettings:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.lr < math.inf:
-            raise ConfigError(f"optim.lr must be above 0 and finite, got {self.lr}")
+            raise ConfigError(f"{self.key}.lr must be above 0 and finite, got {self.lr}")
         if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ConfigError(
-                f"optim.betas must be two numbers, each at least 0 and below 1, got {self.betas}"
+                f"{self.key}.betas must be two numbers, each at least 0 and below 1, "
+                f"got {self.betas}"
             )
         if not 0.0 <= self.weight_decay < math.inf:
             raise ConfigError(
-                f"optim.weight_decay must be at least 0 and finite, got {self.weight_decay}"
+                f"{self.key}.weight_decay must be at least 0 and finite, got {self.weight_decay}"
             )
         if self.warmup_steps < 0:
-            raise ConfigError(f"optim.warmup_steps must be at least 0, got {self.warmup_steps}")
+            raise ConfigError(
+                f"{self.key}.warmup_steps must be at least 0, got {self.warmup_steps}"
+            )
         if self.schedule not in SHAPES:
             raise ConfigError(
-                f"optim.schedule must be one of {', '.join(SHAPES)}, got {self.schedule!r}"
+                f"{self.key}.schedule must be one of {', '.join(SHAPES)}, got {self.schedule!r}"
             )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorOptimSettings(OptimSettings):
+    """How the weights of the discriminator are moved, from the step on at which it begins.
+
+    Args:
+        clip: Largest norm of its gradient, or None.
+
+    Raises:
+        ConfigError: If a value is impossible.
+    """
+
+    key: ClassVar[str] = "optim.discriminator"
+
+    clip: float | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clip is not None and self.clip <= 0:
+            raise ConfigError(f"{self.key}.clip must be above 0 or null, got {self.clip}")
 
 
 def build_optimizer(

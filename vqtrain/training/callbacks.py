@@ -58,13 +58,14 @@ class Stopping(StepCallback):
 
     Attributes:
         reason: Why the run ended: ``finished``, ``signal``, ``time`` or ``nonfinite``; or None.
-        signal_number: The signal that came, or None.
+        signal_number: The signal that came, to any rank, as all ranks have agreed; or None.
     """
 
     def __init__(self, *, max_time_s: float | None) -> None:
         self.max_time_s = max_time_s
         self.reason: str | None = None
         self.signal_number: int | None = None
+        self._received: int | None = None
         self.began = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -78,23 +79,23 @@ class Stopping(StepCallback):
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Note a signal; leave at once if it is the second."""
         del frame
-        if self.signal_number is not None:
+        if self._received is not None:
             raise Interrupted(number)
-        self.signal_number = number
+        self._received = number
 
     def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
         """Decide, on all ranks alike, whether this was the last step."""
         elapsed = time.monotonic() - self.began
-        stop_signal = self.signal_number is not None
-        stop_time = self.max_time_s is not None and elapsed >= self.max_time_s
-        flags = torch.tensor([stop_signal, stop_time], device=module.device)
-        stop_signal, stop_time = (distributed.all_reduce_sum(flags.int()) > 0).tolist()
+        is_late = self.max_time_s is not None and elapsed >= self.max_time_s
+        mine = torch.tensor([self._received or 0, is_late], device=module.device)
+        signal_number, is_late = distributed.all_max(mine).tolist()
+        self.signal_number = signal_number or None
         if module.step >= module.settings.max_steps:
             self.reason = "finished"
         elif module.skipped_in_row >= MAX_SKIPPED_IN_ROW:
             self.reason = "nonfinite"
-        elif stop_signal:
+        elif self.signal_number is not None:
             self.reason = "signal"
-        elif stop_time:
+        elif is_late:
             self.reason = "time"
         trainer.should_stop = self.reason is not None

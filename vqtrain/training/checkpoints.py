@@ -25,6 +25,14 @@ from vqtrain.training.validation import Validation
 NAME = "step_{:08d}.ckpt"
 
 
+class DiscriminatorState(TypedDict):
+    """What a run with a discriminator goes on from."""
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, object]
+    adversarial: dict[str, Tensor]
+
+
 class TrainingState(TypedDict):
     """The part of a checkpoint that only training needs."""
 
@@ -32,6 +40,7 @@ class TrainingState(TypedDict):
     samples: int
     weights: dict[str, Tensor]
     optimizer: dict[str, object]
+    discriminator: DiscriminatorState | None
     window: dict[str, object]
     skipped_in_row: int
     skipped_steps: int
@@ -59,13 +68,20 @@ def read(file: Path) -> TrainingCheckpoint:
 
 
 def restore(module: TokenizerTraining, checkpoint: TrainingCheckpoint) -> None:
-    """Bring networks, optimizer and counters back to where a checkpoint was written."""
+    """Bring networks, optimizers and counters back to where a checkpoint was written."""
     state = checkpoint["training"]
     module.tokenizer.load_weights(state["weights"])
     module.begin_average()
     if module.average is not None:
         module.average.load_state_dict(checkpoint["tokenizer"]["weights"])
-    module.optimizer.optimizer.load_state_dict(state["optimizer"])
+    module.generator.optimizer.load_state_dict(state["optimizer"])
+    if module.discriminator is not None:
+        saved, objective = state["discriminator"], module.objective
+        assert saved is not None, "a resumed run cannot change its discriminator"
+        assert objective.discriminator is not None
+        objective.discriminator.load_state_dict(saved["weights"])
+        module.discriminator.optimizer.load_state_dict(saved["optimizer"])
+        objective.adversarial.load_state_dict(saved["adversarial"])
     module.window.load_state_dict(state["window"], module.device)
     module.step = state["step"]
     module.skipped_in_row, module.skipped_steps = state["skipped_in_row"], state["skipped_steps"]
@@ -78,7 +94,6 @@ class Checkpointing(StepCallback):
     Args:
         run_dir: The run directory.
         config: The run's configuration, as plain data.
-        best_metric: The validation metric that chooses ``best.ckpt``; higher is better.
         validation: Where validation results come from.
         data: Where the position in the data comes from.
         resumed: The state that the run goes on from, or None.
@@ -92,14 +107,12 @@ class Checkpointing(StepCallback):
         *,
         run_dir: Path,
         config: Mapping[str, object],
-        best_metric: str,
         validation: Validation,
         data: TrainingData,
         resumed: TrainingState | None,
     ) -> None:
         self.run_dir, self.folder = run_dir, run_dir / "checkpoints"
-        self.config, self.best_metric = config, best_metric
-        self.validation, self.data = validation, data
+        self.config, self.validation, self.data = config, validation, data
         self.first_step = resumed["step"] if resumed else 0
         self.best = resumed["best"] if resumed else None
         self.results = dict(resumed["results"]) if resumed else {}
@@ -107,13 +120,15 @@ class Checkpointing(StepCallback):
     def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
         """Write what is due: at its interval, at a new best validation, at the last step."""
         is_due = module.step % module.settings.checkpoint_every == 0 or trainer.should_stop
-        value = self.validation.results.get(f"val/{self.best_metric}")
-        is_best = value is not None and (self.best is None or value > self.best)
+        score = self.validation.score
+        is_best = score is not None and (self.best is None or score > self.best)
         self.results = self.validation.results or self.results
         if is_best:
-            self.best = value
-        if (is_due or is_best) and distributed.rank() == 0:
-            self.save(module, is_due=is_due, is_best=is_best)
+            self.best = score
+        if is_due or is_best:
+            module.window.gather()
+            if distributed.rank() == 0:
+                self.save(module, is_due=is_due, is_best=is_best)
 
     def save(self, module: TokenizerTraining, *, is_due: bool, is_best: bool) -> None:
         """Write one file, and let the others be links to it."""
@@ -158,7 +173,8 @@ class Checkpointing(StepCallback):
                 "step": module.step,
                 "samples": samples,
                 "weights": raw,
-                "optimizer": module.optimizer.optimizer.state_dict(),
+                "optimizer": module.generator.optimizer.state_dict(),
+                "discriminator": discriminator_state(module),
                 "window": module.window.state_dict(),
                 "skipped_in_row": module.skipped_in_row,
                 "skipped_steps": module.skipped_steps,
@@ -177,6 +193,18 @@ class Checkpointing(StepCallback):
         position = files.index(newest)
         for file in [*files[: max(0, position + 1 - keep)], *files[position + 1 :]]:
             file.unlink()
+
+
+def discriminator_state(module: TokenizerTraining) -> DiscriminatorState | None:
+    """Put together what belongs to the discriminator, if there is one."""
+    objective = module.objective
+    if module.discriminator is None or objective.discriminator is None:
+        return None
+    return {
+        "weights": copy_of(objective.discriminator.state_dict()),
+        "optimizer": module.discriminator.optimizer.state_dict(),
+        "adversarial": copy_of(objective.adversarial.state_dict()),
+    }
 
 
 def copy_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

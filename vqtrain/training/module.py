@@ -1,12 +1,11 @@
 """The training step."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vqtrain import distributed
@@ -16,8 +15,9 @@ from vqtrain.objective import Objective
 from vqtrain.ops.pixels import to_images
 from vqtrain.ops.random import seed_torch
 from vqtrain.optim.average import WeightAverage
+from vqtrain.optim.mover import Mover
 from vqtrain.optim.schedule import Schedule
-from vqtrain.optim.settings import OptimSettings, build_optimizer
+from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.settings import TrainerSettings
 from vqtrain.training.window import Window
@@ -28,7 +28,7 @@ MAX_INITIAL_STEPS = 16
 
 
 class TokenizerTraining(LightningModule):
-    """Moves a tokenizer by the gradients of its objective, one step at a time.
+    """Moves a tokenizer, and its discriminator, by the gradients of their objective.
 
     A step is ``trainer.accumulate`` batches on every rank. Its number, ``step``, is ours:
     Lightning's counts every optimizer. All that a step draws at random is a function of the seed,
@@ -38,11 +38,14 @@ class TokenizerTraining(LightningModule):
         tokenizer: What is trained.
         objective: What is minimized.
         trainer_settings: The ``trainer`` group.
-        optim_settings: The ``optim`` group.
+        optim_settings: The ``optim`` group, for the tokenizer.
+        discriminator_settings: ``optim.discriminator``.
         seed: Seed of the run.
     """
 
     loss_is_finite: Tensor
+    generator: Mover
+    discriminator: Mover | None
 
     def __init__(
         self,
@@ -51,12 +54,14 @@ class TokenizerTraining(LightningModule):
         objective: Objective,
         trainer_settings: TrainerSettings,
         optim_settings: OptimSettings,
+        discriminator_settings: DiscriminatorOptimSettings,
         seed: int,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.tokenizer, self.objective = tokenizer, objective
         self.settings, self.optim_settings = trainer_settings, optim_settings
+        self.discriminator_settings = discriminator_settings
         self.seed = seed
         self.schedule = Schedule(
             kind=optim_settings.schedule,
@@ -71,26 +76,48 @@ class TokenizerTraining(LightningModule):
         self.batches_in_step = 0
         self.skipped_in_row = 0
         self.skipped_steps = 0
+        # Before gradients are reduced over ranks, whose buffers have the layout of the weights.
+        self.to(memory_format=torch.channels_last)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build the generator's optimizer; its learning rate is set anew at every step."""
-        return build_optimizer(self.tokenizer.named_parameters(), self.optim_settings)
-
-    @property
-    def optimizer(self) -> LightningOptimizer:
-        """The generator's optimizer, once training has begun."""
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer), "there is one"
-        return optimizer
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Build one optimizer a network; learning rates are set anew at every step."""
+        self.generator = Mover(
+            parameters=list(self.tokenizer.named_parameters()),
+            settings=self.optim_settings,
+            schedule=self.schedule,
+            start_step=0,
+            clip=self.settings.clip,
+        )
+        self.discriminator = None
+        if self.objective.discriminator is not None:
+            settings, start_step = (
+                self.discriminator_settings,
+                self.objective.adversarial.start_step,
+            )
+            self.discriminator = Mover(
+                parameters=list(self.objective.discriminator.named_parameters()),
+                settings=settings,
+                schedule=Schedule(
+                    kind=settings.schedule,
+                    warmup_steps=settings.warmup_steps,
+                    max_steps=self.settings.max_steps - start_step,
+                ),
+                start_step=start_step,
+                clip=settings.clip,
+            )
+        return [mover.optimizer for mover in (self.generator, self.discriminator) if mover]
 
     @property
     def step_has_ended(self) -> bool:
         """Whether the last batch was the last one of its step."""
         return self.batches_in_step == 0
 
-    def learning_rate_at(self, step: int) -> float:
-        """Return the learning rate with which a step is made, counted from 0."""
-        return self.optim_settings.lr * self.schedule.factor(step)
+    def movers_at(self, step: int) -> dict[str, Mover]:
+        """Return what moves the networks that take part in a step."""
+        movers = {"generator": self.generator}
+        if self.discriminator is not None and self.objective.plays(step):
+            movers["discriminator"] = self.discriminator
+        return movers
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the step, and on its last batch move everything once."""
@@ -105,47 +132,52 @@ class TokenizerTraining(LightningModule):
         )
         with self.reduce_gradients_if(self.step_has_ended):
             output = self.tokenizer(images)
-            terms = self.objective(images, output)
+            last_weight = self.tokenizer.decoder.last_layer.weight
+            assert isinstance(last_weight, Tensor), "the decoder's contract"
+            terms = self.objective(images, output, last_weight, self.step)
             self.manual_backward(terms.total / self.settings.accumulate)
-        self.window.add(
-            {**terms.parts, "total": terms.total.detach()},
-            output.quantized.metrics,
-            output.quantized.token_ids,
-        )
+        self.window.add(terms.parts, output.quantized.metrics, output.quantized.token_ids)
         self.loss_is_finite &= terms.total.detach().isfinite()
         if not self.step_has_ended:
             return
 
         # All ranks take the step, or none: one that skips alone leaves the others waiting.
-        parameters = list(self.tokenizer.parameters())
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if distributed.all_true(self.loss_is_finite & norm.isfinite()):
-            self.apply_gradients(parameters, norm)
+        norms = {name: m.gradient_norm() for name, m in self.movers_at(self.step).items()}
+        are_finite = torch.stack([self.loss_is_finite, *(n.isfinite() for n in norms.values())])
+        if distributed.all_true(are_finite.all()):
+            self.apply_gradients(norms)
             self.skipped_in_row = 0
         else:
             self.forget_step()
-        self.optimizer.zero_grad()
+        for optimizer in self.trainer.optimizers:
+            optimizer.zero_grad()
         self.loss_is_finite.fill_(True)
         self.step += 1
 
-    def apply_gradients(self, parameters: list[nn.Parameter], norm: Tensor) -> None:
-        """Clip, step the optimizer, the codebook and the average of the weights."""
-        if self.settings.clip is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.settings.clip, norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate_at(self.step)
-        self.optimizer.step()
+    def apply_gradients(self, norms: Mapping[str, Tensor]) -> None:
+        """Move the networks, the codebook and the average of the weights."""
+        for name, mover in self.movers_at(self.step).items():
+            mover.move(self.step, norms[name], self.make_step)
         seed_torch(self.seed, "codebook", self.step)
         self.tokenizer.codebook.update(self.step)
         if self.average is not None:
             self.average.update(self.tokenizer, self.step)
-        self.window.add_step({"gradient_norm": norm})
+        values = {f"{name}/gradient_norm": norm for name, norm in norms.items()}
+        if self.objective.plays(self.step):
+            balance = self.objective.adversarial.update(self.step)
+            values |= {f"adversarial/{name}": value for name, value in balance.items()}
+        self.window.add_step(values)
+
+    def make_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Step an optimizer in the way of the trainer's precision."""
+        self.trainer.strategy.optimizer_step(optimizer, lambda: None)
 
     def forget_step(self) -> None:
         """Leave everything as it was before the step, and count it."""
         for module in self.tokenizer.codebook.modules():
             if isinstance(module, CodeStatistics):
                 module.clear()
+        self.objective.adversarial.forget()
         self.window.forget_step()
         self.skipped_in_row += 1
         self.skipped_steps += 1

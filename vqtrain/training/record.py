@@ -16,21 +16,26 @@ from vqtrain import distributed
 from vqtrain.training.callbacks import StepCallback
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.screen import Screen
+from vqtrain.training.trackers import Tracker
 from vqtrain.training.validation import Validation
 
 
 @final
 class Record(StepCallback):
-    """Writes the metrics of a step to ``metrics.jsonl`` and to the screen.
+    """Writes the metrics of a step to ``metrics.jsonl``, to the screen and to a tracker.
 
     Args:
         path: The file.
         validation: Where validation results come from.
         screen: Where people see them.
+        tracker: Where else they go, or None.
     """
 
-    def __init__(self, *, path: Path, validation: Validation, screen: Screen) -> None:
+    def __init__(
+        self, *, path: Path, validation: Validation, screen: Screen, tracker: Tracker | None
+    ) -> None:
         self.path, self.validation, self.screen = path, validation, screen
+        self.tracker = tracker
 
     def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
         """Write a line if this step is logged or was validated."""
@@ -39,13 +44,18 @@ class Record(StepCallback):
         if module.step % module.settings.log_every == 0:
             values |= module.window.means()
             values["train/skipped_steps"] = float(module.skipped_steps)
-            values["train/learning_rate"] = module.learning_rate_at(module.step - 1)
+            for name, mover in module.movers_at(module.step - 1).items():
+                values[f"train/{name}/learning_rate"] = mover.learning_rate_at(module.step - 1)
             self.screen.show_training(module.step, values)
         if self.validation.results:
             values |= self.validation.results
             self.screen.show_validation(module.step, self.validation.results)
         if values and distributed.rank() == 0:
             append_line(self.path, module.step, values)
+        if values and self.tracker is not None:
+            self.tracker.log(module.step, values)
+            if self.validation.results:
+                self.tracker.picture(module.step, self.validation.picture_at(module.step))
 
 
 def append_line(path: Path, step: int, values: Mapping[str, float]) -> None:

@@ -1,5 +1,7 @@
 """One training run, from settings to a trained tokenizer."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +10,16 @@ from typing import final
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from vqtrain.errors import VqtrainError
+from vqtrain import distributed
+from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.training.callbacks import MAX_SKIPPED_IN_ROW, Stopping
 from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint, restore
 from vqtrain.training.data_module import TrainingData
+from vqtrain.training.launch import watch_children
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.record import Record, cut_back
 from vqtrain.training.screen import Screen
-from vqtrain.training.settings import MetricsSettings, TrainerSettings
+from vqtrain.training.trackers import Tracker
 from vqtrain.training.validation import Validation
 
 
@@ -44,19 +48,30 @@ class Beginning(Callback):
         data: The data of the run.
         checkpoint: What a resumed run goes on from, or None.
         has_weights: Whether the tokenizer was given weights, so that its codebook is not fresh.
+        fingerprint: A hash of all that the ranks must agree on, of at most 62 bits.
     """
 
     def __init__(
-        self, *, data: TrainingData, checkpoint: TrainingCheckpoint | None, has_weights: bool
+        self,
+        *,
+        data: TrainingData,
+        checkpoint: TrainingCheckpoint | None,
+        has_weights: bool,
+        fingerprint: int,
     ) -> None:
         self.data, self.checkpoint, self.has_weights = data, checkpoint, has_weights
+        self.fingerprint = fingerprint
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore, or initialize the codebook; then compile."""
-        del trainer
+        """Compare the ranks; restore, or initialize the codebook; then compile."""
+        watch_children(trainer)
         assert isinstance(pl_module, TokenizerTraining)
+        if not distributed.all_equal(self.fingerprint, pl_module.device):
+            raise ConfigError(
+                "the processes of this run do not see the same configuration, images and "
+                "checkpoint: give each machine the same command line and the same files"
+            )
         tokenizer = pl_module.tokenizer
-        tokenizer.to(memory_format=torch.channels_last)
         if self.checkpoint is not None:
             restore(pl_module, self.checkpoint)
         else:
@@ -65,73 +80,65 @@ class Beginning(Callback):
             pl_module.begin_average()
         self.checkpoint = None  # gives its memory back
         if pl_module.settings.compile:
+            # Its gradient is asked for by itself, and a compiled graph only gives all of them.
+            torch.compiler.disable(tokenizer.decoder.last_layer)  # type: ignore[no-untyped-call]  # torch's own
             tokenizer.encoder.compile()
             tokenizer.decoder.compile()
 
 
 def fit(
     *,
+    trainer: Trainer,
     module: TokenizerTraining,
     data: TrainingData,
-    settings: TrainerSettings,
-    metrics: MetricsSettings,
+    validation: Validation,
     config: Mapping[str, object],
     run_dir: Path,
     screen: Screen,
+    tracker: Tracker | None,
     checkpoint: TrainingCheckpoint | None,
     has_weights: bool,
 ) -> Outcome:
     """Train until the last step, a signal, or the end of the time.
 
     Args:
+        trainer: From ``build_trainer``.
         module: What trains.
         data: What it trains on.
-        settings: The ``trainer`` group.
-        metrics: The ``metrics`` group.
+        validation: What it is measured by.
         config: The whole configuration, as plain data, for the checkpoints.
-        run_dir: An existing folder that no other process uses.
+        run_dir: An existing folder that no other run uses.
         screen: Where people see it.
+        tracker: Where metrics go besides ``metrics.jsonl``, on the main process, or None.
         checkpoint: What to go on from, or None.
         has_weights: Whether the tokenizer was given weights to start from.
 
     Raises:
         VqtrainError: If something fails in mid-run; its exit code is 1.
     """
-    stopping = Stopping(max_time_s=settings.max_time_s)
-    validation = Validation(
-        loader=data.validation_batches(), settings=metrics, pictures=run_dir / "images"
+    stopping = Stopping(max_time_s=module.settings.max_time_s)
+    record = Record(
+        path=run_dir / "metrics.jsonl", validation=validation, screen=screen, tracker=tracker
     )
-    record = Record(path=run_dir / "metrics.jsonl", validation=validation, screen=screen)
     checkpointing = Checkpointing(
         run_dir=run_dir,
         config=config,
-        best_metric=metrics.best,
         validation=validation,
         data=data,
         resumed=checkpoint["training"] if checkpoint else None,
     )
-    beginning = Beginning(data=data, checkpoint=checkpoint, has_weights=has_weights)
-    cut_back(record.path, checkpoint["training"]["step"] if checkpoint else 0)
+    step = checkpoint["training"]["step"] if checkpoint else 0
+    beginning = Beginning(
+        data=data,
+        checkpoint=checkpoint,
+        has_weights=has_weights,
+        fingerprint=fingerprint(config, step, len(data.training), len(data.validation)),
+    )
+    if trainer.is_global_zero:
+        cut_back(record.path, step)
     # Their order is the order of a step's end: validation comes before a checkpoint of its step.
     callbacks = [beginning, screen, stopping, validation, record, checkpointing]
-    trainer = Trainer(
-        # Lightning's own "auto" may pick a device without float64, which the metrics need.
-        accelerator="gpu" if settings.accelerator != "cpu" and torch.cuda.is_available() else "cpu",
-        devices=1,
-        precision=settings.precision,  # type: ignore[arg-type]  # checked by TrainerSettings
-        deterministic=settings.deterministic,
-        benchmark=not settings.deterministic,
-        max_steps=-1,
-        max_epochs=-1,
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        default_root_dir=run_dir,
-    )
+    trainer.callbacks = callbacks  # type: ignore[attr-defined]  # its type is not declared
     try:
         trainer.fit(module, datamodule=data)
     except VqtrainError as error:
@@ -145,6 +152,15 @@ def fit(
         ) from error
     except OSError as error:
         raise in_mid_run(VqtrainError(f"stopped at step {module.step}: {error}")) from error
+    except RuntimeError as error:
+        if not distributed.is_lost_peer(error):
+            raise
+        raise in_mid_run(
+            VqtrainError(
+                f"lost another process of the run at step {module.step}: it failed, was killed or "
+                f"could not be reached; look at what it printed, and go on with resume={run_dir}"
+            )
+        ) from error
     if stopping.reason == "nonfinite":
         raise in_mid_run(
             VqtrainError(
@@ -160,6 +176,12 @@ def fit(
         step=module.step,
         results=checkpointing.results,
     )
+
+
+def fingerprint(config: Mapping[str, object], *numbers: int) -> int:
+    """Hash all that the ranks of a run must agree on; their clocks may name run_dir differently."""
+    text = json.dumps([{**config, "run_dir": None}, numbers], sort_keys=True)
+    return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
 
 
 def in_mid_run(error: VqtrainError) -> VqtrainError:

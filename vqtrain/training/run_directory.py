@@ -1,5 +1,6 @@
 """The run directory: where a run keeps its files, and which run a call goes on with."""
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,13 @@ CONFIG = "config.yaml"
 
 
 def new_run_dir(name: str) -> Path:
-    """Name a run directory that does not exist yet: ``runs/<name>/<date>_<time>``."""
+    """Name a run directory that does not exist yet.
+
+    It is ``runs/<name>/<date>_<time>``, and in a job of SLURM ``runs/<name>/slurm-<job id>``.
+    """
     parent = Path("runs") / name
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    job = os.environ.get("SLURM_JOB_ID")
+    stamp = f"slurm-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
     run_dir, attempt = parent / stamp, 1
     while run_dir.exists():
         attempt += 1

@@ -18,6 +18,18 @@ from vqtrain.training.module import TokenizerTraining
 # Above this share of the time the device waits for data long enough to be worth a hint.
 MUCH_WAITING = 0.1
 
+# On the screen they would hide the others; metrics.jsonl has them.
+FOR_EXPERTS = {
+    "train/codebook/distance",
+    "train/adversarial/likeness_gradient",
+    "train/adversarial/adversarial_gradient",
+    "train/adversarial/ratio",
+    "train/discriminator/logits_real",
+    "train/discriminator/logits_fake",
+    "train/discriminator/gradient_norm",
+    "train/discriminator/learning_rate",
+}
+
 
 @final
 class Screen(Callback):
@@ -27,11 +39,12 @@ class Screen(Callback):
         log: File that gets every line.
         max_steps: Length of the run.
         data: The data of the run, for the time that it is waited for.
+        is_main: Whether this process speaks; the others are silent.
     """
 
-    def __init__(self, *, log: Path, max_steps: int, data: TrainingData) -> None:
+    def __init__(self, *, log: Path, max_steps: int, data: TrainingData, is_main: bool) -> None:
         self.log_file, self.max_steps, self.data = log, max_steps, data
-        self.is_main = distributed.rank() == 0
+        self.is_main = is_main
         self.console = Console(highlight=False, soft_wrap=True, quiet=not self.is_main)
         self.bar: Progress | None = None
         self.batch_began = 0.0
@@ -142,13 +155,13 @@ class Screen(Callback):
 
 
 def describe(values: Mapping[str, float], prefix: str) -> list[str]:
-    """Put metrics into short words, those of the generator without their group."""
+    """Put metrics into short words, but for those that are for experts."""
     words = []
     for name, value in values.items():
-        short = name.removeprefix(prefix).removeprefix("generator/").removeprefix("codebook/")
-        if name == "train/codebook/distance" or (name == "train/skipped_steps" and not value):
+        if name in FOR_EXPERTS or (name == "train/skipped_steps" and not value):
             continue
-        words.append(f"{short.replace('_', ' ')} {number(name, value)}")
+        short = name.removeprefix(prefix).removeprefix("generator/").removeprefix("codebook/")
+        words.append(f"{short.replace('_', ' ').replace('/', ' ')} {number(name, value)}")
     return words
 
 

@@ -1,5 +1,6 @@
 """What the ``trainer`` and ``metrics`` config groups hold."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from vqtrain.errors import ConfigError
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
-IMAGE_METRICS = ("psnr", "ssim")
+METRICS = ("psnr", "ssim", "lpips", "fid")
+LOWER_IS_BETTER = ("lpips", "fid")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,8 @@ class TrainerSettings:
         max_time: Hours, minutes and seconds "HH:MM:SS" after which this call stops with a
             checkpoint, or None.
         accelerator: One of ``ACCELERATORS``; ``auto`` is ``gpu`` where torch finds one.
+        devices: Processes on each machine, each with a device of its own, at least 1.
+        num_nodes: Machines, at least 1.
         precision: One of ``PRECISIONS``.
         accumulate: Batches whose gradients make one step, at least 1.
         clip: Largest norm of the generator's gradient, or None.
@@ -41,6 +45,8 @@ class TrainerSettings:
     max_steps: int
     max_time: str | None
     accelerator: str
+    devices: int
+    num_nodes: int
     precision: str
     accumulate: int
     clip: float | None
@@ -56,6 +62,8 @@ class TrainerSettings:
     def __post_init__(self) -> None:
         counts = (
             "max_steps",
+            "devices",
+            "num_nodes",
             "accumulate",
             "log_every",
             "validate_every",
@@ -74,6 +82,7 @@ class TrainerSettings:
             )
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ConfigError("trainer.accelerator is gpu, but torch finds none here: try cpu")
+        self.check_devices()
         if self.precision not in PRECISIONS:
             raise ConfigError(
                 f"trainer.precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
@@ -84,6 +93,28 @@ class TrainerSettings:
             raise ConfigError(f"trainer.ema_decay must be in [0, 1), got {self.ema_decay}")
         if self.max_time is not None and not re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", self.max_time):
             raise ConfigError(f'trainer.max_time must be "HH:MM:SS" or null, got {self.max_time!r}')
+
+    def check_devices(self) -> None:
+        """Refuse more processes than there are devices for them here."""
+        if self.uses_gpu:
+            count, what = torch.cuda.device_count(), "GPUs that torch can use"
+        else:
+            count, what = os.cpu_count() or 1, "CPU cores, and no GPU is used"
+        if self.devices > count:
+            raise ConfigError(
+                f"trainer.devices must be at most {count}, got {self.devices}: this machine has "
+                f"{count} {what}"
+            )
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the run is on GPUs."""
+        return self.accelerator != "cpu" and torch.cuda.is_available()
+
+    @property
+    def world_size(self) -> int:
+        """Processes that train together."""
+        return self.devices * self.num_nodes
 
     @property
     def dtype(self) -> torch.dtype:
@@ -104,24 +135,24 @@ class MetricsSettings:
     """What validation measures, besides the use of the codebook.
 
     Attributes:
-        images: Words of ``IMAGE_METRICS``.
-        best: The one of them by which ``best.ckpt`` is chosen; higher is better.
+        names: Words of ``METRICS``.
+        lpips_network: The network of ``lpips``: ``alex``, ``vgg`` or ``squeeze``.
+        best: The one of them by which ``best.ckpt`` is chosen.
 
     Raises:
         ConfigError: If a word is unknown.
     """
 
-    images: Sequence[str]
+    names: Sequence[str]
+    lpips_network: str
     best: str
 
     def __post_init__(self) -> None:
-        for name in self.images:
-            if name not in IMAGE_METRICS:
-                raise ConfigError(
-                    f"metrics.images holds {name!r}, valid are: {', '.join(IMAGE_METRICS)}"
-                )
-        if self.best not in self.images:
+        for name in self.names:
+            if name not in METRICS:
+                raise ConfigError(f"metrics.names holds {name!r}, valid are: {', '.join(METRICS)}")
+        if self.best not in self.names:
             raise ConfigError(
-                f"metrics.best must be one of metrics.images ({', '.join(self.images)}), "
+                f"metrics.best must be one of metrics.names ({', '.join(self.names)}), "
                 f"got {self.best!r}"
             )

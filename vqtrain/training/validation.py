@@ -1,5 +1,7 @@
 """Validation: every held-out image once, with the averaged weights, over any number of ranks."""
 
+import math
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import final
@@ -13,14 +15,18 @@ from torch import Tensor
 from vqtrain import distributed
 from vqtrain.data.loaders import Loader
 from vqtrain.metrics.codebook import perplexity, usage
+from vqtrain.metrics.fid import FID
 from vqtrain.metrics.image import psnr, ssim
 from vqtrain.ops.pixels import to_images, to_pixels
 from vqtrain.training.callbacks import StepCallback
+from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.settings import MetricsSettings
+from vqtrain.training.settings import LOWER_IS_BETTER
 from vqtrain.training.window import histogram_of
 
-IMAGE_METRICS = {"psnr": psnr, "ssim": ssim}
+Measure = Callable[[Tensor, Tensor], Tensor]
+
+MEASURES: dict[str, Measure] = {"psnr": psnr, "ssim": ssim}
 MAX_PICTURES = 8
 
 
@@ -29,16 +35,29 @@ class Validation(StepCallback):
     """Measures reconstructions every ``trainer.validate_every`` steps, and at the last one.
 
     Args:
-        loader: Batches of this rank; all ranks have equally many.
-        settings: The ``metrics`` group.
+        data: The data of the run.
+        measures: By name, what is measured of each image: takes reconstructions and originals as
+            uint8, gives a float64 for each.
+        fid: The distance between all reconstructions and all originals, or None.
+        best: The name by which ``best.ckpt`` is chosen, of a measure or ``fid``.
         pictures: Folder for pictures of originals above reconstructions.
 
     Attributes:
         results: What the validation at the step that has just ended measured; empty without one.
     """
 
-    def __init__(self, *, loader: Loader, settings: MetricsSettings, pictures: Path) -> None:
-        self.loader, self.settings, self.pictures = loader, settings, pictures
+    def __init__(
+        self,
+        *,
+        data: TrainingData,
+        measures: Mapping[str, Measure],
+        fid: FID | None,
+        best: str,
+        pictures: Path,
+    ) -> None:
+        self.data, self.measures, self.fid = data, measures, fid
+        self.best, self.pictures = best, pictures
+        self.loader: Loader | None = None
         self.results: dict[str, float] = {}
 
     def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
@@ -47,12 +66,21 @@ class Validation(StepCallback):
         is_due = module.step % module.settings.validate_every == 0
         self.results = self.measure(trainer, module) if is_due or is_last else {}
 
+    @property
+    def score(self) -> float | None:
+        """The value of ``best`` with the sign that makes higher better; None if there is none."""
+        key = "val/rfid@" if self.best == "fid" else f"val/{self.best}"
+        value = next((v for name, v in self.results.items() if name.startswith(key)), math.nan)
+        score = -value if self.best in LOWER_IS_BETTER else value
+        return score if math.isfinite(score) else None
+
     @torch.no_grad()
     def measure(self, trainer: Trainer, module: TokenizerTraining) -> dict[str, float]:
         """Run over the validation images; collective."""
+        if self.loader is None:
+            self.loader = self.data.validation_batches()  # ranks are known by now
         tokenizer = module.tokenizer
-        names = list(self.settings.images)
-        sums = torch.zeros(len(names) + 1, dtype=torch.float64, device=module.device)
+        sums = torch.zeros(len(self.measures) + 1, dtype=torch.float64, device=module.device)
         size, k = tokenizer.vocab_size, tokenizer.codebook.num_codebooks
         histogram = torch.zeros(k, size, dtype=torch.int64, device=module.device)
         averaged = module.average.applied_to(tokenizer) if module.average else nullcontext()
@@ -62,21 +90,32 @@ class Validation(StepCallback):
                 batch = loaded.to(module.device)
                 with trainer.precision_plugin.forward_context():
                     output = tokenizer(to_images(batch.images, module.settings.dtype))
-                reconstructions = to_pixels(output.images)
-                values = [IMAGE_METRICS[name](reconstructions, batch.images) for name in names]
+                made = to_pixels(output.images)
+                values = [measure(made, batch.images) for measure in self.measures.values()]
                 values.append(torch.ones_like(batch.mask, dtype=torch.float64))
                 sums += torch.stack(values)[:, batch.mask].sum(1)
                 histogram += histogram_of(output.quantized.token_ids[batch.mask], size)
+                if self.fid is not None:
+                    self.fid.add(made, batch.images, batch.mask)
                 if number == 0 and distributed.rank() == 0:
-                    self.save_pictures(batch.images[batch.mask], reconstructions, module.step)
+                    self.save_pictures(batch.images[batch.mask], made, module.step)
         tokenizer.train()
         sums = distributed.all_reduce_sum(sums)
         histogram = distributed.all_reduce_sum(histogram)
         means = (sums[:-1] / sums[-1]).tolist()
-        results = {f"val/{name}": mean for name, mean in zip(names, means, strict=True)}
+        results = {f"val/{name}": mean for name, mean in zip(self.measures, means, strict=True)}
+        if self.fid is not None:
+            distance, count = self.fid.compute()
+            self.fid.clear()
+            # It depends on how many images there are, so no number without it.
+            results[f"val/rfid@{count}"] = distance
         results["val/codebook/usage"] = usage(histogram).item()
         results["val/codebook/perplexity"] = perplexity(histogram).item()
         return results
+
+    def picture_at(self, step: int) -> Path:
+        """Return where the pictures of a step are."""
+        return self.pictures / f"step_{step:08d}.png"
 
     def save_pictures(self, originals: Tensor, reconstructions: Tensor, step: int) -> None:
         """Write originals above reconstructions, at most ``MAX_PICTURES`` side by side."""
@@ -86,4 +125,4 @@ class Validation(StepCallback):
         if picture.shape[2] == 1:
             picture = picture[:, :, 0]
         self.pictures.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(self.pictures / f"step_{step:08d}.png")
+        Image.fromarray(picture).save(self.picture_at(step))

@@ -41,11 +41,11 @@ class Window:
         """Note what one batch reported; it counts once the step has ended well.
 
         Args:
-            terms: Detached terms of the generator's objective.
+            terms: Detached terms of the objective, ``generator/...`` and ``discriminator/...``.
             codebook: Detached scalars of the codebook.
             token_ids: Ids of the batch.
         """
-        values = {f"train/generator/{name}": value for name, value in terms.items()}
+        values = {f"train/{name}": value for name, value in terms.items()}
         values |= {f"train/codebook/{name}": value for name, value in codebook.items()}
         self.pending.append((values, histogram_of(token_ids, self.size)))
 
@@ -54,7 +54,7 @@ class Window:
         for batch, histogram in self.pending:
             self.accumulate(batch)
             self.histogram = histogram if self.histogram is None else self.histogram + histogram
-        self.accumulate({f"train/generator/{name}": value for name, value in values.items()})
+        self.accumulate({f"train/{name}": value for name, value in values.items()})
         self.pending.clear()
 
     def forget_step(self) -> None:
@@ -73,28 +73,46 @@ class Window:
         """Return the means over all ranks, and begin a new window; collective."""
         if self.histogram is None:
             return {}
+        self.gather()
+        # What the other ranks have left is empty, so the first rank's result goes to all.
         names = sorted(self.sums)
-        means = torch.stack([self.sums[name] / self.counts[name] for name in names])
-        means = distributed.all_reduce_sum(means) / distributed.world_size()
+        means = torch.stack([self.sums[name] / max(1, self.counts[name]) for name in names])
         histogram = distributed.all_reduce_sum(self.histogram)
-        result = dict(zip(names, means.tolist(), strict=True))
+        result = dict(zip(names, distributed.all_reduce_sum(means).tolist(), strict=True))
         result["train/codebook/usage"] = usage(histogram).item()
         result["train/codebook/perplexity"] = perplexity(histogram).item()
         self.clear()
         return result
 
+    def gather(self) -> None:
+        """Bring what all ranks have noted together on the first one; collective."""
+        if self.histogram is None:
+            return
+        is_first = distributed.rank() == 0
+        names = sorted(self.sums)
+        counts = torch.tensor([self.counts[name] for name in names], device=self.histogram.device)
+        sums = torch.stack([self.sums[name] for name in names])
+        counts, sums = distributed.all_reduce_sum(counts), distributed.all_reduce_sum(sums)
+        histogram = distributed.all_reduce_sum(self.histogram)
+        self.sums = dict(zip(names, sums * is_first, strict=True))
+        self.counts = dict(zip(names, (counts * is_first).tolist(), strict=True))
+        self.histogram = histogram * is_first
+
     def state_dict(self) -> dict[str, object]:
-        """Return the state as tensors and plain data."""
+        """Return the state as tensors and plain data; that of all ranks after ``gather``."""
         return {"sums": self.sums, "counts": self.counts, "histogram": self.histogram}
 
     def load_state_dict(self, state: Mapping[str, object], device: torch.device) -> None:
-        """Take a state back, onto a device."""
+        """Take a state back on the first rank, onto a device; the others begin with nothing."""
         sums, counts, histogram = state["sums"], state["counts"], state["histogram"]
         assert isinstance(sums, dict)
         assert isinstance(counts, dict)
-        self.sums = {name: value.to(device) for name, value in sums.items()}
-        self.counts = dict(counts)
-        self.histogram = histogram.to(device) if isinstance(histogram, Tensor) else None
+        is_first = distributed.rank() == 0
+        self.clear()
+        self.sums = {name: value.to(device) * is_first for name, value in sums.items()}
+        self.counts = {name: count * is_first for name, count in counts.items()}
+        if isinstance(histogram, Tensor):
+            self.histogram = histogram.to(device) * is_first
 
 
 def histogram_of(token_ids: Int64[Tensor, "b k *tokens"], size: int) -> Int64[Tensor, "k size"]:

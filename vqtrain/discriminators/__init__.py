@@ -1,0 +1,1 @@
+"""Networks that tell reconstructions from images; one file a kind."""

@@ -1,0 +1,90 @@
+"""The patch discriminator of pix2pix and the VQGAN."""
+
+from collections.abc import Callable
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from vqtrain.discriminators.base import Discriminator
+from vqtrain.errors import ConfigError
+from vqtrain.layers.checks import check_at_least
+from vqtrain.layers.norm import group_norm
+
+
+def batch_norm(channels: int) -> nn.Module:
+    """Build a batch normalization that keeps no running statistics, as it is never evaluated."""
+    norm = nn.BatchNorm2d(channels, track_running_stats=False)
+    nn.init.normal_(norm.weight, 1.0, 0.02)
+    return norm
+
+
+def identity(channels: int) -> nn.Module:
+    """Build what stands where there is no normalization."""
+    del channels
+    return nn.Identity()
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "none": identity,
+    "group": group_norm,
+    "batch": batch_norm,
+    "spectral": identity,  # it is part of the convolutions
+}
+
+
+@final
+class PatchGAN(Discriminator):
+    """Judges overlapping patches by strided convolutions; three layers see 70 x 70 px each.
+
+    Args:
+        in_channels: Channels of an image, at least 1.
+        channels: Width after the first convolution, at least 1; it doubles in each layer, up to 8
+            times.
+        num_layers: Convolutions of stride 2, at least 1.
+        norm: ``none``, ``group``, ``batch`` or ``spectral``. The statistics of ``batch`` are those
+            of one batch of one process, and ``spectral`` moves a little at each batch, so with
+            these two a step depends on how it is cut into batches.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+
+    References:
+        Isola et al. 2017, arXiv:1611.07004, section 3.2; Esser et al. 2021, arXiv:2012.09841;
+        Miyato et al. 2018, arXiv:1802.05957, for ``spectral``.
+        Deviation: none with ``batch``, the papers' own.
+    """
+
+    def __init__(self, *, in_channels: int, channels: int, num_layers: int, norm: str) -> None:
+        super().__init__()
+        check_at_least(1, in_channels=in_channels, channels=channels, num_layers=num_layers)
+        if norm not in NORMS:
+            raise ConfigError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
+        self.norm = norm
+        self.least_batch_size = 2 if norm == "batch" else 1
+        # A normalization that takes the mean away leaves a bias before it nothing to do.
+        has_bias = norm in ("none", "spectral")
+        widths = [channels * min(2**layer, 8) for layer in range(num_layers + 1)]
+        layers = [self.convolution(in_channels, widths[0], stride=2), nn.LeakyReLU(0.2)]
+        for layer in range(1, num_layers + 1):
+            stride = 2 if layer < num_layers else 1
+            layers += [
+                self.convolution(widths[layer - 1], widths[layer], stride=stride, bias=has_bias),
+                NORMS[norm](widths[layer]),
+                nn.LeakyReLU(0.2),
+            ]
+        layers.append(self.convolution(widths[-1], 1, stride=1))
+        self.layers = nn.Sequential(*layers)
+
+    def convolution(
+        self, in_channels: int, out_channels: int, *, stride: int, bias: bool = True
+    ) -> nn.Module:
+        """Build a 4 x 4 convolution with the papers' initial weights."""
+        made = nn.Conv2d(in_channels, out_channels, 4, stride=stride, padding=1, bias=bias)
+        nn.init.normal_(made.weight, 0.0, 0.02)
+        return spectral_norm(made) if self.norm == "spectral" else made
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 rows columns"]:
+        """Return one logit a patch: positive where it takes images in [-1, 1] for real."""
+        return self.layers(images)

@@ -1,0 +1,113 @@
+"""How the processes of a run come to be: Lightning's own launch, torchrun or SLURM."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from subprocess import Popen
+from threading import Thread
+
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+from vqtrain.errors import ConfigError
+from vqtrain.training.settings import TrainerSettings
+
+# After which a rank that waits for another gives up.
+TIMEOUT = timedelta(minutes=10)
+
+# Lightning's watcher looks every 5 s and kills; ours must have spoken by then.
+POLL_S, GRACE_S = 0.5, 2.0
+
+
+def build_trainer(settings: TrainerSettings) -> Trainer:
+    """Build Lightning's trainer, which knows this process's rank from its environment.
+
+    Its own processes are started when it fits: it calls the command line again, with ranks in the
+    environment.
+
+    Raises:
+        ConfigError: If the settings are not those with which torchrun or SLURM started the
+            processes.
+    """
+    check_launch(settings)
+    many = settings.world_size > 1
+    strategy = DDPStrategy(
+        find_unused_parameters=False,
+        broadcast_buffers=False,  # codebooks reduce their own
+        gradient_as_bucket_view=True,
+        timeout=TIMEOUT,
+    )
+    # A signal of SLURM is answered like any other: the run ends with a checkpoint.
+    on_slurm = many and SLURMEnvironment.detect()
+    try:
+        trainer = Trainer(
+            # Lightning's own "auto" may pick a device without float64, which the metrics need.
+            accelerator="gpu" if settings.uses_gpu else "cpu",
+            strategy=strategy if many else "auto",
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            plugins=SLURMEnvironment(auto_requeue=False) if on_slurm else None,
+            precision=settings.precision,  # type: ignore[arg-type]  # checked by TrainerSettings
+            deterministic=settings.deterministic,
+            benchmark=not settings.deterministic,
+            max_steps=-1,
+            max_epochs=-1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        if isinstance(trainer.strategy, DDPStrategy):
+            environment = trainer.strategy.cluster_environment
+            assert environment is not None, "the trainer has chosen one"
+            environment.validate_settings(settings.devices, settings.num_nodes)
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"cannot start {settings.world_size} processes: {reason}") from error
+    return trainer
+
+
+def check_launch(settings: TrainerSettings) -> None:
+    """Compare the processes that were started from outside with those that were asked for."""
+    for launcher, variable in (("torchrun", "WORLD_SIZE"), ("srun", "SLURM_STEP_NUM_TASKS")):
+        if launcher == "torchrun" and "TORCHELASTIC_RUN_ID" not in os.environ:
+            continue
+        started = int(os.environ.get(variable, "1"))
+        if started not in (1, settings.world_size):
+            raise ConfigError(
+                f"{launcher} started {started} processes, but trainer.devices x trainer.num_nodes "
+                f"is {settings.devices} x {settings.num_nodes}: make them agree"
+            )
+
+
+def watch_children(trainer: Trainer) -> None:
+    """End this process with a sentence if one that it started dies.
+
+    A rank that waits for a dead one may wait without an end, and Lightning's own watcher ends it
+    without a word.
+    """
+    launcher = trainer.strategy.launcher
+    children = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
+    if children:
+        Thread(target=_watch, args=(children,), daemon=True).start()
+
+
+def _watch(children: Sequence[Popen[bytes]]) -> None:
+    while any(child.poll() is None for child in children):
+        for rank, child in enumerate(children, start=1):
+            if child.poll():
+                time.sleep(GRACE_S)  # this process may be about to say it itself
+                for other in children:
+                    other.kill()
+                sys.stderr.write(f"vqtrain: process {rank} ended with code {child.returncode}: ")
+                sys.stderr.write("look at what it printed; go on with resume=auto\n")
+                sys.stderr.flush()
+                os._exit(1)
+        time.sleep(POLL_S)

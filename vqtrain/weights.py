@@ -1,0 +1,151 @@
+"""Where pretrained weights are found: a given path, the standard caches, or one download."""
+
+import importlib.util
+import sys
+import zipfile
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError
+
+import torch
+from filelock import FileLock
+from jaxtyping import Shaped
+from torch import Tensor
+
+from vqtrain.errors import WeightsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownFile:
+    """A published file of weights.
+
+    Attributes:
+        name: Its file name, as in torch's cache.
+        url: Where it is published.
+        sha256: The first digits of its hash.
+    """
+
+    name: str
+    url: str
+    sha256: str
+
+
+TORCH = "https://download.pytorch.org/models"
+KNOWN = {
+    "vgg": KnownFile(
+        name="vgg16-397923af.pth", url=f"{TORCH}/vgg16-397923af.pth", sha256="397923af"
+    ),
+    "alex": KnownFile(
+        name="alexnet-owt-7be5be79.pth", url=f"{TORCH}/alexnet-owt-7be5be79.pth", sha256="7be5be79"
+    ),
+    "squeeze": KnownFile(
+        name="squeezenet1_1-b8a52dc0.pth",
+        url=f"{TORCH}/squeezenet1_1-b8a52dc0.pth",
+        sha256="b8a52dc0",
+    ),
+    "inception": KnownFile(
+        name="weights-inception-2015-12-05-6726825d.pth",
+        url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth",
+        sha256="6726825d",
+    ),
+}
+
+
+def cache_path(name: str) -> Path:
+    """Return where torch keeps a downloaded file, and so other programs of this machine too."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / KNOWN[name].name
+
+
+def find(name: str, given: str | None) -> Path:
+    """Find a file of weights; download it into torch's cache if it is nowhere.
+
+    Call it before a run begins: a download can take minutes, and it can fail.
+
+    Args:
+        name: A key of ``KNOWN``.
+        given: Path of the file; None to look in the cache.
+
+    Raises:
+        WeightsError: If the given file is not there, or the download fails.
+    """
+    if given is None:
+        target = cache_path(name)
+        if not target.is_file():
+            _download(KNOWN[name], target, name)
+        return target
+    try:
+        file = Path(given).expanduser()
+        is_there = file.is_file()
+    except (OSError, RuntimeError) as error:  # no right to look, or nobody's home folder
+        raise WeightsError(f"weights.{name} cannot be read: {_one_line(error)}") from error
+    if not is_there:
+        raise WeightsError(f"weights.{name} must be a file, and there is none at {given!r}")
+    return file
+
+
+def _download(known: KnownFile, target: Path, name: str) -> None:
+    """Download a file, once for all processes of a machine that want it at the same time.
+
+    Raises:
+        WeightsError: If that is not possible; nothing is left at the target then.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f"{target.name}.lock")):
+            if target.is_file():  # another process has had the lock before
+                return
+            sys.stderr.write(f"downloading {known.name} from {known.url} to {target}\n")
+            torch.hub.download_url_to_file(known.url, str(target), hash_prefix=known.sha256)
+    except (OSError, RuntimeError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # it holds the connection
+        raise WeightsError(
+            f"cannot download {known.name} from {known.url} to {target}: {_one_line(error)}; "
+            f"a copy from elsewhere is used with weights.{name}=PATH"
+        ) from error
+
+
+def read(file: Path) -> dict[str, Shaped[Tensor, "..."]]:
+    """Read named tensors from a file of ``torch.save``, and run nothing that is in it.
+
+    Torch's old format, in which some files are published, is read too. Tensors of the new one stay
+    on the disk until they are used.
+
+    Raises:
+        WeightsError: If the file is damaged, or holds anything but named tensors.
+    """
+    try:
+        # Only the new format, a zip, can be mapped.
+        mmap = zipfile.is_zipfile(file)
+        weights = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # bytes that are no pickle raise whatever they happen to spell
+        raise WeightsError(f"cannot read {file}: it is damaged or holds no weights") from error
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
+    ):
+        raise WeightsError(f"cannot use {file}: it holds something else than named tensors")
+    return dict(weights)
+
+
+def lpips_heads(network: str) -> dict[str, Shaped[Tensor, "..."]]:
+    """Read the heads of LPIPS that the ``lpips`` package carries, without importing it.
+
+    Args:
+        network: ``vgg``, ``alex`` or ``squeeze``.
+
+    Raises:
+        WeightsError: If the package is not installed.
+    """
+    package = importlib.util.find_spec("lpips")
+    for folder in (package and package.submodule_search_locations) or []:
+        file = Path(folder) / "weights" / "v0.1" / f"{network}.pth"
+        if file.is_file():
+            return read(file)
+    raise WeightsError("LPIPS takes its heads from the package lpips: pip install lpips")
+
+
+def _one_line(error: Exception) -> str:
+    """Return what an error says, without line breaks."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
