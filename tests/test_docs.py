@@ -73,6 +73,7 @@ def test_a_command_line_describes_a_run(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)  # a page may be written for a larger machine
     for name, text in files_in(ROOT / "docs/configuration.md").items():
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)

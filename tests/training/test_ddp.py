@@ -66,8 +66,10 @@ def fit_and_save(*, module, trainer, **others):
         }
         flat = {f"{a}.{b}": t for a, group in state.items() if isinstance(group, dict)
                 for b, t in group.items()}
-        torch.save({**flat, "counts": state["counts"]},
-                   Path(os.environ["STATES"]) / f"rank-{trainer.global_rank}.pt")
+        states = Path(os.environ["STATES"])
+        torch.save({**flat, "counts": state["counts"]}, states / f"rank-{trainer.global_rank}.pt")
+        imported = [name for name in ("wandb", "tensorboard") if name in sys.modules]
+        (states / f"modules-{trainer.global_rank}").write_text(" ".join(imported))
 
 TokenizerTraining.training_step = training_step
 command.fit = fit_and_save
@@ -152,6 +154,24 @@ def test_after_twenty_bad_steps_both_ranks_stop_with_a_checkpoint(
     state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["training"]
     assert state["step"] == 25
     assert all(tensor.isfinite().all() for tensor in state["weights"].values())
+
+
+@pytest.mark.ddp
+def test_two_ranks_make_one_offline_run_of_wandb(
+    train: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    short = ["trainer.max_steps=4", "loss.adversarial.start_step=1", "trainer.validate_every=2"]
+    done, _, _ = train("run", "trainer.devices=2", "logger=wandb", *short)
+    assert done.returncode == 0, done.stderr
+    (offline,) = (tmp_path / "run/wandb").glob("offline-run-*")
+    assert len(list(offline.glob("files/media/images/**/*.png"))) == 2
+    modules = [(tmp_path / f"run-states/modules-{rank}").read_text() for rank in (0, 1)]
+    assert modules == ["wandb", ""]
+    done, _, _ = train("none", "trainer.devices=2", "logger=none", *short)
+    assert done.returncode == 0, done.stderr
+    modules = [(tmp_path / f"none-states/modules-{rank}").read_text() for rank in (0, 1)]
+    assert modules == ["", ""]
 
 
 @pytest.mark.ddp
