@@ -324,3 +324,18 @@ def test_each_option_trains(
     assert all(value is not None for line in lines for value in line.values())
     assert lines[-1]["train/skipped_steps"] == 0
     Tokenizer.from_pretrained(run)
+
+
+@pytest.mark.slow
+def test_a_compiled_game_is_the_same_game(tiny: list[str], tmp_path: Path, vqtrain: Run) -> None:
+    words = [*tiny, *GAN.split(), "discriminator.channels=4", "loss.adversarial.start_step=1"]
+    lines = []
+    for compiled in ("false", "true"):
+        run = tmp_path / compiled
+        done = vqtrain("train", *words, f"trainer.compile={compiled}", f"run_dir={run}")
+        assert done.returncode == 0, done.stderr
+        text = (run / "metrics.jsonl").read_text()
+        lines.append([json.loads(line) for line in text.splitlines()])
+    assert lines[0][-1]["train/adversarial/share"] > 0
+    for plain, compiled_line in zip(*lines, strict=True):
+        assert plain == pytest.approx(compiled_line, rel=1e-3, abs=1e-4)

@@ -81,7 +81,8 @@ class Beginning(Callback):
         self.checkpoint = None  # gives its memory back
         if pl_module.settings.compile:
             # Its gradient is asked for by itself, and a compiled graph only gives all of them.
-            torch.compiler.disable(tokenizer.decoder.last_layer)  # type: ignore[no-untyped-call]  # torch's own
+            last_layer = tokenizer.decoder.last_layer
+            last_layer.forward = torch.compiler.disable(last_layer.forward)  # type: ignore[no-untyped-call]  # torch's own
             tokenizer.encoder.compile()
             tokenizer.decoder.compile()
 
