@@ -15,6 +15,7 @@ import lightning
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from torch import nn
 
 from vqtrain.app.build import Settings, build_module, build_validation, open_data
 from vqtrain.app.compose import CommandLine, compose, describe_keys, read_command_line
@@ -179,7 +180,8 @@ def introduce(
     """Say what is about to run."""
     tokenizer, settings = module.tokenizer, data.settings
     grid = tokenizer.token_shape(settings.image_size, settings.image_size)
-    millions = sum(p.numel() for p in tokenizer.parameters()) / 1e6
+    trainer, objective = module.settings, module.objective
+    batches = trainer.accumulate * trainer.world_size
     screen.line(
         f"vqtrain {__version__}, torch {torch.__version__}, lightning {lightning.__version__}, "
         f"python {platform.python_version()}",
@@ -192,12 +194,27 @@ def introduce(
     )
     screen.line(
         f"tokenizer: {' x '.join(map(str, grid))} tokens an image, {tokenizer.vocab_size} codes, "
-        f"{millions:.2f} million parameters"
+        f"{millions(tokenizer)}"
+    )
+    if objective.discriminator is not None:
+        screen.line(
+            f"discriminator: {millions(objective.discriminator)}, from step "
+            f"{objective.adversarial.start_step} on"
+        )
+    screen.line(
+        f"a step: {batches * settings.batch_size} images (processes: {trainer.world_size}, "
+        f"batches each: {trainer.accumulate}, images each: {settings.batch_size}), on the "
+        f"{'GPU' if trainer.uses_gpu else 'CPU'}"
     )
     for remark in remarks:
         screen.line(f"warning: {remark}")
     if checkpoint is not None:
         screen.line(f"resuming at step {checkpoint['training']['step']}")
+
+
+def millions(module: nn.Module) -> str:
+    """Count parameters for people."""
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} million parameters"
 
 
 def conclude(screen: Screen, run_dir: Path, outcome: Outcome, *, seconds: float) -> None:
