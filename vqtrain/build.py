@@ -173,7 +173,9 @@ def unknown(what: str, word: str, valid: Iterable[str]) -> str:
     return f"unknown {what} {word!r}, valid are: {', '.join(choices)}"
 
 
-def resolve_fractions(settings: Mapping[str, object], max_steps: int) -> dict[str, object]:
+def resolve_fractions(
+    settings: Mapping[str, object], max_steps: int, prefix: str = ""
+) -> dict[str, object]:
     """Turn step values that are written as a share of the run, such as "10%", into steps.
 
     A key is a step value if its name ends in ``_step``, ``_steps`` or ``_every``. Intervals are at
@@ -182,9 +184,9 @@ def resolve_fractions(settings: Mapping[str, object], max_steps: int) -> dict[st
     resolved: dict[str, object] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            resolved[key] = resolve_fractions(value, max_steps)
+            resolved[key] = resolve_fractions(value, max_steps, f"{prefix}{key}.")
         elif isinstance(value, str) and re.search(r"_(step|steps|every)$", key):
-            resolved[key] = fraction_of(value, max_steps, key)
+            resolved[key] = fraction_of(value, max_steps, f"{prefix}{key}")
         else:
             resolved[key] = value
     return resolved
@@ -194,6 +196,8 @@ def fraction_of(text: str, max_steps: int, key: str) -> int:
     """Turn "10%" into steps."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
     if match is None or float(match[1]) > 100:
-        raise ConfigError(f'{key} must be a number of steps or a share such as "10%", got {text!r}')
+        raise ConfigError(
+            f'{key} must be a number of steps or a share, "0%" to "100%", got {text!r}'
+        )
     steps = round(float(match[1]) / 100 * max_steps)
     return max(1, steps) if key.endswith("_every") else steps

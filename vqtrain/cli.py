@@ -1,6 +1,8 @@
 """The command line: finds the command, and turns what went wrong into one line and a number."""
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -32,6 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 1 for a failure in mid-run, 2 for wrong input, 130 for Ctrl-C, 143 for SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Of a process that is gone, torch prints a C++ backtrace beside the line that we print.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        # Ctrl-C goes to every process of a terminal; until this one trains, the first one answers.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return run(words)
     except VqtrainError as error:

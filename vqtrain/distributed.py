@@ -59,10 +59,9 @@ def all_equal(value: int, device: torch.device) -> bool:
 
 def is_lost_peer(error: RuntimeError) -> bool:
     """Say whether an error means that another process is gone, or was silent for too long."""
-    if not is_running():
-        return False
-    text = str(error).lower()
-    return isinstance(error, dist.DistError) or any(word in text for word in ("gloo", "nccl"))
+    if isinstance(error, dist.DistError):
+        return True
+    return is_running() and any(word in str(error).lower() for word in ("gloo", "nccl"))
 
 
 def all_gather(tensor: Float[Tensor, " n *shape"]) -> Float[Tensor, " m *shape"]:

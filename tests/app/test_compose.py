@@ -265,7 +265,7 @@ def test_every_experiment_composes_and_its_tokenizer_can_be_built(name: str) -> 
 
 
 def test_the_help_lists_every_group_and_every_key() -> None:
-    lines = describe_keys("train").splitlines()
+    lines = describe_keys("train", read_command_line([])).splitlines()
     for group, choices in group_choices(None).items():
         assert f"  {group:<20} {', '.join(choices)}" in lines
     for key in flatten(composed()):

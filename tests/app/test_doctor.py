@@ -196,8 +196,8 @@ def test_weights_are_looked_for_where_torch_keeps_them(
     assert lines["alex"] == f"ok: {folder / WEIGHTS['alex']}"
     for name in ("vgg", "squeeze", "inception"):
         assert lines[name] == (
-            f"ok: not here; a run that needs it downloads it to {folder / WEIGHTS[name]}, or give "
-            f"weights.{name}=PATH"
+            f"absent: not here; a run that needs it downloads it to {folder / WEIGHTS[name]}, or "
+            f"give weights.{name}=PATH"
         )
 
 

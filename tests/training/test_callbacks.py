@@ -19,6 +19,7 @@ MakeTrainer = Callable[..., Trainer]
 
 def test_the_first_signal_waits_for_the_step_and_the_second_does_not() -> None:
     stopping = Stopping(max_time_s=None)
+    stopping.began = 0.0
     stopping.receive(signal.SIGTERM, None)
     with pytest.raises(Interrupted) as raised:
         stopping.receive(signal.SIGINT, None)
@@ -49,12 +50,18 @@ def test_the_reason_that_comes_first_counts(
     module, trainer = make_module(max_steps=4), make_trainer([])
     module.step, module.skipped_in_row = step, skipped_in_row
     stopping = Stopping(max_time_s=max_time_s)
+    stopping.began = time.monotonic()
     if signal_number is not None:
         stopping.receive(signal_number, None)
     stopping.on_step_end(trainer, module)
     assert stopping.reason == reason
     assert stopping.signal_number == signal_number
     assert trainer.should_stop is (reason is not None)
+
+
+def test_before_the_first_step_there_is_nothing_to_wait_for() -> None:
+    with pytest.raises(Interrupted):
+        Stopping(max_time_s=None).receive(signal.SIGTERM, None)
 
 
 def test_the_time_counts_from_the_first_step(

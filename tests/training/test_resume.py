@@ -209,6 +209,25 @@ def test_a_signal_ends_with_a_checkpoint_of_that_step(
     assert "warning: trainer.max_steps was 100000" in done.stdout
 
 
+@pytest.mark.ddp
+@pytest.mark.parametrize(("devices", "wait_s"), [(1, 0.3), (2, 0.3), (2, 2.0)])
+def test_a_signal_before_the_first_step_ends_all_at_once(
+    devices: int, wait_s: float, tiny: list[str], tmp_path: Path, start_vqtrain: Start
+) -> None:
+    words = ["train", *tiny, f"trainer.devices={devices}", "trainer.max_steps=1000000"]
+    process = start_vqtrain(*words, "trainer.log_every=1000000", f"run_dir={tmp_path / 'run'}")
+    log = tmp_path / "run/log.txt"
+    deadline = time.monotonic() + 120
+    while not log.exists() or "a step: " not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(wait_s)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=20)  # ends when the last process has closed its output
+    assert process.returncode == 130, err
+    assert err == ""
+
+
 @pytest.mark.slow
 def test_out_of_time_ends_with_a_checkpoint_and_without_an_error(
     tiny: list[str], tmp_path: Path, vqtrain: Run

@@ -180,5 +180,5 @@ def test_a_run_with_checkpoints_is_claimed_only_to_go_on(tmp_path: Path) -> None
 
 def test_a_run_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=r"cannot use .*file/run as run directory"):
+    with pytest.raises(CheckpointError, match=r"cannot make run_dir=.*file/run: "):
         claim(tmp_path / "file/run", resuming=False)

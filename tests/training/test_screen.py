@@ -80,17 +80,21 @@ def test_the_speed_is_over_the_time_of_batches_and_of_waiting(
     assert (screen.busy_s, screen.images, screen.data.take_waited_s()) == (0.0, 0, 0.0)
 
 
-def test_much_waiting_is_hinted_at_once(
+def test_much_waiting_is_hinted_once_but_not_of_the_start(
     make_screen: MakeScreen, capsys: pytest.CaptureFixture[str]
 ) -> None:
     screen = make_screen(busy_s=1.5, waited_s=0.5)
+    screen.show_training(2, {})
+    assert capsys.readouterr().out == "step 2/10  20 images/s  waiting 25%\n"
+    screen.busy_s, screen.images = 1.5, 40
+    assert screen.data.batches is not None
+    screen.data.batches.waited_s = 0.5
     screen.show_training(3, {})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "step 3/10  20 images/s  waiting 25%"
     assert lines[1].startswith("25% of the time went into waiting for data: raise data.num_workers")
     assert "now 0" in lines[1]
     screen.busy_s = 1.0
-    assert screen.data.batches is not None
     screen.data.batches.waited_s = 1.0
     screen.show_training(4, {})
     assert capsys.readouterr().out == "step 4/10  0 images/s  waiting 50%\n"

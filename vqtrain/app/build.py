@@ -26,8 +26,11 @@ from vqtrain.tokenizer.model import Tokenizer, build_part
 from vqtrain.training.checkpoints import TrainingCheckpoint
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.settings import MetricsSettings, TrainerSettings
+from vqtrain.training.settings import LPIPS_NETWORKS, MetricsSettings, TrainerSettings
 from vqtrain.training.validation import MEASURES, Measure, Validation
+
+# Images that need more pixels than this are not searched for.
+LARGEST_LEAST_SIZE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,11 @@ def build_objective(config: Mapping[str, Any], settings: Settings) -> Objective:
     def load_perceptual(*, weight: float, network: str) -> PerceptualLoss | None:
         if weight == 0:
             return None
+        if network not in LPIPS_NETWORKS:
+            raise ConfigError(
+                f"loss.perceptual.network must be one of {', '.join(LPIPS_NETWORKS)}, "
+                f"got {network!r}"
+            )
         return PerceptualLoss(network=find_lpips(network, config, settings), weight=weight)
 
     return Objective(
@@ -147,18 +155,24 @@ def build_discriminator(
             f"data.batch_size must be at least {discriminator.least_batch_size} for this "
             f"discriminator, got {data.batch_size}; discriminator.norm=group takes any"
         )
-    side = data.image_size
-    batch = torch.zeros(discriminator.least_batch_size, data.channels, side, side)
-    try:
-        with torch.no_grad():
-            discriminator(batch)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    if not judges(discriminator, data.channels, data.image_size):
+        sizes = range(data.image_size, LARGEST_LEAST_SIZE)
+        least = next((n for n in sizes if judges(discriminator, data.channels, n)), "more")
         raise ConfigError(
-            f"the discriminator does not fit images of {data.image_size} px: {reason}; "
-            "discriminator.num_layers=1 takes smaller ones"
-        ) from error
+            f"data.image_size must be at least {least} for this discriminator, got "
+            f"{data.image_size}; with discriminator.num_layers=1 it takes smaller images"
+        )
     return discriminator
+
+
+@torch.no_grad()
+def judges(discriminator: Discriminator, channels: int, image_size: int) -> bool:
+    """Say whether a discriminator can judge images of a size."""
+    try:
+        discriminator(torch.zeros(discriminator.least_batch_size, channels, image_size, image_size))
+    except (RuntimeError, ValueError):  # torch's layers raise either
+        return False
+    return True
 
 
 def build_validation(

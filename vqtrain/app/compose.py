@@ -156,6 +156,9 @@ def parse(word: str) -> Override:
 def check_choice(override: Override, choices: Mapping[str, Sequence[str]]) -> None:
     """Refuse a choice that a config group does not have."""
     group, value = override.key_or_group, override.value()
+    with_slash = group.replace(".", "/")
+    if with_slash != group and with_slash in choices:
+        raise ConfigError(f"{group} is a group: write {with_slash}={value}")
     if group in choices and isinstance(value, str) and value not in choices[group]:
         raise ConfigError(unknown(f"{group}", value, choices[group]))
     if group in choices and not isinstance(value, str):
@@ -214,13 +217,13 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def describe_keys(name: str) -> str:
-    """Describe the keys of a command and the choices of each group, for ``--help``."""
-    choices = group_choices(None)
+def describe_keys(name: str, command_line: CommandLine) -> str:
+    """Describe the choices of each group, and the keys with what was typed, for ``--help``."""
+    choices = group_choices(command_line.config_dir)
     lines = ["groups (group=choice):"]
     lines += [f"  {group:<20} {', '.join(names)}" for group, names in choices.items()]
-    lines += ["", "keys and their defaults:"]
-    for key, value in flatten(compose(name, read_command_line([]))).items():
+    lines += ["", "keys and their values; those of other choices: discriminator=patchgan --help"]
+    for key, value in flatten(compose(name, command_line)).items():
         lines.append(f"  {key:<34} {json.dumps(value)}")
     return "\n".join(lines)
 

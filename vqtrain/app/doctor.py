@@ -80,11 +80,13 @@ class Finding:
         name: What was looked at.
         found: What was found.
         remedy: How to get what is missing, or None if nothing is.
+        is_there: False for what is not here and may not be needed.
     """
 
     name: str
     found: str
     remedy: str | None = None
+    is_there: bool = True
 
 
 def main(words: Sequence[str]) -> int:
@@ -255,9 +257,12 @@ def examine_weights() -> list[Finding]:
     weights = importlib.import_module("vqtrain.weights")  # it imports torch
     paths = {name: weights.cache_path(name) for name in weights.KNOWN}
     absent = "not here; a run that needs it downloads it to {}, or give weights.{}=PATH"
+    are_here = {name: os.access(path, os.R_OK) for name, path in paths.items()}
     return [
         Finding(
-            name=name, found=str(path if os.access(path, os.R_OK) else absent.format(path, name))
+            name=name,
+            found=str(path) if are_here[name] else absent.format(path, name),
+            is_there=are_here[name],
         )
         for name, path in paths.items()
     ]
@@ -379,7 +384,9 @@ def show(findings: Sequence[Finding]) -> None:
     """Print a table, in color on a terminal."""
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
-        mark, style = ("ok", "green") if finding.remedy is None else ("missing", "bold red")
+        mark, style = ("ok", "green") if finding.is_there else ("absent", "yellow")
+        if finding.remedy is not None:
+            mark, style = "missing", "bold red"
         console.print(Text.assemble((f"{mark:<9}", style), f"{finding.name:<12}", finding.found))
         if finding.remedy is not None:
             console.print(Text(f"{'':<21}-> {finding.remedy}"))

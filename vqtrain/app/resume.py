@@ -2,10 +2,12 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from vqtrain.app.compose import CommandLine, flatten, is_group_choice, parse, put
-from vqtrain.errors import CheckpointError
+from vqtrain.app.compose import CommandLine, compose, flatten, is_group_choice, parse, put
+from vqtrain.build import unknown
+from vqtrain.errors import CheckpointError, ConfigError
 
 # Neither the numbers nor the order of the data depend on these.
 FREE = (
@@ -24,17 +26,26 @@ WARNED = ("trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.ma
 FREE_GROUPS = ("logger", "weights")
 
 
+def lookup_config(command_line: CommandLine) -> dict[str, Any]:
+    """Compose what finds the run to go on with; its own keys may fit no other configuration."""
+    words = [
+        word
+        for word in command_line.overrides
+        if is_group_choice(word, command_line.config_dir) or parse(word).key_or_group == "name"
+    ]
+    return compose("train", replace(command_line, overrides=words))
+
+
 def continued_config(
-    composed: Mapping[str, Any], command_line: CommandLine, saved: Mapping[str, object]
+    command_line: CommandLine, saved: Mapping[str, object]
 ) -> tuple[dict[str, Any], list[str]]:
     """Work out the configuration of a resumed run.
 
-    Where the command line chooses from no group, its values are changes to the saved configuration,
-    so that ``resume=PATH`` alone goes on with what was. Otherwise it must describe the same run
-    again.
+    Where the command line chooses from no group but a free one, its values are changes to the saved
+    configuration, so that ``resume=PATH`` alone goes on with what was. Otherwise it must describe
+    the same run again.
 
     Args:
-        composed: What the command line describes by itself.
         command_line: The command line.
         saved: The configuration inside the checkpoint.
 
@@ -43,33 +54,40 @@ def continued_config(
 
     Raises:
         CheckpointError: If a change is one that a resumed run cannot make.
+        ConfigError: If a key is unknown.
     """
-    before = flatten(saved)
     chosen = [w for w in command_line.overrides if is_group_choice(w, command_line.config_dir)]
     if any(parse(word).key_or_group not in FREE_GROUPS for word in chosen):
-        config = copy.deepcopy(dict(composed))
+        config = compose("train", command_line)
     else:
         config = copy.deepcopy(dict(saved))
+        composed = lookup_config(command_line)
         for word in chosen:
             config[parse(word).key_or_group] = composed[parse(word).key_or_group]
         changes = [parse(word) for word in command_line.overrides if word not in chosen]
         typed = {change.key_or_group: change.value() for change in changes}
         for key, value in {**typed, **command_line.paths}.items():
+            if key not in flatten(config):
+                raise ConfigError(unknown("key", key, flatten(config)))
             put(config, key, value)
     config["resume"] = None
-    after = flatten(config)
+    before, after = flatten(saved), flatten(config)
     changed = [
         key for key in {**before, **after} if key != "resume" and before.get(key) != after.get(key)
     ]
     refused = [
-        f"{key} ({before.get(key)} -> {after.get(key)})"
+        key
         for key in changed
         if key not in (*FREE, *WARNED) and key.partition(".")[0] not in FREE_GROUPS
     ]
     if refused:
-        more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+        # Another kind has other keys: one word for all of them.
+        kinds = [key.removesuffix("kind") for key in refused if key.endswith(".kind")]
+        refused = [k for k in refused if k.endswith(".kind") or not k.startswith(tuple(kinds))]
+        shown = [f"{key} ({before.get(key)} -> {after.get(key)})" for key in refused]
+        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
         raise CheckpointError(
-            f"a resumed run cannot change {', '.join(refused[:3])}{more}: start a new run, with "
+            f"a resumed run cannot change {', '.join(shown[:3])}{more}: start a new run, with "
             "init_from=PATH to begin from the weights of this one"
         )
     warnings = [

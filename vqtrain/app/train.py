@@ -19,7 +19,7 @@ from torch import nn
 
 from vqtrain.app.build import Settings, build_module, build_validation, open_data
 from vqtrain.app.compose import CommandLine, compose, describe_keys, read_command_line
-from vqtrain.app.resume import continued_config
+from vqtrain.app.resume import continued_config, lookup_config
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training import checkpoints, run_directory
@@ -53,22 +53,24 @@ def main(words: Sequence[str]) -> int:
     """Train, or show the help or the configuration."""
     command_line = read_command_line(words)
     if command_line.show_help:
-        sys.stdout.write(USAGE.format(keys=describe_keys("train")))
+        sys.stdout.write(USAGE.format(keys=describe_keys("train", command_line)))
         return 0
-    config = compose("train", command_line)
     if command_line.print_config:
+        config = compose("train", command_line)
         sys.stdout.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return 0
-    return train(config, command_line)
+    return train(command_line)
 
 
-def train(config: dict[str, Any], command_line: CommandLine) -> int:
+def train(command_line: CommandLine) -> int:
     """Check everything that can be wrong before the first step, then run."""
     quiet_libraries()
-    checkpoint, run_dir = locate(config)
+    checkpoint, run_dir = locate(lookup_config(command_line))
     remarks: list[str] = []
     if checkpoint is not None:
-        config, remarks = continued_config(config, command_line, checkpoint["config"])
+        config, remarks = continued_config(command_line, checkpoint["config"])
+    else:
+        config = compose("train", command_line)
     settings = Settings.of(config)
     trainer = build_trainer(settings.trainer)
     try:
@@ -96,10 +98,11 @@ def train_on(
         module.tokenizer.load_weights(Tokenizer.from_pretrained(config["init_from"]).state_dict())
         has_weights = True
     if checkpoint is not None and checkpoint["training"]["step"] >= settings.trainer.max_steps:
-        sys.stdout.write(
-            f"{run_dir} is finished at step {checkpoint['training']['step']}: "
-            "raise trainer.max_steps to go on\n"
-        )
+        if trainer.is_global_zero:
+            sys.stdout.write(
+                f"{run_dir} is finished at step {checkpoint['training']['step']}: "
+                "raise trainer.max_steps to go on\n"
+            )
         return 0
     data = open_data(settings, config["seed"], checkpoint)
     validation = build_validation(config, settings, data, run_dir, trainer.strategy.root_device)

@@ -171,9 +171,9 @@ class Tokenizer(nn.Module):
 
     def latents(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d *grid"]:
         """Encode images in [-1, 1] into continuous latents, before quantization."""
-        if images.shape[1] != self.channels:
+        if images.ndim != 4 or images.shape[1] != self.channels:
             raise ConfigError(
-                f"this tokenizer takes images of {self.channels} channels, got {images.shape[1]}"
+                f"this tokenizer takes images [b, {self.channels}, h, w], got {list(images.shape)}"
             )
         self.check_size(images.shape[2], images.shape[3])
         return self.project_in(self.encoder(images))
@@ -218,6 +218,7 @@ class Tokenizer(nn.Module):
         rows, columns = height % self.downsampling, width % self.downsampling
         top, left = rows // 2, columns // 2
         pixels = pixels[:, :, top : height - rows + top, left : width - columns + left]
+        self.check_size(pixels.shape[2], pixels.shape[3])
         return to_images(pixels).to(self.project_in.weight)
 
     def to_pixels(self, images: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:

@@ -51,7 +51,7 @@ class Stopping(StepCallback):
     """Ends the run at its last step, on a signal, out of time, or when no step succeeds.
 
     A signal lets the step end, so that the checkpoint which follows is one like any other; a
-    second one does not wait.
+    second one does not wait, nor does one before the first step.
 
     Args:
         max_time_s: Seconds after which this call stops, or None.
@@ -66,25 +66,30 @@ class Stopping(StepCallback):
         self.reason: str | None = None
         self.signal_number: int | None = None
         self._received: int | None = None
-        self.began = time.monotonic()
+        self.began: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals over from Lightning, whose answer is an exception in mid-step."""
+        """Take the signals over once more, as Lightning has taken them, and start the clock."""
         del trainer, pl_module
+        self.take_signals()
         self.began = time.monotonic()
+
+    def take_signals(self) -> None:
+        """Answer signals instead of Lightning, which ends the process in mid-step."""
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self.receive)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Note a signal; leave at once if it is the second."""
+        """Note a signal; leave at once if it is the second, or if no step has begun."""
         del frame
-        if self._received is not None:
+        if self._received is not None or self.began is None:
             raise Interrupted(number)
         self._received = number
 
     def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
         """Decide, on all ranks alike, whether this was the last step."""
+        assert self.began is not None, "training has started"
         elapsed = time.monotonic() - self.began
         is_late = self.max_time_s is not None and elapsed >= self.max_time_s
         mine = torch.tensor([self._received or 0, is_late], device=module.device)

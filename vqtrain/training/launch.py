@@ -76,6 +76,14 @@ def build_trainer(settings: TrainerSettings) -> Trainer:
 
 def check_launch(settings: TrainerSettings) -> None:
     """Compare the processes that were started from outside with those that were asked for."""
+    variables = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+    is_told = all(name in os.environ for name in variables[:2])
+    if settings.num_nodes > 1 and not is_told and "SLURM_NTASKS" not in os.environ:
+        raise ConfigError(
+            f"trainer.num_nodes is {settings.num_nodes}, but nothing tells this process of the "
+            "other machines: use torchrun or srun, as scripts/ shows, or set "
+            f"{', '.join(variables)} on each machine"
+        )
     for launcher, variable in (("torchrun", "WORLD_SIZE"), ("srun", "SLURM_STEP_NUM_TASKS")):
         if launcher == "torchrun" and "TORCHELASTIC_RUN_ID" not in os.environ:
             continue
@@ -87,27 +95,38 @@ def check_launch(settings: TrainerSettings) -> None:
             )
 
 
+def children_of(trainer: Trainer) -> Sequence[Popen[bytes]]:
+    """Return the processes that this one has started for the run, once they are there."""
+    launcher = trainer.strategy.launcher
+    return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
+
+
 def watch_children(trainer: Trainer) -> None:
     """End this process with a sentence if one that it started dies.
 
-    A rank that waits for a dead one may wait without an end, and Lightning's own watcher ends it
-    without a word.
+    A rank that waits for a dead one may wait without an end, and deaf to signals; Lightning's own
+    watcher ends it without a word.
     """
-    launcher = trainer.strategy.launcher
-    children = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
-    if children:
-        Thread(target=_watch, args=(children,), daemon=True).start()
+    Thread(target=_watch, args=(trainer,), daemon=True).start()
 
 
-def _watch(children: Sequence[Popen[bytes]]) -> None:
-    while any(child.poll() is None for child in children):
-        for rank, child in enumerate(children, start=1):
+def _watch(trainer: Trainer) -> None:
+    while True:
+        for rank, child in enumerate(children_of(trainer), start=1):
             if child.poll():
                 time.sleep(GRACE_S)  # this process may be about to say it itself
-                for other in children:
-                    other.kill()
+                end_children(trainer, grace_s=0.0)
                 sys.stderr.write(f"vqtrain: process {rank} ended with code {child.returncode}: ")
                 sys.stderr.write("look at what it printed; go on with resume=auto\n")
                 sys.stderr.flush()
                 os._exit(1)
         time.sleep(POLL_S)
+
+
+def end_children(trainer: Trainer, *, grace_s: float) -> None:
+    """Kill the processes that this one has started and that have not ended by themselves."""
+    deadline = time.monotonic() + grace_s
+    for child in children_of(trainer):
+        while child.poll() is None and time.monotonic() < deadline:
+            time.sleep(POLL_S / 10)
+        child.kill()

@@ -11,11 +11,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vqtrain import distributed
-from vqtrain.errors import ConfigError, VqtrainError
+from vqtrain.errors import ConfigError, Interrupted, VqtrainError
 from vqtrain.training.callbacks import MAX_SKIPPED_IN_ROW, Stopping
 from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint, restore
 from vqtrain.training.data_module import TrainingData
-from vqtrain.training.launch import watch_children
+from vqtrain.training.launch import GRACE_S, end_children, watch_children
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.record import Record, cut_back
 from vqtrain.training.screen import Screen
@@ -64,7 +64,7 @@ class Beginning(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the ranks; restore, or initialize the codebook; then compile."""
-        watch_children(trainer)
+        del trainer
         assert isinstance(pl_module, TokenizerTraining)
         if not distributed.all_equal(self.fingerprint, pl_module.device):
             raise ConfigError(
@@ -140,8 +140,10 @@ def fit(
     # Their order is the order of a step's end: validation comes before a checkpoint of its step.
     callbacks = [beginning, screen, stopping, validation, record, checkpointing]
     trainer.callbacks = callbacks  # type: ignore[attr-defined]  # its type is not declared
+    stopping.take_signals()
+    watch_children(trainer)
     try:
-        trainer.fit(module, datamodule=data)
+        fit_or_end(trainer, module, data)
     except VqtrainError as error:
         raise in_mid_run(error) from error
     except torch.OutOfMemoryError as error:
@@ -156,10 +158,12 @@ def fit(
     except RuntimeError as error:
         if not distributed.is_lost_peer(error):
             raise
+        again = run_dir if trainer.is_global_zero else "auto"
         raise in_mid_run(
             VqtrainError(
-                f"lost another process of the run at step {module.step}: it failed, was killed or "
-                f"could not be reached; look at what it printed, and go on with resume={run_dir}"
+                f"lost another process of the run at step {module.step}: it failed, was killed "
+                "(for want of memory?) or could not be reached; look at what it printed, and go on "
+                f"with resume={again}"
             )
         ) from error
     if stopping.reason == "nonfinite":
@@ -177,6 +181,18 @@ def fit(
         step=module.step,
         results=checkpointing.results,
     )
+
+
+def fit_or_end(trainer: Trainer, module: TokenizerTraining, data: TrainingData) -> None:
+    """Train, and leave no process behind if that fails."""
+    try:
+        trainer.fit(module, datamodule=data)
+    except Interrupted:
+        end_children(trainer, grace_s=0.0)
+        raise
+    except BaseException:
+        end_children(trainer, grace_s=GRACE_S)
+        raise
 
 
 def fingerprint(config: Mapping[str, object], *numbers: int) -> int:

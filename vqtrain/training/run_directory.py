@@ -54,6 +54,8 @@ def find_checkpoint(resume: str, run_dir: str | None, name: str) -> Path | None:
     checkpoint = last_checkpoint(path.resolve())
     if checkpoint is None:
         what = "it holds no checkpoint" if path.exists() else "there is no such file or directory"
+        if last_checkpoint(path / "latest") is not None:
+            what += f", did you mean {resume.rstrip('/')}/latest?"
         raise CheckpointError(f"cannot resume from {resume}: {what}")
     return checkpoint
 
@@ -118,7 +120,7 @@ def claim(run_dir: Path, *, resuming: bool) -> FileLock:
     except Timeout as error:
         raise CheckpointError(f"{run_dir} is in use by another process") from error
     except OSError as error:
-        raise CheckpointError(f"cannot use {run_dir} as run directory: {error}") from error
+        raise CheckpointError(f"cannot make run_dir={run_dir}: {error.strerror}") from error
     return lock
 
 

@@ -8,7 +8,7 @@ from typing import final
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from vqtrain import distributed
 from vqtrain.data.batches import Batch
@@ -49,7 +49,7 @@ class Screen(Callback):
         self.bar: Progress | None = None
         self.batch_began = 0.0
         self.busy_s, self.images = 0.0, 0
-        self.has_hinted = False
+        self.has_shown, self.has_hinted = False, False
 
     def line(self, text: str, *, log_only: bool = False) -> None:
         """Say one line, on the screen and in ``log.txt``."""
@@ -114,7 +114,9 @@ class Screen(Callback):
             self.bar.update(self.bar.task_ids[0], description="  ".join(words))
         text = f"step {step}/{self.max_steps}  {'  '.join(words)}"
         self.line(text, log_only=self.bar is not None)
-        if waiting > MUCH_WAITING and not self.has_hinted:
+        # The first line's time is mostly that of starting.
+        is_first, self.has_shown = not self.has_shown, True
+        if waiting > MUCH_WAITING and not is_first and not self.has_hinted:
             self.has_hinted = True
             self.line(
                 f"{waiting:.0%} of the time went into waiting for data: raise data.num_workers "
@@ -147,7 +149,8 @@ class Screen(Callback):
 
     def table(self, title: str, values: Mapping[str, str]) -> None:
         """Show names and values as a table, in ``log.txt`` as lines."""
-        table = Table(title=title, title_justify="left", show_header=False)
+        table = Table("", Column(overflow="fold"), title=title, title_justify="left")
+        table.show_header = False
         for name, value in values.items():
             table.add_row(name, value)
             self.line(f"{name}: {value}", log_only=True)

@@ -13,6 +13,7 @@ ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 METRICS = ("psnr", "ssim", "lpips", "fid")
 LOWER_IS_BETTER = ("lpips", "fid")
+LPIPS_NETWORKS = ("alex", "vgg", "squeeze")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +152,11 @@ class MetricsSettings:
         for name in self.names:
             if name not in METRICS:
                 raise ConfigError(f"metrics.names holds {name!r}, valid are: {', '.join(METRICS)}")
+        if self.lpips_network not in LPIPS_NETWORKS:
+            raise ConfigError(
+                f"metrics.lpips_network must be one of {', '.join(LPIPS_NETWORKS)}, "
+                f"got {self.lpips_network!r}"
+            )
         if self.best not in self.names:
             raise ConfigError(
                 f"metrics.best must be one of metrics.names ({', '.join(self.names)}), "
