@@ -22,8 +22,11 @@ def main() -> None:
         gray = np.asarray(Image.open(file).convert("L"), dtype=float)
         size = len(gray) // 2
         tiles = [gray[:, left : left + size] for left in range(0, gray.shape[1], size)]
-        shares = [sharpness(tile[size:]) / sharpness(tile[:size]) for tile in tiles]
-        print(f"{np.mean(shares):.3f}  {file}")
+        made, originals = (
+            np.mean([sharpness(half) for half in halves])
+            for halves in zip(*((tile[size:], tile[:size]) for tile in tiles), strict=True)
+        )
+        print(f"{made / originals:.3f}  {file}")
 
 
 if __name__ == "__main__":

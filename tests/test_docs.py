@@ -144,7 +144,7 @@ def test_a_python_snippet_runs_beside_a_finished_demo(
     snippet: str, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "experiment=demo", *tiny]) == 0
+    assert main(["train", "experiment=demo", *tiny, "discriminator.num_layers=1"]) == 0
     exec(compile(snippet, "snippet", "exec"), {})
 
 

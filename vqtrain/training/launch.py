@@ -3,10 +3,11 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from subprocess import Popen
-from threading import Thread
+from threading import Event, Thread
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -101,26 +102,33 @@ def children_of(trainer: Trainer) -> Sequence[Popen[bytes]]:
     return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
 
 
-def watch_children(trainer: Trainer) -> None:
-    """End this process with a sentence if one that it started dies.
+@contextmanager
+def watched_children(trainer: Trainer) -> Iterator[None]:
+    """Return a context in which this process ends with a sentence if one that it started dies.
 
     A rank that waits for a dead one may wait without an end, and deaf to signals; Lightning's own
     watcher ends it without a word.
     """
-    Thread(target=_watch, args=(trainer,), daemon=True).start()
+    is_over = Event()
+    watcher = Thread(target=_watch, args=(trainer, is_over), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watcher.join()
 
 
-def _watch(trainer: Trainer) -> None:
-    while True:
+def _watch(trainer: Trainer, is_over: Event) -> None:
+    while not is_over.wait(POLL_S):
         for rank, child in enumerate(children_of(trainer), start=1):
-            if child.poll():
-                time.sleep(GRACE_S)  # this process may be about to say it itself
+            # The grace is for this process, which may be about to say it itself.
+            if child.poll() and not is_over.wait(GRACE_S):
                 end_children(trainer, grace_s=0.0)
                 sys.stderr.write(f"vqtrain: process {rank} ended with code {child.returncode}: ")
                 sys.stderr.write("look at what it printed; go on with resume=auto\n")
                 sys.stderr.flush()
                 os._exit(1)
-        time.sleep(POLL_S)
 
 
 def end_children(trainer: Trainer, *, grace_s: float) -> None:

@@ -15,7 +15,7 @@ from vqtrain.errors import ConfigError, Interrupted, VqtrainError
 from vqtrain.training.callbacks import MAX_SKIPPED_IN_ROW, Stopping
 from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint, restore
 from vqtrain.training.data_module import TrainingData
-from vqtrain.training.launch import GRACE_S, end_children, watch_children
+from vqtrain.training.launch import GRACE_S, end_children, watched_children
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.record import Record, cut_back
 from vqtrain.training.screen import Screen
@@ -141,7 +141,6 @@ def fit(
     callbacks = [beginning, screen, stopping, validation, record, checkpointing]
     trainer.callbacks = callbacks  # type: ignore[attr-defined]  # its type is not declared
     stopping.take_signals()
-    watch_children(trainer)
     try:
         fit_or_end(trainer, module, data)
     except VqtrainError as error:
@@ -186,7 +185,8 @@ def fit(
 def fit_or_end(trainer: Trainer, module: TokenizerTraining, data: TrainingData) -> None:
     """Train, and leave no process behind if that fails."""
     try:
-        trainer.fit(module, datamodule=data)
+        with watched_children(trainer):
+            trainer.fit(module, datamodule=data)
     except Interrupted:
         end_children(trainer, grace_s=0.0)
         raise
