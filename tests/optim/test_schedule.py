@@ -45,7 +45,7 @@ def test_factors_stay_in_range_over_a_long_run(kind: str) -> None:
 
 
 def test_a_warmup_longer_than_the_run_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"optim.warmup_steps .* \(10\), got 11"):
+    with pytest.raises(ConfigError, match=r"warmup_steps must be at most 10, .* got 11"):
         Schedule(kind="constant", warmup_steps=11, max_steps=10)
 
 

@@ -149,26 +149,6 @@ def test_a_job_of_slurm_that_is_out_of_time_is_requeued_and_goes_on(
     assert f"resuming at step {step}" in done.stdout
 
 
-TRAINER: dict[str, object] = {
-    "max_steps": 4,
-    "max_time": None,
-    "accelerator": "cpu",
-    "devices": 1,
-    "num_nodes": 1,
-    "precision": "32-true",
-    "accumulate": 1,
-    "clip": None,
-    "compile": False,
-    "deterministic": False,
-    "ema_decay": 0.0,
-    "log_every": 1,
-    "validate_every": 2,
-    "checkpoint_every": 2,
-    "keep_checkpoints": 3,
-    "limit_val": None,
-}
-
-
 @pytest.mark.parametrize(
     ("variables", "devices", "message"),
     [
@@ -191,7 +171,11 @@ TRAINER: dict[str, object] = {
     ids=["torchrun", "srun", "sbatch-without-tasks"],
 )
 def test_another_number_of_processes_than_asked_for_is_refused(
-    variables: dict[str, str], devices: int, message: str, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str],
+    devices: int,
+    message: str,
+    trainer_settings: Callable[..., TrainerSettings],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}.items():
         if "SLURM_NTASKS" in variables:
@@ -199,6 +183,5 @@ def test_another_number_of_processes_than_asked_for_is_refused(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    settings = TrainerSettings(**{**TRAINER, "devices": devices})  # type: ignore[arg-type]  # plain data
     with pytest.raises(ConfigError, match=message):
-        build_trainer(settings)
+        build_trainer(trainer_settings(devices=devices))

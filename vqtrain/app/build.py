@@ -82,6 +82,7 @@ def build_module(config: Mapping[str, Any], settings: Settings) -> TokenizerTrai
     if "ssim" in settings.metrics.names and size < 11:
         raise ConfigError(f"data.image_size must be at least 11 for ssim, got {size}")
     check_shapes(tokenizer)
+    check_warmup(settings.optim, settings.trainer.max_steps, "trainer.max_steps")
     return TokenizerTraining(
         tokenizer=tokenizer,
         objective=build_objective(resolved, settings),
@@ -117,6 +118,15 @@ def build_objective(config: Mapping[str, Any], settings: Settings) -> Objective:
     )
 
 
+def check_warmup(settings: OptimSettings, steps: int, what: str) -> None:
+    """Refuse a warm-up that does not fit into the steps in which a network moves."""
+    if settings.warmup_steps > steps:
+        raise ConfigError(
+            f"{settings.key}.warmup_steps must be at most {steps} ({what}), got "
+            f'{settings.warmup_steps}; a share such as "5%" fits every run'
+        )
+
+
 def find_lpips(network: str, config: Mapping[str, Any], settings: Settings) -> LPIPS:
     """Build the LPIPS network with its weights, if the run's images are large enough for it."""
     found = load_lpips(network, config["weights"].get(network))
@@ -144,11 +154,7 @@ def build_discriminator(
             f"({settings.trainer.max_steps}), got {adversarial.start_step}; a share such as "
             '"50%" fits every run, and discriminator=none does without'
         )
-    if settings.discriminator.warmup_steps > steps:
-        raise ConfigError(
-            f"optim.discriminator.warmup_steps must be at most {steps}, the steps from "
-            f"loss.adversarial.start_step on; got {settings.discriminator.warmup_steps}"
-        )
+    check_warmup(settings.discriminator, steps, "the steps from loss.adversarial.start_step on")
     data = settings.data
     if data.batch_size < discriminator.least_batch_size:
         raise ConfigError(

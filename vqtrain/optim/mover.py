@@ -17,9 +17,11 @@ class Mover:
     Args:
         parameters: Parameters with their names, on the device on which they will be moved.
         settings: Optimizer and schedule.
-        schedule: The learning rate's factor, counted from ``start_step``.
-        start_step: Step of the run at which this network begins to move.
         clip: Largest norm of the gradient, or None.
+        steps: The steps of the run in which the network moves; its schedule begins with them.
+
+    Raises:
+        ConfigError: If the warm-up is longer than these steps.
     """
 
     def __init__(
@@ -27,18 +29,19 @@ class Mover:
         *,
         parameters: Sequence[tuple[str, nn.Parameter]],
         settings: OptimSettings,
-        schedule: Schedule,
-        start_step: int,
         clip: float | None,
+        steps: range,
     ) -> None:
         self.parameters = [parameter for _, parameter in parameters]
         self.optimizer = build_optimizer(parameters, settings)
-        self._lr, self._schedule = settings.lr, schedule
-        self._start_step, self._clip = start_step, clip
+        self._lr, self._clip, self._steps = settings.lr, clip, steps
+        self._schedule = Schedule(
+            kind=settings.schedule, warmup_steps=settings.warmup_steps, max_steps=len(steps)
+        )
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate with which a step of the run is made, counted from 0."""
-        return self._lr * self._schedule.factor(step - self._start_step)
+        return self._lr * self._schedule.factor(step - self._steps.start)
 
     def gradient_norm(self) -> Tensor:
         """Return the norm of the gradient over all parameters."""

@@ -51,8 +51,8 @@ class Schedule:
             raise ConfigError(f"trainer.max_steps must be at least 1, got {self.max_steps}")
         if self.warmup_steps > self.max_steps:
             raise ConfigError(
-                f"optim.warmup_steps must be at most trainer.max_steps ({self.max_steps}), "
-                f'got {self.warmup_steps}; a share such as "5%" fits every run'
+                f"warmup_steps must be at most {self.max_steps}, the steps that there are, got "
+                f"{self.warmup_steps}"
             )
 
     def factor(self, step: int) -> float:

@@ -16,7 +16,6 @@ from vqtrain.ops.pixels import to_images
 from vqtrain.ops.random import seed_torch
 from vqtrain.optim.average import WeightAverage
 from vqtrain.optim.mover import Mover
-from vqtrain.optim.schedule import Schedule
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.settings import TrainerSettings
@@ -63,11 +62,6 @@ class TokenizerTraining(LightningModule):
         self.settings, self.optim_settings = trainer_settings, optim_settings
         self.discriminator_settings = discriminator_settings
         self.seed = seed
-        self.schedule = Schedule(
-            kind=optim_settings.schedule,
-            warmup_steps=optim_settings.warmup_steps,
-            max_steps=trainer_settings.max_steps,
-        )
         self.average: WeightAverage | None = None
         codebook = tokenizer.codebook
         self.window = Window(num_codebooks=codebook.num_codebooks, size=codebook.size)
@@ -81,29 +75,20 @@ class TokenizerTraining(LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Build one optimizer a network; learning rates are set anew at every step."""
+        max_steps, objective = self.settings.max_steps, self.objective
         self.generator = Mover(
             parameters=list(self.tokenizer.named_parameters()),
             settings=self.optim_settings,
-            schedule=self.schedule,
-            start_step=0,
             clip=self.settings.clip,
+            steps=range(max_steps),
         )
         self.discriminator = None
-        if self.objective.discriminator is not None:
-            settings, start_step = (
-                self.discriminator_settings,
-                self.objective.adversarial.start_step,
-            )
+        if objective.discriminator is not None:
             self.discriminator = Mover(
-                parameters=list(self.objective.discriminator.named_parameters()),
-                settings=settings,
-                schedule=Schedule(
-                    kind=settings.schedule,
-                    warmup_steps=settings.warmup_steps,
-                    max_steps=self.settings.max_steps - start_step,
-                ),
-                start_step=start_step,
-                clip=settings.clip,
+                parameters=list(objective.discriminator.named_parameters()),
+                settings=self.discriminator_settings,
+                clip=self.discriminator_settings.clip,
+                steps=range(objective.adversarial.start_step, max_steps),
             )
         return [mover.optimizer for mover in (self.generator, self.discriminator) if mover]
 
