@@ -18,6 +18,9 @@ from vqtrain.errors import ConfigError
 
 Built = TypeVar("Built")
 
+# More words than these are no help in a message.
+MAX_LISTED = 20
+
 PACKAGES = {
     "encoder": "vqtrain.encoders",
     "codebook": "vqtrain.codebooks",
@@ -165,11 +168,16 @@ def describe(hint: object) -> str:
 
 
 def unknown(what: str, word: str, valid: Iterable[str]) -> str:
-    """Say that a word is not known, with the nearest valid one or all of them."""
+    """Say that a word is not known, with the nearest valid one, or those that may be meant."""
     choices = sorted(valid)
     near = difflib.get_close_matches(word, choices, n=1)
     if near:
         return f"unknown {what} {word!r}, did you mean {near[0]!r}?"
+    if len(choices) > MAX_LISTED:
+        beside = f"{word.rpartition('.')[0]}."
+        choices = [choice for choice in choices if choice.startswith(beside)]
+    if not choices:
+        return f"unknown {what} {word!r}, --help lists the valid ones"
     return f"unknown {what} {word!r}, valid are: {', '.join(choices)}"
 
 

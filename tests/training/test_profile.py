@@ -30,7 +30,7 @@ class Traces(Callback):
 
     def on_train_batch_start(self, *_: object) -> None:
         """Begin a trace."""
-        self.profile = profile(activities=[ProfilerActivity.CPU])
+        self.profile = profile(activities=[ProfilerActivity.CPU], acc_events=True)
         self.profile.start()
 
     def on_train_batch_end(self, *_: object) -> None:
