@@ -170,7 +170,9 @@ def describe(hint: object) -> str:
 def unknown(what: str, word: str, valid: Iterable[str]) -> str:
     """Say that a word is not known, with the nearest valid one, or those that may be meant."""
     choices = sorted(valid)
-    near = difflib.get_close_matches(word, choices, n=1)
+    # Whoever wrote a key in a group does not mean the group.
+    alike = [choice for choice in choices if "." in choice or "." not in word]
+    near = difflib.get_close_matches(word, alike, n=1)
     if near:
         return f"unknown {what} {word!r}, did you mean {near[0]!r}?"
     if len(choices) > MAX_LISTED:
