@@ -3,6 +3,7 @@
 import importlib
 import os
 import shutil
+import subprocess
 import sys
 import time
 import warnings
@@ -453,3 +454,8 @@ def test_the_help_shows_the_key_and_two_examples(capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     assert "  images  " in shown
     assert shown.split("examples:")[1].count("vqtrain doctor") == 2
+
+
+def test_a_damaged_torch_does_not_keep_the_doctor_away() -> None:
+    code = "import sys, vqtrain.app.doctor; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

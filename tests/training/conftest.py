@@ -21,6 +21,7 @@ from vqtrain.training.callbacks import Stopping
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.settings import TrainerSettings
+from vqtrain.training.validation import MEASURES, Validation
 
 TRAINER: dict[str, object] = {
     "max_steps": 4,
@@ -154,6 +155,17 @@ def make_module(trainer_settings: Callable[..., TrainerSettings]) -> MakeModule:
             discriminator_settings=DiscriminatorOptimSettings(**OPTIM, clip=None),  # type: ignore[arg-type]  # plain data
             seed=0,
         )
+
+    return make
+
+
+@pytest.fixture
+def make_validation(tmp_path: Path) -> Callable[..., Validation]:
+    """Make a validation by PSNR and SSIM over some data."""
+
+    def make(data: TrainingData, *, best: str = "psnr") -> Validation:
+        pictures = tmp_path / "images"
+        return Validation(data=data, measures=MEASURES, fid=None, best=best, pictures=pictures)
 
     return make
 

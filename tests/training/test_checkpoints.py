@@ -17,7 +17,7 @@ from vqtrain.training.checkpoints import Checkpointing, link, read
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.run import Beginning
-from vqtrain.training.validation import MEASURES, Validation
+from vqtrain.training.validation import Validation
 
 MakeModule = Callable[..., TokenizerTraining]
 MakeData = Callable[..., TrainingData]
@@ -59,7 +59,11 @@ Train = Callable[..., Files]
 
 @pytest.fixture
 def train(
-    make_module: MakeModule, make_data: MakeData, fit: Callable[..., None], tmp_path: Path
+    make_module: MakeModule,
+    make_data: MakeData,
+    make_validation: Callable[..., Validation],
+    fit: Callable[..., None],
+    tmp_path: Path,
 ) -> Train:
     """Train with checkpoints, after validations that measured given values."""
 
@@ -71,13 +75,7 @@ def train(
         **settings: object,
     ) -> Files:
         data = make_data()
-        validation = Validation(
-            data=data,
-            measures=MEASURES,
-            fid=None,
-            best=best,
-            pictures=tmp_path / "images",
-        )
+        validation = make_validation(data, best=best)
         checkpointing = Checkpointing(
             run_dir=tmp_path,
             config={"name": "test"},
@@ -168,19 +166,14 @@ def test_a_resumed_run_knows_the_best_and_the_samples_before_it(
     train: Train,
     make_module: MakeModule,
     make_data: MakeData,
+    make_validation: Callable[..., Validation],
     fit: Callable[..., None],
     tmp_path: Path,
 ) -> None:
     train({2: 12.0}, max_steps=2)
     checkpoint = read(tmp_path / "checkpoints/last.ckpt")
     data = make_data(start=checkpoint["training"]["samples"])
-    validation = Validation(
-        data=data,
-        measures=MEASURES,
-        fid=None,
-        best="psnr",
-        pictures=tmp_path / "images",
-    )
+    validation = make_validation(data)
     checkpointing = Checkpointing(
         run_dir=tmp_path,
         config={"name": "test"},

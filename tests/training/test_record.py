@@ -10,7 +10,7 @@ from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.record import Record, append_line, cut_back
 from vqtrain.training.screen import Screen
-from vqtrain.training.validation import MEASURES, Validation
+from vqtrain.training.validation import Validation
 
 
 def strict(text: str) -> list[dict[str, float | None]]:
@@ -64,17 +64,12 @@ def test_a_line_holds_what_is_due_at_its_step(
     tmp_path: Path,
     make_module: Callable[..., TokenizerTraining],
     make_data: Callable[..., TrainingData],
+    make_validation: Callable[..., Validation],
     fit: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = make_data()
-    validation = Validation(
-        data=data,
-        measures=MEASURES,
-        fid=None,
-        best="psnr",
-        pictures=tmp_path / "images",
-    )
+    validation = make_validation(data)
     screen = Screen(log=tmp_path / "log.txt", max_steps=7, data=data, is_main=True)
     record = Record(
         path=tmp_path / "metrics.jsonl", validation=validation, screen=screen, tracker=None
@@ -127,18 +122,13 @@ def test_other_ranks_write_nothing(
     tmp_path: Path,
     make_module: Callable[..., TokenizerTraining],
     make_data: Callable[..., TrainingData],
+    make_validation: Callable[..., Validation],
     fit: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("vqtrain.distributed.rank", lambda: 1)
     data = make_data()
-    validation = Validation(
-        data=data,
-        measures=MEASURES,
-        fid=None,
-        best="psnr",
-        pictures=tmp_path / "images",
-    )
+    validation = make_validation(data)
     screen = Screen(log=tmp_path / "log.txt", max_steps=2, data=data, is_main=False)
     record = Record(
         path=tmp_path / "metrics.jsonl", validation=validation, screen=screen, tracker=None

@@ -19,13 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vqtrain.build import unknown
 from vqtrain.errors import ConfigError
-from vqtrain.weights import KNOWN
 
 # Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
-PATH_KEYS = (
-    *("data.train", "data.val", "images", "run_dir", "resume", "init_from"),
-    *(f"weights.{name}" for name in KNOWN),
-)
+PATH_KEYS = ("data.train", "data.val", "images", "run_dir", "resume", "init_from")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +63,7 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
             config_dir = read_config_dir(value if equals else (rest.pop(0) if rest else ""))
         elif word.startswith("-"):
             raise ConfigError(unknown("option", word, [*options, "--config-dir"]))
-        elif key in PATH_KEYS and equals and not value.startswith("["):
+        elif is_path_key(key) and equals and not value.startswith("["):
             paths[key] = value
         elif equals or word.startswith("~"):
             overrides.append(word)
@@ -80,6 +76,11 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
         show_help=options["--help"],
         print_config=options["--print-config"],
     )
+
+
+def is_path_key(key: str) -> bool:
+    """Say whether the value of a key is a path, or several."""
+    return key in PATH_KEYS or key.startswith("weights.")
 
 
 def read_config_dir(value: str) -> Path:
@@ -186,7 +187,7 @@ def to_plain(config: DictConfig, paths: Mapping[str, str]) -> dict[str, Any]:
     """Resolve a composed configuration, but for the values of path keys."""
     raw: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]  # a mapping
     flat = flatten(raw)
-    literal = {key: paths.get(key, flat[key]) for key in PATH_KEYS if key in flat}
+    literal = {key: paths.get(key, flat[key]) for key in flat if is_path_key(key)}
     for key in paths:
         if key not in literal:
             raise ConfigError(unknown("key", key, flat))

@@ -98,11 +98,10 @@ class AdversarialLoss(nn.Module):
             raise ConfigError(
                 f"loss.adversarial.kind must be one of {', '.join(GENERATOR_LOSSES)}, got {kind!r}"
             )
-        for name, value in (("weight", weight), ("start_step", start_step)):
+        least_zero = {"weight": weight, "start_step": start_step, "ramp_steps": ramp_steps}
+        for name, value in least_zero.items():
             if value < 0:
                 raise ConfigError(f"loss.adversarial.{name} must be at least 0, got {value}")
-        if ramp_steps < 0:
-            raise ConfigError(f"loss.adversarial.ramp_steps must be at least 0, got {ramp_steps}")
         if max_ratio <= 0:
             raise ConfigError(f"loss.adversarial.max_ratio must be above 0, got {max_ratio}")
         self.kind, self.weight, self.adaptive = kind, weight, adaptive

@@ -73,12 +73,8 @@ class Window:
         """Return the means over all ranks, and begin a new window; collective."""
         if self.histogram is None:
             return {}
-        self.gather()
-        # What the other ranks have left is empty, so the first rank's result goes to all.
-        names = sorted(self.sums)
-        means = torch.stack([self.sums[name] / max(1, self.counts[name]) for name in names])
-        histogram = distributed.all_reduce_sum(self.histogram)
-        result = dict(zip(names, distributed.all_reduce_sum(means).tolist(), strict=True))
+        names, sums, counts, histogram = self.totals(self.histogram)
+        result = dict(zip(names, (sums / counts).tolist(), strict=True))
         result["train/codebook/usage"] = usage(histogram).item()
         result["train/codebook/perplexity"] = perplexity(histogram).item()
         self.clear()
@@ -89,14 +85,18 @@ class Window:
         if self.histogram is None:
             return
         is_first = distributed.rank() == 0
-        names = sorted(self.sums)
-        counts = torch.tensor([self.counts[name] for name in names], device=self.histogram.device)
-        sums = torch.stack([self.sums[name] for name in names])
-        counts, sums = distributed.all_reduce_sum(counts), distributed.all_reduce_sum(sums)
-        histogram = distributed.all_reduce_sum(self.histogram)
+        names, sums, counts, histogram = self.totals(self.histogram)
         self.sums = dict(zip(names, sums * is_first, strict=True))
         self.counts = dict(zip(names, (counts * is_first).tolist(), strict=True))
         self.histogram = histogram * is_first
+
+    def totals(self, histogram: Tensor) -> tuple[list[str], Tensor, Tensor, Tensor]:
+        """Return the names, and the sums, counts and histogram over all ranks; collective."""
+        names = sorted(self.sums)
+        counts = torch.tensor([self.counts[name] for name in names], device=histogram.device)
+        sums = torch.stack([self.sums[name] for name in names])
+        sums, counts, histogram = map(distributed.all_reduce_sum, (sums, counts, histogram))
+        return names, sums, counts, histogram
 
     def state_dict(self) -> dict[str, object]:
         """Return the state as tensors and plain data; that of all ranks after ``gather``."""
