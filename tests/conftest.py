@@ -111,7 +111,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-if world_size > 1:
+if world_size > 1 and __name__ == "__main__":  # not in a worker that was spawned
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank,
                             world_size=world_size, timeout=timedelta(seconds=60))
 """

@@ -12,6 +12,7 @@ from vqtrain.version import __version__
 
 COMMANDS = {
     "train": "train a tokenizer",
+    "pack": "pack images into WebDataset shards",
     "doctor": "say what works on this machine, what is missing and how to get it",
 }
 

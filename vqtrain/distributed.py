@@ -4,10 +4,14 @@ Every function works without a process group, as a world of one rank. Those that
 collective: all ranks must call them, in the same order.
 """
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
+
+Item = TypeVar("Item")
 
 
 def is_running() -> bool:
@@ -55,6 +59,15 @@ def all_equal(value: int, device: torch.device) -> bool:
     """Say whether a number, of at most 62 bits, is the same on every rank."""
     both = all_max(torch.tensor([value, -value], device=device))
     return int(both.sum()) == 0
+
+
+def all_gather_lists(items: list[Item]) -> list[Item]:
+    """Join the lists of all ranks, in the order of the ranks; for what is rare and small."""
+    if not is_running():
+        return items
+    lists: list[list[Item]] = [[] for _ in range(world_size())]
+    dist.all_gather_object(lists, items)
+    return [item for items in lists for item in items]
 
 
 def is_lost_peer(error: RuntimeError) -> bool:

@@ -19,6 +19,10 @@ class DataError(VqtrainError):
     """Images that are missing or cannot be read."""
 
 
+class BadSampleError(DataError):
+    """One image that cannot be read or decoded; a run goes on without it."""
+
+
 class CheckpointError(VqtrainError):
     """A checkpoint, a run directory or a tokenizer that cannot be read, written or continued."""
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import warnings
 from collections import namedtuple
 from collections.abc import Callable
@@ -14,12 +13,13 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+import yaml
 
-from vqtrain.app import doctor
+from vqtrain.app import doctor, doctor_speed
+from vqtrain.app.compose import read_command_line
+from vqtrain.app.findings import Finding, join
 from vqtrain.cli import main
 
 Examine = Callable[..., tuple[int, dict[str, str]]]
@@ -40,7 +40,7 @@ def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch) 
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
-    talking = doctor.Finding(name="processes", found="two can talk to each other")
+    talking = Finding(name="processes", found="two can talk to each other")
     monkeypatch.setattr(doctor, "examine_processes", lambda: talking)
 
 
@@ -62,8 +62,9 @@ def examine(capsys: pytest.CaptureFixture[str]) -> Examine:
                 mark, name, found = line.split(maxsplit=2)
                 assert line == f"{mark:<9}{name:<12}{found}"
                 lines[name] = f"{mark}: {found}"
-        # What is missing has a remedy, and nothing else has.
-        assert all((" -> " in line) is line.startswith("missing: ") for line in lines.values())
+        # What is missing or slow has a remedy, and nothing else has.
+        for line in lines.values():
+            assert (" -> " in line) is line.startswith(("missing: ", "slow: "))
         assert code == int(any(line.startswith("missing: ") for line in lines.values()))
         return code, lines
 
@@ -204,7 +205,7 @@ def test_weights_are_looked_for_where_torch_keeps_them(
 
 @pytest.mark.slow
 def test_two_processes_talk() -> None:
-    assert REAL_PROCESSES() == doctor.Finding(name="processes", found="two can talk to each other")
+    assert REAL_PROCESSES() == Finding(name="processes", found="two can talk to each other")
 
 
 @pytest.mark.slow
@@ -334,110 +335,32 @@ def test_photographs_that_are_not_there_are_said(
     assert lines["demo"] == "missing: no scikit-image -> pip install 'scikit-image>=0.25'"
 
 
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    """Five pictures of other sizes and modes."""
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    sizes = {"RGB": [(640, 480), (64, 200), (100, 100)], "L": [(2000, 70)], "RGBA": [(300, 200)]}
-    for mode, wide in sizes.items():
-        for width, height in wide:
-            Image.new(mode, (width, height)).save(folder / f"{mode}-{width}.png")
-    return folder
-
-
-def test_pictures_are_counted_and_measured(examine: Examine, photographs: Path) -> None:
-    code, lines = examine(f"images={photographs}")
-    assert code == 0
-    assert lines["images"] == "ok: 5, files: 5"
-    # Short sides: 64, 70, 100, 200, 480.
-    assert lines["sizes"] == ("ok: smallest 64 x 200 px, median 100 x 100 px, largest 640 x 480 px")
-    assert lines["modes"] == "ok: RGB: 3, L: 1, RGBA: 1"
-    speed, unit = lines["loading"].removeprefix("ok: ").split(maxsplit=1)
-    assert int(speed) > 0
-    assert unit == "images/s for each of data.num_workers"
-
-
-def test_pictures_that_cannot_be_read_are_named(examine: Examine, photographs: Path) -> None:
-    for name in ("RGB-640.png", "L-2000.png", "RGBA-300.png", "RGB-64.png"):
-        content = (photographs / name).read_bytes()
-        (photographs / name).write_bytes(content[: len(content) // 2])
-    code, lines = examine(f"images={photographs}")
-    assert code == 1
-    named = [f"'{name}' in {photographs}/{name}.png" for name in ("L-2000", "RGB-64", "RGB-640")]
-    assert lines["unreadable"] == (
-        f"missing: 4 of 5 that were tried: {', '.join(named)} and 1 more -> delete them or save "
-        "them anew"
-    )
-    assert lines["modes"] == "ok: RGB: 1"
-    (photographs / "RGB-100.png").write_bytes(b"no picture")
-    _, lines = examine(f"images={photographs}")
-    assert lines["unreadable"].startswith("missing: 5 of 5")
-    assert "sizes" not in lines
-
-
-def test_of_many_pictures_a_sample_is_read_evenly(
-    examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(doctor, "MAX_SAMPLE", 4)
-    for number in range(10):
-        Image.new("RGB", (64 + number, 100)).save(tmp_path / f"{number}.png")
-    # Of 0 to 9 in four: 0, 3, 6, 9.
-    for number in (1, 2, 4, 5, 7, 8):
-        (tmp_path / f"{number}.png").write_bytes(b"not looked at")
-    code, lines = examine(f"images={tmp_path}")
-    assert code == 0
-    assert lines["images"] == "ok: 10, files: 10"
-    assert lines["sizes"].endswith("smallest 64 x 100 px, median 70 x 100 px, largest 73 x 100 px")
-
-
-@pytest.mark.parametrize(
-    ("side", "hint"), [(63, 60), (32, 32), (30, 28), (8, 12), (64, None), (65, None)]
-)
-def test_for_tiny_pictures_a_size_is_proposed(side: int, hint: int | None) -> None:
-    # Multiples of the default encoder's 4 px, and no less than SSIM can measure.
-    text = doctor.describe_sizes([(side, side)] * 3, 64)
-    expected = f"; smaller than data.image_size=64, try data.image_size={hint}"
-    assert text.endswith(expected if hint else f"largest {side} x {side} px")
-
-
 def test_of_many_names_three_are_shown() -> None:
-    assert doctor.join(["a", "b", "c"]) == "a, b, c"
-    assert doctor.join(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
-
-
-def test_a_list_of_sources_is_taken_as_everywhere(
-    examine: Examine, pictures: Path, photographs: Path
-) -> None:
-    _, lines = examine(f"images=[{pictures},{photographs}]")
-    assert lines["images"] == "ok: 53, files: 53"
-    _, lines = examine("images=demo")
-    assert lines["images"].endswith(", files: 1")
-
-
-def test_the_speed_is_of_what_a_worker_does(
-    examine: Examine, photographs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    moments = iter(np.arange(0, 100, 0.25).tolist())
-    with monkeypatch.context() as patch:
-        patch.setattr(time, "perf_counter", lambda: next(moments))
-        _, lines = examine(f"images={photographs}")
-    assert lines["loading"].startswith("ok: 4 images/s")  # a quarter of a second each
+    assert join(["a", "b", "c"]) == "a, b, c"
+    assert join(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["imags=x"], "unknown key 'imags', did you mean 'images'?"),
-        (["data.train=x"], "unknown key 'data.train', "),
-        (["images=[1,2]"], "images must be a path or a list of paths, got [1, 2]"),
+        (["images=demo", "image_sise=8"], "unknown key 'image_sise', did you mean 'image_size'?"),
+        # Neither is taken for a short key, though "decoder" is like "device".
+        (["images=demo", "decoder=cnn", "foo=1"], "unknown key 'foo', --help lists"),
+        (["data.train=/absent"], "/absent does not exist"),
+        (["images=[1,2]"], "data.train must be a word or a list"),
         (["images=/absent"], "/absent does not exist"),
-        (["images="], "no images are named"),
+        (["images="], "no images are named: give images=demo, "),
+        (["experiment=vqvae_cifar10"], "no images are named: give images=demo, "),
+        (["images=demo", "data.train=demo"], "images stands in for data.train: give one of them"),
+        (["images=[demo]", "data.train=demo"], "images stands in for data.train: give one of them"),
         (["images"], "cannot read 'images': write key=value"),
-        (["--print-config"], "its only option is --help"),
+        (["images=demo", "device=gpu"], "unknown device 'gpu', did you mean 'cpu'?"),
+        (["images=demo", "image_size=63"], "must be a multiple of the encoder's downsampling, 4"),
+        (["images=demo", "precision=16"], "trainer.precision must be a word, got 16"),
         (["--halp"], "unknown option '--halp', did you mean '--help'?"),
     ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_is_one_line(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
@@ -449,10 +372,75 @@ def test_a_mistake_is_one_line(
     assert printed.err.count("\n") == 1
 
 
-def test_the_help_shows_the_key_and_two_examples(capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_keys_stand_for_those_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["images={a}", "image_size=32", "crop=adm", "batch_size=2", "precision=64-true"]
+    words = [*short, "device=cuda", "experiment=demo", "codebook.size=8"]
+    assert main(["doctor", "--print-config", *words]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    data, trainer = config["data"], config["trainer"]
+    assert data["train"] == "{a}"
+    assert (data["image_size"], data["crop"], data["batch_size"]) == (32, "adm", 2)
+    assert (trainer["precision"], trainer["accelerator"]) == ("64-true", "gpu")
+    assert (config["name"], config["codebook"]["size"]) == ("demo", 8)
+
+
+def test_a_configuration_of_the_users_own_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndata: {crop: ldm}\n"
+    (tmp_path / "experiment/mine.yaml").write_text(text)
+    words = ["--config-dir", str(tmp_path), "experiment=mine", "images=x", "--print-config"]
+    assert main(["doctor", *words]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["crop"] == "ldm"
+
+
+@pytest.mark.parametrize("name", ["torch", "lightning"])
+def test_without_what_a_step_needs_pictures_are_not_looked_at(name: str) -> None:
+    software = [Finding(name=name, found="damaged", remedy="mend it")]
+    (finding,) = doctor.examine_run(doctor.of_train(read_command_line(["images=demo"])), software)
+    assert finding.mark == "absent"
+    assert finding.found == f"not looked at: {name} comes first, see above"
+
+
+def test_a_torchvision_of_another_torch_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> object:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    words = doctor.of_train(read_command_line(["images=demo"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib, "import_module", refuse)
+        patch.setattr(doctor, "compose_run", lambda _: {"data": {"train": "demo"}})
+        (finding,) = doctor.examine_run(words, [])
+    assert finding.mark == "missing"
+    assert finding.found == "not looked at: operator torchvision::nms does not exist"
+
+
+def test_a_run_is_examined_after_the_machine(
+    examine: Examine, tiny: list[str], pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_speed, "LOADING_S", 0.1)
+    monkeypatch.setattr(doctor_speed, "DEVICE_S", 0.1)
+    code, lines = examine(*tiny, "data.num_workers=1")
+    assert code == 0
+    names = ["images", "sizes", "modes", "loading", "device", "workers"]
+    assert list(lines)[-len(names) :] == names
+    size = sum(file.stat().st_size for file in pictures.iterdir())
+    assert lines["images"] == (
+        f"ok: 48, files: 48, {size / 1e3:.1f} kB, mean: {size / 48:.0f} bytes"
+    )
+    assert lines["modes"] == "ok: RGB: 48"
+    assert lines["loading"].endswith(" images/s for each of data.num_workers")
+    assert " images/s on the CPU: " in lines["device"]
+    assert lines["device"].endswith(" s for 4 images of 16 x 16 px, 32-true")
+    assert "keeps the device busy; it is 1" in lines["workers"]
+
+
+def test_the_help_shows_the_keys_and_two_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "  images  " in shown
+    for key in ("images", "image_size", "crop", "batch_size", "precision", "device"):
+        assert f"\n  {key:<10}  " in shown
     assert shown.split("examples:")[1].count("vqtrain doctor") == 2
 
 

@@ -1,14 +1,19 @@
-"""Tiny tars and folders of pictures, and a cache folder of the test's own."""
+"""Tiny tars and folders of pictures, servers of files, and a cache folder of the test's own."""
 
 import io
+import re
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from vqtrain.data import cache as cache_module
+from vqtrain.data import servers
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.scan import scan_tar
 
@@ -58,3 +63,140 @@ def numbered(tmp_path, encode, write_tar) -> Callable[[int], ImageIndex]:
         return scan_tar(write_tar(tmp_path / f"numbered-{n}.tar", members))
 
     return make
+
+
+class FileServer(ThreadingHTTPServer):
+    """An HTTP server of files in memory, with parts of files and with bad days.
+
+    Attributes:
+        files: Content by path, without the leading slash.
+        requests: Path and range of each request answered, as they came.
+        troubles: What to do with the next requests instead of answering them: ``cut`` sends half
+            and drops the connection, ``hang`` says nothing, a number is sent as the status.
+        has_ranges: Whether it knows parts of files.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.files: dict[str, bytes] = {}
+        self.requests: list[tuple[str, str]] = []
+        self.troubles: list[str | int] = []
+        self.has_ranges = True
+        self.closing = threading.Event()
+        self.lock = threading.Lock()
+
+    def put(self, name: str, content: bytes) -> str:
+        """Hold a file, and say its URL."""
+        self.files[name] = content
+        return f"{self.url}/{name}"
+
+    def count(self, name: str) -> int:
+        """Count the requests for a file."""
+        return sum(path == name for path, _ in self.requests)
+
+    def handle_error(self, *_arguments: object) -> None:
+        """Say nothing: clients of these tests hang up."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FileServer
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        name = self.path.lstrip("/").partition("?")[0]
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        with self.server.lock:
+            self.server.requests.append((name, self.headers.get("Range", "")))
+            trouble = self.server.troubles.pop(0) if self.server.troubles else None
+        content = self.server.files.get(name)
+        if trouble == "hang":
+            self.server.closing.wait(30)
+            self.close_connection = True
+            return
+        if isinstance(trouble, int) or content is None:
+            self.send_response(trouble if isinstance(trouble, int) else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        total = len(content)
+        if wanted and self.server.has_ranges:
+            first, last = int(wanted[1]), min(int(wanted[2]), total - 1)
+            is_there = first < total
+            self.send_response(206 if is_there else 416)
+            self.send_header(
+                "Content-Range", f"bytes {first}-{last}/{total}" if is_there else f"bytes */{total}"
+            )
+            content = content[first : last + 1]
+        else:
+            self.send_response(200)
+        self.send_header("ETag", f'"{hash(self.server.files[name])}"')
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if trouble == "cut":
+            self.wfile.write(content[: len(content) // 2])
+            self.close_connection = True
+            return
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    server = FileServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.closing.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for servers in hundredths of seconds."""
+    monkeypatch.setattr(servers, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(servers, "LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr(servers, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(servers, "_last_notice_s", -servers.NOTICE_S)
+    monkeypatch.setattr(cache_module._State, "paused_until_s", -1.0)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Cut files into parts of 1,000 bytes."""
+    for module in ("vqtrain.data.remote", "vqtrain.data.servers"):
+        monkeypatch.setattr(f"{module}.PART_BYTES", 1000)
+    return 1000
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], str]]:
+    """Run an S3 server with the bucket ``photos``; call it to put a file there."""
+    from botocore.session import Session
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    servers.file_system.cache_clear()  # it remembers the address of another test's server
+    client = Session().create_client("s3")
+    client.create_bucket(Bucket="photos")
+
+    def put(name: str, content: bytes) -> str:
+        client.put_object(Bucket="photos", Key=name, Body=content)
+        return f"s3://photos/{name}"
+
+    yield put
+    client.close()
+    server.stop()
+    servers.file_system.cache_clear()

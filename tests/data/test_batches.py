@@ -1,25 +1,46 @@
 """Which image is in which batch, whoever asks for it."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from vqtrain.data import batches as batches_module
 from vqtrain.data.batches import Batch, TrainingBatches, ValidationBatches
-from vqtrain.data.images import load_pixels
+from vqtrain.data.images import Preparation, prepare
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.order import EndlessOrder
+from vqtrain.data.sources import open_images
+from vqtrain.errors import DataError
+
+PREPARATION = Preparation(
+    image_size=4, channels=3, crop="native", flip=True, range=None, background="white"
+)
 
 
-def training(index: ImageIndex, **changes: object) -> TrainingBatches:
-    settings = {"seed": 3, "batch_size": 2, "rank": 0, "world_size": 1, "image_size": 4}
-    settings |= {"channels": 3, "crop": "native", "flip": True, "start": 0}
-    return TrainingBatches(index, **(settings | changes))
+def training(
+    index: ImageIndex, *, preparation: dict[str, object] | None = None, **changes: object
+) -> TrainingBatches:
+    settings = {"seed": 3, "batch_size": 2, "rank": 0, "world_size": 1, "ranks_per_node": 1}
+    settings |= {"sampling": "permuted", "start": 0}
+    made = replace(PREPARATION, **(preparation or {}))
+    return TrainingBatches(index, preparation=made, **(settings | changes))
 
 
 def validation(index: ImageIndex, **changes: object) -> ValidationBatches:
-    settings = {"batch_size": 2, "rank": 0, "world_size": 1, "image_size": 4, "channels": 3}
-    return ValidationBatches(index, crop="native", **(settings | changes))
+    settings = {"batch_size": 2, "rank": 0, "world_size": 1}
+    return ValidationBatches(index, preparation=PREPARATION, **(settings | changes))
+
+
+def expected_ids(n: int, start: int, count: int) -> list[int]:
+    """Look up the ids of the order for as many PNGs of the tests."""
+    order = EndlessOrder(
+        sizes=np.full(n, 260), weights=np.ones(n, np.float32), seed=3, sampling="permuted"
+    )
+    return order.samples(start, count)[2].tolist()
 
 
 def assert_equal(one: Batch, other: Batch) -> None:
@@ -32,7 +53,8 @@ def test_batches_are_uint8_and_wholly_counted(numbered):
     batch = training(numbered(5))[0]
     assert (batch.images.shape, batch.images.dtype) == ((2, 3, 4, 4), torch.uint8)
     assert batch.mask.tolist() == [True, True]
-    assert training(numbered(5), channels=1, image_size=8)[0].images.shape == (2, 1, 8, 8)
+    gray = training(numbered(5), preparation={"channels": 1, "image_size": 8})[0]
+    assert gray.images.shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -44,8 +66,7 @@ def test_every_sample_comes_once_an_epoch_at_its_position(numbered, world_size):
     epochs = [keys[start : start + 10] for start in range(0, 60, 10)]
     assert all(sorted(epoch) == [f"{i:03d}" for i in range(10)] for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 6
-    _, expected = EndlessOrder(n=10, seed=3).samples(0, 60)
-    assert [int(key) for key in keys] == expected.tolist()
+    assert [int(key) for key in keys] == expected_ids(10, 0, 60)
 
 
 def test_a_batch_larger_than_the_data_spans_epochs(numbered):
@@ -80,7 +101,7 @@ def test_the_seed_decides_everything(numbered):
 
 
 def test_crops_differ_from_epoch_to_epoch(numbered):
-    batches = training(numbered(1), batch_size=20, flip=False)
+    batches = training(numbered(1), batch_size=20, preparation={"flip": False})
     assert len({image.numpy().tobytes() for image in batches[0].images}) > 10
 
 
@@ -106,8 +127,7 @@ def test_validation_counts_every_image_once(numbered, n, world_size):
 
 
 def center(index: ImageIndex, image_id: int) -> Tensor:
-    options = {"image_size": 4, "channels": 3, "crop": "native", "flip": False, "generator": None}
-    return torch.from_numpy(np.array(load_pixels(index, image_id, **options)))
+    return prepare(index.read(image_id), PREPARATION, None)
 
 
 def test_a_padded_image_is_decoded_once(numbered, monkeypatch):
@@ -140,3 +160,100 @@ def test_a_batch_is_pinned_with_all_its_parts(numbered):
     assert pinned.images.is_pinned()
     assert pinned.mask.is_pinned()
     assert_equal(pinned.to("cuda", non_blocking=True).to("cpu"), batch)
+
+
+@pytest.fixture
+def with_bad(numbered, tmp_path: Path) -> ImageIndex:
+    """Index 20 pictures, of which the fourth and the last are none."""
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("not a picture")
+    bad = [open_images(str(folder / name), role="training") for name in ("empty.png", "text.jpg")]
+    good = numbered(18)
+    return ImageIndex.concatenate(
+        [good.select(np.arange(3)), bad[0], good.select(np.arange(3, 18)), bad[1]]
+    )
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_another_image_stands_in_for_a_bad_one(with_bad, world_size):
+    ranks = [training(with_bad, rank=rank, world_size=world_size) for rank in range(world_size)]
+    batches = [rank[m] for m in range(10 // world_size) for rank in ranks]
+    keys = [key for batch in batches for key in batch.keys]
+    # One epoch of 20: all 18 good ones, and two of them once more.
+    assert sorted(set(keys)) == [f"{i:03d}" for i in range(18)]
+    assert all(batch.mask.all() for batch in batches)
+    faults = {fault for batch in batches for fault in batch.faults}
+    assert {(fault.key, Path(fault.shard).name) for fault in faults} == {
+        ("empty", "empty.png"),
+        ("text", "text.jpg"),
+    }
+    assert "the file is empty" in {fault.reason for fault in faults}
+
+
+def test_what_stands_in_is_a_function_of_the_position(with_bad):
+    whole, halves = training(with_bad, batch_size=4), training(with_bad, start=2)
+    joined = torch.cat([training(with_bad)[m].images for m in range(20)])
+    assert torch.equal(torch.cat([whole[m].images for m in range(10)]), joined)
+    assert torch.equal(torch.cat([halves[m].images for m in range(19)]), joined[2:])
+
+
+def test_a_bad_image_is_masked_in_validation(with_bad):
+    batches = [validation(with_bad, batch_size=7)[m] for m in range(3)]
+    keys = [
+        key
+        for batch in batches
+        for key, is_counted in zip(batch.keys, batch.mask.tolist(), strict=True)
+        if is_counted
+    ]
+    assert keys == [f"{i:03d}" for i in range(18)]
+    assert [fault.key for batch in batches for fault in batch.faults] == ["empty", "text"]
+    assert all(batch.images.shape == (7, 3, 4, 4) for batch in batches)
+
+
+def test_where_nothing_can_be_read_it_ends(with_bad):
+    bad = with_bad.select(np.array([3, 19]))
+    with pytest.raises(DataError, match=r"^100 images in a row cannot be read, the last one is '"):
+        training(bad)[0]
+
+
+def test_a_file_that_is_gone_is_passed_over(numbered):
+    index = numbered(4)
+    Path(index.paths[0]).unlink()
+    batch = validation(index, batch_size=4)[0]
+    assert not batch.mask.any()
+    assert {fault.reason for fault in batch.faults} == {
+        "cannot read the file: No such file or directory"
+    }
+
+
+def test_blocks_are_asked_for_before_their_images_are_read(numbered, monkeypatch):
+    asked = set[int]()
+    monkeypatch.setattr(
+        ImageIndex, "read_ahead", lambda _, image_ids: asked.update(image_ids.tolist())
+    )
+    shared = [
+        training(numbered(12), rank=rank, world_size=2, ranks_per_node=2) for rank in range(2)
+    ]
+    # The 12 are one block, and so are those of the next epoch. The positions of step s, and the
+    # 12 after them, end at 4 * (s + 1) + 12: at 16 the second epoch has begun, the third at 28.
+    for number, expected in enumerate([set(range(12)), set(), set(), set(range(12))]):
+        asked.clear()
+        for rank in shared:
+            rank[number]
+        assert asked == expected
+
+
+def test_reading_ahead_changes_no_batch(numbered, monkeypatch):
+    index = numbered(12)
+    expected = [training(index)[m] for m in range(8)]
+    monkeypatch.setattr(batches_module.TrainingBatches, "_read_ahead", lambda *_: None)
+    for number, batch in enumerate(expected):
+        assert_equal(training(index)[number], batch)
+
+
+def test_a_resampled_epoch_repeats_some(numbered):
+    keys = [k for m in range(30) for k in training(numbered(12), sampling="resampled")[m].keys]
+    assert all(len(set(keys[start : start + 12])) < 12 for start in range(0, 60, 12))
+    assert len(set(keys)) == 12

@@ -2,14 +2,16 @@
 
 import os
 import pickle
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vqtrain.data.faults import Fault
 from vqtrain.data.index import ImageIndex, hold_out
-from vqtrain.errors import DataError
+from vqtrain.errors import BadSampleError, DataError
 
 
 def make_index(records: list[tuple[str, int, int, str]]) -> ImageIndex:
@@ -21,6 +23,7 @@ def make_index(records: list[tuple[str, int, int, str]]) -> ImageIndex:
         offsets=np.array([offset for _, offset, _, _ in records], dtype=np.int64),
         sizes=np.array([size for _, _, size, _ in records], dtype=np.int64),
         keys=np.array([key.encode() for _, _, _, key in records], dtype=np.bytes_),
+        weights=np.ones(len(records), dtype=np.float32),
     )
 
 
@@ -89,13 +92,13 @@ def test_a_forked_process_reads_the_same_files(letters):
 
 def test_open_files_stay_few(tmp_path):
     records = []
-    for i in range(150):
-        (tmp_path / f"{i}").write_bytes(bytes([i]))
+    for i in range(300):
+        (tmp_path / f"{i}").write_bytes(bytes([i % 256]))
         records.append((str(tmp_path / f"{i}"), 0, 1, f"{i}"))
     index = make_index(records)
     before = len(list(Path("/dev/fd").iterdir()))
-    assert [index.read(i) for i in range(150)] == [bytes([i]) for i in range(150)]
-    assert len(list(Path("/dev/fd").iterdir())) - before == 64
+    assert [index.read(i) for i in range(300)] == [bytes([i % 256]) for i in range(300)]
+    assert len(list(Path("/dev/fd").iterdir())) - before == 256
 
 
 def test_a_file_replaced_between_two_indexes_is_read_anew(tmp_path):
@@ -107,16 +110,60 @@ def test_a_file_replaced_between_two_indexes_is_read_anew(tmp_path):
     assert make_index([(str(path), 0, 3, "a")]).read(0) == b"new"
 
 
-def test_a_file_that_is_gone_is_named(letters, tmp_path):
+def test_a_file_that_is_gone_is_a_bad_sample(letters, tmp_path):
     (tmp_path / "second").unlink()
-    with pytest.raises(DataError, match=r"cannot read .*second: No such file"):
+    with pytest.raises(BadSampleError, match=r"^cannot read the file: No such file"):
         letters.read(1)
+    letters.read_ahead(np.arange(3))  # says nothing: the reader will
 
 
-def test_a_file_that_became_shorter_is_named(letters, tmp_path):
+def test_a_file_that_became_shorter_is_a_bad_sample(letters, tmp_path):
     (tmp_path / "second").write_bytes(b"xy")
-    with pytest.raises(DataError, match=r"second ends inside image 'xyz'.* changed"):
+    with pytest.raises(BadSampleError, match=r"^the file ends inside this image: it has changed"):
         letters.read(1)
+
+
+def test_neighbors_are_read_ahead_in_one_go(letters, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda file, offset, size, advice: asked.append((offset, size, advice))
+    )
+    letters.read_ahead(np.array([2, 0]))
+    assert asked == [(1, 5, os.POSIX_FADV_WILLNEED)]  # from "bc" to the end of "f"
+    long = make_index([(str(tmp_path / "first"), 0, 300_000, "a")])
+    asked.clear()
+    long.read_ahead(np.array([0]))
+    # The kernel takes no more than 128 KiB at once.
+    assert [(offset, size) for offset, size, _ in asked] == [
+        (0, 131_072),
+        (131_072, 131_072),
+        (262_144, 37_856),
+    ]
+
+
+def test_weights_and_faults_stay_with_their_images(letters):
+    fault = Fault(shard="a.tar", key="b", reason="no picture")
+    weighted = replace(letters, weights=np.array([1, 2, 3], np.float32), faults=(fault,))
+    joined = ImageIndex.concatenate([letters, weighted.select(np.array([2, 1]))])
+    assert joined.weights.tolist() == [1, 1, 1, 3, 2]
+    assert joined.faults == (fault,)
+
+
+def test_the_digest_is_of_what_is_seen_and_in_which_order(letters, tmp_path):
+    same = replace(letters, paths=("elsewhere", str(tmp_path / "second")))
+    assert same.digest == letters.digest
+    others = [
+        letters.select(np.array([1, 0, 2])),
+        letters.select(np.arange(2)),
+        replace(letters, weights=np.array([1, 1, 2], np.float32)),
+        replace(letters, sizes=np.array([2, 3, 2])),
+    ]
+    assert len({index.digest for index in [letters, *others]}) == 5
+
+
+def test_a_fault_names_file_and_key(letters, tmp_path):
+    expected = Fault(shard=str(tmp_path / "second"), key="xyz", reason="no picture")
+    assert letters.fault(1, "no picture") == expected
 
 
 @pytest.mark.parametrize(
@@ -131,6 +178,7 @@ def test_hold_out_counts(n, held_out):
         offsets=np.arange(n),
         sizes=np.ones(n, dtype=np.int64),
         keys=np.arange(n).astype("S8"),
+        weights=np.ones(n, dtype=np.float32),
     )
     training, validation = hold_out(index)
     assert (len(training), len(validation)) == (n - held_out, held_out)

@@ -27,12 +27,13 @@ pytestmark = [
 
 def settings(**changes: object) -> DataSettings:
     values = {"train": "demo", "val": "auto", "image_size": 4, "channels": 3, "crop": "native"}
-    values |= {"flip": True, "batch_size": 2, "num_workers": 0}
+    values |= {"flip": True, "batch_size": 2, "num_workers": 0, "sampling": "permuted"}
+    values |= {"range": None, "background": "white", "max_bad_fraction": 0.01}
     return DataSettings(**(values | changes))
 
 
 def training(index: ImageIndex, *, num_workers: int, **changes: int) -> Loader:
-    place = {"seed": 3, "rank": 0, "world_size": 1, "start": 0} | changes
+    place = {"seed": 3, "rank": 0, "world_size": 1, "ranks_per_node": 1, "start": 0} | changes
     return training_loader(index, settings=settings(num_workers=num_workers), **place)
 
 
@@ -69,8 +70,8 @@ def test_every_sample_comes_once_an_epoch_at_its_position(numbered, num_workers,
     keys = [key for row in zip(*by_rank, strict=True) for batch in row for key in batch]
     for start in (0, 12, 24):
         assert sorted(keys[start : start + 12]) == [f"{i:03d}" for i in range(12)]
-    _, expected = EndlessOrder(n=12, seed=3).samples(0, 36)
-    assert [int(key) for key in keys] == expected.tolist()
+    order = EndlessOrder(sizes=index.sizes, weights=index.weights, seed=3, sampling="permuted")
+    assert [int(key) for key in keys] == order.samples(0, 36)[2].tolist()
 
 
 def test_workers_change_no_batch(numbered):
@@ -82,16 +83,26 @@ def test_workers_change_no_batch(numbered):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"flip": False}, {"crop": "random_resized", "image_size": 6}, {"channels": 1}],
+    [
+        {},
+        {"flip": False},
+        {"crop": "random_resized", "image_size": 6},
+        {"channels": 1},
+        {"sampling": "resampled"},
+        {"range": [0, 255]},
+    ],
 )
 def test_the_settings_reach_the_batches(numbered, changes):
     index, chosen = numbered(7), settings(batch_size=5, **changes)
-    arguments = {"image_size": chosen.image_size, "channels": chosen.channels, "crop": chosen.crop}
-    arguments |= {"batch_size": 5, "world_size": 2, "rank": 1}
-    batches = TrainingBatches(index, seed=4, start=3, flip=chosen.flip, **arguments)
-    loader = training_loader(index, settings=chosen, seed=4, rank=1, world_size=2, start=3)
+    place = {"batch_size": 5, "world_size": 2, "rank": 1, "preparation": chosen.preparation}
+    batches = TrainingBatches(
+        index, seed=4, start=3, ranks_per_node=2, sampling=chosen.sampling, **place
+    )
+    loader = training_loader(
+        index, settings=chosen, seed=4, rank=1, world_size=2, ranks_per_node=2, start=3
+    )
     assert_equal(list(islice(loader, 2)), [batches[0], batches[1]])
-    held_out = ValidationBatches(index, **arguments)
+    held_out = ValidationBatches(index, **place)
     loader = validation_loader(index, settings=chosen, rank=1, world_size=2)
     assert_equal(list(loader), [held_out[0]])
 
@@ -121,18 +132,22 @@ def test_validation_ends_and_can_be_repeated(numbered, num_workers):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_error_arrives_in_one_line(numbered, tmp_path, num_workers):
+def test_what_was_passed_over_arrives_with_its_batch(numbered, tmp_path, num_workers):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     broken = index_pictures([tmp_path / "broken.png"], root=tmp_path)
-    good = numbered(4)
-    index = ImageIndex.concatenate([good, broken])
-    loader = validation_loader(
-        index, settings=settings(num_workers=num_workers), rank=0, world_size=1
-    )
-    batches = iter(loader)
-    assert [next(batches).keys for _ in range(2)] == [["000", "001"], ["002", "003"]]
-    with pytest.raises(DataError, match=r"^cannot decode image 'broken' in \S*broken\.png: .*$"):
-        next(batches)
+    index = ImageIndex.concatenate([numbered(4), broken])
+    chosen = settings(num_workers=num_workers)
+    batches = list(validation_loader(index, settings=chosen, rank=0, world_size=1))
+    assert [[fault.key for fault in batch.faults] for batch in batches] == [[], [], ["broken"]]
+    assert [batch.mask.tolist() for batch in batches] == [[True] * 2, [True] * 2, [False] * 2]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_error_arrives_in_one_line(numbered, num_workers):
+    index = numbered(4)
+    Path(index.paths[0]).unlink()
+    with pytest.raises(DataError, match=r"^100 images in a row cannot be read, the last one is '0"):
+        next(iter(training(index, num_workers=num_workers)))
 
 
 def test_other_errors_keep_their_traceback():

@@ -1,6 +1,7 @@
 """What a scan finds in a tar, what it refuses, and when it is done again."""
 
 import gzip
+import io
 import tarfile
 import threading
 import time
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vqtrain.data.faults import Fault
 from vqtrain.data.index import ImageIndex
-from vqtrain.data.scan import index_pictures, is_picture, scan_tar
+from vqtrain.data.scan import index_pictures, is_picture, is_tar, scan_tar, write_members
+from vqtrain.data.servers import find
 from vqtrain.errors import DataError
 
 
@@ -60,6 +63,14 @@ def test_hidden_members_are_passed_over(tmp_path, write_tar):
 )
 def test_pictures_are_told_by_their_suffix(name, expected):
     assert is_picture(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.TAR", True), ("a.tar.gz", True), ("a.tgz", True), ("a.tar.json", False), ("tar", False)],
+)
+def test_tars_are_told_by_their_suffix(name, expected):
+    assert is_tar(name) is expected
 
 
 def test_a_folder_named_like_a_picture_is_none(tmp_path):
@@ -118,10 +129,10 @@ def test_scans_at_the_same_time_open_the_tar_once(tmp_path, write_tar, cache, mo
     tar = write_tar(tmp_path / "a.tar", {"0.jpg": b"x"})
     opened, real_open = [], tarfile.open
 
-    def slow_open(path: Path, mode: str) -> tarfile.TarFile:
-        opened.append(path)
+    def slow_open(*, fileobj: io.BufferedReader, mode: str) -> tarfile.TarFile:
+        opened.append(Path(fileobj.name))
         time.sleep(0.1)
-        return real_open(path, mode)
+        return real_open(fileobj=fileobj, mode=mode)
 
     monkeypatch.setattr(tarfile, "open", slow_open)
     threads = [threading.Thread(target=scan_tar, args=(tar,)) for _ in range(4)]
@@ -133,18 +144,24 @@ def test_scans_at_the_same_time_open_the_tar_once(tmp_path, write_tar, cache, mo
     assert {path.suffix for path in (cache / "tar-index").iterdir()} == {".npz", ".lock"}
 
 
-def test_a_tar_cut_inside_a_member_is_refused(tmp_path, write_tar):
-    tar = write_tar(tmp_path / "a.tar", {"0.jpg": b"x" * 2000, "1.jpg": b"x" * 2000})
+def test_a_tar_cut_inside_a_member_gives_what_is_whole(tmp_path, write_tar):
+    tar = write_tar(tmp_path / "a.tar", {f"{i}.jpg": b"x" * 2000 for i in range(2)})
     tar.write_bytes(tar.read_bytes()[:4000])  # member 1 lies at 512 + 2048 + 512 = 3072 to 5072
-    with pytest.raises(DataError, match=r"a\.tar is not a complete uncompressed tar: unexpected"):
-        scan_tar(tar)
+    for _ in range(2):  # the second comes from the cache
+        index = scan_tar(tar)
+        assert keys_of(index) == ["0"]
+        assert index.faults == (
+            Fault(shard=str(tar), key="1", reason="the tar ends inside this image"),
+        )
 
 
-def test_a_tar_cut_inside_a_header_is_refused(tmp_path, write_tar):
+def test_a_tar_cut_inside_a_header_gives_what_is_whole(tmp_path, write_tar):
     tar = write_tar(tmp_path / "a.tar", {"0.jpg": b"x" * 2000, "1.jpg": b"x" * 2000})
     tar.write_bytes(tar.read_bytes()[:2700])
-    with pytest.raises(DataError, match=r"a\.tar is damaged at byte 2560"):
-        scan_tar(tar)
+    index = scan_tar(tar)
+    assert keys_of(index) == ["0"]
+    (fault,) = index.faults
+    assert fault.reason == "the tar is damaged at byte 2560: what follows is lost"
 
 
 def test_a_damaged_header_is_not_taken_for_the_end(tmp_path, write_tar):
@@ -152,8 +169,42 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path, write_tar):
     content = bytearray(tar.read_bytes())
     content[1024 + 148 : 1024 + 156] = b"garbage!"  # the checksum of the second header
     tar.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.tar is damaged at byte 1024"):
-        scan_tar(tar)
+    index = scan_tar(tar)
+    assert keys_of(index) == ["0"]
+    assert [fault.reason for fault in index.faults] == [
+        "the tar is damaged at byte 1024: what follows is lost"
+    ]
+
+
+def test_of_several_pictures_of_a_key_the_first_is_taken(tmp_path, write_tar):
+    names = ["a.txt", "a.jpg", "a.seg.png", "b.seg.png", "b.jpg", "c.npy"]
+    index = scan_tar(write_tar(tmp_path / "a.tar", {name: name.encode() for name in names}))
+    assert keys_of(index) == ["a", "b", "c"]
+    assert [index.read(i) for i in range(3)] == [b"a.jpg", b"b.seg.png", b"c.npy"]
+    assert index.faults == ()
+
+
+def test_a_members_file_spares_the_scan(tmp_path, write_tar, no_tars):
+    tar = write_tar(tmp_path / "a.tar", {"0.jpg": b"first", "1.png": b"second"})
+    beside = write_members(tar, offsets=[1536], sizes=[6], keys=["caf\u00e9"])
+    assert beside == tmp_path / "a.members.npz"
+    no_tars()
+    index = scan_tar(tar)
+    assert keys_of(index) == ["caf\u00e9"]
+    assert index.read(0) == b"second"
+
+
+@pytest.mark.parametrize("damage", ["other tar", "garbage", "place"])
+def test_a_members_file_that_cannot_be_right_is_passed_over(tmp_path, write_tar, damage):
+    tar = write_tar(tmp_path / "a.tar", {"0.jpg": b"first"})
+    beside = write_members(
+        tar, offsets=[10**6 if damage == "place" else 512], sizes=[5], keys=["x"]
+    )
+    if damage == "garbage":
+        beside.write_bytes(b"garbage")
+    if damage == "other tar":
+        tar.write_bytes(tar.read_bytes() + bytes(512))
+    assert keys_of(scan_tar(tar)) == ["0"]
 
 
 def test_a_tar_without_its_end_mark_is_read(tmp_path, write_tar):
@@ -162,11 +213,23 @@ def test_a_tar_without_its_end_mark_is_read(tmp_path, write_tar):
     assert keys_of(scan_tar(tar)) == ["0", "1"]
 
 
-@pytest.mark.parametrize("content", [b"", b"no tar" * 200, gzip.compress(b"x" * 5000)])
-def test_what_is_no_tar_is_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "the file is empty"), (b"no tar" * 200, "it is no tar (")]
+)
+def test_what_is_no_tar_is_a_fault(tmp_path, content, reason):
     (tmp_path / "a.tar").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.tar is not a complete uncompressed tar"):
-        scan_tar(tmp_path / "a.tar")
+    index = scan_tar(tmp_path / "a.tar")
+    assert len(index) == 0
+    (fault,) = index.faults
+    assert fault.shard == str(tmp_path / "a.tar")
+    assert fault.key == ""
+    assert fault.reason.startswith(reason)
+
+
+def test_a_compressed_tar_is_refused(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(b"x" * 5000))
+    with pytest.raises(DataError, match=r"a\.tar\.gz is compressed with gzip: uncompress it"):
+        scan_tar(tmp_path / "a.tar.gz")
 
 
 def test_a_tar_that_cannot_be_opened_is_refused(tmp_path):
@@ -186,7 +249,53 @@ def test_pictures_of_a_folder_are_keyed_by_their_path(tmp_path):
     assert index.read(0) == b"cats/1.a.jpg"
 
 
-def test_a_picture_behind_a_broken_link_is_named(tmp_path):
+def test_a_picture_behind_a_broken_link_is_a_fault(tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"cannot read .*a\.png: No such file"):
-        index_pictures([tmp_path / "a.png"], root=tmp_path)
+    (tmp_path / "b.png").write_bytes(b"x")
+    index = index_pictures([tmp_path / "a.png", tmp_path / "b.png"], root=tmp_path)
+    assert keys_of(index) == ["b"]
+    (fault,) = index.faults
+    assert (fault.shard, fault.key) == (str(tmp_path / "a.png"), "a")
+    assert fault.reason.startswith("cannot read it: No such file")
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_remote_tar_is_scanned_through_its_parts(server, tmp_path, write_tar):
+    members = {f"{i}.jpg": bytes([i]) * 700 for i in range(3)}
+    content = write_tar(tmp_path / "a.tar", members).read_bytes()
+    (file,) = find(server.put("a.tar", content))
+    index = scan_tar(file)
+    assert keys_of(index) == ["0", "1", "2"]
+    assert [index.read(i) for i in range(3)] == list(members.values())
+    assert server.count("a.members.npz") == 1
+    assert keys_of(scan_tar(find(f"{server.url}/a.tar")[0])) == ["0", "1", "2"]
+    # Two looks at its size; some of the parts may still be on their way, read ahead.
+    parts = [part for name, part in server.requests if name == "a.tar"]
+    assert parts.count("bytes=0-0") == 2
+    assert len(set(parts)) == len(parts) - 1
+
+
+def test_a_remote_members_file_is_one_request(server, tmp_path, write_tar):
+    tar = write_tar(tmp_path / "a.tar", {"0.jpg": b"x" * 700})
+    server.put(
+        "a.members.npz", write_members(tar, offsets=[512], sizes=[700], keys=["k"]).read_bytes()
+    )
+    (file,) = find(server.put("a.tar", tar.read_bytes()))
+    server.requests.clear()
+    index = scan_tar(file)
+    assert keys_of(index) == ["k"]
+    assert [name for name, _ in server.requests] == ["a.members.npz"]
+    assert index.read(0) == b"x" * 700
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_remote_tar_that_is_cut_off_has_a_fault(server, tmp_path, write_tar):
+    content = write_tar(
+        tmp_path / "a.tar", {"0.jpg": b"x" * 2000, "1.jpg": b"x" * 2000}
+    ).read_bytes()
+    (file,) = find(server.put("a.tar", content[:4000]))
+    index = scan_tar(file)
+    assert keys_of(index) == ["0"]
+    assert index.faults == (
+        Fault(shard=f"{server.url}/a.tar", key="1", reason="the tar ends inside this image"),
+    )

@@ -1,5 +1,6 @@
 """Every form of IMAGES that is on this machine, and every way to get it wrong."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 
 from vqtrain.data import sources
 from vqtrain.data.index import ImageIndex
+from vqtrain.data.scan import write_members
 from vqtrain.data.sources import expand_braces, open_images, training_and_validation
-from vqtrain.errors import DataError
+from vqtrain.errors import ConfigError, DataError
 
 
 def keys_of(index: ImageIndex) -> list[str]:
@@ -157,12 +159,6 @@ def test_braces(pattern, expected):
     assert expand_braces(pattern) == expected
 
 
-@pytest.mark.parametrize("scheme", ["http://", "https://", "s3://", "gs://", "hf://", "pipe:"])
-def test_what_is_not_local_is_refused(scheme):
-    with pytest.raises(DataError, match=r"x/\{0\.\.9\}\.tar .* reads local files only"):
-        opened(f"{scheme}x/{{0..9}}.tar")
-
-
 @pytest.mark.usefixtures("shards")
 @pytest.mark.parametrize(
     ("wrong", "message"),
@@ -226,3 +222,159 @@ def test_automatic_validation_is_held_out(folder):
 def test_validation_of_its_own_leaves_training_whole(folder, shards):
     training, validation = training_and_validation(str(folder), [str(shards)])
     assert (len(training), len(validation)) == (4, 3)
+
+
+def test_a_damaged_shard_is_a_fault_beside_others(shards):
+    (shards / "s-09.tar").write_bytes(b"")
+    index = open_images(f"{shards}/s-{{08..10}}.tar", role="training")
+    assert keys_of(index) == ["08", "10"]
+    assert [(fault.shard, fault.reason) for fault in index.faults] == [
+        (f"{shards}/s-09.tar", "the file is empty")
+    ]
+
+
+def test_a_source_of_faults_alone_names_the_first(shards):
+    for i in ("08", "09"):
+        (shards / f"s-{i}.tar").write_bytes(b"")
+    with pytest.raises(DataError, match=r"s-0\?\.tar holds no images: \S*s-08\.tar: the file is"):
+        opened(f"{shards}/s-0?.tar")
+
+
+def test_weights_are_those_of_their_source(folder, shards):
+    tars = {"images": [str(shards), str(folder / "b.png")], "weight": 2.5}
+    index = open_images([tars, str(folder / "b.png")], role="training")
+    assert index.weights.tolist() == [2.5, 2.5, 2.5, 2.5, 1.0]
+    assert index.weights.dtype == "float32"
+    twice = open_images({"images": tars, "weight": 2}, role="training")
+    assert twice.weights.tolist() == [5.0] * 4
+
+
+@pytest.mark.parametrize("weight", [0, -1, "2", True, None, float("nan"), float("inf")])
+def test_an_impossible_weight_is_named(folder, weight):
+    with pytest.raises(ConfigError, match=f"a weight must be a number above 0, got {weight!r}"):
+        opened([{"images": str(folder), "weight": weight}])
+
+
+@pytest.mark.parametrize("item", [{"images": "x"}, {"image": "x", "weight": 1}, {}])
+def test_a_weighted_source_has_two_keys(item):
+    with pytest.raises(ConfigError, match="has the keys images and weight"):
+        opened([item])
+
+
+@pytest.fixture
+def pack(tmp_path, write_tar) -> Path:
+    """Hold what ``vqtrain pack`` writes: two shards to train on and one to validate on."""
+    place = tmp_path / "pack"
+    sides = {"train": ["train/shard-00000.tar", "train/shard-00001.tar"]}
+    sides["val"] = ["val/shard-00000.tar"]
+    for side, names in sides.items():
+        (place / side).mkdir(parents=True)
+        for name in names:
+            tar = write_tar(place / name, {f"{name[:-4]}.png": b"x"})
+            write_members(tar, offsets=[512], sizes=[1], keys=[name[:-4]])
+    index = {side: {"shards": [{"name": name} for name in names]} for side, names in sides.items()}
+    (place / "index.json").write_text(json.dumps({"format": "vqtrain-pack", **index}))
+    return place
+
+
+def upload(server, folder: Path) -> str:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            server.put(path.relative_to(folder.parent).as_posix(), path.read_bytes())
+    return f"{server.url}/{folder.name}"
+
+
+TRAIN = ["train/shard-00000", "train/shard-00001"]
+
+
+@pytest.mark.parametrize("ending", ["", "/"])
+def test_a_packed_folder_opens_by_role(pack, ending):
+    assert opened(f"{pack}{ending}") == TRAIN
+    assert keys_of(open_images(f"{pack}{ending}", role="validation")) == ["val/shard-00000"]
+
+
+def test_a_packed_folder_brings_its_validation(pack):
+    for train in (str(pack), [str(pack)]):
+        training, validation = training_and_validation(train, "auto")
+        assert (keys_of(training), keys_of(validation)) == (TRAIN, ["val/shard-00000"])
+
+
+def test_a_packed_folder_without_validation(pack):
+    index = json.loads((pack / "index.json").read_text())
+    index["val"]["shards"] = []
+    (pack / "index.json").write_text(json.dumps(index))
+    training, validation = training_and_validation(str(pack), "auto")
+    assert sorted(keys_of(training) + keys_of(validation)) == TRAIN
+    with pytest.raises(DataError, match="pack is packed without images for validation"):
+        open_images(str(pack), role="validation")
+
+
+def test_a_missing_shard_of_a_pack_is_an_error(pack):
+    (pack / TRAIN[1]).with_suffix(".tar").unlink()
+    with pytest.raises(DataError, match=r"shard-00001\.tar does not exist"):
+        opened(str(pack))
+
+
+def test_a_packed_folder_on_a_server(pack, server):
+    url = upload(server, pack)
+    assert opened(url) == TRAIN
+    training, validation = training_and_validation(url, "auto")
+    assert (keys_of(training), keys_of(validation)) == (TRAIN, ["val/shard-00000"])
+    assert training.read(0) == b"x"
+    assert server.count("pack/train/shard-00000.members.npz") == 1
+
+
+def test_http_sources(folder, shards, server):
+    place = upload(server, shards)
+    assert opened(f"{place}/s-{{08..10}}.tar") == ["08", "09", "10"]
+    assert opened(f"{place}/s-09.tar?signature=a.b/c") == ["09"]
+    photos = upload(server, folder)
+    index = open_images(f"{photos}/{{b.png,sub/c.webp}}", role="training")
+    assert keys_of(index) == ["b", "c"]
+    assert index.read(1) == b"sub/c.webp"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("s-11.tar", r"/s-11\.tar does not exist$"),
+        ("*.tar", r"http cannot list files; write a brace list such as shard-"),
+        ("", r"http cannot list files"),
+    ],
+)
+def test_wrong_urls_are_explained(shards, server, wrong, message):
+    place = upload(server, shards)
+    with pytest.raises(DataError, match=message):
+        opened(f"{place}/{wrong}")
+
+
+def test_unknown_schemes_and_servers_are_named():
+    with pytest.raises(
+        DataError, match=r"ftp://x/a\.tar: URLs may begin with http://, https://, s3"
+    ):
+        opened("ftp://x/a.tar")
+    with pytest.raises(
+        DataError, match=r"cannot find the server of http://nowhere\.invalid/a\.tar"
+    ):
+        opened("http://nowhere.invalid/a.tar")
+
+
+def test_s3_sources(folder, shards, pack, s3):
+    for top in (folder, shards, pack):
+        for path in top.rglob("*"):
+            if path.is_file():
+                s3(path.relative_to(top.parent).as_posix(), path.read_bytes())
+    assert opened("s3://photos/photos") == ["a", "b", "d", "sub/c"]
+    assert opened("s3://photos/photos/*.png") == ["b"]
+    assert opened("s3://photos/shards/s-{08..10}.tar") == ["08", "09", "10"]
+    assert opened("s3://photos/sh*") == ["08", "09", "10"]
+    assert opened("s3://photos/pack/") == TRAIN
+    assert open_images("s3://photos/photos/sub/c.webp", role="training").read(0) == b"sub/c.webp"
+    with pytest.raises(DataError, match=r"s3://photos/x\.tar does not exist"):
+        opened("s3://photos/x.tar")
+
+
+def test_pipes_are_kept_and_read(shards):
+    index = open_images(f"pipe:cat {shards}/s-{{08..10}}.tar", role="validation")
+    assert keys_of(index) == ["08", "09", "10"]
+    assert index.read(0) == b"x"

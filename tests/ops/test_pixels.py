@@ -1,5 +1,6 @@
-"""Pixels and images are exact inverses."""
+"""Pixels and images are inverses."""
 
+import pytest
 import torch
 
 from vqtrain.ops.pixels import to_images, to_pixels
@@ -14,3 +15,27 @@ def test_every_level_comes_back() -> None:
 def test_images_outside_the_range_are_clamped() -> None:
     images = torch.tensor([-3.0, 3.0]).reshape(1, 1, 1, 2)
     assert to_pixels(images).flatten().tolist() == [0, 255]
+    assert to_pixels(images, value_range=(-1000.0, 3000.0)).flatten().tolist() == [-1000, 3000]
+
+
+@pytest.mark.parametrize(
+    "value_range", [(0.0, 65_535.0), (-1000.0, 3000.0), (0.0, 1.0), (-0.5, 0.25)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_of_a_range_come_back(value_range: tuple[float, float], dtype: torch.dtype) -> None:
+    black, white = value_range
+    span = white - black
+    values = black + span * torch.rand(1, 3, 100, 100, generator=torch.Generator().manual_seed(0))
+    values[0, 0, 0, :2] = torch.tensor(value_range)
+    images = to_images(values, dtype, value_range=value_range)
+    assert images.dtype == dtype
+    assert images[0, 0, 0, :2].tolist() == [-1, 1]
+    pixels = to_pixels(images, value_range=value_range)
+    assert pixels.dtype == torch.float32
+    assert (pixels - values).abs().max() <= 1e-6 * span
+
+
+def test_half_precision_does_not_overflow() -> None:
+    values = torch.tensor([0.0, 65_535.0]).reshape(1, 1, 1, 2)
+    images = to_images(values, torch.float16, value_range=(0.0, 65_535.0))
+    assert images.flatten().tolist() == [-1, 1]

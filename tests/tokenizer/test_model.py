@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from vqtrain import Tokenizer
-from vqtrain.errors import ConfigError
+from vqtrain.errors import BadSampleError, ConfigError
 
 ENCODER = {
     "kind": "vqvae",
@@ -54,8 +54,16 @@ VQ = {
 CODEBOOKS = {"ema": EMA, "vq": VQ}
 
 
-def make(codebook: dict[str, object] = EMA) -> Tokenizer:
-    tokenizer = Tokenizer(encoder=ENCODER, codebook=codebook, decoder=DECODER, channels=3)
+def make(
+    codebook: dict[str, object] = EMA, pixel_range: tuple[float, float] | None = None
+) -> Tokenizer:
+    tokenizer = Tokenizer(
+        encoder=ENCODER,
+        codebook=codebook,
+        decoder=DECODER,
+        channels=3,
+        pixel_range=pixel_range,
+    )
     tokenizer.codebook.initialize(tokenizer.latents(torch.randn(2, 3, 32, 32)))
     return tokenizer.eval()
 
@@ -135,6 +143,43 @@ def test_preprocess_turns_gray_into_color() -> None:
     images = make().preprocess(np.full((16, 16), 255, dtype=np.uint8))
     assert images.shape == (1, 3, 16, 16)
     assert images.unique().tolist() == [1.0]
+
+
+def test_pixels_of_a_range_become_images_and_come_back(tmp_path: Path) -> None:
+    make(pixel_range=(-1000.0, 3000.0)).save_pretrained(tmp_path)
+    tokenizer = Tokenizer.from_pretrained(tmp_path)
+    assert tokenizer.pixel_range == (-1000.0, 3000.0)
+    array = np.full((16, 16, 3), 1000, dtype=np.int16)
+    array[0, :3, 0] = [-2000, -1000, 3000]
+    # 1000 is in the middle; -2000 lies below the range.
+    images = tokenizer.preprocess(array)
+    assert images[0, 0, 0, :4].tolist() == [-1, -1, 1, 0]
+    assert images.unique().tolist() == [-1, 0, 1]
+    pixels = tokenizer.to_pixels(images)
+    assert pixels.dtype == torch.float32
+    assert pixels[0, 0, 0, :4].tolist() == [-1000, -1000, 3000, 1000]
+    assert torch.equal(tokenizer.to_images(pixels), images)
+    assert tokenizer.to_images(pixels, torch.float64).dtype == torch.float64
+
+
+def test_preprocess_takes_a_picture_of_16_bits_with_a_range() -> None:
+    gray = np.full((16, 16), 65_535, dtype=np.uint16)
+    tokenizer = make(pixel_range=(0.0, 65_535.0))
+    assert tokenizer.preprocess(Image.fromarray(gray)).unique().tolist() == [1]
+    assert torch.equal(tokenizer.preprocess(gray), tokenizer.preprocess(Image.fromarray(gray)))
+
+
+def test_preprocess_refuses_values_without_a_range() -> None:
+    with pytest.raises(BadSampleError, match="float32 have no fixed range"):
+        make().preprocess(np.zeros((16, 16), dtype=np.float32))
+    with pytest.raises(BadSampleError, match=r"\[16, 16, 5\] does not fit"):
+        make().preprocess(np.zeros((16, 16, 5), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("ends", [(1.0, 1.0), (2.0, 1.0), (0.0, float("inf")), (float("nan"), 1.0)])
+def test_a_range_that_is_none_is_refused(ends: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match="two numbers, black and white"):
+        make(pixel_range=ends)
 
 
 def test_weights_that_do_not_fit_are_named() -> None:

@@ -65,7 +65,12 @@ def change(directory: Path, edit: Callable[[dict[str, object]], object]) -> None
 def test_what_config_json_says(saved: Path) -> None:
     config = json.loads((saved / "config.json").read_text())
     assert config["format_version"] == 1
-    assert config["image"] == {"channels": 3, "range": [-1.0, 1.0]}
+    assert config["image"] == {
+        "channels": 3,
+        "range": [-1.0, 1.0],
+        "pixels": [0, 255],
+        "pixel_type": "uint8",
+    }
     assert config["downsampling"] == 2
     assert config["token_ids"] == {
         "vocab_size": 4,
@@ -103,6 +108,13 @@ def test_a_run_directory_and_a_checkpoint_are_tokenizers_too(saved: Path, tmp_pa
         (lambda config: config.pop("codebook"), "'codebook' must be a mapping"),
         (lambda config: config.update(encoder="vqvae"), "'encoder' must be a mapping"),
         (lambda config: config.update(image={}), "image.channels"),
+        (lambda config: config["image"].update(pixel_type="int3"), "pixel_type must be uint8 or"),
+        (lambda config: config["image"].update(pixels=[0]), "image.pixels must be two numbers"),
+        (lambda config: config["image"].update(pixels="x"), "image.pixels must be two numbers"),
+        (
+            lambda config: config["image"].update(pixel_type="float32", pixels=[1, 0]),
+            "black and white, got [1.0, 0.0]",
+        ),
         (lambda config: config["codebook"].update(kind="nonsense"), "unknown kind 'nonsense'"),
         (lambda config: config["codebook"].update(kind=7), "codebook must be"),
         (lambda config: config["codebook"]["arguments"].update(size=5), "codebook.vectors is [4"),
@@ -119,6 +131,11 @@ def test_a_config_that_cannot_be_used_is_one_sentence(
         Tokenizer.from_pretrained(saved)
     assert word in str(caught.value)
     assert str(saved) in str(caught.value)
+
+
+def test_files_that_do_not_speak_of_pixels_mean_uint8(saved: Path) -> None:
+    change(saved, lambda config: config.update(image={"channels": 3, "range": [-1.0, 1.0]}))
+    assert Tokenizer.from_pretrained(saved).pixel_range is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])

@@ -1,5 +1,11 @@
 """A tiny tokenizer in training, its data, and a real Trainer around a few callbacks."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +23,7 @@ from vqtrain.losses.reconstruction import ReconstructionLoss
 from vqtrain.objective import Objective
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.callbacks import Stopping
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
@@ -65,6 +72,10 @@ DATA: dict[str, object] = {
     "flip": False,
     "batch_size": 4,
     "num_workers": 0,
+    "sampling": "permuted",
+    "range": None,
+    "background": "white",
+    "max_bad_fraction": 0.01,
 }
 SIZES = {"channels": 4, "block_channels": 2, "num_blocks": 0}
 MakeModule = Callable[..., TokenizerTraining]
@@ -98,6 +109,7 @@ def make_data(index: ImageIndex) -> MakeData:
             settings=DataSettings(**{**DATA, **changes}),  # type: ignore[arg-type]  # plain data
             seed=0,
             start=start,
+            num_nodes=1,
         )
 
     return make
@@ -160,12 +172,30 @@ def make_module(trainer_settings: Callable[..., TrainerSettings]) -> MakeModule:
 
 
 @pytest.fixture
-def make_validation(tmp_path: Path) -> Callable[..., Validation]:
+def make_bad_samples(tmp_path: Path) -> Callable[[TrainingData], BadSamples]:
+    """Make a list of bad samples that says nothing."""
+
+    def make(data: TrainingData) -> BadSamples:
+        return BadSamples(path=tmp_path / "bad_samples.jsonl", data=data, say=lambda _: None)
+
+    return make
+
+
+@pytest.fixture
+def make_validation(
+    tmp_path: Path, make_bad_samples: Callable[[TrainingData], BadSamples]
+) -> Callable[..., Validation]:
     """Make a validation by PSNR and SSIM over some data."""
 
     def make(data: TrainingData, *, best: str = "psnr") -> Validation:
-        pictures = tmp_path / "images"
-        return Validation(data=data, measures=MEASURES, fid=None, best=best, pictures=pictures)
+        return Validation(
+            data=data,
+            measures=MEASURES,
+            fid=None,
+            best=best,
+            pictures=tmp_path / "images",
+            bad_samples=make_bad_samples(data),
+        )
 
     return make
 
@@ -194,15 +224,97 @@ def make_trainer(tmp_path: Path) -> Callable[[Sequence[Callback]], Trainer]:
 
 @pytest.fixture
 def fit(
-    make_trainer: Callable[[Sequence[Callback]], Trainer], make_data: MakeData
+    make_trainer: Callable[[Sequence[Callback]], Trainer],
+    make_data: MakeData,
+    make_bad_samples: Callable[[TrainingData], BadSamples],
 ) -> Callable[..., None]:
     """Train until the last step, with callbacks after the one that ends the run."""
 
     def fit(
         module: TokenizerTraining, *callbacks: Callback, data: TrainingData | None = None
     ) -> None:
-        trainer = make_trainer([Stopping(max_time_s=None), *callbacks])
+        data = data or make_data()
+        bad_samples = make_bad_samples(data)
+        stopping = Stopping(max_time_s=None, bad_samples=bad_samples)
         module.begin_average()
-        trainer.fit(module, datamodule=data or make_data())
+        make_trainer([bad_samples, stopping, *callbacks]).fit(module, datamodule=data)
 
     return fit
+
+
+# `vqtrain`, with a note of every batch that trains; Lightning starts it again for other ranks.
+NOTING = """
+import hashlib, json, os, sys
+from vqtrain import distributed
+from vqtrain.cli import main
+from vqtrain.training.module import TokenizerTraining
+
+step_of = TokenizerTraining.training_step
+
+def note(module, batch, batch_idx):
+    pixels = hashlib.sha256(batch.images.cpu().numpy().tobytes()).hexdigest()
+    line = {"step": module.step, "keys": batch.keys, "pixels": pixels}
+    with open(f"{os.environ['NOTES']}.{distributed.rank()}", "a") as file:
+        file.write(json.dumps(line) + "\\n")
+    return step_of(module, batch, batch_idx)
+
+TokenizerTraining.training_step = note
+sys.exit(main())
+"""
+
+
+class Noted:
+    """Runs in a folder, of which every batch is noted."""
+
+    def __init__(self, folder: Path, words: list[str]) -> None:
+        folder.mkdir()
+        self.folder, self.words = folder, words
+        self.script = folder / "noting.py"
+        self.script.write_text(NOTING)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start it, with some words more."""
+        return subprocess.Popen(
+            [sys.executable, str(self.script), "train", "run_dir=run", *self.words, *words],
+            env={**os.environ, "NOTES": str(self.folder / "notes"), "OMP_NUM_THREADS": "1"},
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *words: str) -> str:
+        """Let it run to its end, and return what it said."""
+        process = self.start(*words)
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err + out
+        return out
+
+    def notes(self, rank: int) -> list[dict[str, object]]:
+        """Return the batches that a rank trained on so far, again where it was killed."""
+        file = self.folder / f"notes.{rank}"
+        text = file.read_text() if file.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+
+    def kill_at(self, step: int, *words: str) -> None:
+        """Start, and kill every process as soon as the first one has begun a step."""
+        process = self.start(*words)
+        deadline = time.monotonic() + 120
+        while not any(line["step"] == step for line in self.notes(0)[-3:]):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+
+    @property
+    def checkpoint(self) -> dict[str, object]:
+        """The newest checkpoint."""
+        return torch.load(self.folder / "run/checkpoints/last.ckpt", weights_only=True)
+
+
+@pytest.fixture
+def noted_run(tmp_path: Path) -> Callable[[str, list[str]], Noted]:
+    """Prepare a run in a folder of some name, with some words."""
+    return lambda name, words: Noted(tmp_path / name, words)

@@ -10,15 +10,32 @@ import pytest
 from lightning.pytorch import Trainer
 
 from vqtrain.errors import Interrupted
+from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.callbacks import MAX_SKIPPED_IN_ROW, StepCallback, Stopping
+from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 
 MakeModule = Callable[..., TokenizerTraining]
 MakeTrainer = Callable[..., Trainer]
+MakeStopping = Callable[[float | None], Stopping]
 
 
-def test_the_first_signal_waits_for_the_step_and_the_second_does_not() -> None:
-    stopping = Stopping(max_time_s=None)
+@pytest.fixture
+def make_stopping(
+    make_data: Callable[[], TrainingData], make_bad_samples: Callable[[TrainingData], BadSamples]
+) -> MakeStopping:
+    """Make what stops a run, over data of which nothing is bad."""
+
+    def make(max_time_s: float | None) -> Stopping:
+        return Stopping(max_time_s=max_time_s, bad_samples=make_bad_samples(make_data()))
+
+    return make
+
+
+def test_the_first_signal_waits_for_the_step_and_the_second_does_not(
+    make_stopping: MakeStopping,
+) -> None:
+    stopping = make_stopping(None)
     stopping.began = 0.0
     stopping.receive(signal.SIGTERM, None)
     with pytest.raises(Interrupted) as raised:
@@ -27,29 +44,33 @@ def test_the_first_signal_waits_for_the_step_and_the_second_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "skipped_in_row", "signal_number", "max_time_s", "reason"),
+    ("step", "skipped_in_row", "bad", "signal_number", "max_time_s", "reason"),
     [
-        (4, MAX_SKIPPED_IN_ROW, signal.SIGINT, 0.0, "finished"),
-        (3, MAX_SKIPPED_IN_ROW, signal.SIGINT, 0.0, "nonfinite"),
-        (3, MAX_SKIPPED_IN_ROW - 1, signal.SIGINT, 0.0, "signal"),
-        (3, 0, None, 0.0, "time"),
-        (3, 0, None, 1e9, None),
-        (3, 0, None, None, None),
+        (4, MAX_SKIPPED_IN_ROW, True, signal.SIGINT, 0.0, "finished"),
+        (3, MAX_SKIPPED_IN_ROW, True, signal.SIGINT, 0.0, "nonfinite"),
+        (3, MAX_SKIPPED_IN_ROW - 1, True, signal.SIGINT, 0.0, "data"),
+        (3, 0, False, signal.SIGINT, 0.0, "signal"),
+        (3, 0, False, None, 0.0, "time"),
+        (3, 0, False, None, 1e9, None),
+        (3, 0, False, None, None, None),
     ],
-    ids=["finished", "nonfinite", "signal", "time", "in-time", "no-limit"],
+    ids=["finished", "nonfinite", "data", "signal", "time", "in-time", "no-limit"],
 )
 def test_the_reason_that_comes_first_counts(
     step: int,
     skipped_in_row: int,
+    bad: bool,
     signal_number: int | None,
     max_time_s: float | None,
     reason: str | None,
     make_module: MakeModule,
     make_trainer: MakeTrainer,
+    make_stopping: MakeStopping,
 ) -> None:
     module, trainer = make_module(max_steps=4), make_trainer([])
     module.step, module.skipped_in_row = step, skipped_in_row
-    stopping = Stopping(max_time_s=max_time_s)
+    stopping = make_stopping(max_time_s)
+    stopping.bad_samples.too_many = bad
     stopping.began = time.monotonic()
     if signal_number is not None:
         stopping.receive(signal_number, None)
@@ -59,17 +80,20 @@ def test_the_reason_that_comes_first_counts(
     assert trainer.should_stop is (reason is not None)
 
 
-def test_before_the_first_step_there_is_nothing_to_wait_for() -> None:
+def test_before_the_first_step_there_is_nothing_to_wait_for(make_stopping: MakeStopping) -> None:
     with pytest.raises(Interrupted):
-        Stopping(max_time_s=None).receive(signal.SIGTERM, None)
+        make_stopping(None).receive(signal.SIGTERM, None)
 
 
 def test_the_time_counts_from_the_first_step(
-    make_module: MakeModule, make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+    make_module: MakeModule,
+    make_trainer: MakeTrainer,
+    make_stopping: MakeStopping,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module, trainer = make_module(max_steps=4), make_trainer([])
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
-    stopping = Stopping(max_time_s=10.0)
+    stopping = make_stopping(10.0)
     monkeypatch.setattr(time, "monotonic", lambda: 200.0)  # indexing the data took this long
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(signal, "signal", lambda *_: None)

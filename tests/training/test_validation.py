@@ -14,6 +14,7 @@ from torch import Tensor
 from vqtrain.metrics.image import ssim
 from vqtrain.ops.pixels import to_images, to_pixels
 from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.validation import MEASURES, Validation
@@ -24,13 +25,17 @@ MakeTrainer = Callable[..., Trainer]
 
 @pytest.fixture
 def make_validation(
-    make_data: Callable[..., TrainingData], tmp_path: Path
+    make_data: Callable[..., TrainingData],
+    make_bad_samples: Callable[[TrainingData], BadSamples],
+    tmp_path: Path,
 ) -> Callable[..., Validation]:
     """Make a validation over a number of pictures, in batches of 4."""
 
     def make(count: int = 5, **changes: object) -> Validation:
+        data = make_data(validation=count, **changes)
         return Validation(
-            data=make_data(validation=count, **changes),
+            data=data,
+            bad_samples=make_bad_samples(data),
             measures=MEASURES,
             fid=None,
             best="psnr",

@@ -23,6 +23,7 @@ from vqtrain.objective import Objective
 from vqtrain.ops.random import seed_torch
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer, build_part
+from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import TrainingCheckpoint
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
@@ -70,8 +71,9 @@ def build_module(config: Mapping[str, Any], settings: Settings) -> TokenizerTrai
     seed_torch(config["seed"], "weights")
     resolved: dict[str, Any] = resolve_fractions(config, settings.trainer.max_steps)
     parts = {name: split_kind(resolved[name]) for name in ("encoder", "codebook", "decoder")}
-    tokenizer = Tokenizer(**parts, channels=settings.data.channels)
-    size = settings.data.image_size
+    data = settings.data
+    tokenizer = Tokenizer(**parts, channels=data.channels, pixel_range=data.pixel_range)
+    size = data.image_size
     if size % tokenizer.downsampling:
         lower = size - size % tokenizer.downsampling
         near = [str(n) for n in (lower, lower + tokenizer.downsampling) if n > 0]
@@ -187,6 +189,7 @@ def build_validation(
     data: TrainingData,
     run_dir: Path,
     device: torch.device,
+    bad_samples: BadSamples,
 ) -> Validation:
     """Build what a run is measured by; finds the weights of the metrics' networks."""
     metrics = settings.metrics
@@ -206,6 +209,7 @@ def build_validation(
         fid=fid,
         best=metrics.best,
         pictures=run_dir / "images",
+        bad_samples=bad_samples,
     )
 
 
@@ -241,10 +245,15 @@ def open_data(settings: Settings, seed: int, checkpoint: TrainingCheckpoint | No
     limit = settings.trainer.limit_val
     if limit is not None and limit < len(validation):
         validation = validation.select(np.arange(limit) * len(validation) // limit)
-    return TrainingData(
+    data = TrainingData(
         training=training,
         validation=validation,
         settings=settings.data,
         seed=seed,
         start=checkpoint["training"]["samples"] if checkpoint else 0,
+        num_nodes=settings.trainer.num_nodes,
     )
+    places = checkpoint["training"].get("places") if checkpoint else None
+    if places is not None:
+        data.go_on_from(places, settings.trainer.world_size)
+    return data

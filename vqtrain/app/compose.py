@@ -21,7 +21,7 @@ from vqtrain.build import unknown
 from vqtrain.errors import ConfigError
 
 # Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
-PATH_KEYS = ("data.train", "data.val", "images", "run_dir", "resume", "init_from")
+PATH_KEYS = ("data.train", "data.val", "images", "out", "run_dir", "resume", "init_from")
 
 
 @dataclass(frozen=True, kw_only=True)

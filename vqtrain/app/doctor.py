@@ -1,7 +1,6 @@
 """``vqtrain doctor``: what works on this machine, what is missing and how to get it."""
 
 import importlib
-import io
 import os
 import platform
 import shutil
@@ -9,45 +8,63 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from importlib import metadata
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from PIL import Image
-from rich.console import Console
-from rich.text import Text
+import yaml
 
-from vqtrain.app.compose import CommandLine, compose, parse, read_command_line
-from vqtrain.build import fits, unknown
+from vqtrain.app.compose import CommandLine, compose, is_group_choice, parse, read_command_line
+from vqtrain.app.findings import Finding, in_gib, join, show
+from vqtrain.build import unknown
 from vqtrain.data.cache import cache_folder
 from vqtrain.data.demo import HELD_OUT, TRAINING
-from vqtrain.data.images import load_pixels
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.sources import open_images
 from vqtrain.errors import ConfigError, DataError
 from vqtrain.training.trackers import wandb_mode
 from vqtrain.version import __version__
 
-USAGE = """usage: vqtrain doctor [images=IMAGES]
+USAGE = """usage: vqtrain doctor [images=IMAGES] [words of vqtrain train]
 
-Shows what works here, what is missing and how to get it. The exit code is 1 if anything is missing.
+Shows what works here, what is missing and how to get it. With images it also reads a sample of them
+and makes a few steps of the run that the words describe, and says what limits its speed. The exit
+code is 1 if anything is missing.
 
 keys:
-  images   pictures to look at: demo, a folder, a glob, tars or a list of these
+  images      pictures to look at, in place of data.train: demo, a folder, a glob, tars, a URL or a
+              list of these
+  image_size  short for data.image_size
+  crop        short for data.crop
+  batch_size  short for data.batch_size
+  precision   short for trainer.precision
+  device      auto, cpu or cuda
+and all groups and keys of vqtrain train, which its --help lists
 
 options:
-  --help   show this
+  --config-dir DIR   a folder with configs of your own, laid out as vqtrain's configs/
+  --print-config     show the composed configuration of the run and stop
+  --help             show this
 
 examples:
   vqtrain doctor
-  vqtrain doctor images=~/photographs
+  vqtrain doctor images=~/photographs experiment=vqgan_f16_1024 batch_size=8 device=cuda
 """
+
+SHORT_KEYS = {
+    "images": "data.train",
+    "image_size": "data.image_size",
+    "crop": "data.crop",
+    "batch_size": "data.batch_size",
+    "precision": "trainer.precision",
+    "device": "trainer.accelerator",
+}
+ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
+# Without these a step cannot be made, or, where the release is a bad one, must not be.
+NEEDED_FOR_STEPS = ("torch", "lightning")
 
 FIRST_UNSUPPORTED_PYTHON = (3, 14)  # hydra-core 1.3 fails on it
 MALICIOUS_LIGHTNING = ("2.6.2", "2.6.3")
@@ -66,63 +83,98 @@ assert total == 2, total
 dist.destroy_process_group()
 """
 
-MAX_SAMPLE = 64
-MAX_NAMED = 3
-# The default encoder's; with the next one below, SSIM could not be measured.
-DOWNSAMPLING, LEAST_IMAGE_SIZE = 4, 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One line of the table.
-
-    Attributes:
-        name: What was looked at.
-        found: What was found.
-        remedy: How to get what is missing, or None if nothing is.
-        is_there: False for what is not here and may not be needed.
-    """
-
-    name: str
-    found: str
-    remedy: str | None = None
-    is_there: bool = True
-
 
 def main(words: Sequence[str]) -> int:
-    """Examine this machine, and pictures if some are named."""
+    """Examine this machine, and the pictures and the speed of a run if one is described."""
     command_line = read_command_line(words)
-    images = read_images(command_line)
     if command_line.show_help:
         sys.stdout.write(USAGE)
         return 0
-    # The pictures first: a path that is wrong is said in one line, before anything else.
-    pictures = [] if images is None else examine_images(open_images(images, role="training"))
-    findings = [*examine_software(), *examine_machine(), *pictures]
-    show(findings)
-    return int(any(finding.remedy is not None for finding in findings))
+    as_train = of_train(command_line)
+    if command_line.print_config:
+        config = compose_run(as_train)
+        sys.stdout.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        return 0
+    software = examine_software()
+    # What is wrong with the words is said in one line, before anything else.
+    has_run = bool(command_line.paths or command_line.overrides)
+    run = examine_run(as_train, software) if has_run else iter(())
+    is_missing = False
+    for finding in chain(software, examine_machine(), run):
+        show(finding)
+        is_missing |= finding.mark == "missing"
+    return int(is_missing)
 
 
-def read_images(command_line: CommandLine) -> str | list[str] | None:
-    """Return what the user wrote after ``images=``, and refuse everything else.
+def of_train(command_line: CommandLine) -> CommandLine:
+    """Write the doctor's own keys as those of the run that they stand for.
 
     Raises:
-        ConfigError: If there is another key or option, or the value is no path and no list.
+        ConfigError: If there is no such device, or if ``images`` and ``data.train`` are both given.
     """
-    if command_line.config_dir is not None or command_line.print_config:
-        raise ConfigError("vqtrain doctor has no configuration: its only option is --help")
-    overrides = [parse(word) for word in command_line.overrides]
-    typed: dict[str, object] = {override.key_or_group: override.value() for override in overrides}
-    typed |= command_line.paths
-    for key in typed:
-        if key != "images":
-            raise ConfigError(unknown("key", key, ["images"]))
-    images = typed.get("images")
-    if images is None or isinstance(images, str):
-        return images
-    if not isinstance(images, list) or not fits(images, list[str]):
-        raise ConfigError(f"images must be a path or a list of paths, got {images!r}")
-    return images
+    words = [expand(word) for word in command_line.overrides]
+    paths = {SHORT_KEYS.get(key, key): value for key, value in command_line.paths.items()}
+    typed = [*command_line.paths, *(word.partition("=")[0] for word in command_line.overrides)]
+    if "images" in typed and "data.train" in typed:
+        raise ConfigError("images stands in for data.train: give one of them")
+    return CommandLine(
+        paths=paths,
+        overrides=words,
+        config_dir=command_line.config_dir,
+        show_help=False,
+        print_config=False,
+    )
+
+
+def expand(word: str) -> str:
+    """Write one word ``key=value`` with the key of the run."""
+    key, _, value = word.partition("=")
+    if key == "device":
+        if value not in ACCELERATORS:
+            raise ConfigError(unknown("device", value, ACCELERATORS))
+        value = ACCELERATORS[value]
+    return f"{SHORT_KEYS[key]}={value}" if key in SHORT_KEYS else word
+
+
+def compose_run(command_line: CommandLine) -> dict[str, Any]:
+    """Compose the configuration of the run.
+
+    Raises:
+        ConfigError: If a key, a choice or a value is wrong.
+    """
+    try:
+        return compose("train", command_line)
+    except ConfigError:
+        for word in command_line.overrides:
+            key = parse(word).key_or_group
+            is_ours = "." not in key and not is_group_choice(word, command_line.config_dir)
+            if is_ours and get_close_matches(key, SHORT_KEYS, n=1):
+                raise ConfigError(unknown("key", key, SHORT_KEYS)) from None
+        raise
+
+
+def examine_run(command_line: CommandLine, software: Sequence[Finding]) -> Iterator[Finding]:
+    """Look at the pictures and the speed of a run, as far as the software lets it run.
+
+    Raises:
+        VqtrainError: If the run would be refused; before the first finding.
+    """
+    config = compose_run(command_line)
+    if not config["data"]["train"]:
+        raise ConfigError("no images are named: give images=demo, a folder, a glob, tars or a URL")
+    for finding in software:
+        if finding.name in NEEDED_FOR_STEPS and finding.remedy is not None:
+            found = f"not looked at: {finding.name} comes first, see above"
+            return iter([Finding(name="images", found=found, is_there=False)])
+    try:
+        doctor_run = importlib.import_module("vqtrain.app.doctor_run")
+    except (ImportError, OSError, RuntimeError) as error:
+        # torchvision says by a RuntimeError that it was built for another torch.
+        reason = " ".join(str(error).split())
+        remedy = "install torch and torchvision anew, in versions that belong together"
+        return iter([Finding(name="images", found=f"not looked at: {reason}", remedy=remedy)])
+    findings: Iterator[Finding] = doctor_run.examine(config)
+    return findings
 
 
 def examine_software() -> list[Finding]:
@@ -304,89 +356,3 @@ def examine_demo() -> Finding:
             remedy="pip install --force-reinstall --no-deps 'scikit-image>=0.25'",
         )
     return Finding(name="demo", found=f"{len(names)} photographs of scikit-image")
-
-
-def examine_images(index: ImageIndex) -> list[Finding]:
-    """Look at some pictures, evenly spread, in the way in which a worker of a run loads them."""
-    settings = compose("train", read_command_line([]))["data"]
-    random = np.random.default_rng(0)
-    sample = np.linspace(0, len(index) - 1, min(MAX_SAMPLE, len(index))).round().astype(int)
-    sizes: list[tuple[int, int]] = []
-    modes: Counter[str] = Counter()
-    unreadable: list[str] = []
-    seconds = 0.0
-    for image_id in sample.tolist():
-        began = time.perf_counter()
-        try:
-            load_pixels(
-                index,
-                image_id,
-                image_size=settings["image_size"],
-                channels=settings["channels"],
-                crop=settings["crop"],
-                flip=settings["flip"],
-                generator=random,
-            )
-        except DataError:
-            unreadable.append(f"{index.key(image_id)!r} in {index.path(image_id)}")
-            continue
-        seconds += time.perf_counter() - began
-        with Image.open(io.BytesIO(index.read(image_id))) as picture:
-            sizes.append(picture.size)
-            modes[picture.mode] += 1
-    files = len(np.unique(index.path_ids))
-    findings = [Finding(name="images", found=f"{len(index)}, files: {files}")]
-    if unreadable:
-        findings.append(
-            Finding(
-                name="unreadable",
-                found=f"{len(unreadable)} of {len(sample)} that were tried: {join(unreadable)}",
-                remedy="delete them or save them anew",
-            )
-        )
-    if sizes:
-        findings += [
-            Finding(name="sizes", found=describe_sizes(sizes, settings["image_size"])),
-            Finding(name="modes", found=", ".join(f"{m}: {n}" for m, n in modes.most_common())),
-            Finding(
-                name="loading",
-                found=f"{len(sizes) / seconds:.0f} images/s for each of data.num_workers",
-            ),
-        ]
-    return findings
-
-
-def describe_sizes(sizes: Sequence[tuple[int, int]], image_size: int) -> str:
-    """Tell the smallest, the median and the largest size by the short side, width before height."""
-    ordered = sorted(sizes, key=lambda size: (min(size), max(size)))
-    median = ordered[len(ordered) // 2]
-    shown = {"smallest": ordered[0], "median": median, "largest": ordered[-1]}
-    text = ", ".join(f"{word} {width} x {height} px" for word, (width, height) in shown.items())
-    short = min(median)
-    if short >= image_size:
-        return text
-    fitting = max(LEAST_IMAGE_SIZE, short - short % DOWNSAMPLING)
-    return f"{text}; smaller than data.image_size={image_size}, try data.image_size={fitting}"
-
-
-def join(names: Sequence[str]) -> str:
-    """Name the first few, and count the rest."""
-    rest = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return f"{', '.join(names[:MAX_NAMED])}{rest}"
-
-
-def in_gib(size: int) -> str:
-    """Write a number of bytes for people."""
-    return f"{size / 2**30:.1f} GiB"
-
-
-def show(findings: Sequence[Finding]) -> None:
-    """Print a table, in color on a terminal."""
-    console = Console(highlight=False, soft_wrap=True)
-    for finding in findings:
-        mark, style = ("ok", "green") if finding.is_there else ("absent", "yellow")
-        if finding.remedy is not None:
-            mark, style = "missing", "bold red"
-        console.print(Text.assemble((f"{mark:<9}", style), f"{finding.name:<12}", finding.found))
-        if finding.remedy is not None:
-            console.print(Text(f"{'':<21}-> {finding.remedy}"))

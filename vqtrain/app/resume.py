@@ -14,6 +14,7 @@ FREE = (
     "run_dir",
     "name",
     "data.num_workers",
+    "data.max_bad_fraction",
     "trainer.max_time",
     "trainer.log_every",
     "trainer.validate_every",

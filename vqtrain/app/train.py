@@ -20,9 +20,12 @@ from torch import nn
 from vqtrain.app.build import Settings, build_module, build_validation, open_data
 from vqtrain.app.compose import CommandLine, compose, describe_keys, read_command_line
 from vqtrain.app.resume import continued_config, lookup_config
+from vqtrain.data.streams import Stream
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training import checkpoints, run_directory
+from vqtrain.training.bad_samples import FILE as BAD_SAMPLES
+from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import TrainingCheckpoint
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.launch import build_trainer
@@ -31,6 +34,10 @@ from vqtrain.training.run import Outcome, fit
 from vqtrain.training.screen import Screen
 from vqtrain.training.trackers import build_tracker
 from vqtrain.version import __version__
+
+CHANGED_IMAGES = (
+    "the images of data.train are not those of the checkpoint: the epoch goes on in another order"
+)
 
 USAGE = """usage: vqtrain train [group=choice ...] [key=value ...]
 
@@ -105,15 +112,19 @@ def train_on(
             )
         return 0
     data = open_data(settings, config["seed"], checkpoint)
-    validation = build_validation(config, settings, data, run_dir, trainer.strategy.root_device)
+    screen = Screen(
+        log=run_dir / "log.txt",
+        max_steps=settings.trainer.max_steps,
+        data=data,
+        is_main=trainer.is_global_zero,
+    )
+    bad_samples = BadSamples(path=run_dir / BAD_SAMPLES, data=data, say=screen.line)
+    device = trainer.strategy.root_device
+    validation = build_validation(config, settings, data, run_dir, device, bad_samples)
+    if checkpoint is not None and checkpoint["training"]["images"] != data.training.digest:
+        remarks = [*remarks, CHANGED_IMAGES]
     with ExitStack() as stack:
         tracker = None
-        screen = Screen(
-            log=run_dir / "log.txt",
-            max_steps=settings.trainer.max_steps,
-            data=data,
-            is_main=trainer.is_global_zero,
-        )
         if trainer.is_global_zero:
             stack.enter_context(run_directory.claim(run_dir, resuming=checkpoint is not None))
             run_directory.write_config(run_dir, config)
@@ -136,6 +147,7 @@ def train_on(
             module=module,
             data=data,
             validation=validation,
+            bad_samples=bad_samples,
             config=config,
             run_dir=run_dir,
             screen=screen,
@@ -143,7 +155,7 @@ def train_on(
             checkpoint=checkpoint,
             has_weights=has_weights,
         )
-        conclude(screen, run_dir, outcome, seconds=time.monotonic() - began)
+        conclude(screen, run_dir, outcome, bad_samples, seconds=time.monotonic() - began)
     # Launchers take the end of any process but the first one by a signal for a failure.
     if outcome.signal_number is None or not trainer.is_global_zero:
         return 0
@@ -191,8 +203,12 @@ def introduce(
         log_only=True,
     )
     screen.line(f"run directory: {run_dir}")
+    if isinstance(data.training, Stream):
+        known = f"those of {len(data.training.commands)} shards, in sequence,"
+    else:
+        known = f"{len(data.training)}"
     screen.line(
-        f"images: {len(data.training)} to train on, {len(data.validation)} to validate on, "
+        f"images: {known} to train on, {len(data.validation)} to validate on, "
         f"{settings.image_size} x {settings.image_size} px"
     )
     screen.line(
@@ -220,7 +236,9 @@ def millions(module: nn.Module) -> str:
     return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} million parameters"
 
 
-def conclude(screen: Screen, run_dir: Path, outcome: Outcome, *, seconds: float) -> None:
+def conclude(
+    screen: Screen, run_dir: Path, outcome: Outcome, bad_samples: BadSamples, *, seconds: float
+) -> None:
     """Say how it ended, where the results are, and what can be done with them."""
     if outcome.reason != "finished":
         why = "out of time" if outcome.reason == "time" else "stopped by a signal"
@@ -233,6 +251,8 @@ def conclude(screen: Screen, run_dir: Path, outcome: Outcome, *, seconds: float)
         "pictures": str(run_dir / "images"),
         "tokenizer": str(run_dir / "tokenizer"),
     }
+    if bad_samples.known:
+        rows["passed over"] = f"{len(bad_samples.known)}, listed in {bad_samples.path}"
     screen.table("finished", rows)
     load = (
         f"from vqtrain import Tokenizer; t = Tokenizer.from_pretrained({str(run_dir)!r}); "

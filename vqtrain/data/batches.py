@@ -5,18 +5,24 @@ the same with any number of workers, and a run can continue at any position.
 """
 
 import math
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from jaxtyping import Shaped
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
 
-from vqtrain.data.images import load_pixels
+from vqtrain.data.faults import Fault
+from vqtrain.data.images import Preparation, prepare
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.order import EndlessOrder, sample_generator
-from vqtrain.shapes import Mask, Pixels
+from vqtrain.errors import BadSampleError, DataError
+from vqtrain.shapes import Mask
+
+# Images in a row that cannot be read, after which it is not the images that are bad.
+MAX_BAD_IN_ROW = 100
 
 
 @final
@@ -25,14 +31,20 @@ class Batch:
     """Images of one step or one piece of the validation.
 
     Attributes:
-        images: Pixels in 0..255, not yet scaled: a quarter of the bytes to move.
+        images: Pixels in 0..255, not yet scaled: a quarter of the bytes to move; with
+            ``data.range`` float32 in the files' own units.
         mask: False where an image only fills up the batch and must not be counted.
         keys: Names of the images.
+        faults: Samples that could not be read and were passed over.
+        place: Where the reader of a stream stands after the batch, as plain numbers; None for
+            indexed images, whose order needs no such thing.
     """
 
-    images: Pixels
+    images: Shaped[Tensor, "b c h w"]
     mask: Mask
     keys: list[str]
+    faults: list[Fault] = field(default_factory=list)
+    place: tuple[int, ...] | None = None
 
     def pin_memory(self) -> "Batch":
         """Copy to memory from which a GPU can fetch by itself; called by the loader."""
@@ -52,18 +64,18 @@ class TrainingBatches(Dataset[Batch]):
     """An endless row of shuffled batches; number m is the m-th of this process from ``start``.
 
     Position p of the endless order is sample i of batch m on this rank, where
-    p = start + (m * world_size + rank) * batch_size + i.
+    p = start + (m * world_size + rank) * batch_size + i. In place of an image that cannot be read
+    stands another one, drawn by the random numbers of its position.
 
     Args:
         index: Images to train on.
+        preparation: How they become arrays.
         seed: Seed of the run.
+        sampling: ``permuted`` or ``resampled``.
         batch_size: Images per batch and process.
         rank: Number of this process.
         world_size: Number of processes.
-        image_size: Side of the square crop, in px.
-        channels: 3 for color, 1 for gray.
-        crop: A key of ``CROPS``.
-        flip: Whether to mirror half of the images.
+        ranks_per_node: Processes on each machine, which share what was read ahead.
         start: Samples that the run has seen so far, over all ranks.
     """
 
@@ -71,47 +83,86 @@ class TrainingBatches(Dataset[Batch]):
         self,
         index: ImageIndex,
         *,
+        preparation: Preparation,
         seed: int,
+        sampling: str,
         batch_size: int,
         rank: int,
         world_size: int,
-        image_size: int,
-        channels: int,
-        crop: str,
-        flip: bool,
+        ranks_per_node: int,
         start: int,
     ) -> None:
-        self._index = index
-        self._load = partial(
-            load_pixels, index, image_size=image_size, channels=channels, crop=crop, flip=flip
-        )
+        self._index, self._preparation = index, preparation
         self._seed = seed
         self._batch_size = batch_size
         self._rank = rank
         self._world_size = world_size
+        self._ranks_per_node = ranks_per_node
         self._start = start
-        self._order = EndlessOrder(n=len(index), seed=seed)
+        self._order = EndlessOrder(
+            sizes=index.sizes, weights=index.weights, seed=seed, sampling=sampling
+        )
+        self._read_ahead_to: int | None = None
 
     def __getitem__(self, number: int) -> Batch:
         """Load a batch.
 
         Raises:
-            DataError: If an image cannot be read or decoded.
+            DataError: If a server does not answer, or if nothing can be read any more.
         """
-        position = self._start + (number * self._world_size + self._rank) * self._batch_size
-        epochs, image_ids = self._order.samples(position, self._batch_size)
-        images = [
-            self._load(
-                image_id,
-                generator=sample_generator(seed=self._seed, epoch=epoch, image_id=image_id),
-            )
-            for epoch, image_id in zip(epochs.tolist(), image_ids.tolist(), strict=True)
-        ]
+        step = self._start + number * self._world_size * self._batch_size
+        self._read_ahead(step)
+        position = step + self._rank * self._batch_size
+        images, keys, faults = [], [], list[Fault]()
+        for epoch, place, image_id in zip(
+            *(a.tolist() for a in self._order.samples(position, self._batch_size)), strict=True
+        ):
+            generator = sample_generator(seed=self._seed, epoch=epoch, place=place)
+            image, used_id = self._load(image_id, generator, faults)
+            images.append(image)
+            keys.append(self._index.key(used_id))
         return Batch(
-            images=torch.from_numpy(np.stack(images)),
+            images=torch.stack(images),
             mask=torch.ones(self._batch_size, dtype=torch.bool),
-            keys=[self._index.key(image_id) for image_id in image_ids.tolist()],
+            keys=keys,
+            faults=faults,
         )
+
+    def _load(
+        self, image_id: int, generator: np.random.Generator, faults: list[Fault]
+    ) -> tuple[Tensor, int]:
+        for _ in range(MAX_BAD_IN_ROW):
+            try:
+                encoded = self._index.read(image_id)
+                return prepare(encoded, self._preparation, generator), image_id
+            except BadSampleError as error:
+                faults.append(self._index.fault(image_id, str(error)))
+                image_id = int(generator.integers(len(self._index)))
+        last = faults[-1]
+        raise DataError(
+            f"{MAX_BAD_IN_ROW} images in a row cannot be read, the last one is {last.key!r} in "
+            f"{last.shard}: {last.reason}"
+        )
+
+    def _read_ahead(self, step: int) -> None:
+        """Ask for the blocks of the window after this one, as far as this step allows.
+
+        The processes of a machine, and the workers of each, share this work block by block.
+        """
+        worker = get_worker_info()
+        workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
+        end = step + self._world_size * self._batch_size + self._order.lead
+        begin = self._read_ahead_to
+        if begin is None:
+            begin = self._order.window_start(step)
+        self._read_ahead_to = end
+        for image_ids in self._order.blocks(
+            begin,
+            end,
+            part=self._rank % self._ranks_per_node * workers + worker_id,
+            parts=self._ranks_per_node * workers,
+        ):
+            self._index.read_ahead(image_ids)
 
 
 @final
@@ -119,39 +170,27 @@ class ValidationBatches(Dataset[Batch]):
     """Every image once over all ranks, in the order of the index.
 
     All ranks have the same number of full batches, or they would wait for each other for ever: what
-    is missing at the end is filled with the last image, masked.
+    is missing at the end is filled with the last image, masked. An image that cannot be read is
+    masked, too.
 
     Args:
         index: Images to validate on.
+        preparation: How they become arrays.
         batch_size: Images per batch and process.
         rank: Number of this process.
         world_size: Number of processes.
-        image_size: Side of the square crop, in px.
-        channels: 3 for color, 1 for gray.
-        crop: A key of ``CROPS``.
     """
 
     def __init__(
         self,
         index: ImageIndex,
         *,
+        preparation: Preparation,
         batch_size: int,
         rank: int,
         world_size: int,
-        image_size: int,
-        channels: int,
-        crop: str,
     ) -> None:
-        self._index = index
-        self._load = partial(
-            load_pixels,
-            index,
-            image_size=image_size,
-            channels=channels,
-            crop=crop,
-            flip=False,
-            generator=None,
-        )
+        self._index, self._preparation = index, preparation
         self._batch_size = batch_size
         self._rank = rank
         self._world_size = world_size
@@ -164,14 +203,26 @@ class ValidationBatches(Dataset[Batch]):
         """Load a batch.
 
         Raises:
-            DataError: If an image cannot be read or decoded.
+            DataError: If a server does not answer.
         """
         first = (number * self._world_size + self._rank) * self._batch_size
         positions = np.arange(first, first + self._batch_size)
         image_ids = np.minimum(positions, len(self._index) - 1).tolist()
-        images = {image_id: self._load(image_id) for image_id in dict.fromkeys(image_ids)}
+        loaded: dict[int, Tensor] = {}
+        faults = []
+        for image_id in dict.fromkeys(image_ids):
+            try:
+                encoded = self._index.read(image_id)
+                loaded[image_id] = prepare(encoded, self._preparation, None)
+            except BadSampleError as error:
+                faults.append(self._index.fault(image_id, str(error)))
+        side, channels = self._preparation.image_size, self._preparation.channels
+        dtype = torch.uint8 if self._preparation.range is None else torch.float32
+        blank = torch.zeros(channels, side, side, dtype=dtype)
+        is_good = np.array([image_id in loaded for image_id in image_ids])
         return Batch(
-            images=torch.from_numpy(np.stack([images[image_id] for image_id in image_ids])),
-            mask=torch.from_numpy(positions < len(self._index)),
+            images=torch.stack([loaded.get(image_id, blank) for image_id in image_ids]),
+            mask=torch.from_numpy((positions < len(self._index)) & is_good),
             keys=[self._index.key(image_id) for image_id in image_ids],
+            faults=faults,
         )

@@ -2,18 +2,24 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import final
 
 import numpy as np
-from jaxtyping import Int32, Int64, Shaped
+from jaxtyping import Float32, Int32, Int64, Shaped
 
-from vqtrain.errors import DataError
+from vqtrain.data import remote
+from vqtrain.data.faults import Fault
+from vqtrain.errors import BadSampleError, DataError
 
 # Enough for the tars of one shuffle window, far below the usual limit of 1,024 open files.
-MAX_OPEN_FILES = 64
+MAX_OPEN_FILES = 256
+
+# Linux reads ahead no more than this at one request.
+READ_AHEAD_BYTES = 128 * 1024
 
 HELD_OUT_FRACTION = 0.02
 MIN_HELD_OUT = 16
@@ -25,15 +31,19 @@ MAX_HELD_OUT = 5_000
 class ImageIndex:
     """Encoded images, each a run of bytes in a file, so that tars and folders are the same thing.
 
+    A file may lie on this machine or behind a URL.
+
     Holds only numpy arrays and file names: it is cheap to send to another process, and workers
     share its memory.
 
     Attributes:
-        paths: Absolute paths of the files.
+        paths: Absolute paths of the files, or their URLs.
         path_ids: Which of ``paths`` holds an image.
         offsets: Where an image begins in its file, in bytes.
         sizes: Length of an image, in bytes.
         keys: Names of the images, as utf-8 bytes; not necessarily unique.
+        weights: How often an image is seen in an epoch, above 0.
+        faults: What was found to be unusable while the images were indexed.
     """
 
     paths: tuple[str, ...]
@@ -41,6 +51,8 @@ class ImageIndex:
     offsets: Int64[np.ndarray, " n"]
     sizes: Int64[np.ndarray, " n"]
     keys: Shaped[np.ndarray, " n"]
+    weights: Float32[np.ndarray, " n"]
+    faults: tuple[Fault, ...] = ()
 
     def __post_init__(self) -> None:
         """Forget the files opened so far: since then they may have been replaced by new ones."""
@@ -50,6 +62,14 @@ class ImageIndex:
         """Count the images."""
         return len(self.offsets)
 
+    @cached_property
+    def digest(self) -> str:
+        """A hash of what is seen in which order; where the files lie is not part of it."""
+        digest = blake2b(digest_size=16)
+        for part in (self.keys, self.sizes, self.weights):
+            digest.update(np.ascontiguousarray(part).view(np.uint8))
+        return digest.hexdigest()
+
     def key(self, image_id: int) -> str:
         """Name an image."""
         return os.fsdecode(self.keys[image_id])
@@ -58,6 +78,10 @@ class ImageIndex:
         """Name the file that holds an image."""
         return self.paths[self.path_ids[image_id]]
 
+    def fault(self, image_id: int, reason: str) -> Fault:
+        """Describe what is wrong with an image."""
+        return Fault(shard=remote.shown(self.path(image_id)), key=self.key(image_id), reason=reason)
+
     def read(self, image_id: int) -> bytes:
         """Read the encoded bytes of an image.
 
@@ -65,19 +89,42 @@ class ImageIndex:
             image_id: Position in this index, in [0, n).
 
         Raises:
-            DataError: If the file cannot be read or has become shorter.
+            BadSampleError: If the file is gone, cannot be read or has become shorter.
+            DataError: If a server does not answer, however often it is asked.
         """
-        path, size = self.path(image_id), int(self.sizes[image_id])
+        path, offset, size = self._place(image_id)
+        if remote.is_url(path):
+            return remote.read(path, offset, size)
         try:
-            encoded = _open(path).read(int(self.offsets[image_id]), size)
+            encoded = _open(path).read(offset, size)
         except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from error
+            raise BadSampleError(f"cannot read the file: {error.strerror}") from error
         if len(encoded) != size:
-            raise DataError(
-                f"{path} ends inside image {self.key(image_id)!r}: "
-                "it has changed since this run indexed it"
+            raise BadSampleError(
+                "the file ends inside this image: it has changed since it was indexed"
             )
         return encoded
+
+    def read_ahead(self, image_ids: Int64[np.ndarray, " m"]) -> None:
+        """Ask for images that are soon read, in as few and as long reads as they allow.
+
+        Returns before they are here. Where it is of no use, it does nothing.
+
+        Args:
+            image_ids: Positions in this index, of images that lie near each other.
+        """
+        for path_id in np.unique(self.path_ids[image_ids]).tolist():
+            ids = image_ids[self.path_ids[image_ids] == path_id]
+            first = int(self.offsets[ids].min())
+            end = int((self.offsets[ids] + self.sizes[ids]).max())
+            if remote.is_url(self.paths[path_id]):
+                remote.read_ahead(self.paths[path_id], first, end - first)
+                continue
+            with suppress(OSError):  # it is said when the image is read
+                _open(self.paths[path_id]).read_ahead(first, end)
+
+    def _place(self, image_id: int) -> tuple[str, int, int]:
+        return self.path(image_id), int(self.offsets[image_id]), int(self.sizes[image_id])
 
     def select(self, image_ids: Int64[np.ndarray, " m"]) -> "ImageIndex":
         """Keep some of the images, in the order given."""
@@ -87,6 +134,8 @@ class ImageIndex:
             offsets=self.offsets[image_ids],
             sizes=self.sizes[image_ids],
             keys=self.keys[image_ids],
+            weights=self.weights[image_ids],
+            faults=self.faults,
         )
 
     @staticmethod
@@ -103,6 +152,8 @@ class ImageIndex:
             offsets=np.concatenate([np.zeros(0, np.int64), *(i.offsets for i in indexes)]),
             sizes=np.concatenate([np.zeros(0, np.int64), *(i.sizes for i in indexes)]),
             keys=np.concatenate([np.zeros(0, "S1"), *(i.keys for i in indexes)]),
+            weights=np.concatenate([np.zeros(0, np.float32), *(i.weights for i in indexes)]),
+            faults=tuple(fault for index in indexes for fault in index.faults),
         )
 
 
@@ -139,6 +190,12 @@ class _OpenFile:
 
     def read(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
+
+    def read_ahead(self, first: int, end: int) -> None:
+        if hasattr(os, "posix_fadvise"):
+            for offset in range(first, end, READ_AHEAD_BYTES):
+                length = min(READ_AHEAD_BYTES, end - offset)
+                os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
     def __del__(self) -> None:
         # Closed by its last user and not by the cache, so that dropping it is always safe.

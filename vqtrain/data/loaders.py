@@ -4,10 +4,11 @@ import atexit
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from multiprocessing.synchronize import Event
+from multiprocessing.util import Finalize
 from types import FrameType
 from typing import final
 
@@ -15,8 +16,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vqtrain.data.batches import Batch, TrainingBatches, ValidationBatches
+from vqtrain.data.commands import end_commands
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.settings import DataSettings
+from vqtrain.data.streams import Place, Stream, StreamBatches
 from vqtrain.errors import DataError
 
 # Batches that each worker holds ready: rides out some slow pictures.
@@ -63,7 +66,7 @@ class Loader(Iterable[Batch]):
         """Begin at the first of the numbers.
 
         Raises:
-            DataError: If an image cannot be read or decoded.
+            DataError: If a server does not answer, or if nothing can be read any more.
         """
         for item in self._loader:
             if isinstance(item, DataError):
@@ -72,20 +75,50 @@ class Loader(Iterable[Batch]):
 
 
 def training_loader(
-    index: ImageIndex, *, settings: DataSettings, seed: int, rank: int, world_size: int, start: int
+    index: ImageIndex,
+    *,
+    settings: DataSettings,
+    seed: int,
+    rank: int,
+    world_size: int,
+    ranks_per_node: int,
+    start: int,
 ) -> Loader:
     """Load training batches without an end; the arguments are those of ``TrainingBatches``."""
     batches = TrainingBatches(
         index,
+        preparation=settings.preparation,
         seed=seed,
+        sampling=settings.sampling,
         batch_size=settings.batch_size,
         rank=rank,
         world_size=world_size,
-        image_size=settings.image_size,
-        channels=settings.channels,
-        crop=settings.crop,
-        flip=settings.flip,
+        ranks_per_node=ranks_per_node,
         start=start,
+    )
+    return Loader(batches, numbers=_EndlessNumbers(), num_workers=settings.num_workers)
+
+
+def stream_loader(
+    stream: Stream,
+    *,
+    settings: DataSettings,
+    seed: int,
+    readers: int,
+    places: Sequence[Place],
+) -> Loader:
+    """Load training batches in sequence; the arguments are those of ``StreamBatches``.
+
+    Worker i brings the batches of place i; without workers this process brings them all.
+    """
+    batches = StreamBatches(
+        stream,
+        preparation=settings.preparation,
+        seed=seed,
+        sampling=settings.sampling,
+        batch_size=settings.batch_size,
+        readers=readers,
+        places=places,
     )
     return Loader(batches, numbers=_EndlessNumbers(), num_workers=settings.num_workers)
 
@@ -96,12 +129,10 @@ def validation_loader(
     """Load validation batches, once each; the arguments are those of ``ValidationBatches``."""
     batches = ValidationBatches(
         index,
+        preparation=settings.preparation,
         batch_size=settings.batch_size,
         rank=rank,
         world_size=world_size,
-        image_size=settings.image_size,
-        channels=settings.channels,
-        crop=settings.crop,
     )
     return Loader(batches, numbers=range(len(batches)), num_workers=settings.num_workers)
 
@@ -135,7 +166,9 @@ def _leave_signals_to_parent(ending: Event, _worker_id: int) -> None:
 
     def end_with_parent(_number: int, _frame: FrameType | None) -> None:
         if ending.is_set():
+            end_commands()
             os._exit(0)
 
+    Finalize(None, end_commands, exitpriority=0)  # a worker runs nothing of atexit
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end_with_parent)

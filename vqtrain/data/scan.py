@@ -1,27 +1,44 @@
 """From files to an index: pictures that lie in folders, and pictures inside tars."""
 
+import io
 import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path, PurePath, PurePosixPath
+from typing import final
 
 import numpy as np
 from filelock import FileLock
-from jaxtyping import Int64, Shaped
 
-from vqtrain.data.cache import cache_folder
+from vqtrain.data import remote
+from vqtrain.data.cache import cache_folder, write_whole
+from vqtrain.data.faults import Fault
 from vqtrain.data.index import ImageIndex
-from vqtrain.errors import DataError
+from vqtrain.data.servers import RemoteFile, read_small
+from vqtrain.errors import BadSampleError, DataError
 
 PICTURE_SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+    (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 
+# Beside shard-00000.tar, shard-00000.members.npz says where its members lie.
+MEMBERS_SUFFIX = ".members.npz"
+
 # Part of every cache name: raise it when a scan would find something else than before.
-_SCAN_VERSION = 1
+_SCAN_VERSION = 2
+
+# How files of these kinds begin, in which no place can be found without reading all before it.
+_COMPRESSIONS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
 
 
 def is_picture(name: str | PurePath) -> bool:
@@ -29,122 +46,271 @@ def is_picture(name: str | PurePath) -> bool:
     return PurePath(name).suffix.lower() in PICTURE_SUFFIXES
 
 
+def is_tar(name: str | PurePath) -> bool:
+    """Tell by its suffix whether a file is a tar, be it compressed."""
+    return re.search(r"\.(tar(\.(gz|bz2|xz|zst))?|tgz|tbz2|txz)$", str(name).lower()) is not None
+
+
 def is_hidden(name: str) -> bool:
     """Tell whether a file or folder of this name is passed over."""
     return name.startswith(".") or name == "__MACOSX"
 
 
-def index_pictures(paths: Sequence[Path], *, root: Path) -> ImageIndex:
+def index_pictures(paths: Sequence[Path | RemoteFile], *, root: str | Path) -> ImageIndex:
     """Index picture files. The key is the path below ``root`` without the suffix.
 
-    Raises:
-        DataError: If a file cannot be read.
+    A file that cannot be read is listed among the faults.
+
+    Args:
+        paths: The files.
+        root: A folder, or the beginning of a URL.
     """
-    sizes, keys = [], []
+    names, sizes, keys, faults = [], [], [], []
     for path in paths:
+        name = path.name if isinstance(path, RemoteFile) else str(path)
+        key = os.path.splitext(name.removeprefix(str(root)).lstrip("/"))[0]  # noqa: PTH122 - or a URL
         try:
-            sizes.append(path.stat().st_size)
+            sizes.append(path.size if isinstance(path, RemoteFile) else path.stat().st_size)
         except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from error
-        keys.append(os.fsencode(path.relative_to(root).with_suffix("").as_posix()))
-    n = len(paths)
+            faults.append(Fault(shard=name, key=key, reason=f"cannot read it: {error.strerror}"))
+            continue
+        names.append(path.text if isinstance(path, RemoteFile) else str(path.absolute()))
+        keys.append(os.fsencode(key))
+    n = len(names)
     return ImageIndex(
-        paths=tuple(str(path.absolute()) for path in paths),
+        paths=tuple(names),
         path_ids=np.arange(n, dtype=np.int32),
         offsets=np.zeros(n, dtype=np.int64),
         sizes=np.array(sizes, dtype=np.int64),
         keys=np.array(keys, dtype=np.bytes_),
+        weights=np.ones(n, dtype=np.float32),
+        faults=tuple(faults),
     )
 
 
-def scan_tar(path: Path) -> ImageIndex:
+def scan_tar(tar: Path | RemoteFile) -> ImageIndex:
     """Index the pictures inside a tar. The key is the name up to the first dot, as in WebDataset.
 
-    Reads every header once, about 50 microseconds each; the result is cached under the tar's path,
-    size and time of change. Without a cache folder that can be written it scans every time.
+    Of several pictures with one key in a row, such as a.jpg and a.seg.png, the first is taken. Of
+    a tar that is cut off or damaged it takes what lies before that, and lists the rest among the
+    faults.
+
+    Takes the places of the members from the file that ``write_members`` wrote, if there is one
+    for a tar of this size; else reads every header once, about 50 microseconds each and, behind a
+    URL, all of the tar. The result is cached under the tar's path, size and time of change, or
+    tag; without a cache folder that can be written it is worked out every time.
 
     Raises:
-        DataError: If the file is not a tar, is compressed or is cut off.
+        DataError: If the tar is compressed or cannot be opened, or its server does not answer.
     """
-    path = path.absolute()
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    identity = f"{_SCAN_VERSION} {path} {status.st_size} {status.st_mtime_ns}"
-    name = blake2b(os.fsencode(identity), digest_size=16).hexdigest()
+    if isinstance(tar, RemoteFile):
+        source: _LocalTar | _RemoteTar = _RemoteTar(tar)
+    else:
+        source = _LocalTar(tar.absolute())
+    name = blake2b(os.fsencode(f"{_SCAN_VERSION} {source.identity}"), digest_size=16).hexdigest()
     entry = cache_folder() / "tar-index" / f"{name}.npz"
-    index = _load(entry, path)
-    if index is None:
+    places = _load(entry, size=source.size)
+    if places is None:
         with ExitStack() as stack:
             # Ranks of one machine scan a tar once. NotImplementedError: no locks on that disk.
             with suppress(OSError, NotImplementedError):
                 entry.parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(FileLock(entry.with_suffix(".lock")))
-            index = _load(entry, path)
-            if index is None:
-                index = _scan(path)
+            places = _load(entry, size=source.size)
+            if places is None:
+                places = _unpack(source.members(), size=source.size) or _scan(source)
                 with suppress(OSError):
-                    _store(entry, index)
-    return index
-
-
-def _scan(path: Path) -> ImageIndex:
-    offsets, sizes, keys = [], [], []
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                name = PurePosixPath(member.name)
-                if member.isfile() and is_picture(name) and not any(map(is_hidden, name.parts)):
-                    offsets.append(member.offset_data)
-                    sizes.append(member.size)
-                    keys.append(os.fsencode(name.with_name(name.name.split(".")[0]).as_posix()))
-            end = tar.offset
-        # tarfile takes a damaged header for the end of the archive; a true end is zeros or nothing.
-        with path.open("rb") as file:
-            file.seek(end)
-            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                raise DataError(f"{path} is damaged at byte {end}")
-    except tarfile.TarError as error:
-        raise DataError(f"{path} is not a complete uncompressed tar: {error}") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    return _index_one_file(
-        path,
-        offsets=np.array(offsets, dtype=np.int64),
-        sizes=np.array(sizes, dtype=np.int64),
-        keys=np.array(keys, dtype=np.bytes_),
-    )
-
-
-def _index_one_file(
-    path: Path,
-    *,
-    offsets: Int64[np.ndarray, " n"],
-    sizes: Int64[np.ndarray, " n"],
-    keys: Shaped[np.ndarray, " n"],
-) -> ImageIndex:
-    path_ids = np.zeros(len(keys), dtype=np.int32)
+                    write_whole(entry, _pack(places, size=source.size))
     return ImageIndex(
-        paths=(str(path),), path_ids=path_ids, offsets=offsets, sizes=sizes, keys=keys
+        paths=(source.path,),
+        path_ids=np.zeros(len(places.keys), dtype=np.int32),
+        offsets=np.array(places.offsets, dtype=np.int64),
+        sizes=np.array(places.sizes, dtype=np.int64),
+        keys=np.array(places.keys, dtype=np.bytes_),
+        weights=np.ones(len(places.keys), dtype=np.float32),
+        faults=tuple(
+            Fault(shard=remote.shown(source.path), key=key, reason=reason)
+            for key, reason in places.faults
+        ),
     )
 
 
-def _load(entry: Path, path: Path) -> ImageIndex | None:
+def write_members(
+    tar: Path, *, offsets: Sequence[int], sizes: Sequence[int], keys: Sequence[str]
+) -> Path:
+    """Write down where the pictures of a tar lie, so that nobody need scan it.
+
+    Args:
+        tar: A tar that is complete.
+        offsets: Where each picture begins in the tar, in bytes.
+        sizes: Length of each picture, in bytes.
+        keys: Name of each picture.
+
+    Returns:
+        The file written, beside the tar.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    places = _Places(list(offsets), list(sizes), [os.fsencode(key) for key in keys])
+    path = Path(_members_name(str(tar)))
+    write_whole(path, _pack(places, size=tar.stat().st_size))
+    return path
+
+
+def _members_name(tar: str) -> str:
+    return tar.removesuffix(".tar") + MEMBERS_SUFFIX
+
+
+@final
+@dataclass
+class _Places:
+    """What is found in a tar.
+
+    Attributes:
+        offsets: Where each picture begins, in bytes.
+        sizes: Length of each picture, in bytes.
+        keys: Name of each picture.
+        faults: Key and reason of each fault.
+    """
+
+    offsets: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    faults: list[tuple[str, str]] = field(default_factory=list)
+
+
+@final
+class _LocalTar:
+    """A tar on this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+        self.size = status.st_size
+        self.identity = f"{path} {status.st_size} {status.st_mtime_ns}"
+
+    def open(self) -> io.BufferedReader:
+        return Path(self.path).open("rb")
+
+    def members(self) -> bytes | None:
+        try:
+            return Path(_members_name(self.path)).read_bytes()
+        except OSError:
+            return None
+
+
+@final
+class _RemoteTar:
+    """A tar on a server."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self.path = file.text
+        self.size = file.size
+        self.identity = f"{file.url} {file.size} {file.tag}"
+        self._file = file
+
+    def open(self) -> io.BufferedReader:
+        return remote.open_file(self.path)
+
+    def members(self) -> bytes | None:
+        query = self._file.url.removeprefix(self._file.name)
+        return read_small(_members_name(self._file.name) + query)
+
+
+def _scan(source: _LocalTar | _RemoteTar) -> _Places:
+    places = _Places()
     try:
-        with entry.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return _index_one_file(
-                path, offsets=arrays["offsets"], sizes=arrays["sizes"], keys=arrays["keys"]
+        with source.open() as file:
+            try:
+                _walk(file, places, size=source.size)
+            except tarfile.TarError as error:
+                file.seek(0)
+                beginning = file.read(8)
+                for mark, name in _COMPRESSIONS.items():
+                    if beginning.startswith(mark):
+                        raise DataError(
+                            f"{remote.shown(source.path)} is compressed with {name}: uncompress "
+                            "it, as its images cannot be found without reading all before them"
+                        ) from None
+                places.faults.append(("", _explain(error, places, size=source.size)))
+    except BadSampleError as error:
+        places.faults.append(("", str(error)))
+    except OSError as error:
+        raise DataError(f"cannot read {source.path}: {error.strerror}") from error
+    return places
+
+
+def _walk(file: io.BufferedReader, places: _Places, *, size: int) -> None:
+    """Go from header to header."""
+    group, has_picture = "", False
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            name = PurePosixPath(member.name)
+            if not member.isfile() or any(map(is_hidden, name.parts)):
+                continue
+            key = name.with_name(name.name.split(".")[0]).as_posix()
+            if key != group:
+                group, has_picture = key, False
+            if is_picture(name) and not has_picture:
+                if member.offset_data + member.size > size:
+                    places.faults.append((key, "the tar ends inside this image"))
+                    return
+                has_picture = True
+                places.offsets.append(member.offset_data)
+                places.sizes.append(member.size)
+                places.keys.append(os.fsencode(key))
+        end = tar.offset
+    # tarfile takes a damaged header for the end of the archive; a true end is zeros or nothing.
+    file.seek(end)
+    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        places.faults.append(("", f"the tar is damaged at byte {end}: what follows is lost"))
+
+
+def _explain(error: tarfile.TarError, places: _Places, *, size: int) -> str:
+    if size == 0:
+        return "the file is empty"
+    if not places.keys:
+        return f"it is no tar ({error})"
+    return f"the tar is damaged or cut off ({error}): what follows is lost"
+
+
+def _pack(places: _Places, *, size: int) -> bytes:
+    packed = io.BytesIO()
+    np.savez(
+        packed,
+        tar_bytes=np.int64(size),
+        offsets=np.array(places.offsets, dtype=np.int64),
+        sizes=np.array(places.sizes, dtype=np.int64),
+        keys=np.array(places.keys, dtype=np.bytes_),
+        faults=np.array(places.faults, dtype=np.str_).reshape(-1, 2),
+    )
+    return packed.getvalue()
+
+
+def _unpack(packed: bytes | None, *, size: int) -> _Places | None:
+    """Read what ``_pack`` wrote, if it is about a tar of this size and makes sense."""
+    if packed is None:
+        return None
+    try:
+        with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+            offsets, sizes, keys = arrays["offsets"], arrays["sizes"], arrays["keys"]
+            faults = [(key, reason) for key, reason in arrays["faults"].tolist()]
+            is_sound = (
+                int(arrays["tar_bytes"]) == size
+                and offsets.shape == sizes.shape == keys.shape
+                and bool(np.all((offsets >= 0) & (sizes >= 0) & (offsets + sizes <= size)))
             )
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # absent, or cut off by a full disk
+        return None  # cut off by a full disk, or not written here
+    return _Places(offsets.tolist(), sizes.tolist(), keys.tolist(), faults) if is_sound else None
 
 
-def _store(entry: Path, index: ImageIndex) -> None:
-    beside = entry.with_suffix(f".{os.getpid()}.tmp")
+def _load(entry: Path, *, size: int) -> _Places | None:
     try:
-        with beside.open("wb") as file:
-            np.savez(file, offsets=index.offsets, sizes=index.sizes, keys=index.keys)
-        beside.replace(entry)
-    finally:
-        beside.unlink(missing_ok=True)
+        return _unpack(entry.read_bytes(), size=size)
+    except OSError:
+        return None

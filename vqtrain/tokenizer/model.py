@@ -1,12 +1,14 @@
 """The tokenizer: an encoder, a codebook and a decoder as one plain module."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
-from jaxtyping import Float, Int64, Shaped, UInt8
+from einops import rearrange
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from vqtrain.build import build
@@ -14,7 +16,7 @@ from vqtrain.codebooks.base import Codebook, Quantized
 from vqtrain.decoders.base import Decoder
 from vqtrain.encoders.base import Encoder
 from vqtrain.errors import CheckpointError, ConfigError
-from vqtrain.ops.pixels import to_images, to_pixels
+from vqtrain.ops.pixels import ValueRange, to_images, to_pixels
 from vqtrain.ops.precision import at_least_float32, without_autocast
 from vqtrain.tokenizer import storage
 
@@ -45,9 +47,12 @@ class Tokenizer(nn.Module):
         decoder: Likewise.
         channels: Channels of an image.
         training: What is known about the training, as plain data; kept in ``config.json``.
+        pixel_range: Values of black and white of its pixels, which are then float32; None for
+            uint8 pixels of 0..255.
 
     Raises:
-        ConfigError: If a module cannot be built, or if the modules do not fit each other.
+        ConfigError: If a module cannot be built, if the modules do not fit each other, or if the
+            range is none.
 
     Example:
         >>> tokenizer = Tokenizer(
@@ -71,8 +76,14 @@ class Tokenizer(nn.Module):
         decoder: Mapping[str, object],
         channels: int,
         training: Mapping[str, object] | None = None,
+        pixel_range: ValueRange | None = None,
     ) -> None:
         super().__init__()
+        if pixel_range is not None and not -math.inf < pixel_range[0] < pixel_range[1] < math.inf:
+            raise ConfigError(
+                f"a range of pixels is two numbers, black and white, got {list(pixel_range)}"
+            )
+        self.pixel_range = pixel_range
         self.specification = {"encoder": encoder, "codebook": codebook, "decoder": decoder}
         self.channels = channels
         self.training_summary = dict(training or {})
@@ -107,6 +118,7 @@ class Tokenizer(nn.Module):
                 decoder=config["decoder"],
                 channels=config["image"]["channels"],
                 training=config["training"],
+                pixel_range=storage.pixel_range(config["image"]),
             )
             tokenizer.load_weights(weights)
         except ConfigError as error:
@@ -126,7 +138,7 @@ class Tokenizer(nn.Module):
         """What ``config.json`` says of this tokenizer, as plain data."""
         return {
             **self.specification,
-            "image": {"channels": self.channels, "range": [-1.0, 1.0]},
+            "image": storage.image_config(self.channels, self.pixel_range),
             "downsampling": self.downsampling,
             "token_ids": {
                 "vocab_size": self.vocab_size,
@@ -204,26 +216,44 @@ class Tokenizer(nn.Module):
         return self.decoder(self.project_out(z_q)).clamp(-1, 1)
 
     def preprocess(self, picture: "Picture | np.ndarray") -> Float[Tensor, "1 c h w"]:
-        """Turn a PIL picture, or a uint8 array [h, w] or [h, w, c], into images in [-1, 1].
+        """Turn a PIL picture, or an array [h, w] or [h, w, c], into images in [-1, 1].
 
-        The picture is cropped at its center to multiples of the downsampling, never resized.
+        Arrays are uint8, or hold values in ``pixel_range``. The picture is cropped at its center to
+        multiples of the downsampling, never resized; where it is transparent it becomes white.
+
+        Raises:
+            BadSampleError: If its channels or its values do not fit.
         """
         from PIL import Image  # not needed to load a tokenizer
 
-        from vqtrain.data.images import to_array, upright
+        from vqtrain.data.images import from_array, from_picture
 
-        opened = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-        pixels = torch.from_numpy(to_array(upright(opened, channels=self.channels)))[None]
-        height, width = pixels.shape[2:]
+        if isinstance(picture, Image.Image):
+            pixels = from_picture(
+                picture,
+                channels=self.channels,
+                value_range=self.pixel_range,
+                background="white",
+            )
+        else:
+            pixels = from_array(picture, channels=self.channels, value_range=self.pixel_range)
+        height, width, _ = pixels.shape
         rows, columns = height % self.downsampling, width % self.downsampling
         top, left = rows // 2, columns // 2
-        pixels = pixels[:, :, top : height - rows + top, left : width - columns + left]
-        self.check_size(pixels.shape[2], pixels.shape[3])
-        return to_images(pixels).to(self.project_in.weight)
+        pixels = pixels[top : top + height - rows, left : left + width - columns]
+        self.check_size(height - rows, width - columns)
+        images = self.to_images(rearrange(pixels, "h w c -> 1 c h w"))
+        return images.to(self.project_in.weight)
 
-    def to_pixels(self, images: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b c h w"]:
-        """Turn images in [-1, 1] into pixels 0..255, clamped and rounded."""
-        return to_pixels(images)
+    def to_images(
+        self, pixels: Shaped[Tensor, "b c h w"], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "b c h w"]:
+        """Turn pixels, uint8 or in ``pixel_range``, into images in [-1, 1]."""
+        return to_images(pixels, dtype, value_range=self.pixel_range)
+
+    def to_pixels(self, images: Float[Tensor, "b c h w"]) -> Shaped[Tensor, "b c h w"]:
+        """Turn images in [-1, 1] into pixels, clamped: uint8, rounded, or in ``pixel_range``."""
+        return to_pixels(images, value_range=self.pixel_range)
 
     def load_weights(self, weights: Mapping[str, Shaped[Tensor, "..."]]) -> None:
         """Load weights by name, and name every one that is missing, unknown or misshaped.

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypedDict, cast
+from typing import BinaryIO, NotRequired, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +16,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from vqtrain.errors import CheckpointError
+from vqtrain.ops.pixels import UINT8_RANGE, ValueRange
 from vqtrain.version import __version__
 
 FORMAT_VERSION = 1
@@ -25,10 +26,16 @@ PARTS = ("encoder", "codebook", "decoder")
 
 
 class ImageConfig(TypedDict):
-    """How a tokenizer's images look."""
+    """How a tokenizer's images look, and the pixels that they are made of.
+
+    ``pixels`` are the values of black and white, ``pixel_type`` is uint8 or float32. The oldest
+    files lack both: theirs are uint8.
+    """
 
     channels: int
     range: list[float]
+    pixels: NotRequired[list[float]]
+    pixel_type: NotRequired[str]
 
 
 class TokenizerConfig(TypedDict):
@@ -59,6 +66,24 @@ def write(directory: Path, config: Mapping[str, object], weights: Mapping[str, T
         write_whole(directory / CONFIG_FILE, lambda file: file.write(f"{text}\n".encode()))
     except OSError as error:
         raise CheckpointError(f"cannot write the tokenizer to {directory}: {error}") from error
+
+
+def image_config(channels: int, pixel_range: ValueRange | None) -> ImageConfig:
+    """Say how a tokenizer's images look; ``pixel_range`` is the opposite."""
+    return {
+        "channels": channels,
+        "range": [-1.0, 1.0],
+        "pixels": list(pixel_range or UINT8_RANGE),
+        "pixel_type": "float32" if pixel_range else "uint8",
+    }
+
+
+def pixel_range(image: ImageConfig) -> ValueRange | None:
+    """Read the values of black and white, or None for uint8 pixels of 0..255."""
+    if image.get("pixel_type", "uint8") == "uint8":
+        return None
+    black, white = image["pixels"]
+    return float(black), float(white)
 
 
 def stamped(config: Mapping[str, object]) -> dict[str, object]:
@@ -184,6 +209,7 @@ def checked(config: object, source: str, allow: Sequence[str]) -> TokenizerConfi
             raise CheckpointError(f"cannot read {source}: {key!r} must be a mapping")
     if not isinstance(config["image"].get("channels"), int):
         raise CheckpointError(f"cannot read {source}: image.channels must be a whole number")
+    _check_pixels(config["image"], source)
     for part in PARTS:
         kind = str(config[part].get("kind"))
         package = kind.partition(":")[0].partition(".")[0]
@@ -193,3 +219,17 @@ def checked(config: object, source: str, allow: Sequence[str]) -> TokenizerConfi
                 f"trust it, load it with from_pretrained(path, allow=[{package!r}])"
             )
     return cast(TokenizerConfig, config)
+
+
+def _check_pixels(image: Mapping[str, object], source: str) -> None:
+    pixel_type, pixels = image.get("pixel_type", "uint8"), image.get("pixels", list(UINT8_RANGE))
+    if pixel_type not in ("uint8", "float32"):
+        raise CheckpointError(
+            f"cannot read {source}: image.pixel_type must be uint8 or float32, got {pixel_type!r}"
+        )
+    ends = pixels if isinstance(pixels, list) else []
+    if len(ends) != 2 or any(type(end) not in (int, float) for end in ends):
+        raise CheckpointError(
+            f"cannot read {source}: image.pixels must be two numbers, black and white, "
+            f"got {pixels!r}"
+        )

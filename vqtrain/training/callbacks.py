@@ -1,4 +1,4 @@
-"""What happens at the end of a step, after the update: stop? validate, record, checkpoint.
+"""What happens at the end of a step, after the update: validate, stop? record, checkpoint.
 
 The callbacks run in the order in which ``vqtrain.training.run`` lists them.
 """
@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vqtrain import distributed
 from vqtrain.errors import Interrupted
+from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.module import TokenizerTraining
 
 # Steps without a finite gradient, in a row, after which nothing but a human can help.
@@ -48,21 +49,23 @@ class StepCallback(Callback, ABC):
 
 @final
 class Stopping(StepCallback):
-    """Ends the run at its last step, on a signal, out of time, or when no step succeeds.
+    """Ends the run at its last step, on a signal, out of time, or when it makes no sense any more.
 
     A signal lets the step end, so that the checkpoint which follows is one like any other; a
     second one does not wait, nor does one before the first step.
 
     Args:
         max_time_s: Seconds after which this call stops, or None.
+        bad_samples: Knows when too many images cannot be read.
 
     Attributes:
-        reason: Why the run ended: ``finished``, ``signal``, ``time`` or ``nonfinite``; or None.
+        reason: Why the run ended: ``finished``, ``signal``, ``time``, ``nonfinite`` or ``data``; or
+            None.
         signal_number: The signal that came, to any rank, as all ranks have agreed; or None.
     """
 
-    def __init__(self, *, max_time_s: float | None) -> None:
-        self.max_time_s = max_time_s
+    def __init__(self, *, max_time_s: float | None, bad_samples: BadSamples) -> None:
+        self.max_time_s, self.bad_samples = max_time_s, bad_samples
         self.reason: str | None = None
         self.signal_number: int | None = None
         self._received: int | None = None
@@ -92,13 +95,18 @@ class Stopping(StepCallback):
         assert self.began is not None, "training has started"
         elapsed = time.monotonic() - self.began
         is_late = self.max_time_s is not None and elapsed >= self.max_time_s
-        mine = torch.tensor([self._received or 0, is_late], device=module.device)
-        signal_number, is_late = distributed.all_max(mine).tolist()
+        news = bool(self.bad_samples.found)
+        mine = torch.tensor([self._received or 0, is_late, news], device=module.device)
+        signal_number, is_late, news = distributed.all_max(mine).tolist()
         self.signal_number = signal_number or None
+        if news:
+            self.bad_samples.share(module.step, module.device)
         if module.step >= module.settings.max_steps:
             self.reason = "finished"
         elif module.skipped_in_row >= MAX_SKIPPED_IN_ROW:
             self.reason = "nonfinite"
+        elif self.bad_samples.too_many:
+            self.reason = "data"
         elif self.signal_number is not None:
             self.reason = "signal"
         elif is_late:

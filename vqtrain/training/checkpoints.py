@@ -18,7 +18,7 @@ from vqtrain import distributed
 from vqtrain.errors import CheckpointError
 from vqtrain.tokenizer import storage
 from vqtrain.training.callbacks import StepCallback
-from vqtrain.training.data_module import TrainingData
+from vqtrain.training.data_module import StreamState, TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.validation import Validation
 
@@ -38,6 +38,8 @@ class TrainingState(TypedDict):
 
     step: int
     samples: int
+    images: str
+    places: StreamState | None
     weights: dict[str, Tensor]
     optimizer: dict[str, object]
     discriminator: DiscriminatorState | None
@@ -116,6 +118,7 @@ class Checkpointing(StepCallback):
         self.first_step = resumed["step"] if resumed else 0
         self.best = resumed["best"] if resumed else None
         self.results = dict(resumed["results"]) if resumed else {}
+        self.places: StreamState | None = None
 
     def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
         """Write what is due: at its interval, at a new best validation, at the last step."""
@@ -127,6 +130,7 @@ class Checkpointing(StepCallback):
             self.best = score
         if is_due or is_best:
             module.window.gather()
+            self.places = self.data.stream_state()
             if distributed.rank() == 0:
                 self.save(module, is_due=is_due, is_best=is_best)
 
@@ -172,6 +176,8 @@ class Checkpointing(StepCallback):
             "training": {
                 "step": module.step,
                 "samples": samples,
+                "images": self.data.training.digest,
+                "places": self.places,
                 "weights": raw,
                 "optimizer": module.generator.optimizer.state_dict(),
                 "discriminator": discriminator_state(module),

@@ -1,17 +1,36 @@
 """Training batches for Lightning, from a position in the endless order of the data."""
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import final
+from functools import cached_property
+from typing import TypedDict, final
 
 from lightning.pytorch import LightningDataModule
 
 from vqtrain import distributed
 from vqtrain.data.batches import Batch
 from vqtrain.data.index import ImageIndex
-from vqtrain.data.loaders import Loader, training_loader, validation_loader
+from vqtrain.data.loaders import Loader, stream_loader, training_loader, validation_loader
 from vqtrain.data.settings import DataSettings
+from vqtrain.data.streams import Place, Stream
+from vqtrain.errors import CheckpointError
+
+
+class StreamState(TypedDict):
+    """Where the readers of a stream stand.
+
+    Attributes:
+        world_size: Processes of the run.
+        num_workers: Readers of each of them.
+        places: Those of the first process, then those of the next one; of each first the one whose
+            batch is the next.
+    """
+
+    world_size: int
+    num_workers: int
+    places: list[list[int]]
 
 
 @final
@@ -43,26 +62,84 @@ class TrainingData(LightningDataModule):
     see ``vqtrain.training.validation``.
 
     Args:
-        training: Images to train on.
+        training: Images to train on, or what brings them in sequence.
         validation: Images to validate on.
         settings: The ``data`` group.
         seed: Seed of the run.
         start: Samples that the run has seen so far, over all ranks.
+        num_nodes: Machines that the run is on.
+
+    Attributes:
+        consumed: Batches that this process has trained on since the run began or went on.
     """
 
     def __init__(
         self,
         *,
-        training: ImageIndex,
+        training: ImageIndex | Stream,
         validation: ImageIndex,
         settings: DataSettings,
         seed: int,
         start: int,
+        num_nodes: int,
     ) -> None:
         super().__init__()
         self.training, self.validation = training, validation
         self.settings, self.seed, self.start = settings, seed, start
+        self.num_nodes = num_nodes
+        self.consumed = 0
+        self.saved_places: list[Place] | None = None
         self.batches: Timed | None = None
+
+    @cached_property
+    def places(self) -> deque[Place]:
+        """Where the readers of this process stand, the one of the next batch first.
+
+        First asked for when the ranks are known.
+        """
+        readers = max(1, self.settings.num_workers)
+        first = distributed.rank() * readers
+        numbers = range(first, first + readers)
+        saved = self.saved_places
+        places = [saved[n] if saved is not None else Place.first(n) for n in numbers]
+        return deque(places, maxlen=readers)
+
+    def go_on_from(self, state: StreamState, world_size: int) -> None:
+        """Let the readers of a stream begin where those of a checkpoint stood.
+
+        Args:
+            state: From the checkpoint.
+            world_size: Processes of this run.
+
+        Raises:
+            CheckpointError: If there were more readers, or fewer.
+        """
+        before = (state["world_size"], state["num_workers"])
+        now = (world_size, max(1, self.settings.num_workers))
+        if before != now:
+            raise CheckpointError(
+                f"images that are read in sequence (pipe:) go on only with as many processes and "
+                f"data.num_workers as before: {before[0]} x {before[1]}, got {now[0]} x {now[1]}"
+            )
+        self.saved_places = [Place(*numbers) for numbers in state["places"]]
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Note that a batch is being trained on; Lightning has loaded one more by now."""
+        del dataloader_idx
+        self.consumed += 1
+        if batch.place is not None:
+            self.places.append(Place(*batch.place))  # the first one, whose turn it was, drops out
+        return batch
+
+    def stream_state(self) -> StreamState | None:
+        """Describe where the readers of all processes stand, if they have to; collective."""
+        if not isinstance(self.training, Stream):
+            return None
+        return {
+            "world_size": distributed.world_size(),
+            "num_workers": len(self.places),
+            "places": distributed.all_gather_lists([list(place) for place in self.places]),
+        }
 
     def train_dataloader(self) -> Timed:
         """Return batches without an end."""
@@ -81,12 +158,21 @@ class TrainingData(LightningDataModule):
 
     def training_batches(self, settings: DataSettings) -> Loader:
         """Load training batches of this rank from ``start`` on."""
+        if isinstance(self.training, Stream):
+            return stream_loader(
+                self.training,
+                settings=settings,
+                seed=self.seed,
+                readers=distributed.world_size() * len(self.places),
+                places=tuple(self.places),
+            )
         return training_loader(
             self.training,
             settings=settings,
             seed=self.seed,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
+            ranks_per_node=max(1, distributed.world_size() // self.num_nodes),
             start=self.start,
         )
 

@@ -12,7 +12,6 @@ from vqtrain import distributed
 from vqtrain.data.batches import Batch
 from vqtrain.layers.statistics import CodeStatistics
 from vqtrain.objective import Objective
-from vqtrain.ops.pixels import to_images
 from vqtrain.ops.random import seed_torch
 from vqtrain.optim.average import WeightAverage
 from vqtrain.optim.mover import Mover
@@ -112,7 +111,7 @@ class TokenizerTraining(LightningModule):
         self.batches_in_step = (self.batches_in_step + 1) % self.settings.accumulate
 
         # Forward once, one total, one backward.
-        images = to_images(batch.images, self.settings.dtype).contiguous(
+        images = self.tokenizer.to_images(batch.images, self.settings.dtype).contiguous(
             memory_format=torch.channels_last
         )
         with self.reduce_gradients_if(self.step_has_ended):
@@ -185,7 +184,7 @@ class TokenizerTraining(LightningModule):
         wanted = LATENTS_PER_CODE * self.tokenizer.vocab_size
         self.tokenizer.eval()
         for number, batch in enumerate(batches, start=1):
-            images = to_images(batch.images.to(self.device), self.settings.dtype)
+            images = self.tokenizer.to_images(batch.images.to(self.device), self.settings.dtype)
             with self.trainer.precision_plugin.forward_context():
                 z = self.tokenizer.latents(images)
             latents.append(distributed.all_gather(z.to(self.settings.dtype)))

@@ -11,7 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vqtrain import distributed
-from vqtrain.errors import ConfigError, Interrupted, VqtrainError
+from vqtrain.errors import ConfigError, DataError, Interrupted, VqtrainError
+from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.callbacks import MAX_SKIPPED_IN_ROW, Stopping
 from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint, restore
 from vqtrain.training.data_module import TrainingData
@@ -93,6 +94,7 @@ def fit(
     module: TokenizerTraining,
     data: TrainingData,
     validation: Validation,
+    bad_samples: BadSamples,
     config: Mapping[str, object],
     run_dir: Path,
     screen: Screen,
@@ -107,6 +109,7 @@ def fit(
         module: What trains.
         data: What it trains on.
         validation: What it is measured by.
+        bad_samples: Where samples that cannot be read are listed.
         config: The whole configuration, as plain data, for the checkpoints.
         run_dir: An existing folder that no other run uses.
         screen: Where people see it.
@@ -117,7 +120,7 @@ def fit(
     Raises:
         VqtrainError: If something fails in mid-run; its exit code is 1.
     """
-    stopping = Stopping(max_time_s=module.settings.max_time_s)
+    stopping = Stopping(max_time_s=module.settings.max_time_s, bad_samples=bad_samples)
     record = Record(
         path=run_dir / "metrics.jsonl", validation=validation, screen=screen, tracker=tracker
     )
@@ -133,12 +136,14 @@ def fit(
         data=data,
         checkpoint=checkpoint,
         has_weights=has_weights,
-        fingerprint=fingerprint(config, step, len(data.training), len(data.validation)),
+        fingerprint=fingerprint(config, step, data.training.digest, data.validation.digest),
     )
     if trainer.is_global_zero:
         cut_back(record.path, step)
+        cut_back(bad_samples.path, step)
+        bad_samples.begin()
     # Their order is the order of a step's end: validation comes before a checkpoint of its step.
-    callbacks = [beginning, screen, stopping, validation, record, checkpointing]
+    callbacks = [beginning, screen, bad_samples, validation, stopping, record, checkpointing]
     trainer.callbacks = callbacks  # type: ignore[attr-defined]  # its type is not declared
     stopping.take_signals()
     try:
@@ -173,6 +178,15 @@ def fit(
                 "Lower optim.lr or trainer.clip, or look at the data"
             )
         )
+    if stopping.reason == "data":
+        raise in_mid_run(
+            DataError(
+                f"{bad_samples.count} of {bad_samples.total} images cannot be read, more than "
+                f"data.max_bad_fraction={data.settings.max_bad_fraction} allows; "
+                f"{bad_samples.path} lists them. Mend them or raise it, and go on with "
+                f"resume={run_dir}"
+            )
+        )
     assert stopping.reason is not None, "the run ends by a decision of Stopping"
     return Outcome(
         reason=stopping.reason,
@@ -195,9 +209,9 @@ def fit_or_end(trainer: Trainer, module: TokenizerTraining, data: TrainingData) 
         raise
 
 
-def fingerprint(config: Mapping[str, object], *numbers: int) -> int:
+def fingerprint(config: Mapping[str, object], *facts: int | str) -> int:
     """Hash all that the ranks of a run must agree on; their clocks may name run_dir differently."""
-    text = json.dumps([{**config, "run_dir": None}, numbers], sort_keys=True)
+    text = json.dumps([{**config, "run_dir": None}, facts], sort_keys=True)
     return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
 
 

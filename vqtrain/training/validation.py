@@ -17,7 +17,8 @@ from vqtrain.data.loaders import Loader
 from vqtrain.metrics.codebook import perplexity, usage
 from vqtrain.metrics.fid import FID
 from vqtrain.metrics.image import psnr, ssim
-from vqtrain.ops.pixels import to_images, to_pixels
+from vqtrain.ops.pixels import to_pixels
+from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.callbacks import StepCallback
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
@@ -41,6 +42,7 @@ class Validation(StepCallback):
         fid: The distance between all reconstructions and all originals, or None.
         best: The name by which ``best.ckpt`` is chosen, of a measure or ``fid``.
         pictures: Folder for pictures of originals above reconstructions.
+        bad_samples: Is told of images that cannot be read; they count for nothing.
 
     Attributes:
         results: What the validation at the step that has just ended measured; empty without one.
@@ -54,9 +56,10 @@ class Validation(StepCallback):
         fid: FID | None,
         best: str,
         pictures: Path,
+        bad_samples: BadSamples,
     ) -> None:
         self.data, self.measures, self.fid = data, measures, fid
-        self.best, self.pictures = best, pictures
+        self.best, self.pictures, self.bad_samples = best, pictures, bad_samples
         self.loader: Loader | None = None
         self.results: dict[str, float] = {}
 
@@ -87,18 +90,21 @@ class Validation(StepCallback):
         tokenizer.eval()
         with averaged:
             for number, loaded in enumerate(self.loader):
+                self.bad_samples.found += [("val", fault) for fault in loaded.faults]
                 batch = loaded.to(module.device)
+                images = tokenizer.to_images(batch.images, module.settings.dtype)
                 with trainer.precision_plugin.forward_context():
-                    output = tokenizer(to_images(batch.images, module.settings.dtype))
-                made = to_pixels(output.images)
-                values = [measure(made, batch.images) for measure in self.measures.values()]
+                    output = tokenizer(images)
+                # In 8 bits whatever the range of the files is, so that numbers can be compared.
+                original, made = to_pixels(images), to_pixels(output.images)
+                values = [measure(made, original) for measure in self.measures.values()]
                 values.append(torch.ones_like(batch.mask, dtype=torch.float64))
                 sums += torch.stack(values)[:, batch.mask].sum(1)
                 histogram += histogram_of(output.quantized.token_ids[batch.mask], size)
                 if self.fid is not None:
-                    self.fid.add(made, batch.images, batch.mask)
+                    self.fid.add(made, original, batch.mask)
                 if number == 0 and distributed.rank() == 0:
-                    self.save_pictures(batch.images[batch.mask], made, module.step)
+                    self.save_pictures(original[batch.mask], made[batch.mask], module.step)
         tokenizer.train()
         sums = distributed.all_reduce_sum(sums)
         histogram = distributed.all_reduce_sum(histogram)
@@ -122,7 +128,7 @@ class Validation(StepCallback):
         count = min(MAX_PICTURES, len(originals))
         rows = torch.stack([originals[:count], reconstructions[:count]])
         picture = rearrange(rows, "row b c h w -> (row h) (b w) c").cpu().numpy()
-        if picture.shape[2] == 1:
-            picture = picture[:, :, 0]
+        if picture.shape[2] != 3:
+            picture = picture[:, :, 0]  # of many channels the first one
         self.pictures.mkdir(exist_ok=True)
         Image.fromarray(picture).save(self.picture_at(step))

@@ -1,0 +1,85 @@
+"""Over ranks, workers and ways to start them: every sample once an epoch, and in validation."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vqtrain.data.order import EndlessOrder
+
+# 30 pictures in four shards of which one holds 24; batches of 2.
+SCRIPT = """
+import io, json, multiprocessing, tarfile
+from itertools import islice
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from vqtrain.data.settings import DataSettings
+from vqtrain.data.sources import open_images
+
+def write(path, keys):
+    with tarfile.open(path, "w") as tar:
+        for key in keys:
+            encoded = io.BytesIO()
+            Image.new("RGB", (8, 8), (key, 2 * key, 3 * key)).save(encoded, "PNG")
+            member = tarfile.TarInfo(f"{key:03d}.png")
+            member.size = encoded.tell()
+            encoded.seek(0)
+            tar.addfile(member, encoded)
+
+def main():
+    from vqtrain.training.data_module import TrainingData  # Lightning: not in the workers
+    multiprocessing.set_start_method(START)
+    shards = Path(folder) / f"shards-{rank}"
+    shards.mkdir()
+    write(shards / "0.tar", range(24)); write(shards / "1.tar", range(24, 27))
+    write(shards / "2.tar", range(27, 29)); write(shards / "3.tar", range(29, 30))
+    settings = DataSettings(
+        train="-", val="-", image_size=8, channels=3, crop="native", flip=False, batch_size=2,
+        num_workers=WORKERS, sampling="permuted", range=None, background="white",
+        max_bad_fraction=0.01,
+    )
+    index = open_images(str(shards), role="training")
+    data = TrainingData(
+        training=index, validation=index, settings=settings, seed=5, start=0, num_nodes=1,
+    )
+    batches = islice(data.train_dataloader(), 60 // world_size)  # 4 epochs of 30
+    trained = [[batch.keys, batch.images[:, 0, 0, 0].tolist()] for batch in batches]
+    counted = [
+        key for batch in data.validation_batches()
+        for key, is_counted in zip(batch.keys, batch.mask.tolist()) if is_counted
+    ]
+    (Path(folder) / f"{rank}.json").write_text(json.dumps([trained, counted]))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize(
+    ("ranks", "workers", "start"),
+    [(1, 2, "fork"), (2, 0, "fork"), (2, 2, "spawn"), (3, 0, "spawn"), (3, 2, "fork")],
+)
+def test_every_sample_comes_once_an_epoch_in_the_same_order(
+    ranks: int, workers: int, start: str, run_ranks: Callable[[str, int], Path]
+) -> None:
+    script = SCRIPT.replace("START", repr(start)).replace("WORKERS", str(workers))
+    folder = run_ranks(script, ranks)
+    results = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
+    rows = zip(*(trained for trained, _ in results), strict=True)
+    batches = [batch for row in rows for batch in row]
+    assert all([int(key) for key in keys] == reds for keys, reds in batches)
+    trained = [int(key) for keys, _ in batches for key in keys]
+    epochs = [trained[first : first + 30] for first in range(0, 120, 30)]
+    assert all(sorted(epoch) == list(range(30)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    # The order of one process; of so few images all are one block, whatever their sizes are.
+    order = EndlessOrder(
+        sizes=np.full(30, 100), weights=np.ones(30, np.float32), seed=5, sampling="permuted"
+    )
+    assert trained == order.samples(0, 120)[2].tolist()
+    counted = sorted(int(key) for _, keys in results for key in keys)
+    assert counted == list(range(30))

@@ -1,0 +1,198 @@
+"""What the doctor says of a run that is planned: its pictures, a sample of which is read."""
+
+import io
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import tifffile
+from PIL import Image, UnidentifiedImageError
+
+from vqtrain.app.build import Settings
+from vqtrain.app.doctor_speed import Planned, build_planned, examine_speed
+from vqtrain.app.findings import Finding, join
+from vqtrain.data.faults import Fault
+from vqtrain.data.images import Preparation, prepare
+from vqtrain.data.index import ImageIndex
+from vqtrain.data.remote import is_url
+from vqtrain.data.sources import open_images
+from vqtrain.errors import BadSampleError
+
+MAX_SAMPLE, SAMPLE_S = 256, 4.0
+MAX_REASON = 100
+# SSIM's window is 11 px.
+LEAST_IMAGE_SIZE = 11
+# From this many on, a file for each picture is slow to list and to fetch.
+MANY_FILES = 1000
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What was found in some pictures.
+
+    Attributes:
+        sizes: Width and height of each that can be used, in px.
+        modes: How many there are of each kind of pixels.
+        faults: Those that cannot be used.
+        seconds: Time to read and prepare one, or 0 if none can be used.
+    """
+
+    sizes: Sequence[tuple[int, int]]
+    modes: Counter[str]
+    faults: Sequence[Fault]
+    seconds: float
+
+    @property
+    def count(self) -> int:
+        """How many were tried."""
+        return len(self.sizes) + len(self.faults)
+
+
+def examine(config: Mapping[str, Any]) -> Iterator[Finding]:
+    """Look at the pictures and the speed of a run.
+
+    Args:
+        config: The composed configuration.
+
+    Returns:
+        Findings, one after the other as they are made.
+
+    Raises:
+        VqtrainError: If the run would be refused; before the first finding.
+    """
+    settings = Settings.of(config)
+    index = open_images(settings.data.train, role="training")
+    return examine_planned(build_planned(config, settings), index)
+
+
+def examine_planned(planned: Planned, index: ImageIndex) -> Iterator[Finding]:
+    """Look at the pictures, then at the speed with them."""
+    data = planned.settings.data
+    yield from examine_files(index)
+    sample = read_sample(index, data.preparation)
+    if sample.faults:
+        yield describe_unreadable(sample, data.max_bad_fraction)
+    if not sample.sizes:
+        return
+    downsampling = planned.module.tokenizer.downsampling
+    shown = ", ".join(f"{mode}: {count}" for mode, count in sample.modes.most_common())
+    yield describe_sizes(sample.sizes, data.image_size, downsampling)
+    yield Finding(name="modes", found=shown)
+    short_side = int(np.median([min(size) for size in sample.sizes]))
+    yield from examine_speed(planned, index, seconds=sample.seconds, short_side=short_side)
+
+
+def examine_files(index: ImageIndex) -> Iterator[Finding]:
+    """Tell how many pictures there are, and what the index could not use."""
+    total, files = float(index.sizes.sum()), len(np.unique(index.path_ids))
+    mean = in_bytes(total / max(1, len(index)))
+    found = f"{len(index)}, files: {files}, {in_bytes(total)}, mean: {mean}"
+    from_server = any(is_url(path) for path in index.paths)
+    if from_server and files >= MANY_FILES and files == len(index):
+        yield Finding(
+            name="images",
+            found=f"{found}; each is fetched by itself",
+            remedy="put them into tars once: vqtrain pack images=IMAGES out=DIR",
+            is_slow=True,
+        )
+    else:
+        yield Finding(name="images", found=found)
+    if index.faults:
+        yield Finding(
+            name="faults",
+            found=f"{len(index.faults)} found in the files: {join(list(map(name, index.faults)))}",
+            remedy="fetch or write them anew; a run passes over what they lack",
+        )
+
+
+def read_sample(index: ImageIndex, preparation: Preparation) -> Sample:
+    """Read some pictures, evenly spread, as a worker of a run does; bounded in time."""
+    random = np.random.default_rng(0)
+    ids = np.linspace(0, len(index) - 1, min(MAX_SAMPLE, len(index))).round().astype(int)
+    sizes: list[tuple[int, int]] = []
+    modes: Counter[str] = Counter()
+    seconds: list[float] = []
+    bad: dict[int, Fault] = {}
+    end = time.monotonic() + SAMPLE_S
+    # In no order, so that they are spread over all if there is no time for the last ones.
+    for image_id in random.permutation(ids).tolist():
+        began = time.perf_counter()
+        try:
+            encoded = index.read(image_id)
+            prepare(encoded, preparation, random)
+        except BadSampleError as error:
+            bad[image_id] = index.fault(image_id, str(error))
+        else:
+            seconds.append(time.perf_counter() - began)
+            size, mode = look_at(encoded)
+            sizes.append(size)
+            modes[mode] += 1
+        if time.monotonic() > end:
+            break
+    return Sample(
+        sizes=sizes,
+        modes=modes,
+        faults=[bad[image_id] for image_id in sorted(bad)],
+        seconds=float(np.median(seconds)) if seconds else 0.0,
+    )
+
+
+def look_at(encoded: bytes) -> tuple[tuple[int, int], str]:
+    """Tell the size and the mode of a picture that can be decoded, upright or not."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded)) as picture:
+            return picture.size, picture.mode
+    except UnidentifiedImageError:
+        pass
+    if encoded.startswith(b"\x93NUMPY"):
+        array = np.load(io.BytesIO(encoded), allow_pickle=False)
+    else:
+        array = tifffile.imread(io.BytesIO(encoded), key=0)
+    height, width = array.shape[:2]
+    return (width, height), f"{array.dtype} {'x'.join(map(str, array.shape[2:])) or 1}"
+
+
+def describe_unreadable(sample: Sample, max_bad_fraction: float) -> Finding:
+    """Name pictures that cannot be used, and say what a run makes of them."""
+    is_too_many = len(sample.faults) > max_bad_fraction * sample.count
+    does = f"stops above data.max_bad_fraction={max_bad_fraction}" if is_too_many else "goes on"
+    return Finding(
+        name="unreadable",
+        found=f"{len(sample.faults)} of {sample.count} that were tried: "
+        f"{join(list(map(name, sample.faults)))}",
+        remedy=f"delete them or save them anew; a run passes over them and {does}",
+    )
+
+
+def name(fault: Fault) -> str:
+    """Name a fault, with its reason."""
+    reason = fault.reason if len(fault.reason) <= MAX_REASON else f"{fault.reason[:MAX_REASON]}..."
+    return f"{f'{fault.key!r} in ' if fault.key else ''}{fault.shard} ({reason})"
+
+
+def describe_sizes(sizes: Sequence[tuple[int, int]], image_size: int, downsampling: int) -> Finding:
+    """Tell the smallest, the median and the largest size by the short side, width before height."""
+    ordered = sorted(sizes, key=lambda size: (min(size), max(size)))
+    median = ordered[len(ordered) // 2]
+    shown = {"smallest": ordered[0], "median": median, "largest": ordered[-1]}
+    text = ", ".join(f"{word} {width} x {height} px" for word, (width, height) in shown.items())
+    short = min(median)
+    if short < image_size:
+        least = -(-LEAST_IMAGE_SIZE // downsampling) * downsampling
+        fitting = max(least, short - short % downsampling)
+        text += f"; smaller than data.image_size={image_size}, try data.image_size={fitting}"
+    return Finding(name="sizes", found=text)
+
+
+def in_bytes(size: float) -> str:
+    """Write a number of bytes for people."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,56 @@
+"""What the doctor finds, and how it is shown: a line each, with a remedy below it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+MAX_NAMED = 3
+STYLES = {"ok": "green", "absent": "yellow", "slow": "bold yellow", "missing": "bold red"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the table.
+
+    Attributes:
+        name: What was looked at.
+        found: What was found.
+        remedy: How to get what is missing, or None if nothing is.
+        is_there: False for what is not here and may not be needed.
+        is_slow: True where the remedy only makes a run faster.
+    """
+
+    name: str
+    found: str
+    remedy: str | None = None
+    is_there: bool = True
+    is_slow: bool = False
+
+    @property
+    def mark(self) -> str:
+        """The first word of the line."""
+        if self.remedy is None:
+            return "ok" if self.is_there else "absent"
+        return "slow" if self.is_slow else "missing"
+
+
+def show(finding: Finding) -> None:
+    """Print a line of the table, in color on a terminal."""
+    console = Console(highlight=False, soft_wrap=True)
+    mark = (f"{finding.mark:<9}", STYLES[finding.mark])
+    console.print(Text.assemble(mark, f"{finding.name:<12}", finding.found))
+    if finding.remedy is not None:
+        console.print(Text(f"{'':<21}-> {finding.remedy}"))
+
+
+def join(names: Sequence[str]) -> str:
+    """Name the first few, and count the rest."""
+    rest = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"{', '.join(names[:MAX_NAMED])}{rest}"
+
+
+def in_gib(size: int) -> str:
+    """Write a number of bytes for people."""
+    return f"{size / 2**30:.1f} GiB"

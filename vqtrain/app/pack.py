@@ -1,0 +1,187 @@
+"""``vqtrain pack``: images of any kind become WebDataset shards and an index.json."""
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from vqtrain.app.compose import parse, read_command_line
+from vqtrain.build import bind, unknown
+from vqtrain.data.packing.index import INDEX, Report
+from vqtrain.data.packing.pack import pack
+from vqtrain.data.packing.pictures import FORMATS, PackSettings
+from vqtrain.data.sources import open_images
+from vqtrain.errors import ConfigError, Interrupted
+
+# Each key, its value if none is given, and what it says.
+KEYS: dict[str, tuple[object, str]] = {
+    "images": (None, "what to pack: demo, a folder, a glob, tars, a URL or a list of these"),
+    "out": ("packed", "folder of the shards; an interrupted pack in it is continued"),
+    "image_size": (None, "largest short side in px: longer ones are reduced, none is enlarged"),
+    "format": ("keep", f"{', '.join(FORMATS)}: how pictures are stored"),
+    "quality": (95, "1 to 100, of JPEG and WebP that are encoded anew"),
+    "shard_size": (256, "largest size of a shard in MB"),
+    "val": ("auto", "share held out in val/: auto (2 %, 16 to 5,000 images), or 0 to 0.5"),
+    "num_workers": (None, "processes that read and encode; null is one for each core"),
+}
+
+USAGE = f"""usage: vqtrain pack images=IMAGES [out=DIR] [key=value ...]
+
+Writes DIR/train/shard-00000.tar and so on, DIR/val/shard-00000.tar and so on, and at the end
+DIR/index.json: counts, sha256 and sizes of each shard, what was skipped, which pictures are equal.
+
+keys:
+{chr(10).join(f"  {k:<12} {text} [{'null' if v is None else v}]" for k, (v, text) in KEYS.items())}
+
+A picture that is in the format asked for and small enough keeps its bytes. One that is encoded anew
+is turned upright and has 8 bits; in JPEG its transparent parts become white. Pictures of more than
+8 bits and npy arrays always keep their bytes.
+Keys of samples are paths below the folder: cats/001.jpg is cats/001. Files of the same stem, such
+as cats/001.txt or cats/001.json, become fields of the sample, as do the other members of a sample
+in a tar on this machine; of remote images, pictures alone are packed.
+Pictures that cannot be read are skipped and listed. Equal pictures are listed and all packed, on
+the same side of the split. The order is shuffled, the same in each run.
+
+options:
+  --help   show this
+
+examples:
+  vqtrain pack images=~/photographs out=photographs-packed
+  vqtrain pack images=~/photographs out=photographs-512 image_size=512 format=webp quality=90
+"""
+
+MAX_NAMED = 3
+
+
+def main(words: Sequence[str]) -> int:
+    """Pack, or show the help."""
+    typed = read_keys(words)
+    if typed is None:
+        sys.stdout.write(USAGE)
+        return 0
+    return bind(
+        run, {key: default for key, (default, _) in KEYS.items()} | typed, where="vqtrain pack"
+    )
+
+
+def read_keys(words: Sequence[str]) -> dict[str, Any] | None:
+    """Return what the user set, or None for ``--help``.
+
+    Raises:
+        ConfigError: If a key or an option is unknown, or a value cannot be read.
+    """
+    command_line = read_command_line(words)
+    if command_line.config_dir is not None or command_line.print_config:
+        raise ConfigError("vqtrain pack has no configuration: its only option is --help")
+    overrides = [parse(word) for word in command_line.overrides]
+    typed: dict[str, object] = {o.key_or_group: o.value() for o in overrides}
+    typed |= command_line.paths
+    for key in typed:
+        if key not in KEYS:
+            raise ConfigError(unknown("key", key, KEYS))
+    return None if command_line.show_help else typed
+
+
+def run(
+    *,
+    images: str | list[str] | None,
+    out: str,
+    image_size: int | None,
+    format: str,  # noqa: A002 - the key's name
+    quality: int,
+    shard_size: float,
+    val: float | str,
+    num_workers: int | None,
+) -> int:
+    """Pack, and say what came of it; the arguments are those of ``KEYS``."""
+    if not images or not out:
+        raise ConfigError("name the images: vqtrain pack images=A_FOLDER_OF_PICTURES out=DIR")
+    if num_workers is None:
+        num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
+    if num_workers < 0:
+        raise ConfigError(f"num_workers must be at least 0, got {num_workers}")
+    settings = PackSettings(
+        image_size=image_size, format=format, quality=quality, shard_size=shard_size, val=val
+    )
+    folder = Path(os.path.expanduser(out))  # noqa: PTH111 - Path raises for an unknown ~user
+    console = Console(highlight=False, soft_wrap=True)
+    index = open_images(images, role="training")
+    was_complete = (folder / INDEX).is_file()
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with shown_progress(console) as progress:
+            report = pack(
+                index, out=folder, settings=settings, num_workers=num_workers, progress=progress
+            )
+    except (KeyboardInterrupt, Interrupted):
+        console.print("stopped; the shards that are whole are kept: the same command goes on")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if was_complete:
+        console.print(f"{folder} was complete already", markup=False)
+    conclude(console, folder, report)
+    return 0
+
+
+@contextmanager
+def shown_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar on a terminal, and elsewhere a line for each shard."""
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+            task = bar.add_task("looking for equal pictures", total=None)
+            yield lambda shard, done, total: bar.update(
+                task, description=shard, completed=done, total=total
+            )
+        return
+    last = ""
+
+    def tell(shard: str, done: int, total: int) -> None:
+        nonlocal last
+        if shard != last:
+            console.print(f"{shard}: {done:,} of {total:,} images are done", markup=False)
+        last = shard
+
+    yield tell
+
+
+def interrupt(number: int, _frame: FrameType | None) -> None:
+    """End in order, as for Ctrl-C."""
+    raise Interrupted(number)
+
+
+def conclude(console: Console, out: Path, report: Report) -> None:
+    """Say what is in the pack, and what can be done with it."""
+    for name, side in (("train", report["train"]), ("val", report["val"])):
+        console.print(
+            f"{name:<12}{side['samples']:,} samples in {len(side['shards']):,} shards, "
+            f"{side['bytes'] / 1e6:,.1f} MB"
+        )
+    skipped = [
+        f"{fault['key'] or fault['shard']}: {fault['reason']}" for fault in report["skipped"]
+    ]
+    duplicates = [" = ".join(keys[:MAX_NAMED]) for keys in report["duplicates"]]
+    lists = {"skipped": skipped, "duplicates": duplicates}
+    for name, lines in lists.items():
+        console.print(
+            f"{name:<12}{len(lines):,}{f', all in {out / INDEX}' * bool(lines)}", markup=False
+        )
+        for line in lines[:MAX_NAMED]:
+            console.print(f"{'':<12}{line}", markup=False)
+    console.print("try next:")
+    console.print(f"  vqtrain train data.train={shlex.quote(str(out))}", markup=False)

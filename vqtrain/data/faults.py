@@ -1,0 +1,20 @@
+"""Samples and shards that cannot be used: what is known of each."""
+
+from dataclasses import dataclass
+from typing import final
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Something that was passed over, as ``bad_samples.jsonl`` lists it.
+
+    Attributes:
+        shard: The file that holds it: a path or a URL.
+        key: Name of the sample in it; empty if the file as a whole is meant.
+        reason: What is wrong, in one line.
+    """
+
+    shard: str
+    key: str
+    reason: str

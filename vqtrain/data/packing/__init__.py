@@ -1,0 +1,1 @@
+"""`vqtrain pack`: images of any kind become WebDataset shards."""
