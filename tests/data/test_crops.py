@@ -78,7 +78,6 @@ def test_any_number_of_channels_is_cut_like_each_alone(rule, dtype, channels):
     alone = cut(pixels.to(dtype), geometry, 16)
     assert (alone.shape, alone.dtype) == ((1, 16, 16), dtype)
     together = cut(pixels.to(dtype).expand(-1, -1, channels), geometry, 16)
-    assert together.is_contiguous()
     # The vectorized resampler of few channels rounds uint8 otherwise.
     far = (together.float() - alone.float()).abs().max()
     assert far <= (1 if dtype == torch.uint8 else 1e-4)

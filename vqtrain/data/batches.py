@@ -5,14 +5,16 @@ the same with any number of workers, and a run can continue at any position.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Shaped
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from vqtrain.data.faults import Fault
 from vqtrain.data.images import Preparation, prepare
@@ -57,6 +59,13 @@ class Batch:
             images=self.images.to(device, non_blocking=non_blocking),
             mask=self.mask.to(device, non_blocking=non_blocking),
         )
+
+
+def stack(images: Sequence[Shaped[Tensor, "c h w"]]) -> Shaped[Tensor, "b c h w"]:
+    """Put images into a batch in torch's channels_last format, which they have one by one."""
+    # In a worker, torch's collate puts them at once where the main process can read them.
+    batch: Tensor = default_collate([image.permute(1, 2, 0) for image in images])
+    return rearrange(batch, "b h w c -> b c h w")
 
 
 @final
@@ -122,7 +131,7 @@ class TrainingBatches(Dataset[Batch]):
             images.append(image)
             keys.append(self._index.key(used_id))
         return Batch(
-            images=torch.stack(images),
+            images=stack(images),
             mask=torch.ones(self._batch_size, dtype=torch.bool),
             keys=keys,
             faults=faults,
@@ -221,7 +230,7 @@ class ValidationBatches(Dataset[Batch]):
         blank = torch.zeros(channels, side, side, dtype=dtype)
         is_good = np.array([image_id in loaded for image_id in image_ids])
         return Batch(
-            images=torch.stack([loaded.get(image_id, blank) for image_id in image_ids]),
+            images=stack([loaded.get(image_id, blank) for image_id in image_ids]),
             mask=torch.from_numpy((positions < len(self._index)) & is_good),
             keys=[self._index.key(image_id) for image_id in image_ids],
             faults=faults,

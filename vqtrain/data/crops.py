@@ -205,7 +205,7 @@ def cut(
         image_size: Side of the square, in px.
 
     Returns:
-        Of the same dtype.
+        Of the same dtype; in memory the channels of a pixel lie together.
     """
     left, top, width, height = geometry.box
     pixels = pixels[top : top + height, left : left + width]
@@ -216,12 +216,13 @@ def cut(
     size = (geometry.size[1], geometry.size[0])
     if pixels.shape[:2] != size:
         # Channels last in memory is what the vectorized resampler of uint8 is written for.
-        batch = rearrange(pixels.contiguous(), "h w c -> 1 c h w")
+        # Not einops: here and below its 20 microseconds a call would be one in a hundred.
+        batch = pixels.contiguous().permute(2, 0, 1)[None]
         batch = F.interpolate(batch, size=size, mode="bicubic", antialias=True)
-        pixels = rearrange(batch, "1 c h w -> h w c")
+        pixels = batch[0].permute(1, 2, 0)
     left, top = geometry.place
     pixels = pixels[top : top + image_size, left : left + image_size]
-    return rearrange(pixels, "h w c -> c h w").contiguous()
+    return pixels.permute(2, 0, 1)
 
 
 def _halved(pixels: Shaped[Tensor, "h w c"]) -> Shaped[Tensor, "h2 w c"]:

@@ -4,6 +4,7 @@ import io
 import logging
 import math
 import re
+import struct
 import warnings
 from dataclasses import dataclass
 from typing import final
@@ -24,6 +25,8 @@ from vqtrain.ops.pixels import ValueRange
 # What Pillow may take a file for. Others are left out: EPS, for one, runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 
+_JPEG, _JPEG_MARKER, _JPEG_EXIF = b"\xff\xd8\xff", 0xFF, 0xE1
+_JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 _NPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Where every PNG says how many bits it has per channel.
@@ -70,7 +73,8 @@ def prepare(
         generator: Random numbers of this image, or None for the crop of validation.
 
     Returns:
-        uint8 pixels, or with a range float32 values in it.
+        uint8 pixels, or with a range float32 values in it; in memory the channels of a pixel lie
+        together.
 
     Raises:
         BadSampleError: If the bytes are no picture that can be used.
@@ -146,19 +150,18 @@ def _prepare(
 ) -> Shaped[Tensor, "c h w"]:
     rule, side = CROPS[preparation.crop], preparation.image_size
     channels, value_range = preparation.channels, preparation.range
-    picture = _open(encoded)
-    if picture is not None and _is_plain_jpeg(picture) and channels in (1, 3):
-        orientation = _orientation(picture)
-        width, height = picture.size if orientation < 5 else picture.size[::-1]
-        geometry = rule(width, height, side, generator)
+    header = _jpeg_header(encoded) if channels in (1, 3) else None
+    if header is not None:
+        size, orientation = header
+        geometry = rule(*(size if orientation < 5 else size[::-1]), side, generator)
         factor = _draft_factor(geometry) if generator is not None else 1
-        array = _decode_jpeg(encoded, picture, channels, factor)
-        pixels = from_array(array, channels=channels, value_range=value_range)
-        pixels = _upright(pixels, orientation)
+        pixels = _upright(_decode_jpeg(encoded, size, channels, factor), orientation)
+        if value_range is not None:
+            pixels = pixels.float().clamp(*value_range)
         if factor > 1:
             geometry = geometry.reduced(factor, width=pixels.shape[1], height=pixels.shape[0])
     else:
-        pixels = _decode(encoded, picture, preparation)
+        pixels = _decode(encoded, _open(encoded), preparation)
         geometry = rule(pixels.shape[1], pixels.shape[0], side, generator)
     square = cut(pixels, geometry, side)
     if value_range is not None:
@@ -180,8 +183,28 @@ def _open(encoded: bytes) -> Image.Image | None:
         raise
 
 
-def _is_plain_jpeg(picture: Image.Image) -> bool:
-    return picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB")
+def _jpeg_header(encoded: bytes) -> tuple[tuple[int, int], int] | None:
+    """Find width and height of a gray or RGB JPEG, as stored, and how EXIF turns it.
+
+    By Pillow, the header alone would cost a twentieth of the whole. None is for what Pillow is to
+    look at: other files, CMYK, and huge sizes.
+    """
+    place, has_exif = 2 if encoded.startswith(_JPEG) else len(encoded), False
+    while place + 10 <= len(encoded) and encoded[place] == _JPEG_MARKER:
+        marker, length = encoded[place + 1], int.from_bytes(encoded[place + 2 : place + 4])
+        if marker in _JPEG_FRAMES:
+            height, width, channels = struct.unpack_from(">HHB", encoded, place + 5)
+            limit = Image.MAX_IMAGE_PIXELS
+            is_huge = limit is not None and width * height > limit
+            if is_huge or channels not in (1, 3) or not width * height:
+                return None
+            orientation = 1
+            if has_exif:
+                orientation = _orientation(Image.open(io.BytesIO(encoded), formats=FORMATS))
+            return (width, height), orientation
+        has_exif |= marker == _JPEG_EXIF
+        place += 2 + length
+    return None
 
 
 def _draft_factor(geometry: Geometry) -> int:
@@ -189,17 +212,16 @@ def _draft_factor(geometry: Geometry) -> int:
 
 
 def _decode_jpeg(
-    encoded: bytes, picture: Image.Image, channels: int, factor: int
-) -> UInt8[np.ndarray, "h w c"]:
+    encoded: bytes, size: tuple[int, int], channels: int, factor: int
+) -> UInt8[Tensor, "h w c"]:
     if factor > 1:  # libjpeg leaves out the fine frequencies, and most of the work
-        size = (picture.width // factor, picture.height // factor)
-        picture.draft("L" if channels == 1 else "RGB", size)
-        return np.array(picture.convert("L" if channels == 1 else "RGB")).reshape(
-            picture.height, picture.width, channels
-        )
-    data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+        picture = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        picture.draft("L" if channels == 1 else "RGB", (size[0] // factor, size[1] // factor))
+        array = np.array(picture.convert("L" if channels == 1 else "RGB"))
+        return torch.from_numpy(array.reshape(picture.height, picture.width, channels))
     mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
-    return rearrange(decode_jpeg(data, mode=mode), "c h w -> h w c").numpy()
+    # Its warning, that nobody may write to these bytes, is ignored above: nobody does.
+    return decode_jpeg(torch.frombuffer(encoded, dtype=torch.uint8), mode=mode).permute(1, 2, 0)
 
 
 def _decode(

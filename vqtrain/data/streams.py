@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vqtrain.data.batches import MAX_BAD_IN_ROW, Batch
+from vqtrain.data.batches import MAX_BAD_IN_ROW, Batch, stack
 from vqtrain.data.commands import Shard
 from vqtrain.data.faults import Fault
 from vqtrain.data.images import Preparation, prepare
@@ -195,7 +195,7 @@ class _Reader:
                     ) from error
         faults, self._faults = self._faults, []
         return Batch(
-            images=torch.stack(images),
+            images=stack(images),
             mask=torch.ones(size, dtype=torch.bool),
             keys=keys,
             faults=faults,
