@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -382,15 +383,18 @@ def test_any_number_of_channels_is_taken_as_it_is(encode):
     assert load(npy(five), channels=5) == five.transpose(2, 0, 1).tolist()
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbled", "first bytes"])
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "GIF", "npy", "deep TIFF"])
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [
+        ("PNG", "garbled"),  # other formats have no checksums
+        *product(["PNG", "JPEG", "TIFF", "WEBP", "GIF", "npy", "deep TIFF"], ["cut", "first bytes"]),
+    ],
+)
 def test_damage_is_one_line(encode, kind, damage):
     pixels = noise(64, 64, 3) // 16  # or a PNG would hold it as it is, and nothing be wrong
     whole = {"npy": npy, "deep TIFF": lambda array: tiff(array.astype(np.uint16))}.get(
         kind, lambda array: encode(array, kind)
     )(pixels)
-    if damage == "garbled" and kind != "PNG":
-        pytest.skip("other formats have no checksums")
     encoded = {
         "cut": whole[: len(whole) // 2],
         "garbled": whole[:200] + bytes(100) + whole[300:],

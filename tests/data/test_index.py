@@ -126,7 +126,7 @@ def test_a_file_that_became_shorter_is_a_bad_sample(letters, tmp_path):
 def test_neighbors_are_read_ahead_in_one_go(letters, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        os, "posix_fadvise", lambda file, offset, size, advice: asked.append((offset, size, advice))
+        os, "posix_fadvise", lambda _, offset, size, advice: asked.append((offset, size, advice))
     )
     letters.read_ahead(np.array([2, 0]))
     assert asked == [(1, 5, os.POSIX_FADV_WILLNEED)]  # from "bc" to the end of "f"

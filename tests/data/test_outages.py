@@ -95,6 +95,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
+        """Start, and wait until it answers."""
         self.process = subprocess.Popen(
             [sys.executable, "-c", self.script, str(self.port)],
             cwd=self.folder,
@@ -110,6 +111,7 @@ class Server:
                 time.sleep(0.02)
 
     def kill(self) -> None:
+        """End it at once."""
         self.process.kill()
         self.process.wait()
 

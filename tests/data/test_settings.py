@@ -60,7 +60,7 @@ def test_possible_values_are_taken(change):
         ({"range": [0, float("inf")]}, r"data\.range must be null or two numbers.* got \[0, inf\]"),
         ({"range": 255}, r"data\.range must be null or two numbers.* got 255"),
         ({"range": [0, True]}, r"data\.range must be null or two numbers.* got \[0, True\]"),
-        ({"background": "whit"}, r'must be a color such as white or "#808080", got \'whit\''),
+        ({"background": "grue"}, r'must be a color such as white or "#808080", got \'grue\''),
         ({"max_bad_fraction": 2}, r"data\.max_bad_fraction must be in \[0, 1\], got 2"),
         ({"max_bad_fraction": "1%"}, r"data\.max_bad_fraction must be in \[0, 1\], got '1%'"),
         ({"flip": "yes"}, r"data\.flip must be true or false, got 'yes'"),

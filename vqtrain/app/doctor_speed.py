@@ -276,7 +276,7 @@ def workers_needed(device_rate: float, worker_rate: float) -> int:
     """Return how many workers bring as many images as a device uses up.
 
     Example:
-        >>> workers_needed(1000, 300)
+        >>> workers_needed(1000.0, 300.0)
         4
     """
     return math.ceil(device_rate / worker_rate)

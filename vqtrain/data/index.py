@@ -67,7 +67,7 @@ class ImageIndex:
         """A hash of what is seen in which order; where the files lie is not part of it."""
         digest = blake2b(digest_size=16)
         for part in (self.keys, self.sizes, self.weights):
-            digest.update(np.ascontiguousarray(part).view(np.uint8))
+            digest.update(np.ascontiguousarray(part).view(np.uint8).data)
         return digest.hexdigest()
 
     def key(self, image_id: int) -> str:

@@ -65,9 +65,7 @@ class DataSettings:
         _check_choice("data.sampling", self.sampling, SAMPLINGS)
         _check_range(self.range)
         _check_background(self.background)
-        fraction = self.max_bad_fraction
-        if not isinstance(fraction, int | float) or not 0 <= fraction <= 1:
-            raise ConfigError(f"data.max_bad_fraction must be in [0, 1], got {fraction!r}")
+        _check_share("data.max_bad_fraction", self.max_bad_fraction)
 
     @property
     def preparation(self) -> Preparation:
@@ -105,14 +103,18 @@ def _check_choice(name: str, value: object, choices: Collection[str]) -> None:
 def _check_range(value: object) -> None:
     if value is None:
         return
-    is_pair = isinstance(value, list | tuple) and len(value) == 2
-    ends = value if is_pair else []
+    ends = list(value) if isinstance(value, list | tuple) else []
     are_numbers = all(type(end) in (int, float) and math.isfinite(end) for end in ends)
-    if not is_pair or not are_numbers or ends[0] >= ends[1]:
+    if len(ends) != 2 or not are_numbers or ends[0] >= ends[1]:
         raise ConfigError(
             "data.range must be null or two numbers, of black and of white, such as [0,65535]; "
             f"got {value!r}"
         )
+
+
+def _check_share(name: str, value: object) -> None:
+    if type(value) not in (int, float) or not 0 <= float(str(value)) <= 1:
+        raise ConfigError(f"{name} must be in [0, 1], got {value!r}")
 
 
 def _check_background(value: object) -> None:

@@ -8,6 +8,7 @@ from typing import final
 
 import torch
 from einops import rearrange
+from jaxtyping import Float64
 from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor
@@ -83,7 +84,7 @@ class Validation(StepCallback):
         if self.loader is None:
             self.loader = self.data.validation_batches()  # ranks are known by now
         tokenizer = module.tokenizer
-        sums = torch.zeros(len(self.measures) + 1, dtype=torch.float64, device=module.device)
+        rows: list[Tensor] = []
         size, k = tokenizer.vocab_size, tokenizer.codebook.num_codebooks
         histogram = torch.zeros(k, size, dtype=torch.int64, device=module.device)
         averaged = module.average.applied_to(tokenizer) if module.average else nullcontext()
@@ -98,17 +99,15 @@ class Validation(StepCallback):
                 # In 8 bits whatever the range of the files is, so that numbers can be compared.
                 original, made = to_pixels(images), to_pixels(output.images)
                 values = [measure(made, original) for measure in self.measures.values()]
-                values.append(torch.ones_like(batch.mask, dtype=torch.float64))
-                sums += torch.stack(values)[:, batch.mask].sum(1)
+                rows.append(torch.stack([*values, batch.mask.double()], 1))
                 histogram += histogram_of(output.quantized.token_ids[batch.mask], size)
                 if self.fid is not None:
                     self.fid.add(made, original, batch.mask)
                 if number == 0 and distributed.rank() == 0:
                     self.save_pictures(original[batch.mask], made[batch.mask], module.step)
         tokenizer.train()
-        sums = distributed.all_reduce_sum(sums)
         histogram = distributed.all_reduce_sum(histogram)
-        means = (sums[:-1] / sums[-1]).tolist()
+        means = mean_of(distributed.all_gather(torch.cat(rows)))
         results = {f"val/{name}": mean for name, mean in zip(self.measures, means, strict=True)}
         if self.fid is not None:
             distance, count = self.fid.compute()
@@ -132,3 +131,13 @@ class Validation(StepCallback):
             picture = picture[:, :, 0]  # of many channels the first one
         self.pictures.mkdir(exist_ok=True)
         Image.fromarray(picture).save(self.picture_at(step))
+
+
+def mean_of(rows: Float64[Tensor, " n columns"]) -> list[float]:
+    """Average columns over the rows whose last value is not 0; NaN if there is none.
+
+    Sums are rounded once, so that they do not depend on which rank had which rows.
+    """
+    counted = rows[rows[:, -1] != 0][:, :-1]
+    columns = counted.T.tolist()
+    return [math.fsum(column) / len(column) if column else math.nan for column in columns]
