@@ -105,6 +105,8 @@ def test_the_last_word_counts() -> None:
     words = ["data.train=a", "codebook.size=2", "data.train=b", "codebook.size=4"]
     config = composed(*words)
     assert (config["data"]["train"], config["codebook"]["size"]) == ("b", 4)
+    assert composed("data.train=a", "data.train=[b]")["data"]["train"] == ["b"]
+    assert composed("data.train=[b]", "data.train=a")["data"]["train"] == "a"
 
 
 def test_the_words_of_a_command_line_are_sorted(tmp_path: Path) -> None:

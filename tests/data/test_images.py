@@ -387,7 +387,9 @@ def test_any_number_of_channels_is_taken_as_it_is(encode):
     ("kind", "damage"),
     [
         ("PNG", "garbled"),  # other formats have no checksums
-        *product(["PNG", "JPEG", "TIFF", "WEBP", "GIF", "npy", "deep TIFF"], ["cut", "first bytes"]),
+        *product(
+            ["PNG", "JPEG", "TIFF", "WEBP", "GIF", "npy", "deep TIFF"], ["cut", "first bytes"]
+        ),
     ],
 )
 def test_damage_is_one_line(encode, kind, damage):

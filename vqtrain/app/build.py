@@ -130,7 +130,8 @@ def check_warmup(settings: OptimSettings, steps: int, what: str) -> None:
 
 
 def find_lpips(network: str, config: Mapping[str, Any], settings: Settings) -> LPIPS:
-    """Build the LPIPS network with its weights, if the run's images are large enough for it."""
+    """Build the LPIPS network with its weights, if the run's images fit it."""
+    check_color("LPIPS", settings)
     found = load_lpips(network, config["weights"].get(network))
     if settings.data.image_size < found.min_size:
         raise ConfigError(
@@ -138,6 +139,15 @@ def find_lpips(network: str, config: Mapping[str, Any], settings: Settings) -> L
             f"{settings.data.image_size}"
         )
     return found
+
+
+def check_color(what: str, settings: Settings) -> None:
+    """Refuse images that networks trained on color pictures cannot judge."""
+    if settings.data.channels not in (1, 3):
+        raise ConfigError(
+            f"{what} takes images of 1 or 3 channels, got data.channels={settings.data.channels}; "
+            "loss/perceptual=none and metrics=basic do without"
+        )
 
 
 def build_discriminator(
@@ -202,6 +212,7 @@ def build_validation(
             measures[name] = LPIPSDistance(network=network).to(device)
     fid = None
     if "fid" in metrics.names:
+        check_color("FID", settings)
         fid = FID(network=load_inception(config["weights"]["inception"])).to(device)
     return Validation(
         data=data,

@@ -63,8 +63,14 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
             config_dir = read_config_dir(value if equals else (rest.pop(0) if rest else ""))
         elif word.startswith("-"):
             raise ConfigError(unknown("option", word, [*options, "--config-dir"]))
-        elif is_path_key(key) and equals and not value.startswith("["):
-            paths[key] = value
+        elif is_path_key(key) and equals:
+            # The last word of a key counts, also where one of them is a list and another is not.
+            paths.pop(key, None)
+            overrides = [other for other in overrides if not other.startswith(f"{key}=")]
+            if value.startswith("["):
+                overrides.append(word)
+            else:
+                paths[key] = value
         elif equals or word.startswith("~"):
             overrides.append(word)
         else:

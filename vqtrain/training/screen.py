@@ -120,7 +120,9 @@ class Screen(Callback):
             self.has_hinted = True
             self.line(
                 f"{waiting:.0%} of the time went into waiting for data: raise data.num_workers "
-                f"(now {self.data.settings.num_workers}), or keep the images on a faster disk"
+                f"(now {self.data.settings.num_workers}) up to the number of cores, pack smaller "
+                "images (vqtrain pack image_size=...), or keep them on a faster disk; vqtrain "
+                "doctor images=... measures what is needed"
             )
 
     def show_validation(self, step: int, values: Mapping[str, float]) -> None:
