@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -204,8 +205,9 @@ def test_a_pack_trains(pictures, tiny, tmp_path, vqtrain):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_at_a_terminal_is_one_line(
-    tmp_path: Path, start_vqtrain: Callable[..., object]
+    times: int, tmp_path: Path, start_vqtrain: Callable[..., object]
 ) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
@@ -215,8 +217,10 @@ def test_ctrl_c_at_a_terminal_is_one_line(
     process = start_vqtrain("pack", f"images={folder}", "shard_size=1", "num_workers=2", "val=0")
     while not process.stdout.readline().startswith("train/shard-00002"):
         pass
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers also
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers also
+        time.sleep(0.02)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err == ""
-    assert out.splitlines()[-1].startswith("stopped; the shards that are whole are kept")
+    if times == 1:
+        assert (process.returncode, err) == (130, "")
+        assert out.splitlines()[-1].startswith("stopped; the shards that are whole are kept")

@@ -16,6 +16,8 @@ from vqtrain.errors import DataError
 # Tasks under way or waiting to be written, per process: bounds the memory, rides out slow ones.
 AHEAD = 3
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -50,7 +52,13 @@ class Workers:
         traceback: TracebackType | None,
     ) -> None:
         """Wait for the tasks under way, and end the processes."""
-        self._pool.shutdown(cancel_futures=True)
+        # Some seconds at most. If a second Ctrl-C came between, the pool would wait for ever.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+        try:
+            self._pool.shutdown(cancel_futures=True)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """Apply a function to every task, and give the results in the order of the tasks.
