@@ -3,8 +3,8 @@
 import json
 import os
 import signal
-import time
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,6 +148,8 @@ def test_help_shows_every_key_and_two_examples(capsys):
         (["images={}", "num_workers=-1"], "num_workers must be at least 0, got -1"),
         (["images={}", "out=file"], "cannot write out=file: Not a directory"),
         (["images={}", "out=foreign"], "out=foreign holds notes.txt, which is not of a pack"),
+        (["images={}", "out={}/packed"], "lies inside images="),
+        (["images=[{images: demo, weight: 2}]"], "images have weights, which a pack does not"),
         (["images={}", "out=/proc/pack"], "cannot write out=/proc/pack: "),
         (["images={}", "--print-config"], "vqtrain pack has no configuration"),
         (["images={}", "--halp"], "unknown option '--halp', did you mean '--help'?"),

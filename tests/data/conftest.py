@@ -163,6 +163,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servers, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(servers, "LONGEST_WAIT_S", 0.02)
     monkeypatch.setattr(servers, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(servers, "FIRST_PATIENCE_S", 0.3)
     monkeypatch.setattr(servers, "_last_notice_s", -servers.NOTICE_S)
     monkeypatch.setattr(cache_module._State, "paused_until_s", -1.0)
 

@@ -236,7 +236,7 @@ def test_a_tar_that_cannot_be_opened_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"cannot read .*a\.tar: No such file"):
         scan_tar(tmp_path / "a.tar")
     (tmp_path / "folder.tar").mkdir()
-    with pytest.raises(DataError, match=r"cannot read .*folder\.tar: Is a directory"):
+    with pytest.raises(DataError, match=r"cannot read .*folder\.tar: it is no regular file"):
         scan_tar(tmp_path / "folder.tar")
 
 

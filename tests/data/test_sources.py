@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vqtrain.data import sources
@@ -251,7 +252,7 @@ def test_weights_are_those_of_their_source(folder, shards):
 
 @pytest.mark.parametrize("weight", [0, -1, "2", True, None, float("nan"), float("inf")])
 def test_an_impossible_weight_is_named(folder, weight):
-    with pytest.raises(ConfigError, match=f"a weight must be a number above 0, got {weight!r}"):
+    with pytest.raises(ConfigError, match=f"a weight must be .* at most 1000, got {weight!r}"):
         opened([{"images": str(folder), "weight": weight}])
 
 
@@ -378,3 +379,23 @@ def test_pipes_are_kept_and_read(shards):
     index = open_images(f"pipe:cat {shards}/s-{{08..10}}.tar", role="validation")
     assert keys_of(index) == ["08", "09", "10"]
     assert index.read(0) == b"x"
+
+
+def test_an_unfinished_pack_is_refused(tmp_path, write_tar, encode):
+    (tmp_path / "pack/.pack").mkdir(parents=True)
+    (tmp_path / "pack/train").mkdir()
+    pixels = np.zeros((2, 2, 3), dtype=np.uint8)
+    write_tar(tmp_path / "pack/train/shard-00000.tar", {"a.png": encode(pixels)})
+    with pytest.raises(DataError, match="pack is an unfinished pack: give the same vqtrain pack"):
+        open_images(str(tmp_path / "pack"), role="training")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tar"])
+def test_a_named_pipe_is_no_picture(tmp_path, encode, name):
+    os.mkfifo(tmp_path / name)
+    (tmp_path / "b.png").write_bytes(encode(np.zeros((2, 2, 3), dtype=np.uint8)))
+    index = open_images(str(tmp_path), role="training")
+    assert [index.key(i) for i in range(len(index))] == ["b"]
+    if name == "a.jpg":
+        (fault,) = index.faults
+        assert fault.reason == "cannot read it: it is no regular file"

@@ -109,3 +109,12 @@ def test_more_than_the_allowed_share_is_too_much(
     bad_samples.found = [("train", fault(allowed))]
     bad_samples.share(1, CPU)
     assert bad_samples.too_many
+
+
+def test_a_name_that_is_no_text_is_listed(make: Callable[..., BadSamples]) -> None:
+    bad_samples = make()
+    bad_samples.begin()
+    odd = Fault(shard="/a/caf\udce9.jpg", key="caf\udce9", reason="the file is empty")
+    bad_samples.found = [("train", odd)]
+    bad_samples.share(1, CPU)
+    assert lines_of(bad_samples)[0]["key"] == "caf\udce9"

@@ -56,6 +56,11 @@ def test_a_line_goes_to_the_screen_and_with_its_time_to_the_log(
     )
 
 
+def test_a_name_that_is_no_text_is_shown(make_screen: MakeScreen, tmp_path: Path) -> None:
+    make_screen().line("caf\udce9.jpg")
+    assert (tmp_path / "log.txt").read_text().endswith(" caf\\udce9.jpg\n")
+
+
 def test_other_ranks_say_nothing(
     make_screen: MakeScreen,
     tmp_path: Path,

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from vqtrain.build import bind, resolve_fractions
+from vqtrain.data.images import Preparation, prepare
+from vqtrain.data.index import ImageIndex
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources import training_and_validation
 from vqtrain.discriminators.base import Discriminator
-from vqtrain.errors import ConfigError
+from vqtrain.errors import BadSampleError, ConfigError, DataError
 from vqtrain.layers.lpips import LPIPS, load_lpips
 from vqtrain.losses.adversarial import AdversarialLoss
 from vqtrain.losses.perceptual import PerceptualLoss
@@ -32,6 +34,9 @@ from vqtrain.training.validation import MEASURES, Measure, Validation
 
 # Images that need more pixels than this are not searched for.
 LARGEST_LEAST_SIZE = 256
+
+# If so many images cannot be read, it is their kind or a setting.
+MAX_TRIED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,9 +255,28 @@ def check_shapes(tokenizer: Tokenizer) -> None:
         )
 
 
+def check_some(index: ImageIndex, preparation: Preparation) -> None:
+    """Try some images, and refuse a setting with which none of them can be used."""
+    tried = np.linspace(0, len(index) - 1, min(MAX_TRIED, len(index))).astype(int).tolist()
+    reason = ""
+    for image_id in tried:
+        try:
+            prepare(index.read(image_id), preparation, None)
+        except BadSampleError as error:
+            reason = str(error)
+        else:
+            return
+    raise DataError(
+        f"none of {len(tried)} images of data.train that were tried can be used, the last one is "
+        f"{index.key(tried[-1])!r}: {reason}"
+    )
+
+
 def open_data(settings: Settings, seed: int, checkpoint: TrainingCheckpoint | None) -> TrainingData:
     """Index the images, and take those to validate on evenly from all that there are."""
     training, validation = training_and_validation(settings.data.train, settings.data.val)
+    if isinstance(training, ImageIndex):
+        check_some(training, settings.data.preparation)
     limit = settings.trainer.limit_val
     if limit is not None and limit < len(validation):
         validation = validation.select(np.arange(limit) * len(validation) // limit)

@@ -161,11 +161,14 @@ def describe_unreadable(sample: Sample, max_bad_fraction: float) -> Finding:
     """Name pictures that cannot be used, and say what a run makes of them."""
     is_too_many = len(sample.faults) > max_bad_fraction * sample.count
     does = f"stops above data.max_bad_fraction={max_bad_fraction}" if is_too_many else "goes on"
+    remedy = f"delete them or save them anew; a run passes over them and {does}"
+    if not sample.sizes:
+        remedy = "if they are sound, set data.channels and data.range as the files have them"
     return Finding(
         name="unreadable",
         found=f"{len(sample.faults)} of {sample.count} that were tried: "
         f"{join(list(map(name, sample.faults)))}",
-        remedy=f"delete them or save them anew; a run passes over them and {does}",
+        remedy=remedy,
     )
 
 

@@ -98,7 +98,7 @@ def read_keys(words: Sequence[str]) -> dict[str, Any] | None:
 
 def run(
     *,
-    images: str | list[str] | None,
+    images: str | list[str | dict[str, object]] | None,
     out: str,
     image_size: int | None,
     format: str,  # noqa: A002 - the key's name
@@ -118,6 +118,10 @@ def run(
         image_size=image_size, format=format, quality=quality, shard_size=shard_size, val=val
     )
     folder = Path(os.path.expanduser(out))  # noqa: PTH111 - Path raises for an unknown ~user
+    for source in images if isinstance(images, list) else [images]:
+        home = Path(os.path.expanduser(str(source))).absolute()  # noqa: PTH111 - as above
+        if home.is_dir() and folder.absolute().is_relative_to(home) and folder.absolute() != home:
+            raise ConfigError(f"out={out} lies inside images={source}: give another folder")
     console = Console(highlight=False, soft_wrap=True)
     index = open_images(images, role="training")
     was_complete = (folder / INDEX).is_file()

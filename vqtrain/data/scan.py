@@ -1,8 +1,10 @@
 """From files to an index: pictures that lie in folders, and pictures inside tars."""
 
+import errno
 import io
 import os
 import re
+import stat
 import tarfile
 import zipfile
 from collections.abc import Sequence
@@ -70,7 +72,7 @@ def index_pictures(paths: Sequence[Path | RemoteFile], *, root: str | Path) -> I
         name = path.name if isinstance(path, RemoteFile) else str(path)
         key = os.path.splitext(name.removeprefix(str(root)).lstrip("/"))[0]  # noqa: PTH122 - or a URL
         try:
-            sizes.append(path.size if isinstance(path, RemoteFile) else path.stat().st_size)
+            sizes.append(path.size if isinstance(path, RemoteFile) else size_of(path))
         except OSError as error:
             faults.append(Fault(shard=name, key=key, reason=f"cannot read it: {error.strerror}"))
             continue
@@ -86,6 +88,18 @@ def index_pictures(paths: Sequence[Path | RemoteFile], *, root: str | Path) -> I
         weights=np.ones(n, dtype=np.float32),
         faults=tuple(faults),
     )
+
+
+def size_of(path: Path) -> int:
+    """Return the length of a file in bytes.
+
+    Raises:
+        OSError: If it cannot be read, or is none that ends: a read of a pipe would wait for ever.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return status.st_size
 
 
 def scan_tar(tar: Path | RemoteFile) -> ImageIndex:
@@ -187,10 +201,9 @@ class _LocalTar:
     def __init__(self, path: Path) -> None:
         self.path = str(path)
         try:
-            status = path.stat()
+            self.size, status = size_of(path), path.stat()
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
-        self.size = status.st_size
         self.identity = f"{path} {status.st_size} {status.st_mtime_ns}"
 
     def open(self) -> io.BufferedReader:

@@ -3,6 +3,7 @@
 Each process makes its own connections at its first request: none survives a fork.
 """
 
+import logging
 import math
 import os
 import re
@@ -30,6 +31,8 @@ TIMEOUT_S = 60.0
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
 PATIENCE_S = 300.0
+# The same before a run has begun, when a wrong name or port is likelier than an outage.
+FIRST_PATIENCE_S = 30.0
 # A process speaks of its waiting at most once in this time.
 NOTICE_S = 300.0
 
@@ -163,26 +166,26 @@ def ask(url: str, request: Callable[[], _Answer], *, is_known: bool) -> _Answer:
     Args:
         url: What is asked for.
         request: Asks once.
-        is_known: Whether this server has answered before; a name that nobody knows is otherwise
-            taken for a slip of the pen.
+        is_known: Whether this server has answered before; otherwise it is asked for 30 seconds, and
+            a name that nobody knows is taken for a slip of the pen.
 
     Raises:
         DataError: If the server does not answer all that time.
         Exception: What ``request`` raises, if asking again would not help.
     """
-    began_s = time.monotonic()
+    began_s, patience_s = time.monotonic(), PATIENCE_S if is_known else FIRST_PATIENCE_S
     wait_s = FIRST_WAIT_S
     while True:
         try:
             return request()
         except Exception as error:
             _raise_if_lasting(url, error, is_known=is_known)
-            if time.monotonic() - began_s >= PATIENCE_S:
+            if time.monotonic() - began_s >= patience_s:
                 raise DataError(
                     f"the server of {url} does not answer: {one_line(error)}; "
-                    f"asked for {PATIENCE_S:.0f} s"
+                    f"asked for {patience_s:.0f} s"
                 ) from error
-            _notify(url, error)
+            _notify(url, error, patience_s)
         time.sleep(wait_s * SystemRandom().uniform(0.5, 1.0))  # not all processes at once
         wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
@@ -219,12 +222,12 @@ def _is_unknown_name(error: BaseException | None) -> bool:
     return False
 
 
-def _notify(url: str, error: Exception) -> None:
+def _notify(url: str, error: Exception, patience_s: float) -> None:
     global _last_notice_s  # noqa: PLW0603 - one notice a process
     if time.monotonic() - _last_notice_s >= NOTICE_S:
         _last_notice_s = time.monotonic()
         sys.stderr.write(
-            f"{url} cannot be read: {one_line(error)}; trying again for up to {PATIENCE_S:.0f} s\n"
+            f"{url} cannot be read: {one_line(error)}; trying again for up to {patience_s:.0f} s\n"
         )
 
 
@@ -238,6 +241,7 @@ def file_system(scheme: str, _process: int) -> AbstractFileSystem:
     """
     import fsspec
 
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what goes wrong is said here, once
     options: dict[str, object] = {}
     if scheme in _HTTP:
         import aiohttp

@@ -1,7 +1,6 @@
 """What the user wrote after ``data.train``, ``data.val`` or ``images``, turned into an index."""
 
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,8 @@ from glob import glob
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
+
+import numpy as np
 
 from vqtrain.data.demo import Role, demo_shards
 from vqtrain.data.index import ImageIndex, hold_out
@@ -32,8 +33,12 @@ from vqtrain.errors import ConfigError, DataError
 
 # Requests at the same time: a thousand tars on a server open in seconds.
 THREADS = 16
+# Of a source; more would be a slip of the pen.
+MAX_WEIGHT = 1_000
 # What ``vqtrain pack`` writes into its index.json, and its folder for each role.
 PACK_FORMAT = "vqtrain-pack"
+# Its folder inside a pack that is not complete.
+UNFINISHED = ".pack"
 _SPLITS: Mapping[Role, str] = {"training": "train", "validation": "val"}
 
 _LOOKED_FOR = f"tars and pictures ({' '.join(sorted(PICTURE_SUFFIXES))})"
@@ -140,12 +145,19 @@ def _open_weighted(item: Mapping[str, object], role: Role) -> ImageIndex:
             f"a source with a weight has the keys images and weight, got {dict(item)!r}"
         )
     images, weight = item["images"], item["weight"]
-    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < math.inf:
-        raise ConfigError(f"a weight must be a number above 0, got {weight!r} for {images!r}")
+    if (
+        isinstance(weight, bool)
+        or not isinstance(weight, int | float)
+        or not 0 < weight <= MAX_WEIGHT
+    ):
+        raise ConfigError(
+            f"a weight must be a number above 0 and at most {MAX_WEIGHT}, got {weight!r} for "
+            f"{images!r}"
+        )
     if not isinstance(images, str | Mapping | Sequence):
         raise ConfigError(f"images must name a source or several, got {images!r}")
     index = open_images(images, role=role)
-    return replace(index, weights=index.weights * weight)
+    return replace(index, weights=index.weights * np.float32(weight))
 
 
 def _has_pipe(images: object) -> bool:
@@ -165,6 +177,8 @@ def _open_stream(images: Images) -> Stream:
             f"data.train must name pipes alone, got {images!r}"
         )
     commands = [part for pipe in pipes for part in expand_braces(pipe.removeprefix("pipe:"))]
+    if not all(command.strip() for command in commands):
+        raise ConfigError("pipe: must be followed by a command that writes a tar")
     return Stream(commands=tuple(commands))
 
 
@@ -278,6 +292,10 @@ def _packed_shards(folder: str, role: Role) -> list[str]:
     """
     pack = _read_pack(folder)
     if pack is None:
+        if os.path.isdir(f"{folder}/{UNFINISHED}"):  # noqa: PTH112 - of a URL it is none
+            raise DataError(
+                f"{folder} is an unfinished pack: give the same vqtrain pack again, which goes on"
+            )
         return []
     shards = _shard_names(pack, _SPLITS[role])
     if not shards:

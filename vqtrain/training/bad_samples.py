@@ -101,7 +101,7 @@ class BadSamples(Callback):
         with self.path.open("a", encoding="utf-8") as file:
             for split, fault in new:
                 line = {"step": step, "split": split, **asdict(fault)}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(json.dumps(line) + "\n")
         if not self.known or step == 0:
             _, first = new[0]
             more = f", and {len(new) - 1} more" if len(new) > 1 else ""

@@ -53,6 +53,8 @@ class Screen(Callback):
 
     def line(self, text: str, *, log_only: bool = False) -> None:
         """Say one line, on the screen and in ``log.txt``."""
+        # Names of files need not be text.
+        text = text.encode(errors="backslashreplace").decode()
         if not log_only:
             self.console.print(text, markup=False)
         if self.is_main:

@@ -37,10 +37,9 @@ from vqtrain.data.packing.shards import (
     tar_pieces,
 )
 from vqtrain.data.packing.workers import Workers
+from vqtrain.data.sources import UNFINISHED
 from vqtrain.errors import ConfigError, DataError
 
-# Below the pack until it is complete.
-STATE = ".pack"
 PLAN = "plan.json"
 
 # What is being packed, images done so far, images in all.
@@ -94,8 +93,8 @@ def _pack(plan: Plan, out: Path, num_workers: int, progress: Progress) -> Report
         with Workers(num_workers=num_workers) as workers:
             val_ids = _begin(out, plan, workers)
             sides = [_pack_side(name, plan, val_ids, out, workers, progress) for name in SPLITS]
-        report = write_index(plan, out, out / STATE, sides)
-    shutil.rmtree(out / STATE)
+        report = write_index(plan, out, out / UNFINISHED, sides)
+    shutil.rmtree(out / UNFINISHED)
     return report
 
 
@@ -109,8 +108,8 @@ def _claim(out: Path) -> Iterator[None]:
             raise ConfigError(
                 f"out={out} holds {foreign}, which is not of a pack: give another folder"
             )
-        (out / STATE).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / STATE / "lock")
+        (out / UNFINISHED).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / UNFINISHED / "lock")
         with suppress(NotImplementedError):  # no locks on that disk
             lock.acquire(blocking=False)
     except Timeout:
@@ -122,20 +121,20 @@ def _claim(out: Path) -> Iterator[None]:
     finally:
         lock.release()
         with suppress(OSError):  # leaves nothing behind if nothing was begun
-            (out / STATE / "lock").unlink()
-            (out / STATE).rmdir()
+            (out / UNFINISHED / "lock").unlink()
+            (out / UNFINISHED).rmdir()
             if is_new:
                 out.rmdir()
 
 
 def _foreign(out: Path) -> Iterator[str]:
-    has_begun = (out / INDEX).is_file() or (out / STATE / PLAN).is_file()
+    has_begun = (out / INDEX).is_file() or (out / UNFINISHED / PLAN).is_file()
     for path in sorted(out.iterdir()):
         if path.name in SPLITS and path.is_dir():
             for file in sorted(path.iterdir()):
                 if not has_begun or not re.match(r"shard-\d{5,}\.", file.name):
                     yield f"{path.name}/{file.name}"
-        elif path.name not in (INDEX, STATE):
+        elif path.name not in (INDEX, UNFINISHED):
             yield path.name
     if (out / INDEX).is_file():
         with suppress(DataError):
@@ -147,7 +146,7 @@ def _foreign(out: Path) -> Iterator[str]:
 
 def _begin(out: Path, plan: Plan, workers: Workers) -> Int64[np.ndarray, " m"]:
     """Decide what is held out, or read what was decided."""
-    file = out / STATE / PLAN
+    file = out / UNFINISHED / PLAN
     if file.is_file():
         begun = cast(Beginning, read_json(file))
         check_same(out, begun, identify(plan))
@@ -173,7 +172,7 @@ def _pack_side(
     progress: Progress,
 ) -> list[ShardState]:
     """Write the shards of one side of the split that are not there yet."""
-    state = out / STATE
+    state = out / UNFINISHED
     image_ids = plan.side(name, val_ids)
     before = 0 if name == SPLITS[0] else len(plan.pictures) - len(image_ids)
     states: list[ShardState] = []
