@@ -111,7 +111,7 @@ def test_the_screen_shows_the_run_and_nothing_of_the_libraries(
         ("data.channels=7 data.num_workers=0", 2, "mode RGB does not fit data.channels=7"),
         ("data.train=pipe: data.val=demo", 2, "pipe: must be followed by a command"),
         ("data.train=pipe:true", 2, "data.val=auto cannot hold out images of a pipe"),
-        ("data.channels=5 loss.perceptual.weight=1", 2, "takes images of 1 or 3 channels, got data.channels=5"),
+        ("data.channels=5 loss.perceptual.weight=1", 2, "1 or 3 channels, got data.channels=5"),
         ("codebook.size=-1", 2, "size=-1"),
         ("encoder.num_downsamplings=3", 2, "encoder divides the image size by 8"),
         ("encoder.in_channels=1", 2, "do not fit"),
