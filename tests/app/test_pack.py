@@ -172,6 +172,8 @@ def test_a_mistake_is_one_line(pictures, tmp_path, capsys, words, message):
 )
 def test_a_signal_ends_it_and_says_how_to_go_on(pictures, capsys, monkeypatch, number, code):
     packing = command.pack
+    # A training run in this process has taken the signals over, and a shell may ignore them.
+    taken = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def stopped(*arguments: object, **options: object) -> object:
         progress = options["progress"]
@@ -187,6 +189,7 @@ def test_a_signal_ends_it_and_says_how_to_go_on(pictures, capsys, monkeypatch, n
     with monkeypatch.context() as patched:
         patched.setattr(command, "pack", stopped)
         assert main(words) == code
+    signal.signal(signal.SIGINT, taken)
     assert capsys.readouterr().out.splitlines()[-1] == (
         "stopped; the shards that are whole are kept: the same command goes on"
     )
@@ -206,8 +209,9 @@ def test_a_pack_trains(pictures, tiny, tmp_path, vqtrain):
     assert (tmp_path / "run/tokenizer/config.json").is_file()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    "times", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.soak)]
+)
 def test_ctrl_c_at_a_terminal_is_one_line(
     times: int, tmp_path: Path, start_vqtrain: Callable[..., object]
 ) -> None:
