@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from vqtrain.app.compose import CommandLine, compose, is_group_choice, parse, read_command_line
-from vqtrain.app.findings import Finding, in_gib, join, show
+from vqtrain.app.findings import Finding, count_cores, in_gib, join, show
 from vqtrain.build import unknown
 from vqtrain.data.cache import cache_folder
 from vqtrain.data.demo import HELD_OUT, TRAINING
@@ -233,9 +233,8 @@ def examine_wandb() -> Finding:
 
 def examine_machine() -> list[Finding]:
     """Look at processors, memory, disks, the demo's photographs and pretrained weights."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    findings = [Finding(name="cpu", found=f"cores: {cores}, memory: {in_gib(memory)}")]
+    findings = [Finding(name="cpu", found=f"cores: {count_cores()}, memory: {in_gib(memory)}")]
     if "torch" in sys.modules:
         findings += [examine_gpus(), examine_processes()]
     findings.append(

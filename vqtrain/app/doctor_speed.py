@@ -1,7 +1,6 @@
 """How fast images come and how fast a device uses them up: what limits the speed of a run."""
 
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from vqtrain import weights
 from vqtrain.app.build import Settings, build_module
-from vqtrain.app.findings import Finding
+from vqtrain.app.findings import Finding, count_cores
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.loaders import training_loader
 from vqtrain.errors import DataError
@@ -280,13 +279,6 @@ def workers_needed(device_rate: float, worker_rate: float) -> int:
         4
     """
     return math.ceil(device_rate / worker_rate)
-
-
-def count_cores() -> int:
-    """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def in_images(rate: float) -> str:

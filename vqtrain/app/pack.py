@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from vqtrain.app.compose import parse, read_command_line
+from vqtrain.app.findings import count_cores
 from vqtrain.build import bind, unknown
 from vqtrain.data.packing.index import INDEX, Report
 from vqtrain.data.packing.pack import pack
@@ -111,7 +112,7 @@ def run(
     if not images or not out:
         raise ConfigError("name the images: vqtrain pack images=A_FOLDER_OF_PICTURES out=DIR")
     if num_workers is None:
-        num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
+        num_workers = count_cores()
     if num_workers < 0:
         raise ConfigError(f"num_workers must be at least 0, got {num_workers}")
     settings = PackSettings(

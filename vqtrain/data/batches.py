@@ -61,6 +61,14 @@ class Batch:
         )
 
 
+def all_bad(last: Fault) -> DataError:
+    """Say that ``MAX_BAD_IN_ROW`` images in a row were bad, of which this is the last one."""
+    return DataError(
+        f"{MAX_BAD_IN_ROW} images in a row cannot be read, the last one is {last.key!r} in "
+        f"{last.shard}: {last.reason}"
+    )
+
+
 def stack(images: Sequence[Shaped[Tensor, "c h w"]]) -> Shaped[Tensor, "b c h w"]:
     """Put images into a batch in torch's channels_last format, which they have one by one."""
     # In a worker, torch's collate puts them at once where the main process can read them.
@@ -147,11 +155,7 @@ class TrainingBatches(Dataset[Batch]):
             except BadSampleError as error:
                 faults.append(self._index.fault(image_id, str(error)))
                 image_id = int(generator.integers(len(self._index)))
-        last = faults[-1]
-        raise DataError(
-            f"{MAX_BAD_IN_ROW} images in a row cannot be read, the last one is {last.key!r} in "
-            f"{last.shard}: {last.reason}"
-        )
+        raise all_bad(faults[-1])
 
     def _read_ahead(self, step: int) -> None:
         """Ask for the blocks of the window after this one, as far as this step allows.

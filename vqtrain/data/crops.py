@@ -117,10 +117,7 @@ def random_resized(
         Szegedy et al. 2014, arXiv:1409.4842, section 6; torchvision's RandomResizedCrop.
         Deviation: at least half the area instead of 8 %, as a tokenizer must see whole objects.
     """
-    if generator is None:
-        return resize(width, height, image_size, None)
-    box = _random_box(width, height, AREA_FRAC, generator)
-    return Geometry(box=box, size=(image_size, image_size), place=(0, 0))
+    return _random_part(width, height, image_size, AREA_FRAC, generator)
 
 
 def maskbit(
@@ -131,10 +128,7 @@ def maskbit(
     References:
         Weber et al. 2024, arXiv:2409.16211, and its code. Deviation: bicubic instead of bilinear.
     """
-    if generator is None:
-        return resize(width, height, image_size, None)
-    box = _random_box(width, height, MASKBIT_AREA_FRAC, generator)
-    return Geometry(box=box, size=(image_size, image_size), place=(0, 0))
+    return _random_part(width, height, image_size, MASKBIT_AREA_FRAC, generator)
 
 
 def adm(
@@ -266,6 +260,19 @@ def _check_thin(width: int, height: int, size: tuple[int, int], image_size: int)
     # A thin picture would grow to more pixels than Pillow expects of any file.
     if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
         raise BadSampleError(f"{width} x {height} px is too thin for squares of {image_size} px")
+
+
+def _random_part(
+    width: int,
+    height: int,
+    image_size: int,
+    area_frac: tuple[float, float],
+    generator: np.random.Generator | None,
+) -> Geometry:
+    if generator is None:
+        return resize(width, height, image_size, None)
+    box = _random_box(width, height, area_frac, generator)
+    return Geometry(box=box, size=(image_size, image_size), place=(0, 0))
 
 
 def _random_box(

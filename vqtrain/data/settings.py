@@ -113,7 +113,7 @@ def _check_range(value: object) -> None:
 
 
 def _check_share(name: str, value: object) -> None:
-    if type(value) not in (int, float) or not 0 <= float(str(value)) <= 1:
+    if type(value) is bool or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ConfigError(f"{name} must be in [0, 1], got {value!r}")
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vqtrain.data.batches import MAX_BAD_IN_ROW, Batch, stack
+from vqtrain.data.batches import MAX_BAD_IN_ROW, Batch, all_bad, stack
 from vqtrain.data.commands import Shard
 from vqtrain.data.faults import Fault
 from vqtrain.data.images import Preparation, prepare
@@ -189,10 +189,7 @@ class _Reader:
                 self._faults.append(fault)
                 bad_in_row += 1
                 if bad_in_row == MAX_BAD_IN_ROW:
-                    raise DataError(
-                        f"{MAX_BAD_IN_ROW} images in a row cannot be read, the last one is "
-                        f"{fault.key!r} in {fault.shard}: {fault.reason}"
-                    ) from error
+                    raise all_bad(fault) from error
         faults, self._faults = self._faults, []
         return Batch(
             images=stack(images),
