@@ -38,6 +38,30 @@ def all_reduce_sum(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]
     return total
 
 
+def all_reduce_sum_(tensor: Shaped[Tensor, "*shape"]) -> None:
+    """Replace a tensor by its sum over all ranks."""
+    if is_running():
+        dist.all_reduce(tensor)
+
+
+def mean_over_ranks(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Average a tensor over all ranks, with the gradient that a mean of all ranks' losses needs.
+
+    A loss of this mean is the same on every rank, and gradients are averaged over ranks later: so
+    each rank passes the whole gradient on to its own tensor.
+    """
+    if not is_running():
+        return tensor
+    mean = all_reduce_sum(tensor) / world_size()
+    return mean + (tensor - tensor.detach())
+
+
+def from_first_rank(tensor: Shaped[Tensor, "*shape"]) -> None:
+    """Overwrite a tensor by that of the first rank."""
+    if is_running():
+        dist.broadcast(tensor, src=0)
+
+
 def all_true(flag: Shaped[Tensor, ""]) -> bool:
     """Say whether a flag holds on every rank, so that all ranks decide alike."""
     if is_running():

@@ -15,6 +15,12 @@ class ConfigError(VqtrainError, ValueError):
     """A setting, a size or a combination of modules that cannot work."""
 
 
+def require(holds: bool, otherwise: str) -> None:
+    """Raise ConfigError with a sentence unless a condition on arguments holds."""
+    if not holds:
+        raise ConfigError(otherwise)
+
+
 class DataError(VqtrainError):
     """Images that are missing or cannot be read."""
 

@@ -1,75 +1,105 @@
 """What every codebook must do. A new yaml under configs/codebook joins by itself."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import yaml
+from torch import Tensor
 
-from vqtrain import build
-from vqtrain.codebooks.base import Codebook
+from vqtrain.app.compose import configs_folder
+from vqtrain.build import build
+from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.errors import ConfigError
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs/codebook").glob("*.yaml"))
 GRIDS = {"tokens": (16,), "image": (4, 4)}
 
 
-def build_codebook(path: Path) -> Codebook:
-    arguments = yaml.safe_load(path.read_text())
-    codebook = build.build("codebook", arguments.pop("kind"), arguments)
-    assert isinstance(codebook, Codebook)
-    return codebook
+def latents(codebook: Codebook, batch: int, *grid: int, **options: Any) -> Tensor:
+    return torch.randn(batch, codebook.dim * codebook.moments, *grid, **options)
+
+
+def tokens_of(codebook: Codebook, *grid: int) -> tuple[int, ...]:
+    return (sum(s**2 for s in codebook.scales),) if codebook.scales else grid
+
+
+@pytest.fixture(params=GRIDS.values(), ids=GRIDS)
+def grid(request: pytest.FixtureRequest, codebook: Codebook) -> tuple[int, ...]:
+    """A multi-scale codebook takes images alone."""
+    return GRIDS["image"] if codebook.scales else request.param
+
+
+def decoded(codebook: Codebook, quantized: Quantized) -> Tensor:
+    """Decode the ids; a continuous codebook has none, and gives what it gave."""
+    if codebook.num_codebooks:
+        return codebook.decode(quantized.token_ids)
+    with pytest.raises(ConfigError, match="continuous"):
+        codebook.decode(quantized.token_ids)
+    return quantized.z_q
 
 
 def test_there_are_codebooks_to_check() -> None:
-    assert len(CONFIGS) >= 2
+    assert len(list((configs_folder() / "codebook").glob("*.yaml"))) >= 12
 
 
-@pytest.fixture(params=CONFIGS, ids=lambda path: path.stem)
-def path(request: pytest.FixtureRequest) -> Path:
-    return request.param
-
-
-@pytest.fixture
-def codebook(path: Path) -> Codebook:
-    return build_codebook(path)
-
-
-@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 def test_decode_gives_back_z_q(codebook: Codebook, grid: tuple[int, ...]) -> None:
-    quantized = codebook.eval()(torch.randn(2, codebook.dim, *grid))
-    assert torch.equal(codebook.decode(quantized.token_ids), quantized.z_q)
+    quantized = codebook.eval()(latents(codebook, 2, *grid))
+    assert torch.equal(decoded(codebook, quantized), quantized.z_q)
 
 
-@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 def test_shapes_and_types(codebook: Codebook, grid: tuple[int, ...]) -> None:
-    z = torch.randn(2, codebook.dim, *grid, dtype=torch.float64)
-    quantized = codebook.double()(z)
-    assert quantized.z_q.shape == z.shape
-    assert quantized.z_q.dtype == torch.float64
-    assert quantized.token_ids.shape == (2, codebook.num_codebooks, *grid)
-    assert quantized.token_ids.dtype == torch.int64
-    assert quantized.loss.shape == ()
-    assert quantized.loss.isfinite()
+    z = latents(codebook, 2, *grid, dtype=torch.float64)
+    for mode in (True, False):
+        quantized = codebook.double().train(mode)(z)
+        assert quantized.z_q.shape == (2, codebook.dim, *grid)
+        assert quantized.z_q.dtype == torch.float64
+        tokens = tokens_of(codebook, *grid)
+        assert quantized.token_ids.shape == (2, codebook.num_codebooks, *tokens)
+        assert quantized.token_ids.dtype == torch.int64
+        assert quantized.loss.shape == ()
+        assert quantized.loss.isfinite()
+        assert all(value.shape == () and value.isfinite() for value in quantized.metrics.values())
 
 
 def test_ids_stay_inside_the_codebook(codebook: Codebook) -> None:
-    ids = codebook(torch.randn(8, codebook.dim, 4, 4) * 10).token_ids
-    assert int(ids.min()) >= 0
-    assert int(ids.max()) < codebook.size
+    ids = codebook(latents(codebook, 8, 4, 4) * 10).token_ids
+    if codebook.num_codebooks:
+        assert int(ids.min()) >= 0
+        assert int(ids.max()) < codebook.size
+
+
+def test_latents_that_are_no_numbers_never_pass_for_some(codebook: Codebook) -> None:
+    z = latents(codebook, 2, 4, 4)
+    z[0, 0, 1, 2] = torch.nan
+    quantized = codebook.train()(z)
+    ids = quantized.token_ids
+    assert ids.numel() == 0 or 0 <= int(ids.min()) <= int(ids.max()) < codebook.size
+    assert not (quantized.loss.isfinite() and quantized.z_q.isfinite().all())
 
 
 def test_gradient_passes_straight_to_the_encoder(codebook: Codebook) -> None:
-    z = torch.randn(2, codebook.dim, 4, 4, requires_grad=True)
-    codebook(z).z_q.sum().backward()
+    z = latents(codebook, 2, 4, 4, requires_grad=True)
+    quantized = codebook(z)
+    (quantized.z_q.sin().sum() + quantized.loss).backward()
     assert z.grad is not None
     assert z.grad.isfinite().all()
-    assert z.grad.abs().sum() > 0
+    # Each position has its part.
+    assert (z.grad.abs().sum(1) > 0).all()
+
+
+def test_every_parameter_learns(codebook: Codebook) -> None:
+    quantized = codebook(latents(codebook, 8, 4, 4, requires_grad=True))
+    (quantized.z_q.sin().sum() + quantized.loss).backward()
+    for name, parameter in codebook.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
 
 
 def test_eval_changes_no_state_and_is_repeatable(codebook: Codebook) -> None:
     before = {name: value.clone() for name, value in codebook.eval().state_dict().items()}
-    z = torch.randn(2, codebook.dim, 4, 4)
+    z = latents(codebook, 2, 4, 4)
     assert torch.equal(codebook(z).token_ids, codebook(z).token_ids)
     for name, value in codebook.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0, msg=name)
@@ -77,20 +107,39 @@ def test_eval_changes_no_state_and_is_repeatable(codebook: Codebook) -> None:
 
 def test_forward_in_training_moves_no_code_before_update(codebook: Codebook) -> None:
     before = {name: value.clone() for name, value in codebook.state_dict().items()}
-    codebook.train()(torch.randn(2, codebook.dim, 4, 4))
+    codebook.train()(latents(codebook, 2, 4, 4))
     for name, value in codebook.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0, msg=name)
 
 
-def test_state_goes_through_a_state_dict(codebook: Codebook, path: Path) -> None:
+def test_state_goes_through_a_state_dict(
+    codebook: Codebook, another: Callable[[], Codebook]
+) -> None:
     codebook.train()
-    codebook.initialize(torch.randn(2, codebook.dim, 8, 8))
-    codebook(torch.randn(2, codebook.dim, 8, 8))
+    codebook.initialize(latents(codebook, 2, 4, 4))
+    codebook(latents(codebook, 2, 4, 4))
     codebook.update(0)
-    other = build_codebook(path)
+    other = another()
     other.load_state_dict(codebook.state_dict())
-    z = torch.randn(2, codebook.dim, 4, 4)
+    z = latents(codebook, 2, 4, 4)
     assert torch.equal(codebook.eval()(z).z_q, other.eval()(z).z_q)
+
+
+def test_batches_of_a_step_move_a_codebook_as_one_batch_does(
+    codebook: Codebook, another: Callable[[], Codebook]
+) -> None:
+    joined, split = codebook.double(), another().double()
+    split.load_state_dict(joined.state_dict())
+    for step in range(5):
+        z = latents(joined, 8, 4, 4, dtype=torch.float64) * (1 + step)
+        joined(z)
+        for part in z.split(2):
+            split(part)
+        for each in (joined, split):
+            torch.manual_seed(step)
+            each.update(step)
+    for name, value in joined.state_dict().items():
+        torch.testing.assert_close(split.state_dict()[name], value, rtol=1e-12, atol=1e-12)
 
 
 def test_what_an_exported_tokenizer_must_say_is_there(codebook: Codebook) -> None:
@@ -99,43 +148,81 @@ def test_what_an_exported_tokenizer_must_say_is_there(codebook: Codebook) -> Non
 
 
 STEPS = """
-import yaml
+import json
 from pathlib import Path
 from vqtrain import build, distributed
-from vqtrain.ops.random import seed_torch
-arguments = yaml.safe_load(Path({path!r}).read_text())
-arguments |= {{key: value for key, value in dict(size=32, dim=4).items() if key in arguments}}
-torch.manual_seed(0)
-codebook = build.build("codebook", arguments.pop("kind"), arguments).double().train()
-optimizer = torch.optim.SGD(list(codebook.parameters()) or [torch.zeros(1)], lr=0.1)
-for step in range(50):
-    # The whole batch is the same in every world; a rank takes its share of it, in order.
-    generator = torch.Generator().manual_seed(step)
-    whole = torch.randn(8, codebook.dim, 3, 3, generator=generator).double()
-    whole = whole * (1 + step / 10)
-    z = whole.chunk(world_size)[rank]
-    if step == 0:
-        seed_torch("initialize")
-        codebook.initialize(distributed.all_gather(z))
-    optimizer.zero_grad()
-    codebook(z).loss.backward() if list(codebook.parameters()) else codebook(z)
-    for parameter in codebook.parameters():
-        parameter.grad = distributed.all_reduce_sum(parameter.grad) / world_size
-    optimizer.step()
-    seed_torch(step)
-    codebook.update(step)
-torch.save(codebook.state_dict(), f"{{folder}}/state-{{rank}}.pt")
+from vqtrain.layers.step_state import Noise
+from vqtrain.ops.random import seed_for, seed_torch
+records = {{}}
+for variant, arguments in json.loads(Path({path!r}).read_text()).items():
+    torch.manual_seed(0)
+    codebook = build.build("codebook", arguments.pop("kind"), arguments).double().train()
+    parameters = dict(codebook.named_parameters())
+    optimizer = torch.optim.SGD(list(parameters.values()) or [torch.zeros(1)], lr=0.1)
+    record = records[variant] = dict(z_q=[], ids=[], loss=[], grad=[], weights=[], restarts=[])
+    for step in range(50):
+        # The whole batch is the same in every world; a rank takes its share of it, in order.
+        generator = torch.Generator().manual_seed(step)
+        shape = 8, codebook.dim * codebook.moments, 4, 4
+        whole = torch.randn(shape, generator=generator).double() + step // 10
+        z = whole.chunk(world_size)[rank].clone().requires_grad_()
+        if step == 0:
+            seed_torch("initialize")
+            codebook.initialize(distributed.all_gather(z))
+        for module in codebook.modules():
+            if isinstance(module, Noise):
+                module.seed = seed_for("noise", step)
+        optimizer.zero_grad()
+        quantized = codebook(z)
+        (quantized.loss + quantized.z_q.sin().mean()).backward()
+        for parameter in parameters.values():
+            parameter.grad = distributed.all_reduce_sum(parameter.grad) / world_size
+        record["weights"].append({{n: p.grad.clone() for n, p in parameters.items()}})
+        optimizer.step()
+        seed_torch(step)
+        record["restarts"].append(codebook.update(step).get("restarts", torch.zeros(())))
+        record["z_q"].append(distributed.all_gather(quantized.z_q))
+        record["ids"].append(distributed.all_gather(quantized.token_ids.double()))
+        record["loss"].append(distributed.all_reduce_sum(quantized.loss.detach()) / world_size)
+        record["grad"].append(distributed.all_gather(z.grad) / world_size)
+    record["state"] = codebook.state_dict()
+torch.save(records, f"{{folder}}/records-{{rank}}.pt")
 """
 
 
 @pytest.mark.ddp
-def test_ranks_stay_equal_to_each_other_and_to_one_process(
-    path: Path, run_ranks: Callable[[str, int], Path]
+def test_ranks_equal_each_other_and_one_process_on_the_joined_batch(
+    all_arguments: dict[str, Any], run_ranks: Callable[[str, int], Path], tmp_path: Path
 ) -> None:
+    path = tmp_path / "arguments.json"
+    path.write_text(json.dumps(all_arguments))
     script = STEPS.format(path=str(path))
-    one, two = run_ranks(script, 1), run_ranks(script, 2)
-    alone = torch.load(one / "state-0.pt")
-    first, second = (torch.load(two / f"state-{rank}.pt") for rank in range(2))
-    for name, expected in alone.items():
-        assert torch.equal(first[name], second[name]), name
-        torch.testing.assert_close(first[name], expected, rtol=1e-9, atol=1e-9, msg=name)
+    alone = torch.load(run_ranks(script, 1) / "records-0.pt")
+    restarted = {variant for variant, record in alone.items() if sum(record["restarts"]) > 0}
+    assert restarted >= {"ema", "vq", "residual", "residual-shared", "grouped", "multiscale"}
+    for world_size in (2, 4):
+        folder = run_ranks(script, world_size)
+        ranks = [torch.load(folder / f"records-{rank}.pt") for rank in range(world_size)]
+        for variant, expected in alone.items():
+            for rank in ranks:
+                # Between ranks to the last bit, where ranks have all of it.
+                for name, tensor in rank[variant]["state"].items():
+                    assert torch.equal(tensor, ranks[0][variant]["state"][name]), (variant, name)
+            torch.testing.assert_close(
+                ranks[0][variant],
+                expected,
+                rtol=1e-9,
+                atol=1e-9,
+                msg=lambda text, variant=variant: f"{variant}, {world_size} ranks: {text}",
+            )
+
+
+@pytest.mark.parametrize("inner", ["kl", "multiscale"])
+@pytest.mark.parametrize("outer", ["residual", "grouped", "multiscale"])
+def test_codebooks_without_an_id_at_each_position_are_no_parts_of_others(
+    inner: str, outer: str, all_arguments: dict[str, Any]
+) -> None:
+    arguments = dict(all_arguments[outer])
+    kind = arguments.pop("kind")
+    with pytest.raises(ConfigError, match=f"inner.kind={inner} has"):
+        build("codebook", kind, {**arguments, "inner": {**all_arguments[inner], "size": None}})

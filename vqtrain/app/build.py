@@ -86,6 +86,7 @@ def build_module(config: Mapping[str, Any], settings: Settings) -> TokenizerTrai
             f"data.image_size must be a multiple of the encoder's downsampling, "
             f"{tokenizer.downsampling}; got {size}, nearest are {' and '.join(near)}"
         )
+    tokenizer.token_shape(size, size)  # refuses a grid that the codebook does not take
     if "ssim" in settings.metrics.names and size < 11:
         raise ConfigError(f"data.image_size must be at least 11 for ssim, got {size}")
     check_shapes(tokenizer)
@@ -238,7 +239,7 @@ def split_kind(group: Mapping[str, Any]) -> dict[str, object]:
 @torch.no_grad()
 def check_shapes(tokenizer: Tokenizer) -> None:
     """Send one small image through, so that modules that do not fit are found before the data."""
-    side = 2 * tokenizer.downsampling
+    side = (tokenizer.codebook.scales or (2,))[-1] * tokenizer.downsampling
     image = torch.zeros(1, tokenizer.channels, side, side)
     tokenizer.eval()
     try:

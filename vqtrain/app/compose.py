@@ -20,6 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from vqtrain.build import unknown
 from vqtrain.errors import ConfigError
 
+# Codebooks that are made of another one name it here.
+INNER_CODEBOOK = "codebook.inner"
+
 # Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
 PATH_KEYS = ("data.train", "data.val", "images", "out", "run_dir", "resume", "init_from")
 
@@ -128,9 +131,9 @@ def compose(name: str, command_line: CommandLine) -> dict[str, Any]:
     Raises:
         ConfigError: If a key, a choice or a value is wrong.
     """
-    overrides = list(command_line.overrides)
-    parsed = [parse(word) for word in overrides]
     choices = group_choices(command_line.config_dir)
+    overrides = [choose_inner(word, choices) for word in command_line.overrides]
+    parsed = [parse(word) for word in overrides]
     for override in parsed:
         check_choice(override, choices)
     try:
@@ -139,12 +142,26 @@ def compose(name: str, command_line: CommandLine) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"a config is no yaml: {' '.join(str(error).split())}") from error
     except (HydraException, OmegaConfBaseException) as error:
+        if any(override.package == INNER_CODEBOOK for override in parsed):
+            raise ConfigError(
+                f"{INNER_CODEBOOK} cannot be chosen: this codebook is not made of another one"
+            ) from error
         groups = [o.input_line for o in parsed if o.key_or_group in choices and o.input_line]
         with suppress(HydraException, OmegaConfBaseException):
             known = to_plain(call_hydra(name, groups, command_line.config_dir), {})
             for override in parsed:
                 check_key(override, known, choices)
         raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def choose_inner(word: str, choices: Mapping[str, Sequence[str]]) -> str:
+    """Let ``codebook.inner=fsq`` choose a file of the group, as ``codebook=fsq`` does."""
+    key, _, value = word.partition("=")
+    if key != INNER_CODEBOOK:
+        return word
+    if value not in choices["codebook"]:
+        raise ConfigError(unknown(key, value, choices["codebook"]))
+    return f"codebook@{INNER_CODEBOOK}={value}"
 
 
 def parse(word: str) -> Override:

@@ -194,7 +194,11 @@ def introduce(
 ) -> None:
     """Say what is about to run."""
     tokenizer, settings = module.tokenizer, data.settings
-    grid = tokenizer.token_shape(settings.image_size, settings.image_size)
+    shape = " x ".join(map(str, tokenizer.token_shape(settings.image_size, settings.image_size)))
+    codebook = tokenizer.codebook
+    tokens = f"{shape} tokens an image, {codebook.size} codes"
+    if codebook.num_codebooks == 0:
+        tokens = f"{shape.removeprefix('0 x ')} latents of {codebook.dim} channels an image"
     trainer, objective = module.settings, module.objective
     batches = trainer.accumulate * trainer.world_size
     screen.line(
@@ -211,10 +215,7 @@ def introduce(
         f"images: {known} to train on, {len(data.validation)} to validate on, "
         f"{settings.image_size} x {settings.image_size} px"
     )
-    screen.line(
-        f"tokenizer: {' x '.join(map(str, grid))} tokens an image, {tokenizer.vocab_size} codes, "
-        f"{millions(tokenizer)}"
-    )
+    screen.line(f"tokenizer: {tokens}, {millions(tokenizer)}")
     if objective.discriminator is not None:
         screen.line(
             f"discriminator: {millions(objective.discriminator)}, from step "

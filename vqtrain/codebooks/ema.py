@@ -1,5 +1,6 @@
 """Vector quantization with a codebook that follows moving averages of the latents it wins."""
 
+from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -8,10 +9,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vqtrain.codebooks.base import Codebook, Quantized
-from vqtrain.errors import ConfigError
-from vqtrain.layers.statistics import CodeStatistics, draw_codes
-from vqtrain.ops.search import nearest
-from vqtrain.ops.vectors import straight_through, to_grid, to_vectors
+from vqtrain.layers.first_codes import first_codes
+from vqtrain.layers.step_state import Noise, Pool, Tally
+from vqtrain.layers.table import (
+    check_gradient,
+    check_learning,
+    check_table,
+    check_weights,
+    choose,
+    dead_codes,
+    selection_rule,
+)
+from vqtrain.ops.vectors import GRADIENTS, to_grid, to_vectors
 
 # Keeps the division finite where the average count of a code goes to zero.
 EPSILON = 1e-5
@@ -30,8 +39,14 @@ class EMA(Codebook):
         dim: Channels of a code, at least 1.
         decay: Share of the averages that one step keeps, in [0, 1).
         commitment_weight: Weight of the mean squared distance between latents and codes, >= 0.
+        l2_normalize: Compare and pass on vectors of unit length, so that only directions count.
+        gradient: How the decoder's gradient goes on to the latents: straight_through or rotation.
+        kmeans_iterations: The first codes are means of clusters of latents, found in so many
+            iterations; with 0 they are latents.
         restart_below: A code restarts when its average count is below this share of the mean over
             all codes, in [0, 1); 0 turns restarts off.
+        sampling_temperature: In training, draw codes by chance; the probability falls by a factor
+            of e for each so much of squared distance per channel. 0 takes the nearest.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -44,7 +59,6 @@ class EMA(Codebook):
 
     num_codebooks = 1
     id_order = "row of the table"
-    selection_rule = "smallest Euclidean distance"
     vectors: Tensor
     average_counts: Tensor
     average_sums: Tensor
@@ -56,36 +70,50 @@ class EMA(Codebook):
         dim: int,
         decay: float,
         commitment_weight: float,
+        l2_normalize: bool,
+        gradient: str,
+        kmeans_iterations: int,
         restart_below: float,
+        sampling_temperature: float,
     ) -> None:
         super().__init__()
-        if size < 1 or dim < 1:
-            raise ConfigError(f"size and dim must be at least 1, got size={size}, dim={dim}")
-        if not 0 <= decay < 1:
-            raise ConfigError(f"decay must be in [0, 1), got {decay}")
-        if commitment_weight < 0:
-            raise ConfigError(f"commitment_weight must not be negative, got {commitment_weight}")
-        if not 0 <= restart_below < 1:
-            raise ConfigError(f"restart_below must be in [0, 1), got {restart_below}")
+        check_table(size, dim)
+        check_learning(decay, restart_below, kmeans_iterations, sampling_temperature)
+        check_weights(commitment_weight=commitment_weight)
+        check_gradient(gradient)
         self.size, self.dim, self.decay = size, dim, decay
-        self.commitment_weight, self.restart_below = commitment_weight, restart_below
+        self.commitment_weight, self.l2_normalize = commitment_weight, l2_normalize
+        self.pass_gradient = GRADIENTS[gradient]
+        self.kmeans_iterations, self.restart_below = kmeans_iterations, restart_below
+        self.sampling_temperature = sampling_temperature
+        self.selection_rule = selection_rule(l2_normalize)
         vectors = torch.randn(size, dim)
+        if l2_normalize:
+            vectors = F.normalize(vectors, dim=1)
         self.register_buffer("vectors", vectors)
         self.register_buffer("average_counts", torch.ones(size))
         self.register_buffer("average_sums", vectors.clone())
-        self.statistics = CodeStatistics(size=size, dim=dim)
+        self.counts, self.sums = Tally(size), Tally(size, dim)
+        self.pool, self.noise = Pool(), Noise()
 
     def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
         """Choose the nearest code of each vector; in train mode count what it won."""
+        if self.l2_normalize:
+            z = F.normalize(z, dim=1)
         flat = to_vectors(z.detach())
-        ids = nearest(flat, self.vectors)
+        samples = self.training and self.sampling_temperature > 0
+        noise = self.noise.next_call(z.shape[0]) if samples else None
+        ids = choose(flat, self.vectors, self.sampling_temperature, noise)
         if self.training:
-            self.statistics.add(flat, ids)
+            self.counts.count(ids)
+            self.sums.add(ids, flat)
+            if self.restart_below:
+                self.pool.add(flat)
         token_ids = ids.reshape(z.shape[0], *z.shape[2:])
         z_q = to_grid(self.vectors[ids], token_ids)
         distance = F.mse_loss(z, z_q)
         return Quantized(
-            z_q=straight_through(z, z_q),
+            z_q=self.pass_gradient(z, z_q),
             token_ids=token_ids[:, None],
             loss=self.commitment_weight * distance,
             metrics={"distance": distance.detach()},
@@ -98,26 +126,39 @@ class EMA(Codebook):
 
     @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
-        """Take vectors of the data as codes, each with an average count of one."""
-        self.vectors.copy_(draw_codes(to_vectors(z), self.size))
+        """Take vectors or means of the data as codes, each with an average count of one."""
+        if self.l2_normalize:
+            z = F.normalize(z, dim=1)
+        codes = first_codes(to_vectors(z), self.size, self.kmeans_iterations)
         self.average_counts.fill_(1)
-        self.average_sums.copy_(self.vectors)
+        self.average_sums.copy_(codes)
+        self.vectors.copy_(F.normalize(codes, dim=1) if self.l2_normalize else codes)
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
+    def update(self, step: int) -> Mapping[str, Tensor]:
         """Move the averages and the codes, and restart codes that hardly ever win."""
         del step  # no schedule here
-        counts, sums, candidates = self.statistics.collect()
-        self.average_counts.lerp_(counts, 1 - self.decay)
-        self.average_sums.lerp_(sums, 1 - self.decay)
-        mean_count = self.average_counts.mean()
-        is_dead = self.average_counts < self.restart_below * mean_count
-        # The averages restart with the code, as if it had won this vector at the mean rate:
-        # otherwise the next update would pull the code straight back.
-        self.average_counts.copy_(torch.where(is_dead, mean_count, self.average_counts))
-        self.average_sums.copy_(
-            torch.where(is_dead[:, None], candidates * mean_count, self.average_sums)
-        )
+        self.average_counts.lerp_(self.counts.reduce(), 1 - self.decay)
+        self.average_sums.lerp_(self.sums.reduce(), 1 - self.decay)
+        metrics = {}
+        if self.restart_below:
+            vectors = self.pool.draw(self.size)
+            codes, restarts = dead_codes(self.average_counts, self.restart_below, len(vectors))
+            mean_count = self.average_counts.mean()
+            # The averages restart with the code, as if it had won this vector at the mean rate:
+            # otherwise the next update would pull the code straight back.
+            self.average_counts[codes] = torch.where(
+                restarts, mean_count, self.average_counts[codes]
+            )
+            self.average_sums[codes] = torch.where(
+                restarts[:, None], vectors * mean_count, self.average_sums[codes]
+            )
+            metrics["restarts"] = restarts.sum()
         total = self.average_counts.sum()
         smoothed = (self.average_counts + EPSILON) / (total + self.size * EPSILON) * total
-        self.vectors.copy_(self.average_sums / smoothed[:, None])
+        torch.div(self.average_sums, smoothed[:, None], out=self.vectors)
+        if self.l2_normalize:
+            self.vectors.copy_(F.normalize(self.vectors, dim=1))
+        for state in (self.counts, self.sums, self.pool, self.noise):
+            state.clear()
+        return metrics

@@ -1,5 +1,6 @@
 """Vector quantization with a codebook that is trained by gradient, as in the first VQ-VAE."""
 
+from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -8,10 +9,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqtrain.codebooks.base import Codebook, Quantized
-from vqtrain.errors import ConfigError
-from vqtrain.layers.statistics import draw_codes
-from vqtrain.ops.search import nearest
-from vqtrain.ops.vectors import straight_through, to_grid, to_vectors
+from vqtrain.errors import require
+from vqtrain.layers.entropy import entropies
+from vqtrain.layers.first_codes import first_codes
+from vqtrain.layers.step_state import Noise, Pool, Tally
+from vqtrain.layers.table import (
+    check_gradient,
+    check_learning,
+    check_table,
+    check_weights,
+    choose,
+    dead_codes,
+    selection_rule,
+)
+from vqtrain.ops.search import nearness
+from vqtrain.ops.vectors import GRADIENTS, to_grid, to_vectors
 
 
 @final
@@ -28,9 +40,20 @@ class VQ(Codebook):
         codebook_weight: Weight of the term that moves codes towards latents, >= 0.
         commitment_weight: Weight of the term that moves latents towards codes, >= 0.
         l2_normalize: Compare and pass on vectors of unit length, so that only directions count.
+        gradient: How the decoder's gradient goes on to the latents: straight_through or rotation.
+        kmeans_iterations: The first codes are means of clusters of latents, found in so many
+            iterations; with 0 they are latents.
+        decay: Share of the average counts that one step keeps, in [0, 1); they decide on restarts.
+        restart_below: A code is put onto a latent of the step when its average count is below this
+            share of the mean over all codes, in [0, 1); 0 turns restarts off.
+        entropy_weight: Weight of the entropy loss, >= 0: be sure of each code, use all codes.
+        entropy_temperature: Squared distance by which a code gets less probable by a factor of e
+            in that loss, above 0.
+        sampling_temperature: In training, draw codes by chance; the probability falls by a factor
+            of e for each so much of squared distance per channel. 0 takes the nearest.
 
     Raises:
-        ConfigError: If a size or a weight is out of range.
+        ConfigError: If an argument is out of range.
 
     References:
         van den Oord et al. 2017, arXiv:1711.00937, equation 3. Normalized lookup: Yu et al. 2021,
@@ -39,6 +62,7 @@ class VQ(Codebook):
 
     num_codebooks = 1
     id_order = "row of the table"
+    average_counts: Tensor
 
     def __init__(
         self,
@@ -48,39 +72,66 @@ class VQ(Codebook):
         codebook_weight: float,
         commitment_weight: float,
         l2_normalize: bool,
+        gradient: str,
+        kmeans_iterations: int,
+        decay: float,
+        restart_below: float,
+        entropy_weight: float,
+        entropy_temperature: float,
+        sampling_temperature: float,
     ) -> None:
         super().__init__()
-        if size < 1 or dim < 1:
-            raise ConfigError(f"size and dim must be at least 1, got size={size}, dim={dim}")
-        if min(codebook_weight, commitment_weight) < 0:
-            raise ConfigError(
-                "codebook_weight and commitment_weight must not be negative, got "
-                f"{codebook_weight} and {commitment_weight}"
-            )
-        self.size, self.dim = size, dim
-        self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
-        self.l2_normalize = l2_normalize
-        self.selection_rule = (
-            "largest cosine similarity" if l2_normalize else "smallest Euclidean distance"
+        check_table(size, dim)
+        check_learning(decay, restart_below, kmeans_iterations, sampling_temperature)
+        check_weights(
+            codebook_weight=codebook_weight,
+            commitment_weight=commitment_weight,
+            entropy_weight=entropy_weight,
         )
+        check_gradient(gradient)
+        require(
+            entropy_temperature > 0, f"entropy_temperature must be above 0: {entropy_temperature}"
+        )
+        self.size, self.dim, self.decay = size, dim, decay
+        self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
+        self.l2_normalize, self.selection_rule = l2_normalize, selection_rule(l2_normalize)
+        self.pass_gradient = GRADIENTS[gradient]
+        self.kmeans_iterations, self.restart_below = kmeans_iterations, restart_below
+        self.entropy_weight, self.entropy_temperature = entropy_weight, entropy_temperature
+        self.sampling_temperature = sampling_temperature
         self.vectors = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size))
+        self.register_buffer("average_counts", torch.ones(size))
+        self.counts, self.pool, self.noise = Tally(size), Pool(), Noise()
 
     def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
-        """Choose the nearest code of each vector."""
+        """Choose the nearest code of each vector; in train mode count what it won."""
         if self.l2_normalize:
             z = F.normalize(z, dim=1)
         table = self.table()
-        ids = nearest(to_vectors(z.detach()), table.detach())
+        flat = to_vectors(z)
+        samples = self.training and self.sampling_temperature > 0
+        noise = self.noise.next_call(z.shape[0]) if samples else None
+        ids = choose(flat.detach(), table.detach(), self.sampling_temperature, noise)
+        if self.training and self.restart_below:
+            self.counts.count(ids)
+            self.pool.add(flat)
         token_ids = ids.reshape(z.shape[0], *z.shape[2:])
-        z_q = to_grid(table[ids], token_ids)
+        z_q = to_grid(F.embedding(ids, table), token_ids)
         distance = F.mse_loss(z, z_q.detach())
         loss = self.codebook_weight * F.mse_loss(z_q, z.detach())
         loss = loss + self.commitment_weight * distance
+        metrics = {"distance": distance.detach()}
+        if self.training and self.entropy_weight:
+            # -|z - e|^2 / temperature, but for |z|^2, which the softmax does not see.
+            scale = 2 / self.entropy_temperature
+            sure, even = entropies(flat * scale, table, nearness(table) * scale)
+            loss = loss + self.entropy_weight * (sure - even)
+            metrics |= {"entropy_of_each": sure.detach(), "entropy_of_all": even.detach()}
         return Quantized(
-            z_q=straight_through(z, z_q),
+            z_q=self.pass_gradient(z, z_q),
             token_ids=token_ids[:, None],
             loss=loss,
-            metrics={"distance": distance.detach()},
+            metrics=metrics,
         )
 
     def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
@@ -94,8 +145,26 @@ class VQ(Codebook):
 
     @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
-        """Take vectors of the data as codes."""
-        self.vectors.copy_(draw_codes(to_vectors(z), self.size))
+        """Take vectors or means of the data as codes."""
+        if self.l2_normalize:
+            z = F.normalize(z, dim=1)
+        self.vectors.copy_(first_codes(to_vectors(z), self.size, self.kmeans_iterations))
 
-    def update(self, step: int) -> None:
-        """Do nothing: the optimizer moves the codes."""
+    @torch.no_grad()
+    def update(self, step: int) -> Mapping[str, Tensor]:
+        """Restart codes that hardly ever win; the optimizer moves the others."""
+        del step  # no schedule here
+        metrics = {}
+        if self.restart_below:
+            self.average_counts.lerp_(self.counts.reduce(), 1 - self.decay)
+            vectors = self.pool.draw(self.size)
+            codes, restarts = dead_codes(self.average_counts, self.restart_below, len(vectors))
+            self.vectors[codes] = torch.where(restarts[:, None], vectors, self.vectors[codes])
+            # Counted as if it had won at the mean rate, so that it has time to win.
+            self.average_counts[codes] = torch.where(
+                restarts, self.average_counts.mean(), self.average_counts[codes]
+            )
+            metrics["restarts"] = restarts.sum()
+        for state in (self.counts, self.pool, self.noise):
+            state.clear()
+        return metrics

@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
@@ -12,6 +12,6 @@ def at_least_float32(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]
     return tensor.float() if tensor.dtype.itemsize < 4 else tensor
 
 
-def without_autocast(tensor: Float[Tensor, "*shape"]) -> AbstractContextManager[None]:
+def without_autocast(tensor: Shaped[Tensor, "*shape"]) -> AbstractContextManager[None]:
     """Return a context in which operations keep their inputs' precision on the tensor's device."""
     return torch.autocast(tensor.device.type, enabled=False)

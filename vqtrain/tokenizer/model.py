@@ -15,7 +15,7 @@ from vqtrain.build import build
 from vqtrain.codebooks.base import Codebook, Quantized
 from vqtrain.decoders.base import Decoder
 from vqtrain.encoders.base import Encoder
-from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.errors import CheckpointError, ConfigError, VqtrainError
 from vqtrain.ops.pixels import ValueRange, to_images, to_pixels
 from vqtrain.ops.precision import at_least_float32, without_autocast
 from vqtrain.tokenizer import storage
@@ -23,6 +23,9 @@ from vqtrain.tokenizer import storage
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image as Picture
+
+# Vectors of a codebook that are listed at once.
+MAX_LISTED = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +35,12 @@ class Reconstruction:
     Attributes:
         images: Reconstructions, in [-1, 1] but for what the decoder overshoots.
         quantized: What the codebook gave back on the way.
+        latents: What the codebook was given.
     """
 
     images: Float[Tensor, "b c h w"]
     quantized: Quantized
+    latents: Float[Tensor, "b d *grid"]
 
 
 class Tokenizer(nn.Module):
@@ -58,8 +63,7 @@ class Tokenizer(nn.Module):
         >>> tokenizer = Tokenizer(
         ...     encoder={"kind": "vqvae", "arguments": dict(in_channels=3, channels=8,
         ...              block_channels=4, num_blocks=1, num_downsamplings=2)},
-        ...     codebook={"kind": "ema", "arguments": dict(size=16, dim=4, decay=0.99,
-        ...               commitment_weight=0.25, restart_below=0.03)},
+        ...     codebook={"kind": "fsq", "arguments": dict(size=16, levels=None, eps=1e-3)},
         ...     decoder={"kind": "vqvae", "arguments": dict(out_channels=3, channels=8,
         ...              block_channels=4, num_blocks=1, num_upsamplings=2)},
         ...     channels=3)
@@ -96,7 +100,9 @@ class Tokenizer(nn.Module):
                 f"decoder multiplies it by {self.decoder.upsampling}: make them equal"
             )
         # Always present, so that no module knows its neighbor and foreign weights have a place.
-        self.project_in = nn.Conv2d(self.encoder.out_channels, self.codebook.dim, 1)
+        self.project_in = nn.Conv2d(
+            self.encoder.out_channels, self.codebook.moments * self.codebook.dim, 1
+        )
         self.project_out = nn.Conv2d(self.codebook.dim, self.decoder.in_channels, 1)
 
     @classmethod
@@ -143,6 +149,7 @@ class Tokenizer(nn.Module):
             "token_ids": {
                 "vocab_size": self.vocab_size,
                 "num_codebooks": self.codebook.num_codebooks,
+                "scales": list(self.codebook.scales),
                 "id_order": self.codebook.id_order,
                 "selection_rule": self.codebook.selection_rule,
             },
@@ -160,17 +167,49 @@ class Tokenizer(nn.Module):
         return self.encoder.downsampling
 
     @property
-    def codebook_vectors(self) -> Float[Tensor, "size dim"]:
-        """The vector of every id, in the order of the ids."""
-        ids = torch.arange(self.vocab_size, device=self.project_in.weight.device)
+    def codebook_vectors(self) -> Float[Tensor, "*k size dim"]:
+        """The vector of every id, in the order of the ids; [k, size, dim] of several codebooks.
+
+        Raises:
+            ConfigError: If there are no ids, or too many to list.
+        """
+        self.check_ids()
+        if self.vocab_size > MAX_LISTED:
+            raise ConfigError(
+                f"{self.vocab_size} vectors are too many to list, at most {MAX_LISTED} are: use "
+                "decode"
+            )
+        ids = torch.arange(self.vocab_size, device=self.project_in.weight.device)[None, None]
+        # Codebooks that hold others have no vectors of their own.
+        books = [module for module in self.codebook.modules() if isinstance(module, Codebook)]
+        leaves = [book for book in books if not holds_codebooks(book)]
         with torch.no_grad():
-            return self.codebook.decode(ids.expand(1, self.codebook.num_codebooks, -1))[0].T
+            tables = [leaf.decode(ids)[0].T for leaf in leaves]
+        return tables[0] if len(tables) == 1 else torch.stack(tables)
+
+    def check_ids(self) -> None:
+        """Refuse to make ids with a codebook that has none."""
+        if self.codebook.num_codebooks == 0:
+            raise ConfigError(
+                f"codebook={self.specification['codebook']['kind']} is continuous, so there are no "
+                "token ids: use latents(images) and quantize(latents), or another codebook"
+            )
 
     def token_shape(self, height: int, width: int) -> tuple[int, ...]:
         """Return the shape of the ids of one image of that size in px."""
         self.check_size(height, width)
-        grid = (height // self.downsampling, width // self.downsampling)
-        return grid if self.codebook.num_codebooks == 1 else (self.codebook.num_codebooks, *grid)
+        tokens: tuple[int, ...] = (height // self.downsampling, width // self.downsampling)
+        scales, k = self.codebook.scales, self.codebook.num_codebooks
+        if scales:
+            if tokens != (scales[-1], scales[-1]):
+                side = scales[-1] * self.downsampling
+                raise ConfigError(
+                    f"codebook.scales={list(scales)} end in a grid of {scales[-1]} x {scales[-1]}, "
+                    f"but an image of {height} x {width} px has {tokens[0]} x {tokens[1]}: use "
+                    f"images of {side} x {side} px, or other scales"
+                )
+            tokens = (sum(scale**2 for scale in scales),)
+        return tokens if k == 1 else (k, *tokens)
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse an image size that is not a multiple of the downsampling."""
@@ -191,29 +230,51 @@ class Tokenizer(nn.Module):
         return self.project_in(self.encoder(images))
 
     def quantize(self, latents: Float[Tensor, "b d *grid"]) -> Quantized:
-        """Quantize latents, in at least float32 whatever the surrounding autocast says."""
+        """Quantize latents, in at least float32 whatever the surrounding autocast says.
+
+        Raises:
+            VqtrainError: In eval mode, if they are not finite. In training it is the loss that is
+                not finite then.
+        """
+        if not self.training and not torch.compiler.is_compiling():
+            check_finite(latents)
         with without_autocast(latents):
             return self.codebook(at_least_float32(latents))
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Reconstruction:
         """Encode, quantize and decode images in [-1, 1], with gradients."""
-        quantized = self.quantize(self.latents(images))
+        latents = self.latents(images)
+        quantized = self.quantize(latents)
         decoded = self.decoder(self.project_out(quantized.z_q))
-        return Reconstruction(images=decoded, quantized=quantized)
+        return Reconstruction(images=decoded, quantized=quantized, latents=latents)
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "b c h w"]) -> Int64[Tensor, " b *tokens"]:
-        """Turn images in [-1, 1] into ids: [b, h/f, w/f], or [b, k, ...] for k > 1 codebooks."""
+        """Turn images in [-1, 1] into ids: [b, h/f, w/f], or [b, k, ...] for k > 1 codebooks.
+
+        Raises:
+            ConfigError: If the images do not fit, or the codebook is continuous.
+        """
+        self.check_ids()
+        self.token_shape(images.shape[2], images.shape[3])
         token_ids = self.quantize(self.latents(images)).token_ids
         return token_ids[:, 0] if self.codebook.num_codebooks == 1 else token_ids
 
     @torch.no_grad()
     def decode(self, token_ids: Int64[Tensor, " b *tokens"]) -> Float[Tensor, "b c h w"]:
-        """Turn ids, in the shape that ``encode`` gives, into images in [-1, 1]."""
+        """Turn ids, in the shape that ``encode`` gives, into images in [-1, 1].
+
+        Raises:
+            ConfigError: If an id is out of range, or the codebook is continuous.
+        """
+        self.check_ids()
+        if not torch.compiler.is_compiling():
+            check_range(token_ids, self.vocab_size)
         if self.codebook.num_codebooks == 1:
             token_ids = token_ids[:, None]
-        z_q = self.codebook.decode(token_ids).to(self.project_out.weight.dtype)
-        return self.decoder(self.project_out(z_q)).clamp(-1, 1)
+        with without_autocast(token_ids):
+            z_q = self.codebook.decode(token_ids)
+        return self.decoder(self.project_out(z_q.to(self.project_out.weight.dtype))).clamp(-1, 1)
 
     def preprocess(self, picture: "Picture | np.ndarray") -> Float[Tensor, "1 c h w"]:
         """Turn a PIL picture, or an array [h, w] or [h, w, c], into images in [-1, 1].
@@ -273,6 +334,30 @@ class Tokenizer(nn.Module):
             rest = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise ConfigError(f"the weights do not fit: {'; '.join(wrong[:3])}{rest}")
         self.load_state_dict(dict(weights))
+
+
+def holds_codebooks(codebook: Codebook) -> bool:
+    """Say whether a codebook is made of others."""
+    return any(isinstance(m, Codebook) for m in codebook.modules() if m is not codebook)
+
+
+def check_finite(latents: Float[Tensor, "b d *grid"]) -> None:
+    """Refuse latents that would give ids that mean nothing."""
+    bad = int((~latents.isfinite()).sum())
+    if bad:
+        raise VqtrainError(
+            f"the codebook was given latents that are not finite, {bad} of {latents.numel()} "
+            "values: images, the weights of encoder and project_in, or half precision"
+        )
+
+
+def check_range(token_ids: Int64[Tensor, "..."], size: int) -> None:
+    """Refuse ids that the codebook does not have."""
+    if token_ids.numel() and not 0 <= int(token_ids.min()) <= int(token_ids.max()) < size:
+        raise ConfigError(
+            f"token ids must be from 0 to {size - 1}, got {int(token_ids.min())} to "
+            f"{int(token_ids.max())}"
+        )
 
 
 def build_part(group: str, specification: Mapping[str, object]) -> object:

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, NotRequired, TypedDict, cast
+from typing import Any, BinaryIO, NotRequired, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,7 @@ from vqtrain.errors import CheckpointError
 from vqtrain.ops.pixels import UINT8_RANGE, ValueRange
 from vqtrain.version import __version__
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PARTS = ("encoder", "codebook", "decoder")
@@ -126,7 +126,7 @@ def read(path: str, *, allow: Sequence[str]) -> tuple[TokenizerConfig, dict[str,
             return read_directory(directory, allow)
     if location.is_file():
         tokenizer = read_checkpoint(location)["tokenizer"]
-        return checked(tokenizer["config"], str(location), allow), tokenizer["weights"]
+        return current(tokenizer["config"], tokenizer["weights"], str(location), allow)
     if not location.exists():
         raise CheckpointError(f"no tokenizer at {path}: there is no such file or directory")
     raise CheckpointError(
@@ -160,7 +160,7 @@ def read_directory(
         weights = load_file(weights_file)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read {weights_file}: {error}") from error
-    return checked(config, str(file), allow), weights
+    return current(config, weights, str(file), allow)
 
 
 class StoredTokenizer(TypedDict):
@@ -196,29 +196,69 @@ def read_checkpoint(file: Path) -> Checkpoint:
     return cast(Checkpoint, checkpoint)
 
 
-def checked(config: object, source: str, allow: Sequence[str]) -> TokenizerConfig:
-    """Return a tokenizer's configuration if this version can build it, and if it may."""
+def current(
+    config: object, weights: dict[str, Tensor], source: str, allow: Sequence[str]
+) -> tuple[TokenizerConfig, dict[str, Tensor]]:
+    """Return a tokenizer as this version writes it, if it can build it, and if it may."""
     version = config.get("format_version") if isinstance(config, dict) else None
-    if version != FORMAT_VERSION or not isinstance(config, dict):
+    if version not in range(1, FORMAT_VERSION + 1) or not isinstance(config, dict):
         raise CheckpointError(
             f"cannot read {source}: its format_version is {version!r}, this vqtrain "
-            f"({__version__}) reads {FORMAT_VERSION}"
+            f"({__version__}) reads 1 to {FORMAT_VERSION}"
         )
+    check(config, source, allow)
+    if version == 1:
+        config, weights = from_version_1(config, weights)
+    return cast(TokenizerConfig, config), weights
+
+
+def from_version_1(
+    config: dict[str, Any], weights: dict[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Give ``vq`` and ``ema`` the arguments that they did not have, with what they did."""
+    codebook = config["codebook"]
+    added: dict[str, object] = {}
+    if codebook["kind"] in ("vq", "ema"):
+        added = {"gradient": "straight_through", "kmeans_iterations": 0}
+        added |= {"sampling_temperature": 0.0}
+    if codebook["kind"] == "ema":
+        added |= {"l2_normalize": False}
+    if codebook["kind"] == "vq":
+        added |= {"decay": 0.95, "restart_below": 0.0}
+        added |= {"entropy_weight": 0.0, "entropy_temperature": 0.01}
+        vectors = weights.get("codebook.vectors", torch.empty(0))
+        weights = {**weights, "codebook.average_counts": torch.ones(len(vectors))}
+    arguments = {**added, **codebook["arguments"]}
+    return {**config, "codebook": {**codebook, "arguments": arguments}}, weights
+
+
+def check(config: Mapping[str, Any], source: str, allow: Sequence[str]) -> None:
+    """Refuse a configuration that no tokenizer can have, or that names a class it may not."""
     for key in (*PARTS, "image", "training"):
         if not isinstance(config.get(key), dict):
             raise CheckpointError(f"cannot read {source}: {key!r} must be a mapping")
+    for part in PARTS:
+        if not isinstance(config[part].get("arguments"), dict):
+            raise CheckpointError(f"cannot read {source}: {part}.arguments must be a mapping")
     if not isinstance(config["image"].get("channels"), int):
         raise CheckpointError(f"cannot read {source}: image.channels must be a whole number")
     _check_pixels(config["image"], source)
     for part in PARTS:
-        kind = str(config[part].get("kind"))
-        package = kind.partition(":")[0].partition(".")[0]
-        if ":" in kind and package not in allow:
-            raise CheckpointError(
-                f"cannot read {source}: its {part} is {kind!r}, code outside vqtrain; if you "
-                f"trust it, load it with from_pretrained(path, allow=[{package!r}])"
-            )
-    return cast(TokenizerConfig, config)
+        for kind in kinds_in(config[part]):
+            package = kind.partition(":")[0].partition(".")[0]
+            if ":" in kind and package not in allow:
+                raise CheckpointError(
+                    f"cannot read {source}: its {part} is {kind!r}, code outside vqtrain; if you "
+                    f"trust it, load it with from_pretrained(path, allow=[{package!r}])"
+                )
+
+
+def kinds_in(value: object) -> list[str]:
+    """List every kind that a part names, also those of codebooks inside codebooks."""
+    if isinstance(value, Mapping):
+        own = [str(value["kind"])] if "kind" in value else []
+        return own + [kind for inner in value.values() for kind in kinds_in(inner)]
+    return [kind for inner in value for kind in kinds_in(inner)] if isinstance(value, list) else []
 
 
 def _check_pixels(image: Mapping[str, object], source: str) -> None:

@@ -4,19 +4,20 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from jaxtyping import Float64
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vqtrain import distributed
 from vqtrain.data.batches import Batch
-from vqtrain.layers.statistics import CodeStatistics
+from vqtrain.layers.step_state import Noise, StepState
 from vqtrain.objective import Objective
-from vqtrain.ops.random import seed_torch
+from vqtrain.ops.random import seed_for, seed_torch
 from vqtrain.optim.average import WeightAverage
 from vqtrain.optim.mover import Mover
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
-from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.tokenizer.model import Reconstruction, Tokenizer
 from vqtrain.training.settings import TrainerSettings
 from vqtrain.training.window import Window
 
@@ -107,7 +108,7 @@ class TokenizerTraining(LightningModule):
         """Add one batch to the step, and on its last batch move everything once."""
         del batch_idx  # Lightning's, and it begins anew on resume
         if self.batches_in_step == 0:
-            seed_torch(self.seed, "step", self.step, distributed.rank())
+            self.seed_step()
         self.batches_in_step = (self.batches_in_step + 1) % self.settings.accumulate
 
         # Forward once, one total, one backward.
@@ -116,11 +117,13 @@ class TokenizerTraining(LightningModule):
         )
         with self.reduce_gradients_if(self.step_has_ended):
             output = self.tokenizer(images)
+            output.latents.retain_grad()
             last_weight = self.tokenizer.decoder.last_layer.weight
             assert isinstance(last_weight, Tensor), "the decoder's contract"
             terms = self.objective(images, output, last_weight, self.step)
             self.manual_backward(terms.total / self.settings.accumulate)
-        self.window.add(terms.parts, output.quantized.metrics, output.quantized.token_ids)
+        health = {**output.quantized.metrics, "encoder_gradient": self.encoder_gradient(output)}
+        self.window.add(terms.parts, health, output.quantized.token_ids)
         self.loss_is_finite &= terms.total.detach().isfinite()
         if not self.step_has_ended:
             return
@@ -138,15 +141,31 @@ class TokenizerTraining(LightningModule):
         self.loss_is_finite.fill_(True)
         self.step += 1
 
+    def seed_step(self) -> None:
+        """Seed what is random in a step: by rank, or by an image's place in the joined batch."""
+        seed_torch(self.seed, "step", self.step, distributed.rank())
+        for module in self.tokenizer.codebook.modules():
+            if isinstance(module, Noise):
+                module.seed = seed_for(self.seed, "noise", self.step)
+
+    def encoder_gradient(self, output: Reconstruction) -> Float64[Tensor, ""]:
+        """Return the norm of an image's gradient at its latents, averaged over images."""
+        gradient = output.latents.grad
+        assert gradient is not None, "the latents have a gradient after a backward pass"
+        # The loss of the step is a mean over the images of all batches.
+        images = len(gradient) * self.settings.accumulate
+        return gradient.flatten(1).double().norm(dim=1).mean() * images
+
     def apply_gradients(self, norms: Mapping[str, Tensor]) -> None:
         """Move the networks, the codebook and the average of the weights."""
         for name, mover in self.movers_at(self.step).items():
             mover.move(self.step, norms[name], self.make_step)
         seed_torch(self.seed, "codebook", self.step)
-        self.tokenizer.codebook.update(self.step)
+        health = self.tokenizer.codebook.update(self.step)
         if self.average is not None:
             self.average.update(self.tokenizer, self.step)
         values = {f"{name}/gradient_norm": norm for name, norm in norms.items()}
+        values |= {f"codebook/{name}": value for name, value in health.items()}
         if self.objective.plays(self.step):
             balance = self.objective.adversarial.update(self.step)
             values |= {f"adversarial/{name}": value for name, value in balance.items()}
@@ -159,7 +178,7 @@ class TokenizerTraining(LightningModule):
     def forget_step(self) -> None:
         """Leave everything as it was before the step, and count it."""
         for module in self.tokenizer.codebook.modules():
-            if isinstance(module, CodeStatistics):
+            if isinstance(module, StepState):
                 module.clear()
         self.objective.adversarial.forget()
         self.window.forget_step()
@@ -195,6 +214,9 @@ class TokenizerTraining(LightningModule):
         self.tokenizer.train()
         seed_torch(self.seed, "initialize")
         self.tokenizer.codebook.initialize(torch.cat(latents))
+        # Sums on a GPU depend on their order, which may differ between ranks.
+        for tensor in self.tokenizer.codebook.state_dict().values():
+            distributed.from_first_rank(tensor)
 
     def begin_average(self) -> None:
         """Let the average of the weights begin at the weights of this moment."""

@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 
 from vqtrain import distributed
 from vqtrain.training.callbacks import StepCallback
+from vqtrain.training.health import CollapseHint
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.screen import Screen
 from vqtrain.training.trackers import Tracker
@@ -36,6 +37,7 @@ class Record(StepCallback):
     ) -> None:
         self.path, self.validation, self.screen = path, validation, screen
         self.tracker = tracker
+        self.collapse = CollapseHint()
 
     def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
         """Write a line if this step is logged or was validated."""
@@ -47,6 +49,9 @@ class Record(StepCallback):
             for name, mover in module.movers_at(module.step - 1).items():
                 values[f"train/{name}/learning_rate"] = mover.learning_rate_at(module.step - 1)
             self.screen.show_training(module.step, values)
+            hint = self.collapse.of(values, module.tokenizer.vocab_size, module.window.tokens)
+            if hint is not None:
+                self.screen.line(hint)
         if self.validation.results:
             values |= self.validation.results
             self.screen.show_validation(module.step, self.validation.results)

@@ -21,6 +21,14 @@ MUCH_WAITING = 0.1
 # On the screen they would hide the others; metrics.jsonl has them.
 FOR_EXPERTS = {
     "train/codebook/distance",
+    "train/codebook/divergence",
+    "train/codebook/encoder_gradient",
+    "train/codebook/entropy_of_all",
+    "train/codebook/entropy_of_each",
+    "train/codebook/restarts",
+    "train/codebook/temperature",
+    "train/codebook/top1_share",
+    "val/codebook/top1_share",
     "train/adversarial/likeness_gradient",
     "train/adversarial/adversarial_gradient",
     "train/adversarial/ratio",

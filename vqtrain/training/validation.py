@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vqtrain import distributed
 from vqtrain.data.loaders import Loader
-from vqtrain.metrics.codebook import perplexity, usage
+from vqtrain.metrics.codebook import IdCounts
 from vqtrain.metrics.fid import FID
 from vqtrain.metrics.image import psnr, ssim
 from vqtrain.ops.pixels import to_pixels
@@ -24,7 +24,6 @@ from vqtrain.training.callbacks import StepCallback
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.settings import LOWER_IS_BETTER
-from vqtrain.training.window import histogram_of
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 
@@ -85,8 +84,8 @@ class Validation(StepCallback):
             self.loader = self.data.validation_batches()  # ranks are known by now
         tokenizer = module.tokenizer
         rows: list[Tensor] = []
-        size, k = tokenizer.vocab_size, tokenizer.codebook.num_codebooks
-        histogram = torch.zeros(k, size, dtype=torch.int64, device=module.device)
+        codebook = tokenizer.codebook
+        used = IdCounts(num_codebooks=codebook.num_codebooks, size=codebook.size)
         averaged = module.average.applied_to(tokenizer) if module.average else nullcontext()
         tokenizer.eval()
         with averaged:
@@ -100,13 +99,13 @@ class Validation(StepCallback):
                 original, made = to_pixels(images), to_pixels(output.images)
                 values = [measure(made, original) for measure in self.measures.values()]
                 rows.append(torch.stack([*values, batch.mask.double()], 1))
-                histogram += histogram_of(output.quantized.token_ids[batch.mask], size)
+                used.add(output.quantized.token_ids[batch.mask])
                 if self.fid is not None:
                     self.fid.add(made, original, batch.mask)
                 if number == 0 and distributed.rank() == 0:
                     self.save_pictures(original[batch.mask], made[batch.mask], module.step)
         tokenizer.train()
-        histogram = distributed.all_reduce_sum(histogram)
+        used.reduce()
         means = mean_of(distributed.all_gather(torch.cat(rows)))
         results = {f"val/{name}": mean for name, mean in zip(self.measures, means, strict=True)}
         if self.fid is not None:
@@ -114,9 +113,7 @@ class Validation(StepCallback):
             self.fid.clear()
             # It depends on how many images there are, so no number without it.
             results[f"val/rfid@{count}"] = distance
-        results["val/codebook/usage"] = usage(histogram).item()
-        results["val/codebook/perplexity"] = perplexity(histogram).item()
-        return results
+        return results | {f"val/codebook/{name}": v for name, v in used.metrics().items()}
 
     def picture_at(self, step: int) -> Path:
         """Return where the pictures of a step are."""

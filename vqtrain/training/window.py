@@ -7,7 +7,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from vqtrain import distributed
-from vqtrain.metrics.codebook import perplexity, usage
+from vqtrain.metrics.codebook import IdCounts
 
 
 class Window:
@@ -19,17 +19,21 @@ class Window:
     Args:
         num_codebooks: Codebooks k of the tokenizer.
         size: Ids in each.
+
+    Attributes:
+        tokens: Ids of each codebook that the last means were over.
     """
 
     def __init__(self, *, num_codebooks: int, size: int) -> None:
-        self.num_codebooks, self.size = num_codebooks, size
+        self.ids = IdCounts(num_codebooks=num_codebooks, size=size)
+        self.tokens = 0
         self.clear()
 
     def clear(self) -> None:
         """Begin a new window."""
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
-        self.histogram: Tensor | None = None
+        self.ids.clear()
         self.pending: list[tuple[dict[str, Tensor], Tensor]] = []
 
     def add(
@@ -47,13 +51,13 @@ class Window:
         """
         values = {f"train/{name}": value for name, value in terms.items()}
         values |= {f"train/codebook/{name}": value for name, value in codebook.items()}
-        self.pending.append((values, histogram_of(token_ids, self.size)))
+        self.pending.append((values, token_ids))
 
     def add_step(self, values: Mapping[str, Tensor]) -> None:
         """Count the batches of a step that ended well, and what the step itself reports."""
-        for batch, histogram in self.pending:
+        for batch, token_ids in self.pending:
             self.accumulate(batch)
-            self.histogram = histogram if self.histogram is None else self.histogram + histogram
+            self.ids.add(token_ids)
         self.accumulate({f"train/{name}": value for name, value in values.items()})
         self.pending.clear()
 
@@ -71,53 +75,50 @@ class Window:
 
     def means(self) -> dict[str, float]:
         """Return the means over all ranks, and begin a new window; collective."""
-        if self.histogram is None:
+        if not self.sums:
             return {}
-        names, sums, counts, histogram = self.totals(self.histogram)
+        names, sums, counts = self.totals()
         result = dict(zip(names, (sums / counts).tolist(), strict=True))
-        result["train/codebook/usage"] = usage(histogram).item()
-        result["train/codebook/perplexity"] = perplexity(histogram).item()
+        self.ids.reduce()
+        self.tokens = self.ids.tokens
+        result |= {f"train/codebook/{name}": v for name, v in self.ids.metrics().items()}
         self.clear()
         return result
 
     def gather(self) -> None:
         """Bring what all ranks have noted together on the first one; collective."""
-        if self.histogram is None:
+        if not self.sums:
             return
         is_first = distributed.rank() == 0
-        names, sums, counts, histogram = self.totals(self.histogram)
+        names, sums, counts = self.totals()
+        self.ids.reduce()
+        if not is_first:
+            self.ids.empty()
         self.sums = dict(zip(names, sums * is_first, strict=True))
         self.counts = dict(zip(names, (counts * is_first).tolist(), strict=True))
-        self.histogram = histogram * is_first
 
-    def totals(self, histogram: Tensor) -> tuple[list[str], Tensor, Tensor, Tensor]:
-        """Return the names, and the sums, counts and histogram over all ranks; collective."""
+    def totals(self) -> tuple[list[str], Tensor, Tensor]:
+        """Return the names, and the sums and counts over all ranks; collective."""
         names = sorted(self.sums)
-        counts = torch.tensor([self.counts[name] for name in names], device=histogram.device)
         sums = torch.stack([self.sums[name] for name in names])
-        sums, counts, histogram = map(distributed.all_reduce_sum, (sums, counts, histogram))
-        return names, sums, counts, histogram
+        counts = torch.tensor([self.counts[name] for name in names], device=sums.device)
+        sums, counts = map(distributed.all_reduce_sum, (sums, counts))
+        return names, sums, counts
 
     def state_dict(self) -> dict[str, object]:
         """Return the state as tensors and plain data; that of all ranks after ``gather``."""
-        return {"sums": self.sums, "counts": self.counts, "histogram": self.histogram}
+        return {"sums": self.sums, "counts": self.counts, "ids": self.ids.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, object], device: torch.device) -> None:
         """Take a state back on the first rank, onto a device; the others begin with nothing."""
-        sums, counts, histogram = state["sums"], state["counts"], state["histogram"]
+        sums, counts, ids = state["sums"], state["counts"], state["ids"]
         assert isinstance(sums, dict)
         assert isinstance(counts, dict)
+        assert isinstance(ids, dict)
         is_first = distributed.rank() == 0
         self.clear()
         self.sums = {name: value.to(device) * is_first for name, value in sums.items()}
         self.counts = {name: count * is_first for name, count in counts.items()}
-        if isinstance(histogram, Tensor):
-            self.histogram = histogram.to(device) * is_first
-
-
-def histogram_of(token_ids: Int64[Tensor, "b k *tokens"], size: int) -> Int64[Tensor, "k size"]:
-    """Count how often each codebook's ids occur."""
-    k = token_ids.shape[1]
-    by_codebook = token_ids.transpose(0, 1).flatten(1)
-    offsets = size * torch.arange(k, device=token_ids.device)[:, None]
-    return torch.bincount((by_codebook + offsets).flatten(), minlength=k * size).reshape(k, size)
+        self.ids.load_state_dict(ids, device)
+        if not is_first:
+            self.ids.empty()

@@ -1,0 +1,105 @@
+"""Binary spherical quantization: latents on the unit sphere, and the signs of their channels."""
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.layers.binary import bits_of, check_binary
+from vqtrain.layers.entropy import bit_entropies
+from vqtrain.layers.table import check_weights
+from vqtrain.ops.bits import to_ids, to_signs
+from vqtrain.ops.vectors import straight_through, to_grid, to_vectors
+
+
+@final
+class BSQ(Codebook):
+    """Scales each vector to length one and replaces it by the nearest corner of a cube.
+
+    The cube is in the unit sphere: a corner is a sign for each channel, divided by the root of
+    their number; zero counts as negative. Since vector and corner are on the sphere, the error is
+    bounded, also without a commitment.
+
+    Args:
+        size: Number of codes, a power of two up to 2^63.
+        commitment_weight: Weight of the mean squared distance between unit latents and corners.
+        entropy_weight: Weight of the entropy loss, >= 0.
+        diversity: How much using all codes counts against being sure of each, >= 0.
+        temperature: Squared distance by which a code gets less probable by a factor of e in the
+            entropies, above 0.
+        group_bits: The entropy of all vectors' codes is that of groups of so many bits, added up.
+            1 to 20.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+
+    References:
+        Zhao et al. 2024, arXiv:2406.07548, section 3. Deviation: bit 0 is the first channel, the
+        authors' code begins with the highest.
+    """
+
+    num_codebooks = 1
+    id_order = "bit i of the id, from the lowest, is 1 where channel i is positive"
+    selection_rule = "sign of each channel, zero is negative"
+
+    unit: Tensor
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        commitment_weight: float,
+        entropy_weight: float,
+        diversity: float,
+        temperature: float,
+        group_bits: int,
+    ) -> None:
+        super().__init__()
+        self.size, self.dim = size, bits_of(size)
+        check_weights(
+            commitment_weight=commitment_weight, entropy_weight=entropy_weight, diversity=diversity
+        )
+        check_binary(temperature, group_bits)
+        # Not stored; it knows the precision of the codes.
+        self.register_buffer("unit", torch.ones(()), persistent=False)
+        self.commitment_weight, self.entropy_weight = commitment_weight, entropy_weight
+        self.diversity, self.temperature, self.group_bits = diversity, temperature, group_bits
+        self.scale = self.dim**-0.5
+
+    def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
+        """Scale to the sphere, and take the sign of each channel."""
+        z = F.normalize(z, dim=1)
+        flat = to_vectors(z)
+        token_ids = to_ids(flat.detach()).reshape(z.shape[0], *z.shape[2:])
+        z_q = self.decode(token_ids[:, None]).to(z.dtype)
+        distance = F.mse_loss(z, z_q)
+        loss = self.commitment_weight * distance
+        metrics = {"distance": distance.detach()}
+        if self.training and self.entropy_weight:
+            sure, even = bit_entropies(flat, self.scale, self.temperature, self.group_bits)
+            loss = loss + self.entropy_weight * (sure - self.diversity * even)
+            metrics |= {"entropy_of_each": sure.detach(), "entropy_of_all": even.detach()}
+        return Quantized(
+            z_q=straight_through(z, z_q),
+            token_ids=token_ids[:, None],
+            loss=loss,
+            metrics=metrics,
+        )
+
+    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+        """Write ids as corners."""
+        ids = token_ids[:, 0]
+        signs = to_signs(ids.flatten(), self.dim, self.unit.dtype)
+        return to_grid(signs * self.scale, ids)
+
+    def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
+        """Do nothing: the codes stand before the data."""
+
+    def update(self, step: int) -> Mapping[str, Tensor]:
+        """Do nothing: there is no table."""
+        del step
+        return {}

@@ -1,0 +1,118 @@
+"""Index backpropagation quantization: the choice itself has a gradient, to all codes at once."""
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.errors import require
+from vqtrain.layers.entropy import entropies
+from vqtrain.layers.table import check_table, check_weights
+from vqtrain.ops.search import best
+from vqtrain.ops.softmax import soft_lookup
+from vqtrain.ops.vectors import to_grid, to_vectors
+
+
+@final
+class IBQ(Codebook):
+    """Replaces each vector by the row of a table with the largest inner product.
+
+    Forward gives that row; backward differentiates the softmax over all rows instead of the choice,
+    so that every code moves at every step. Neither is held: both go over tiles of codes.
+
+    Args:
+        size: Number of codes, at least 1.
+        dim: Channels of a code, at least 1.
+        index_weight: Weight of the squared distance whose gradient moves the choice, >= 0.
+        codebook_weight: Weight of the term that moves the chosen codes towards latents, >= 0.
+        commitment_weight: Weight of the term that moves latents towards codes, >= 0.
+        entropy_weight: Weight of the entropy loss, >= 0: be sure of each code, use all codes.
+        entropy_temperature: Divides the inner products in that loss, above 0.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+
+    References:
+        Shi et al. 2024, arXiv:2412.02692, section 3.2. Deviation: none.
+    """
+
+    num_codebooks = 1
+    id_order = "row of the table"
+    selection_rule = "largest inner product"
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        dim: int,
+        index_weight: float,
+        codebook_weight: float,
+        commitment_weight: float,
+        entropy_weight: float,
+        entropy_temperature: float,
+    ) -> None:
+        super().__init__()
+        check_table(size, dim)
+        check_weights(
+            index_weight=index_weight,
+            codebook_weight=codebook_weight,
+            commitment_weight=commitment_weight,
+            entropy_weight=entropy_weight,
+        )
+        require(
+            entropy_temperature > 0, f"entropy_temperature must be above 0: {entropy_temperature}"
+        )
+        self.size, self.dim = size, dim
+        self.index_weight, self.codebook_weight = index_weight, codebook_weight
+        self.commitment_weight = commitment_weight
+        self.entropy_weight, self.entropy_temperature = entropy_weight, entropy_temperature
+        self.vectors = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size))
+
+    def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
+        """Choose the row with the largest inner product."""
+        flat = to_vectors(z)
+        ids = best(flat.detach(), self.vectors.detach(), None)
+        token_ids = ids.reshape(z.shape[0], *z.shape[2:])
+        chosen = F.embedding(ids, self.vectors)
+        distance = F.mse_loss(flat, chosen.detach())
+        metrics = {"distance": distance.detach()}
+        if not self.training:
+            loss = (self.index_weight + self.codebook_weight + self.commitment_weight) * distance
+            return Quantized(
+                z_q=to_grid(chosen, token_ids),
+                token_ids=token_ids[:, None],
+                loss=loss,
+                metrics=metrics,
+            )
+        soft = soft_lookup(flat, self.vectors, None, self.vectors.detach())
+        quantized = chosen + (soft - soft.detach())
+        loss = self.index_weight * F.mse_loss(quantized, flat)
+        loss = loss + self.codebook_weight * F.mse_loss(chosen, flat.detach())
+        loss = loss + self.commitment_weight * distance
+        if self.entropy_weight:
+            sure, even = entropies(flat / self.entropy_temperature, self.vectors, None)
+            loss = loss + self.entropy_weight * (sure - even)
+            metrics |= {"entropy_of_each": sure.detach(), "entropy_of_all": even.detach()}
+        return Quantized(
+            z_q=to_grid(quantized, token_ids),
+            token_ids=token_ids[:, None],
+            loss=loss,
+            metrics=metrics,
+        )
+
+    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+        """Look rows of the table up."""
+        ids = token_ids[:, 0]
+        return to_grid(self.vectors[ids.flatten()], ids)
+
+    def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
+        """Do nothing: long latents as codes would win every inner product."""
+
+    def update(self, step: int) -> Mapping[str, Tensor]:
+        """Do nothing: the optimizer moves all codes."""
+        del step
+        return {}

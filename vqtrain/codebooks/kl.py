@@ -1,0 +1,84 @@
+"""No tokens at all: a Gaussian for each position, the continuous baseline of latent diffusion."""
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.errors import ConfigError
+from vqtrain.layers.step_state import Noise
+from vqtrain.layers.table import check_table, check_weights
+
+# Of log-variances, so that exp stays finite.
+LOG_VARIANCES = (-30.0, 20.0)
+
+
+@final
+class KL(Codebook):
+    """Reads latents as means and log-variances, and passes on a sample; in eval mode the mean.
+
+    It has no ids: ``encode`` is refused, and ``latents`` and ``quantize`` are what remains.
+
+    Args:
+        size: Changes nothing, so that a sweep over sizes can hold this baseline; None, or at
+            least 1.
+        dim: Channels of a sample, at least 1.
+        kl_weight: Weight of the divergence from the standard normal distribution, in nats, as a
+            mean per element, >= 0.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+
+    References:
+        Kingma and Welling 2013, arXiv:1312.6114, appendix B; Rombach et al. 2021, arXiv:2112.10752,
+        section 3.1. Deviation: the divergence is a mean per element, not a sum.
+    """
+
+    size = 0
+    num_codebooks = 0
+    moments = 2
+    id_order = "no ids"
+    selection_rule = "the mean of a normal distribution"
+
+    def __init__(self, *, size: int | None, dim: int, kl_weight: float) -> None:
+        super().__init__()
+        check_table(1 if size is None else size, dim)
+        check_weights(kl_weight=kl_weight)
+        self.dim, self.kl_weight = dim, kl_weight
+        self.noise = Noise()
+
+    def forward(self, z: Float[Tensor, "b _moments_c *grid"]) -> Quantized:
+        """Draw a sample in training, and take the mean in eval mode."""
+        mean, log_variance = z.chunk(2, dim=1)
+        log_variance = log_variance.clamp(*LOG_VARIANCES)
+        divergence = (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
+        z_q = mean
+        if self.training:
+            noise = self.noise.next_call(z.shape[0]).normal(mean)
+            z_q = mean + (log_variance / 2).exp() * noise
+        return Quantized(
+            z_q=z_q,
+            token_ids=torch.empty(z.shape[0], 0, *z.shape[2:], dtype=torch.int64, device=z.device),
+            loss=self.kl_weight * divergence,
+            metrics={"divergence": divergence.detach()},
+        )
+
+    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+        """Refuse: there are no ids."""
+        del token_ids
+        raise ConfigError(
+            "codebook=kl is continuous, it has no token ids: use latents(images) and "
+            "quantize(latents), or another codebook"
+        )
+
+    def initialize(self, z: Float[Tensor, "b _moments_c *grid"]) -> None:
+        """Do nothing: there are no codes."""
+
+    def update(self, step: int) -> Mapping[str, Tensor]:
+        """Do nothing but end the step."""
+        del step
+        self.noise.clear()
+        return {}

@@ -1,0 +1,101 @@
+"""Lookup-free quantization: the id is the signs of the channels, and entropies do the learning."""
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.layers.binary import bits_of, check_binary
+from vqtrain.layers.entropy import bit_entropies
+from vqtrain.layers.table import check_weights
+from vqtrain.ops.bits import to_ids, to_signs
+from vqtrain.ops.vectors import straight_through, to_grid, to_vectors
+
+
+@final
+class LFQ(Codebook):
+    """Replaces each channel by its sign, -1 or 1; zero counts as negative.
+
+    The entropy loss asks to be sure of each vector's code and to use all codes over the vectors of
+    all ranks.
+
+    Args:
+        size: Number of codes, a power of two up to 2^63.
+        commitment_weight: Weight of the mean squared distance between latents and signs, >= 0.
+        entropy_weight: Weight of the entropy loss, >= 0.
+        diversity: How much using all codes counts against being sure of each, >= 0.
+        temperature: Squared distance by which a code gets less probable by a factor of e in the
+            entropies, above 0.
+        group_bits: The entropy of all vectors' codes is that of groups of so many bits, added up:
+            memory and time grow with 2 to this power. 1 to 20.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+
+    References:
+        Yu et al. 2023, arXiv:2310.05737, section 3.1. Deviation: the entropy of each vector is
+        computed bit by bit, which is exact.
+    """
+
+    num_codebooks = 1
+    id_order = "bit i of the id, from the lowest, is 1 where channel i is positive"
+    selection_rule = "sign of each channel, zero is negative"
+
+    unit: Tensor
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        commitment_weight: float,
+        entropy_weight: float,
+        diversity: float,
+        temperature: float,
+        group_bits: int,
+    ) -> None:
+        super().__init__()
+        self.size, self.dim = size, bits_of(size)
+        check_weights(
+            commitment_weight=commitment_weight, entropy_weight=entropy_weight, diversity=diversity
+        )
+        check_binary(temperature, group_bits)
+        # Not stored; it knows the precision of the codes.
+        self.register_buffer("unit", torch.ones(()), persistent=False)
+        self.commitment_weight, self.entropy_weight = commitment_weight, entropy_weight
+        self.diversity, self.temperature, self.group_bits = diversity, temperature, group_bits
+
+    def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
+        """Take the sign of each channel."""
+        flat = to_vectors(z)
+        token_ids = to_ids(flat.detach()).reshape(z.shape[0], *z.shape[2:])
+        z_q = self.decode(token_ids[:, None]).to(z.dtype)
+        distance = F.mse_loss(z, z_q)
+        loss = self.commitment_weight * distance
+        metrics = {"distance": distance.detach()}
+        if self.training and self.entropy_weight:
+            sure, even = bit_entropies(flat, 1.0, self.temperature, self.group_bits)
+            loss = loss + self.entropy_weight * (sure - self.diversity * even)
+            metrics |= {"entropy_of_each": sure.detach(), "entropy_of_all": even.detach()}
+        return Quantized(
+            z_q=straight_through(z, z_q),
+            token_ids=token_ids[:, None],
+            loss=loss,
+            metrics=metrics,
+        )
+
+    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+        """Write ids as signs."""
+        ids = token_ids[:, 0]
+        return to_grid(to_signs(ids.flatten(), self.dim, self.unit.dtype), ids)
+
+    def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
+        """Do nothing: the codes stand before the data."""
+
+    def update(self, step: int) -> Mapping[str, Tensor]:
+        """Do nothing: there is no table."""
+        del step
+        return {}

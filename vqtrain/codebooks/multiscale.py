@@ -1,0 +1,170 @@
+"""Multi-scale residual quantization: coarse grids first, finer ones for what they leave."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import cast, final
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.errors import require
+from vqtrain.layers.inner import build_inner, mean_metrics, used_times
+from vqtrain.ops.vectors import straight_through
+
+
+@final
+class MultiScale(Codebook):
+    """Quantizes latents on ever finer square grids, each time what the coarser ones have left.
+
+    The rest is averaged down to a scale, quantized, brought up again by bicubic interpolation and
+    smoothed by a convolution, of which neighboring scales share a few. All scales use one codebook;
+    the ids of all scales, coarse to fine, are one list.
+
+    Args:
+        size: Number of ids.
+        scales: Sides of the grids, growing; the last one is the side of the encoder's grid.
+        num_convolutions: Convolutions that the scales share, at least 1.
+        convolution_share: How much of a convolution is mixed in, in [0, 1].
+        convolution_weight: Weight of the squared distance of the sums of all scales from the
+            latents, as a mean over scales, which trains the convolutions, >= 0.
+        inner: The codebook: ``kind`` and its arguments, with ``size: null``; one id a position.
+
+    Raises:
+        ConfigError: If an argument is out of range or the inner codebook does not fit.
+
+    References:
+        Tian et al. 2024, arXiv:2404.02905, section 3.2 and algorithm 1. Deviation: codes are
+        learned as the inner codebook does it, from the rests of each scale, not from the sums.
+    """
+
+    num_codebooks = 1
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        scales: Sequence[int],
+        num_convolutions: int,
+        convolution_share: float,
+        convolution_weight: float,
+        inner: Mapping[str, object],
+    ) -> None:
+        super().__init__()
+        growing = all(a < b for a, b in pairwise(scales))
+        require(
+            bool(scales) and scales[0] >= 1 and growing,
+            f"scales must be growing sides of grids, such as [1,2,4], got {list(scales)}",
+        )
+        require(num_convolutions >= 1, f"num_convolutions must be at least 1: {num_convolutions}")
+        require(
+            0 <= convolution_share <= 1,
+            f"convolution_share must be in [0, 1], got {convolution_share}",
+        )
+        require(
+            convolution_weight >= 0,
+            f"convolution_weight must not be negative, got {convolution_weight}",
+        )
+        self.codebook = cast(Codebook, build_inner(inner, size))
+        require(
+            self.codebook.num_codebooks == 1 and not self.codebook.scales,
+            f"inner.kind={inner['kind']} has not one id at each position",
+        )
+        require(
+            inner["kind"] != "gumbel",
+            "inner.kind=gumbel learns from the decoder alone, which this codebook passes straight "
+            "through",
+        )
+        self.scales = tuple(scales)
+        used_times(self.codebook, len(self.scales))
+        self.size, self.dim = self.codebook.size, self.codebook.dim
+        self.share, self.weight = convolution_share, convolution_weight
+        self.convolution_of = share_out(num_convolutions, len(self.scales))
+        used = len(set(self.convolution_of))
+        require(
+            used == num_convolutions,
+            f"num_convolutions={num_convolutions} are too many for {len(self.scales)} scales, of "
+            f"which {used} would be used",
+        )
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(self.dim, self.dim, 3, padding=1) for _ in range(num_convolutions)
+        )
+        self.id_order = (
+            f"scales {list(self.scales)} after each other, each row by row; "
+            f"{self.codebook.id_order}"
+        )
+        self.selection_rule = (
+            f"of the rest, averaged down, scale after scale: {self.codebook.selection_rule}"
+        )
+
+    def forward(self, z: Float[Tensor, "b c h w"]) -> Quantized:
+        """Quantize scale after scale."""
+        side = self.scales[-1]
+        require(
+            z.shape[2:] == (side, side),
+            f"scales={list(self.scales)} need a grid of {side} x {side}, got {list(z.shape[2:])}",
+        )
+        found: list[Quantized] = []
+        errors: list[Tensor] = []
+        total = torch.zeros_like(z)
+        for number, scale in enumerate(self.scales):
+            quantized = self.codebook(F.adaptive_avg_pool2d(z - total.detach(), scale))
+            found.append(quantized)
+            total = total.detach() + self.brought_up(quantized.z_q.detach(), number)
+            errors.append(F.mse_loss(total, z.detach()))
+        losses = torch.stack([quantized.loss for quantized in found])
+        return Quantized(
+            z_q=straight_through(z, total),
+            token_ids=torch.cat([quantized.token_ids.flatten(2) for quantized in found], dim=2),
+            loss=losses.mean() + self.weight * torch.stack(errors).mean(),
+            metrics={
+                **mean_metrics([quantized.metrics for quantized in found]),
+                "distance": errors[-1].detach(),
+            },
+        )
+
+    def brought_up(self, z_q: Float[Tensor, "b c s s"], number: int) -> Float[Tensor, "b c h w"]:
+        """Bring the codes of a scale to the size of the last one, and smooth them."""
+        # One memory layout in forward and decode: convolutions of another one round differently.
+        up = z_q.clone(memory_format=torch.contiguous_format)
+        if number < len(self.scales) - 1:
+            up = F.interpolate(up, self.scales[-1], mode="bicubic")
+        smooth = self.convolutions[self.convolution_of[number]](up)
+        return torch.lerp(up, smooth, self.share)
+
+    def decode(self, token_ids: Int64[Tensor, "b k n"]) -> Float[Tensor, "b c h w"]:
+        """Add up the codes of all scales."""
+        parts = torch.split(token_ids, [scale**2 for scale in self.scales], dim=2)
+        total: Tensor | None = None
+        for number, (scale, ids) in enumerate(zip(self.scales, parts, strict=True)):
+            z_q = self.codebook.decode(rearrange(ids, "b k (h w) -> b k h w", h=scale))
+            up = self.brought_up(z_q, number)
+            total = up if total is None else total + up
+        assert total is not None, "there is at least one scale"
+        return total
+
+    @torch.no_grad()
+    def initialize(self, z: Float[Tensor, "b c h w"]) -> None:
+        """Start from latents at the finest scale."""
+        self.codebook.initialize(z)
+
+    def update(self, step: int) -> Mapping[str, Tensor]:
+        """Update the codebook."""
+        return self.codebook.update(step)
+
+
+def share_out(num_convolutions: int, num_scales: int) -> list[int]:
+    """Give each scale the convolution that is nearest to it, from the coarsest to the finest.
+
+    Example:
+        >>> share_out(4, 10)
+        [0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
+    """
+    margin = 1 / 3 / num_convolutions
+    places = np.linspace(margin, 1 - margin, num_convolutions)
+    scales = [number / max(1, num_scales - 1) for number in range(num_scales)]
+    return [int(np.abs(places - scale).argmin()) for scale in scales]

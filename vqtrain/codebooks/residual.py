@@ -1,0 +1,112 @@
+"""Residual quantization: each codebook quantizes what those before it have left."""
+
+from collections.abc import Mapping
+from typing import cast, final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.errors import require
+from vqtrain.layers.inner import build_inner, mean_metrics, used_times
+
+
+@final
+class Residual(Codebook):
+    """Adds up codes: the first one for the vector, the next one for the rest, and so on.
+
+    What is subtracted is held constant, so that every depth pulls the latents towards its codes.
+    The decoder's gradient passes through the depths in equal parts; where each passes it straight
+    through, so does the whole. The loss is the mean of theirs.
+
+    Args:
+        size: Ids of each depth.
+        num_codebooks: Depths, at least 1.
+        shared: Whether all depths use one codebook.
+        shrink: The codes of each depth are this much smaller than those before, above 0: 1 for
+            tables, which learn it, and less for codes that stand before the data, such as signs.
+        inner: The codebook of a depth: ``kind`` and its arguments, with ``size: null``.
+
+    Raises:
+        ConfigError: If the inner codebook cannot be built, is continuous or has scales.
+
+    References:
+        Lee et al. 2022, arXiv:2203.01941, section 3.1. Deviation: none; the commitment to the sums
+        of codes is the commitment of each rest to its own code.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        num_codebooks: int,
+        shared: bool,
+        shrink: float,
+        inner: Mapping[str, object],
+    ) -> None:
+        super().__init__()
+        require(num_codebooks >= 1, f"num_codebooks must be at least 1, got {num_codebooks}")
+        require(shrink > 0, f"shrink must be above 0, got {shrink}")
+        built = [
+            cast(Codebook, build_inner(inner, size)) for _ in range(1 if shared else num_codebooks)
+        ]
+        first = built[0]
+        require(
+            first.num_codebooks >= 1 and not first.scales,
+            f"inner.kind={inner['kind']} has no ids at each position, so it has no residual",
+        )
+        self.levels = nn.ModuleList(built)
+        self.depth, self.shrink = num_codebooks, shrink
+        if shared:
+            used_times(first, num_codebooks)
+        self.size, self.dim = first.size, first.dim
+        self.num_codebooks = num_codebooks * first.num_codebooks
+        self.id_order = f"by depth, coarse to fine; each: {first.id_order}"
+        self.selection_rule = f"of the rest, depth after depth: {first.selection_rule}"
+
+    def at(self, depth: int) -> Codebook:
+        """Return the codebook of a depth."""
+        return cast(Codebook, self.levels[depth % len(self.levels)])
+
+    def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
+        """Quantize depth after depth."""
+        found: list[Quantized] = []
+        total = torch.zeros_like(z)
+        for depth in range(self.depth):
+            scale = self.shrink**depth
+            found.append(self.at(depth)((z - total.detach()) / scale))
+            total = total + found[-1].z_q * scale
+        return Quantized(
+            z_q=total.detach() + (total - total.detach()) / self.depth,
+            token_ids=torch.cat([quantized.token_ids for quantized in found], dim=1),
+            loss=torch.stack([quantized.loss for quantized in found]).mean(),
+            metrics={
+                **mean_metrics([quantized.metrics for quantized in found]),
+                "distance": (z - total).detach().square().mean(),
+            },
+        )
+
+    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+        """Add the codes of all depths up."""
+        first, *others = token_ids.chunk(self.depth, dim=1)
+        total = self.at(0).decode(first)
+        for depth, ids in enumerate(others, start=1):
+            total = total + self.at(depth).decode(ids) * self.shrink**depth
+        return total
+
+    @torch.no_grad()
+    def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
+        """Let each depth start from what those before it leave; a shared one from the latents."""
+        was_training = self.training
+        self.eval()
+        rest = z
+        for depth in range(len(self.levels)):
+            scale = self.shrink**depth
+            self.at(depth).initialize(rest / scale)
+            rest = rest - self.at(depth)(rest / scale).z_q * scale
+        self.train(was_training)
+
+    def update(self, step: int) -> Mapping[str, Tensor]:
+        """Update the codebook of each depth."""
+        return mean_metrics([cast(Codebook, level).update(step) for level in self.levels])

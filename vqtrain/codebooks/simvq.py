@@ -1,0 +1,93 @@
+"""SimVQ: a frozen table seen through one learned linear map, so that all codes move together."""
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.layers.table import check_gradient, check_table, check_weights
+from vqtrain.ops.search import nearest
+from vqtrain.ops.vectors import GRADIENTS, to_grid, to_vectors
+
+
+@final
+class SimVQ(Codebook):
+    """Replaces each vector by the nearest row of a linear map of a random, frozen table.
+
+    The gradient of each code that wins moves the map, and with it all others, so that codes do not
+    die. The map is applied to the whole table at every call; ``Tokenizer.folded`` does it once.
+
+    Args:
+        size: Number of codes, at least 1.
+        dim: Channels of a code, at least 1.
+        codebook_weight: Weight of the term that moves codes towards latents, >= 0.
+        commitment_weight: Weight of the term that moves latents towards codes, >= 0.
+        gradient: How the decoder's gradient goes on to the latents: straight_through or rotation.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+
+    References:
+        Zhu et al. 2024, arXiv:2411.02038, algorithm 1. Deviation: the map has no bias, and ids
+        are decoded through the map, which the authors' code leaves out.
+    """
+
+    num_codebooks = 1
+    id_order = "row of the table"
+    selection_rule = "smallest Euclidean distance to the mapped table"
+    frozen: Tensor
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        dim: int,
+        codebook_weight: float,
+        commitment_weight: float,
+        gradient: str,
+    ) -> None:
+        super().__init__()
+        check_table(size, dim)
+        check_weights(codebook_weight=codebook_weight, commitment_weight=commitment_weight)
+        check_gradient(gradient)
+        self.size, self.dim = size, dim
+        self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
+        self.pass_gradient = GRADIENTS[gradient]
+        self.register_buffer("frozen", torch.randn(size, dim) * dim**-0.5)
+        self.map = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
+        """Choose the nearest code of each vector."""
+        table = self.table()
+        ids = nearest(to_vectors(z.detach()), table.detach())
+        token_ids = ids.reshape(z.shape[0], *z.shape[2:])
+        z_q = to_grid(F.embedding(ids, table), token_ids)
+        distance = F.mse_loss(z, z_q.detach())
+        loss = self.codebook_weight * F.mse_loss(z_q, z.detach())
+        return Quantized(
+            z_q=self.pass_gradient(z, z_q),
+            token_ids=token_ids[:, None],
+            loss=loss + self.commitment_weight * distance,
+            metrics={"distance": distance.detach()},
+        )
+
+    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+        """Look rows of the mapped table up."""
+        ids = token_ids[:, 0]
+        return to_grid(self.table()[ids.flatten()], ids)
+
+    def table(self) -> Float[Tensor, "k d"]:
+        """Return the codes as they are compared and passed on."""
+        return self.map(self.frozen)
+
+    def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
+        """Do nothing: the map finds the data by itself."""
+
+    def update(self, step: int) -> Mapping[str, Tensor]:
+        """Do nothing: the optimizer moves the map."""
+        del step
+        return {}

@@ -1,0 +1,33 @@
+"""What codebooks of signs share: their sizes and the options of their entropies."""
+
+from vqtrain.errors import ConfigError, require
+from vqtrain.ops.bits import MAX_BITS
+
+# The entropy of a group goes over 2^bits codes.
+MAX_GROUP_BITS = 20
+
+
+def bits_of(size: int) -> int:
+    """Return the bits of a size that is a power of two, or name the nearest ones.
+
+    Example:
+        >>> bits_of(1024)
+        10
+    """
+    bits = max(1, size).bit_length() - 1
+    if not 2 <= size <= 2**MAX_BITS:
+        raise ConfigError(f"size must be a power of two from 2 to 2^{MAX_BITS}, got {size}")
+    if size != 2**bits:
+        raise ConfigError(
+            f"size must be a power of two, got {size}: nearest are {2**bits} and {2 ** (bits + 1)}"
+        )
+    return bits
+
+
+def check_binary(temperature: float, group_bits: int) -> None:
+    """Refuse impossible options of the entropies."""
+    require(temperature > 0, f"temperature must be above 0, got {temperature}")
+    require(
+        1 <= group_bits <= MAX_GROUP_BITS,
+        f"group_bits must be from 1 to {MAX_GROUP_BITS}, got {group_bits}",
+    )

@@ -1,0 +1,89 @@
+"""What codebooks with a table of codes share: their options, and how a code is chosen."""
+
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from vqtrain.errors import require
+from vqtrain.layers.step_state import CallNoise
+from vqtrain.ops.search import best, nearest, nearness
+from vqtrain.ops.vectors import GRADIENTS
+
+
+def check_table(size: int, dim: int) -> None:
+    """Refuse a table that has no codes or no channels."""
+    require(size >= 1 and dim >= 1, f"size and dim must be at least 1, got size={size}, dim={dim}")
+
+
+def check_weights(**weights: float) -> None:
+    """Refuse weights below 0, by their names."""
+    for name, weight in weights.items():
+        require(weight >= 0, f"{name} must not be negative, got {weight}")
+
+
+def check_gradient(gradient: str) -> None:
+    """Refuse a word that is no way to pass gradients on."""
+    require(gradient in GRADIENTS, f"gradient must be {' or '.join(GRADIENTS)}, got {gradient!r}")
+
+
+def check_learning(
+    decay: float, restart_below: float, kmeans_iterations: int, sampling_temperature: float
+) -> None:
+    """Refuse impossible ways to start, restart and sample codes."""
+    require(0 <= decay < 1, f"decay must be in [0, 1), got {decay}")
+    require(0 <= restart_below < 1, f"restart_below must be in [0, 1), got {restart_below}")
+    require(
+        kmeans_iterations >= 0, f"kmeans_iterations must not be negative, got {kmeans_iterations}"
+    )
+    require(
+        sampling_temperature >= 0,
+        f"sampling_temperature must not be negative, got {sampling_temperature}",
+    )
+
+
+def selection_rule(l2_normalize: bool) -> str:
+    """Say how a table's codes are chosen."""
+    return "largest cosine similarity" if l2_normalize else "smallest Euclidean distance"
+
+
+def choose(
+    z: Float[Tensor, "n d"],
+    codes: Float[Tensor, "k d"],
+    temperature: float,
+    noise: CallNoise | None,
+) -> Int64[Tensor, " n"]:
+    """Choose a code for each vector: the nearest one, or by chance.
+
+    Args:
+        z: The vectors.
+        codes: The codes.
+        temperature: Codes are drawn with a probability that falls by a factor of e for each
+            ``temperature`` of squared distance per channel.
+        noise: What the draw takes its chance from; None for the nearest code.
+    """
+    if noise is None:
+        return nearest(z, codes)
+    scale = 2 / (temperature * z.shape[1])
+    return best(
+        z * scale,
+        codes,
+        nearness(codes) * scale,
+        lambda scores, start, _: scores.add_(noise.gumbel(scores, start)),
+    )
+
+
+def dead_codes(
+    average_counts: Float[Tensor, " k"], restart_below: float, available: int
+) -> tuple[Int64[Tensor, " m"], Bool[Tensor, " m"]]:
+    """List the codes to restart, without waiting for the device to count them.
+
+    Args:
+        average_counts: How often each code wins.
+        restart_below: Share of the mean count below which a code is dead.
+        available: How many vectors there are for them; further codes wait for the next step.
+
+    Returns:
+        Ids of the dead codes in their order, filled up by others, and which of them are dead.
+    """
+    is_dead = average_counts < restart_below * average_counts.mean()
+    codes = is_dead.byte().argsort(descending=True, stable=True)[:available]
+    return codes, is_dead[codes]

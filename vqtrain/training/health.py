@@ -1,0 +1,42 @@
+"""Whether a codebook has collapsed, in plain words."""
+
+import math
+from collections.abc import Mapping
+from typing import final
+
+# Of the ids that an even use of the codebook would have shown, a collapsed one shows less.
+LEAST_USE = 0.1
+
+USAGE, PERPLEXITY = "train/codebook/usage", "train/codebook/perplexity"
+
+
+@final
+class CollapseHint:
+    """Finds words for a codebook of which hardly anything is used, once until it has recovered."""
+
+    def __init__(self) -> None:
+        self.has_said = False
+
+    def of(self, values: Mapping[str, float], size: int, tokens: int) -> str | None:
+        """Return a hint, or None if all is well or it was said before.
+
+        Args:
+            values: Training metrics since the last line.
+            size: Ids of a codebook.
+            tokens: Tokens of a codebook since the last line.
+        """
+        usage, perplexity = values.get(USAGE), values.get(PERPLEXITY)
+        if usage is None or perplexity is None:
+            return None
+        # So many ids would occur if all were equally probable.
+        possible = size * -math.expm1(-tokens / size)
+        is_collapsed = perplexity < LEAST_USE * possible
+        is_new, self.has_said = is_collapsed and not self.has_said, is_collapsed
+        if not is_new:
+            return None
+        return (
+            f"hint: the codebook has collapsed: {usage:.1%} of {size} codes are used, so unevenly "
+            f"that {perplexity:.0f} would do. A lower optim.lr, codebook.l2_normalize=true or a "
+            "larger codebook.restart_below help vq and ema, a larger codebook.entropy_weight those "
+            "that have one; codebook=fsq cannot collapse. See docs/codebooks.md"
+        )
