@@ -40,22 +40,35 @@ OPTIONS = {
 VARIANTS = {kind: [kind] for kind in KINDS} | OPTIONS
 
 
+# Few and small, and with codes that soon restart. At a temperature of 0.01 a softmax makes a
+# hundred times as much of a rounding error, at each step.
+SMALL = [
+    *("size=16", "dim=4", "inner.dim=4", "scales=[1,2,4]", "num_codebooks=2", "num_convolutions=2"),
+    *("decay=0.8", "inner.decay=0.8", "restart_below=0.5", "inner.restart_below=0.5"),
+    *("entropy_temperature=0.1", "inner.entropy_temperature=0.1"),
+]
+
+
+@once
+def composed_codebook(kind: str, *options: str) -> dict[str, Any]:
+    """The configuration of a codebook with options such as ``size=16``."""
+    words = [f"codebook={kind}", *(f"codebook.{option}" for option in options)]
+    codebook: dict[str, Any] = compose("train", read_command_line(words))["codebook"]
+    return codebook
+
+
 @once
 def small_arguments(variant: str) -> dict[str, Any]:
     """The configuration of a codebook of 16 ids and 4 channels, as near as its kind comes to it."""
     kind, *options = VARIANTS[variant]
-    inner = [f"codebook.{option}" for option in options if option.startswith("inner=")]
-    whole = compose("train", read_command_line([f"codebook={kind}", *inner]))["codebook"]
-    small = ["size=16", "decay=0.8", "inner.decay=0.8", "dim=4", "inner.dim=4", "scales=[1,2,4]", "num_codebooks=2", "num_convolutions=2"]
+    inner = [option for option in options if option.startswith("inner=")]
+    whole = composed_codebook(kind, *inner)
     keys = {
         *whole,
         *(f"inner.{key}" for key in whole.get("inner", ())),
     }
-    words = [word for word in small if word.partition("=")[0] in keys]
-    options = [f"codebook.{option}" for option in [*words, *options]]
-    composed = compose("train", read_command_line([f"codebook={kind}", *options]))["codebook"]
-    resolved: dict[str, Any] = resolve_fractions(composed, max_steps=20)
-    return resolved
+    words = [word for word in SMALL if word.partition("=")[0] in keys]
+    return resolve_fractions(composed_codebook(kind, *words, *options), max_steps=20)
 
 
 def small_codebook(variant: str) -> Codebook:

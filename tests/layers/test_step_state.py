@@ -1,7 +1,6 @@
 """Counts, sums and draws of a step."""
 
 import torch
-
 from vqtrain.layers.statistics import CodeStatistics, draw_codes, draw_positions
 
 

@@ -95,7 +95,7 @@ def test_no_matrix_of_vectors_times_keys_is_held(monkeypatch: pytest.MonkeyPatch
     sizes = []
 
     class Sizes(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, arguments=(), options=None):  # noqa: ANN204
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
             result = function(*arguments, **(options or {}))
             if isinstance(result, Tensor):
                 sizes.append(result.untyped_storage().nbytes())
