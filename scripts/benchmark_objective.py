@@ -67,7 +67,7 @@ class Step:
             token_ids=torch.zeros(1, 1, 1, 1, dtype=torch.int64),
             loss=torch.zeros((), device=self.z.device),
         )
-        output = Reconstruction(images=self.decoder(self.z), quantized=quantized)
+        output = Reconstruction(images=self.decoder(self.z), quantized=quantized, latents=self.z)
         weight = self.decoder.last_layer.weight
         assert isinstance(weight, Tensor)
         self.objective(self.images, output, weight, 1).total.backward()

@@ -71,16 +71,16 @@ def test_a_missing_argument_is_named() -> None:
 
 
 def test_what_a_module_refuses_is_prefixed_with_its_kind() -> None:
-    with pytest.raises(ConfigError, match=r"^codebook=vq: size and dim"):
+    with pytest.raises(ConfigError, match=r"^codebook=simvq: size and dim"):
         build.build(
             "codebook",
-            "vq",
+            "simvq",
             {
                 "size": 0,
                 "dim": 1,
                 "codebook_weight": 1.0,
                 "commitment_weight": 1.0,
-                "l2_normalize": False,
+                "gradient": "rotation",
             },
         )
 

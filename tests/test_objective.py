@@ -38,7 +38,7 @@ def reconstruction(images: Tensor, codebook_loss: Tensor) -> Reconstruction:
         token_ids=torch.zeros(2, 1, 1, 1, dtype=torch.int64),
         loss=codebook_loss,
     )
-    return Reconstruction(images=images, quantized=quantized)
+    return Reconstruction(images=images, quantized=quantized, latents=images)
 
 
 def test_the_total_is_the_sum_of_what_is_logged_and_alone_has_a_gradient() -> None:

@@ -13,12 +13,16 @@ def make(**changes: object) -> EMA:
         "dim": 1,
         "decay": 0.5,
         "commitment_weight": 0.25,
+        "l2_normalize": False,
+        "gradient": "straight_through",
+        "kmeans_iterations": 0,
         "restart_below": 0.0,
+        "sampling_temperature": 0.0,
     }
     codebook = EMA(**{**arguments, **changes}).double()  # type: ignore[arg-type]  # plain data
-    vectors = torch.tensor([[0.0], [10.0]], dtype=torch.float64)
-    codebook.vectors.copy_(vectors)
-    codebook.average_sums.copy_(vectors)
+    if codebook.vectors.shape == (2, 1):
+        codebook.vectors.copy_(torch.tensor([[0.0], [10.0]]))
+        codebook.average_sums.copy_(codebook.vectors)
     return codebook.train()
 
 
@@ -80,7 +84,7 @@ def test_without_restarts_a_code_that_never_wins_stays() -> None:
 
 def test_a_mixture_with_as_many_clusters_as_codes_uses_them_all() -> None:
     centers = 10 * torch.randn(32, 8)
-    codebook = EMA(size=32, dim=8, decay=0.9, commitment_weight=0.25, restart_below=0.1).train()
+    codebook = make(size=32, dim=8, decay=0.9, restart_below=0.1).float()
     counts = torch.zeros(32)
     for step in range(200):
         z = centers[torch.randint(32, (256,))] + 0.1 * torch.randn(256, 8)
@@ -101,9 +105,11 @@ def test_a_mixture_with_as_many_clusters_as_codes_uses_them_all() -> None:
         ({"decay": 1.0}, "1.0"),
         ({"commitment_weight": -1.0}, "-1.0"),
         ({"restart_below": 1.0}, "1.0"),
+        ({"gradient": "rotate"}, "straight_through or rotation, got 'rotate'"),
+        ({"kmeans_iterations": -1}, "-1"),
+        ({"sampling_temperature": -0.5}, "-0.5"),
     ],
 )
 def test_impossible_arguments_are_refused(changes: dict[str, object], word: str) -> None:
-    arguments = {"size": 2, "dim": 1, "decay": 0.5, "commitment_weight": 1.0, "restart_below": 0.0}
     with pytest.raises(ConfigError, match=word):
-        EMA(**{**arguments, **changes})  # type: ignore[arg-type]  # plain data
+        make(**changes)

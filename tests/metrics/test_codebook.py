@@ -1,11 +1,14 @@
-"""Usage and perplexity against values worked out by hand."""
+"""The use of codebooks against values worked out by hand, also where ids are too many to list."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
-from vqtrain.metrics.codebook import perplexity, usage
+from vqtrain.metrics import codebook
+from vqtrain.metrics.codebook import IdCounts, perplexity, top1_share, usage
 
 
 @pytest.mark.parametrize(
@@ -54,3 +57,81 @@ def test_counts_beyond_float32_are_exact() -> None:
     # 2^24 + 1 has no float32; of two ids that are this frequent, both count alike.
     counts = torch.tensor([[2**24 + 1, 2**24 + 1]])
     assert perplexity(counts).item() == pytest.approx(2.0, rel=1e-15)
+
+
+def test_the_top1_share_is_that_of_the_most_frequent_id() -> None:
+    # 3 of 6, and 1 of 1.
+    assert top1_share(torch.tensor([[1, 2, 3], [0, 1, 0]])).item() == (3 / 6 + 1) / 2
+    assert top1_share(torch.tensor([[0, 0]])).item() == 0
+
+
+TOKEN_IDS = torch.tensor([[[0, 1, 1], [2, 2, 2]], [[0, 0, 1], [0, 1, 2]]])
+
+
+def test_each_codebook_is_counted_by_itself() -> None:
+    counts = IdCounts(num_codebooks=2, size=4)
+    counts.add(TOKEN_IDS)
+    # Ids of the first codebook: 0 1 1 0 0 1. Of the second: 2 2 2 0 1 2.
+    assert [n.tolist() for _, n in counts.rows] == [[3, 3, 0, 0], [1, 1, 4, 0]]
+    assert counts.tokens == 6
+    assert counts.metrics()["usage"] == (2 / 4 + 3 / 4) / 2
+    assert counts.metrics()["top1_share"] == (3 / 6 + 4 / 6) / 2
+
+
+def test_ids_too_many_to_list_are_counted_by_those_that_occur(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dense, sparse = IdCounts(num_codebooks=2, size=4), IdCounts(num_codebooks=2, size=2**62)
+    for part in TOKEN_IDS.split(1):
+        dense.add(part)
+        sparse.add(part + 2**61)
+    found, expected = sparse.metrics(), dense.metrics()
+    for name in ("perplexity", "top1_share"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-12)
+    # Of 6 tokens 2 and 3 ids; there could have been 6.
+    assert found["usage@tokens"] == pytest.approx((2 / 6 + 3 / 6) / 2)
+    assert "usage" not in found
+    assert [ids.tolist() for ids, _ in sparse.rows if ids is not None] == [
+        [2**61, 2**61 + 1],
+        [2**61, 2**61 + 1, 2**61 + 2],
+    ]
+    monkeypatch.setattr(codebook, "LARGEST_DENSE", 3)
+    few = IdCounts(num_codebooks=2, size=4)
+    few.add(TOKEN_IDS)
+    assert few.metrics()["usage@tokens"] == (2 / 4 + 3 / 4) / 2  # of 4 ids, with 6 tokens
+
+
+@pytest.mark.parametrize("size", [4, 2**62])
+def test_a_state_continues_where_it_was_taken(size: int) -> None:
+    counts, other = (IdCounts(num_codebooks=2, size=size) for _ in range(2))
+    counts.add(TOKEN_IDS)
+    other.load_state_dict(counts.state_dict(), torch.device("cpu"))
+    for each in (counts, other):
+        each.add(TOKEN_IDS.flip(0) + 1)
+    assert other.metrics() == counts.metrics()
+    counts.empty()
+    assert counts.tokens == 0
+    assert len(counts.rows) == 2
+
+
+def test_of_a_continuous_codebook_nothing_is_counted() -> None:
+    counts = IdCounts(num_codebooks=0, size=0)
+    counts.add(torch.empty(2, 0, 4, 4, dtype=torch.int64))
+    counts.reduce()
+    assert counts.metrics() == {}
+
+
+@pytest.mark.ddp
+def test_ids_are_counted_over_all_ranks(run_ranks: Callable[[str, int], Path]) -> None:
+    script = """
+from vqtrain.metrics.codebook import IdCounts
+for size in (16, 2**62):
+    counts = IdCounts(num_codebooks=1, size=size)
+    counts.add(torch.tensor([[[0, 1, 1], [5, 7, 7]][rank]])[:, None])
+    counts.reduce()
+    ids, n = counts.rows[0]
+    assert counts.tokens == 6
+    assert n[n > 0].tolist() == [1, 2, 1, 2], n
+    assert ids is None or ids.tolist() == [0, 1, 5, 7]
+"""
+    run_ranks(script, 2)

@@ -2,7 +2,7 @@
 
 import torch
 
-from vqtrain.ops.vectors import straight_through, to_grid, to_vectors
+from vqtrain.ops.vectors import rotation, straight_through, to_grid, to_vectors
 
 
 def test_vectors_go_through_images_row_by_row() -> None:
@@ -22,3 +22,22 @@ def test_straight_through_is_exact_where_the_usual_sum_is_not() -> None:
     (passed * torch.tensor([2.0, 3.0])).sum().backward()
     assert z.grad is not None
     assert z.grad.tolist() == [2.0, 3.0]
+
+
+def test_a_rotation_turns_and_stretches_gradients_as_it_turns_vectors() -> None:
+    # (1, 0) goes to (0, 2): a quarter turn to the left, and twice the length.
+    z = torch.tensor([[[1.0], [0.0]]], requires_grad=True)
+    z_q = torch.tensor([[[0.0], [2.0]]])
+    passed = rotation(z, z_q)
+    assert torch.equal(passed, z_q)
+    passed[0, 0].sum().backward()
+    # The output's first channel is -2 times the input's second one.
+    assert z.grad is not None
+    torch.testing.assert_close(z.grad, torch.tensor([[[0.0], [-2.0]]]))
+
+
+def test_a_rotation_of_nothing_is_finite() -> None:
+    z = torch.zeros(1, 3, 2, requires_grad=True)
+    rotation(z, torch.zeros(1, 3, 2)).sum().backward()
+    assert z.grad is not None
+    assert z.grad.isfinite().all()

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from vqtrain import Tokenizer
-from vqtrain.errors import BadSampleError, ConfigError
+from vqtrain.errors import BadSampleError, ConfigError, VqtrainError
 
 ENCODER = {
     "kind": "vqvae",
@@ -38,24 +38,62 @@ EMA = {
         "dim": 4,
         "decay": 0.99,
         "commitment_weight": 0.25,
+        "l2_normalize": False,
+        "gradient": "straight_through",
+        "kmeans_iterations": 0,
         "restart_below": 0.03,
+        "sampling_temperature": 0.0,
     },
 }
-VQ = {
-    "kind": "vq",
+FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
+SIMVQ = {
+    "kind": "simvq",
     "arguments": {
         "size": 16,
         "dim": 4,
         "codebook_weight": 1.0,
         "commitment_weight": 0.25,
-        "l2_normalize": True,
+        "gradient": "rotation",
     },
 }
-CODEBOOKS = {"ema": EMA, "vq": VQ}
+KL = {"kind": "kl", "arguments": {"size": None, "dim": 4, "kl_weight": 1e-6}}
+
+
+def inside(inner: dict[str, object]) -> dict[str, object]:
+    """The same, as it is written inside of another codebook."""
+    arguments = inner["arguments"]
+    assert isinstance(arguments, dict)
+    return {"kind": inner["kind"], **arguments, "size": None}
+
+
+RESIDUAL = {
+    "kind": "residual",
+    "arguments": {
+        "size": 16,
+        "num_codebooks": 3,
+        "shared": False,
+        "shrink": 1.0,
+        "inner": inside(SIMVQ),
+    },
+}
+MULTISCALE = {
+    "kind": "multiscale",
+    "arguments": {
+        "size": 16,
+        "scales": [1, 2, 4],
+        "num_convolutions": 2,
+        "convolution_share": 0.5,
+        "convolution_weight": 1.0,
+        "inner": inside(EMA),
+    },
+}
+CODEBOOKS = {"ema": EMA, "fsq": FSQ, "simvq": SIMVQ}
 
 
 def make(
-    codebook: dict[str, object] = EMA, pixel_range: tuple[float, float] | None = None
+    codebook: dict[str, object] = EMA,
+    pixel_range: tuple[float, float] | None = None,
+    side: int = 32,
 ) -> Tokenizer:
     tokenizer = Tokenizer(
         encoder=ENCODER,
@@ -64,7 +102,7 @@ def make(
         channels=3,
         pixel_range=pixel_range,
     )
-    tokenizer.codebook.initialize(tokenizer.latents(torch.randn(2, 3, 32, 32)))
+    tokenizer.codebook.initialize(tokenizer.latents(torch.randn(2, 3, side, side)))
     return tokenizer.eval()
 
 
@@ -96,7 +134,7 @@ def test_quantizing_latents_is_a_part_of_the_forward_pass() -> None:
 @pytest.mark.parametrize("codebook", CODEBOOKS.values(), ids=CODEBOOKS)
 def test_autocast_changes_no_id_of_the_same_latents(codebook: dict[str, object]) -> None:
     tokenizer = make(codebook)
-    latents = torch.randn(4, 4, 8, 8)
+    latents = torch.randn(4, tokenizer.codebook.dim, 8, 8)
     plain = tokenizer.quantize(latents)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = tokenizer.quantize(latents)
@@ -202,3 +240,99 @@ def test_it_goes_to_disk_and_back(tmp_path: Path) -> None:
     assert torch.equal(loaded.encode(images), tokenizer.encode(images))
     assert torch.equal(loaded(images).images, tokenizer(images).images)
     assert loaded.config == tokenizer.config
+
+
+def test_a_continuous_codebook_makes_no_ids_and_says_what_to_use() -> None:
+    tokenizer = make(KL)
+    images = torch.rand(2, 3, 16, 16)
+    for use in (
+        lambda: tokenizer.encode(images),
+        lambda: tokenizer.decode(torch.zeros(1, 4, 4, dtype=torch.int64)),
+        lambda: tokenizer.codebook_vectors,
+    ):
+        with pytest.raises(ConfigError, match="codebook=kl is continuous, so there are no token"):
+            use()
+    z_q = tokenizer.quantize(tokenizer.latents(images)).z_q
+    assert z_q.shape == (2, 4, 4, 4)
+    assert tokenizer(images).images.shape == images.shape
+
+
+def test_scales_make_one_list_of_ids_and_take_one_size_of_images() -> None:
+    tokenizer = make(MULTISCALE, side=16)
+    images = torch.rand(2, 3, 16, 16)
+    token_ids = tokenizer.encode(images)
+    assert token_ids.shape == (2, 1 + 4 + 16)
+    assert tokenizer.token_shape(16, 16) == (21,)
+    assert torch.equal(tokenizer.decode(token_ids), tokenizer(images).images.clamp(-1, 1))
+    with pytest.raises(ConfigError, match=r"end in a grid of 4 x 4, .* use images of 16 x 16 px"):
+        tokenizer.token_shape(32, 32)
+    with pytest.raises(ConfigError, match="end in a grid of 4 x 4"):
+        tokenizer.encode(torch.rand(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("codebook", "shape"),
+    [(FSQ, (15, 2)), (SIMVQ, (16, 4)), (RESIDUAL, (3, 16, 4)), (MULTISCALE, (16, 4))],
+    ids=["fsq", "simvq", "residual", "multiscale"],
+)
+def test_the_vectors_of_all_ids_are_those_that_ids_are_decoded_to(
+    codebook: dict[str, object], shape: tuple[int, ...]
+) -> None:
+    tokenizer = make(codebook, side=16)
+    vectors = tokenizer.codebook_vectors
+    assert vectors.shape == shape
+    if len(shape) == 3:
+        token_ids = torch.tensor([[[3], [5], [7]]])
+        expected = vectors[0, 3] + vectors[1, 5] + vectors[2, 7]
+        torch.testing.assert_close(tokenizer.codebook.decode(token_ids)[0, :, 0], expected)
+
+
+def test_vectors_that_are_too_many_are_not_listed() -> None:
+    lfq = {
+        "size": 2**40,
+        "commitment_weight": 1.0,
+        "entropy_weight": 0.0,
+        "diversity": 1.0,
+        "temperature": 1.0,
+        "group_bits": 8,
+    }
+    tokenizer = make({"kind": "lfq", "arguments": lfq})
+    with pytest.raises(ConfigError, match="1099511627776 vectors are too many to list"):
+        _ = tokenizer.codebook_vectors
+    assert tokenizer.encode(torch.rand(1, 3, 16, 16)).max() < 2**40
+
+
+@pytest.mark.parametrize("bad", [16, -1])
+def test_ids_that_the_codebook_does_not_have_are_refused(bad: int) -> None:
+    token_ids = torch.zeros(1, 4, 4, dtype=torch.int64)
+    token_ids[0, 1, 2] = bad
+    with pytest.raises(ConfigError, match="token ids must be from 0 to 15, got "):
+        make(SIMVQ).decode(token_ids)
+
+
+@pytest.mark.parametrize("codebook", CODEBOOKS.values(), ids=CODEBOOKS)
+def test_latents_that_are_not_finite_are_an_error_and_never_ids(
+    codebook: dict[str, object],
+) -> None:
+    tokenizer = make(codebook)
+    images = torch.rand(1, 3, 16, 16)
+    images[0, 1, 3, 3] = torch.nan
+    for use in (tokenizer.encode, tokenizer):
+        with pytest.raises(VqtrainError, match="the codebook was given latents that are not fin"):
+            use(images)
+    # In training the step is left out by its loss.
+    made = tokenizer.train()(images)
+    assert not (made.quantized.loss.isfinite() and made.images.isfinite().all())
+
+
+@pytest.mark.parametrize("codebook", [SIMVQ, RESIDUAL, FSQ], ids=["simvq", "residual", "fsq"])
+def test_a_folded_tokenizer_gives_the_same_ids_and_images(codebook: dict[str, object]) -> None:
+    tokenizer = make(codebook)
+    folded = tokenizer.folded()
+    kind = folded.specification["codebook"]["kind"]
+    assert kind == ("vq" if codebook is SIMVQ else codebook["kind"])
+    assert not any("frozen" in name for name in folded.state_dict())
+    images = torch.rand(2, 3, 16, 24) * 2 - 1
+    token_ids = tokenizer.encode(images)
+    assert torch.equal(folded.encode(images), token_ids)
+    assert torch.equal(folded.decode(token_ids), tokenizer.decode(token_ids))

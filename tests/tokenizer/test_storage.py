@@ -29,13 +29,13 @@ def saved(tmp_path: Path) -> Path:
             },
         },
         codebook={
-            "kind": "vq",
+            "kind": "simvq",
             "arguments": {
                 "size": 4,
                 "dim": 2,
                 "codebook_weight": 1.0,
                 "commitment_weight": 0.25,
-                "l2_normalize": False,
+                "gradient": "straight_through",
             },
         },
         decoder={
@@ -64,7 +64,7 @@ def change(directory: Path, edit: Callable[[dict[str, object]], object]) -> None
 
 def test_what_config_json_says(saved: Path) -> None:
     config = json.loads((saved / "config.json").read_text())
-    assert config["format_version"] == 1
+    assert config["format_version"] == 2
     assert config["image"] == {
         "channels": 3,
         "range": [-1.0, 1.0],
@@ -76,7 +76,8 @@ def test_what_config_json_says(saved: Path) -> None:
         "vocab_size": 4,
         "num_codebooks": 1,
         "id_order": "row of the table",
-        "selection_rule": "smallest Euclidean distance",
+        "scales": [],
+        "selection_rule": "smallest Euclidean distance to the mapped table",
     }
     assert config["training"] == {"name": "test", "step": 7}
     with safe_open(saved / "model.safetensors", "pt") as file:
@@ -117,7 +118,7 @@ def test_a_run_directory_and_a_checkpoint_are_tokenizers_too(saved: Path, tmp_pa
         ),
         (lambda config: config["codebook"].update(kind="nonsense"), "unknown kind 'nonsense'"),
         (lambda config: config["codebook"].update(kind=7), "codebook must be"),
-        (lambda config: config["codebook"]["arguments"].update(size=5), "codebook.vectors is [4"),
+        (lambda config: config["codebook"]["arguments"].update(size=5), "codebook.frozen is [4"),
         (lambda config: config["codebook"]["arguments"].update(size="x"), "codebook.size must be"),
         (lambda config: config["encoder"].update(kind="os:system"), "allow=['os']"),
         (lambda config: config["encoder"].update(kind="base"), "unknown kind 'base'"),
@@ -206,10 +207,35 @@ def test_some_other_torch_file_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 def test_an_allowed_package_is_loaded(saved: Path) -> None:
-    change(saved, lambda config: config["codebook"].update(kind="vqtrain.codebooks.vq:VQ"))  # type: ignore[attr-defined]  # plain data
+    change(saved, lambda config: config["codebook"].update(kind="vqtrain.codebooks.simvq:SimVQ"))  # type: ignore[attr-defined]  # plain data
     with pytest.raises(CheckpointError, match="code outside vqtrain"):
         Tokenizer.from_pretrained(saved)
     assert isinstance(Tokenizer.from_pretrained(saved, allow=["vqtrain"]), nn.Module)
+
+
+def test_a_codebook_inside_another_one_is_checked_too(saved: Path) -> None:
+    inner = {"kind": "os.path:join", "size": None}
+    arguments = {"size": 4, "num_codebooks": 2, "inner": inner}
+    change(
+        saved, lambda config: config.update(codebook={"kind": "grouped", "arguments": arguments})
+    )
+    with pytest.raises(CheckpointError, match=r"its codebook is 'os.path:join', code outside vqt"):
+        Tokenizer.from_pretrained(saved)
+
+
+VERSIONS = sorted((Path(__file__).parent / "versions").iterdir())
+
+
+def test_there_is_a_directory_of_every_version() -> None:
+    versions = {int(path.name.partition("-")[0]) for path in VERSIONS}
+    assert versions == set(range(1, storage.FORMAT_VERSION + 1))
+
+
+@pytest.mark.parametrize("path", VERSIONS, ids=lambda path: path.name)
+def test_a_tokenizer_of_every_version_gives_the_ids_that_it_gave(path: Path) -> None:
+    images = (torch.arange(192) * torch.arange(192) * 0.7).sin().reshape(1, 3, 8, 8)
+    token_ids = Tokenizer.from_pretrained(path).encode(images)
+    assert token_ids.tolist() == json.loads((path / "ids.json").read_text())
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

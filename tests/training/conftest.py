@@ -142,7 +142,11 @@ def make_module(trainer_settings: Callable[..., TrainerSettings]) -> MakeModule:
                     "dim": 2,
                     "decay": 0.9,
                     "commitment_weight": 0.25,
+                    "l2_normalize": False,
+                    "gradient": "straight_through",
+                    "kmeans_iterations": 0,
                     "restart_below": 0.1,
+                    "sampling_temperature": 0.0,
                 },
             },
             decoder={

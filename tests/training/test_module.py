@@ -151,9 +151,9 @@ def everything(module: TokenizerTraining) -> Iterator[Tensor]:
         yield from (value for value in state.values() if isinstance(value, Tensor))
     codebook = module.tokenizer.codebook
     assert isinstance(codebook, EMA)
-    yield codebook.statistics.counts
-    yield codebook.statistics.sums
-    yield torch.tensor(len(codebook.statistics.pool))
+    yield codebook.counts.total
+    yield codebook.sums.total
+    yield torch.tensor(len(codebook.pool.batches))
 
 
 def are_equal(a: list[Tensor], b: list[Tensor]) -> list[bool]:

@@ -87,6 +87,9 @@ def test_a_line_holds_what_is_due_at_its_step(
         "train/generator/codebook",
         "train/generator/gradient_norm",
         "train/codebook/distance",
+        "train/codebook/encoder_gradient",
+        "train/codebook/restarts",
+        "train/codebook/top1_share",
         "train/codebook/usage",
         "train/codebook/perplexity",
         "train/skipped_steps",
@@ -97,6 +100,7 @@ def test_a_line_holds_what_is_due_at_its_step(
         "val/ssim",
         "val/codebook/usage",
         "val/codebook/perplexity",
+        "val/codebook/top1_share",
     }
     # The rate of the update that was made: updates 2, 4 and 6 have 2/4, 4/4 and all of it.
     rates = [

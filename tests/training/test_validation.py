@@ -67,6 +67,7 @@ def one_by_one(tokenizer: Tokenizer, pictures: Tensor) -> dict[str, float]:
         "val/ssim": float(np.mean(ssims)),
         "val/codebook/usage": float(np.mean(counts > 0)),
         "val/codebook/perplexity": float(np.exp(-np.sum(shares * np.log(shares)))),
+        "val/codebook/top1_share": float(shares.max()),
     }
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vqtrain.training.window import Window, histogram_of
+from vqtrain.training.window import Window
 
 
 def scalar(value: float) -> torch.Tensor:
@@ -34,6 +34,7 @@ def test_means_are_over_the_batches_of_terms_and_over_the_steps_of_the_norm() ->
         "train/generator/gradient_norm": 15.0,  # (10 + 20) / 2
         "train/codebook/usage": 0.5,  # ids 0 and 1 of 4
         "train/codebook/perplexity": pytest.approx(2.0),  # both equally often
+        "train/codebook/top1_share": 0.5,
     }
 
 
@@ -97,12 +98,6 @@ def test_sums_keep_small_differences() -> None:
         add(window, total, [0])
     window.add_step({})
     assert window.means()["train/generator/total"] == (2**24 + 3) / 4
-
-
-def test_each_codebook_has_a_row_of_the_histogram() -> None:
-    token_ids = torch.tensor([[[0, 1, 1], [2, 2, 2]], [[0, 0, 1], [0, 1, 2]]])
-    # Ids of the first codebook: 0 1 1 0 0 1. Of the second: 2 2 2 0 1 2.
-    assert histogram_of(token_ids, 3).tolist() == [[3, 3, 0], [1, 1, 4]]
 
 
 def test_the_use_of_several_codebooks_is_their_mean() -> None:

@@ -95,7 +95,8 @@ class IdCounts:
                 rows.append((None, torch.bincount(ids, minlength=self.size)))
             else:
                 rows.append(torch.unique(ids, return_counts=True))
-        self.rows = [merged([a, b]) for a, b in zip(self.rows, rows, strict=True)] or rows
+        known = zip(self.rows, rows, strict=True) if self.rows else ([row] for row in rows)
+        self.rows = [merged(list(parts)) for parts in known]
 
     def reduce(self) -> None:
         """Replace the counts by those over all ranks; collective."""

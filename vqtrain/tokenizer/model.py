@@ -19,6 +19,7 @@ from vqtrain.errors import CheckpointError, ConfigError, VqtrainError
 from vqtrain.ops.pixels import ValueRange, to_images, to_pixels
 from vqtrain.ops.precision import at_least_float32, without_autocast
 from vqtrain.tokenizer import storage
+from vqtrain.tokenizer.folding import folded_codebook, folded_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,6 +140,22 @@ class Tokenizer(nn.Module):
         """
         storage.write(Path(path), self.config, self.state_dict())
 
+    def folded(self) -> "Tokenizer":
+        """Return this tokenizer for use alone: tables that are computed at each call become plain.
+
+        Ids and images stay the same, bit for bit; ``simvq`` becomes ``vq``.
+        """
+        tokenizer = Tokenizer(
+            encoder=self.specification["encoder"],
+            codebook=folded_codebook(self.specification["codebook"]),
+            decoder=self.specification["decoder"],
+            channels=self.channels,
+            training=self.training_summary,
+            pixel_range=self.pixel_range,
+        ).to(self.project_in.weight)
+        tokenizer.load_weights(folded_weights(self))
+        return tokenizer.eval()
+
     @property
     def config(self) -> dict[str, object]:
         """What ``config.json`` says of this tokenizer, as plain data."""
@@ -226,7 +243,7 @@ class Tokenizer(nn.Module):
             raise ConfigError(
                 f"this tokenizer takes images [b, {self.channels}, h, w], got {list(images.shape)}"
             )
-        self.check_size(images.shape[2], images.shape[3])
+        self.token_shape(images.shape[2], images.shape[3])  # refuses a size that does not fit
         return self.project_in(self.encoder(images))
 
     def quantize(self, latents: Float[Tensor, "b d *grid"]) -> Quantized:
@@ -256,7 +273,6 @@ class Tokenizer(nn.Module):
             ConfigError: If the images do not fit, or the codebook is continuous.
         """
         self.check_ids()
-        self.token_shape(images.shape[2], images.shape[3])
         token_ids = self.quantize(self.latents(images)).token_ids
         return token_ids[:, 0] if self.codebook.num_codebooks == 1 else token_ids
 

@@ -1,0 +1,54 @@
+"""IBQ against values worked out by hand."""
+
+import pytest
+import torch
+
+from vqtrain.codebooks.ibq import IBQ
+from vqtrain.errors import ConfigError
+
+
+def make(**changes: object) -> IBQ:
+    arguments: dict[str, object] = {
+        "size": 3,
+        "dim": 2,
+        "index_weight": 1.0,
+        "codebook_weight": 0.25,
+        "commitment_weight": 1.0,
+        "entropy_weight": 0.0,
+        "entropy_temperature": 0.01,
+    }
+    codebook = IBQ(**{**arguments, **changes})  # type: ignore[arg-type]  # plain data
+    if codebook.vectors.shape == (3, 2):
+        with torch.no_grad():
+            codebook.vectors.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]]))
+    return codebook
+
+
+def test_the_largest_inner_product_wins_although_another_code_is_nearer() -> None:
+    z = torch.tensor([[[1.0, -1.0], [0.0, 0.5]]])  # the vectors (1, 0) and (-1, 0.5)
+    quantized = make()(z)
+    # Products of the first: 1, 0, 5. Of the second: -1, 0.5, -2.5.
+    assert quantized.token_ids.tolist() == [[[2, 1]]]
+    assert quantized.z_q.tolist() == [[[5.0, 0.0], [5.0, 1.0]]]
+    # Squared differences 16, 25, 1, .25: mean 10.5625, times 1 + .25 + 1.
+    torch.testing.assert_close(quantized.loss, torch.tensor(10.5625 * 2.25))
+
+
+def test_every_code_has_a_gradient_whichever_was_chosen() -> None:
+    codebook = make()
+    codebook(torch.tensor([[[0.1], [0.2]]])).z_q.sum().backward()
+    assert codebook.vectors.grad is not None
+    assert (codebook.vectors.grad.abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"dim": 0}, "dim=0"),
+        ({"index_weight": -1.0}, "index_weight must not be negative"),
+        ({"entropy_temperature": 0.0}, "entropy_temperature must be above 0"),
+    ],
+)
+def test_impossible_arguments_are_refused(changes: dict[str, object], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        make(**changes)
