@@ -1,6 +1,7 @@
 """Code search that never holds the scores of all vectors for all codes."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from jaxtyping import Float, Int64
@@ -8,6 +9,9 @@ from torch import Tensor
 
 # 8192 vectors against one tile of float32 scores take 34 MB; larger tiles are not faster.
 TILE = 1024
+
+# With more channels, matrix products by cuBLAS are ahead of a kernel in plain float32.
+MAX_FUSED_DIM = 32
 
 # Adds noise to the scores of codes [start, stop), in place.
 AddNoise = Callable[[Tensor, int, int], Tensor]
@@ -23,6 +27,16 @@ def nearest(z: Float[Tensor, "n d"], codes: Float[Tensor, "k d"]) -> Int64[Tenso
         [1, 0]
     """
     return best(z, codes, nearness(codes))
+
+
+def can_fuse(z: Float[Tensor, "n d"]) -> bool:
+    """Say whether one kernel does the search faster than tiles do, and can do it here.
+
+    A tile of scores is written to memory and read again, at 8 bytes a score, while a score takes
+    2 d operations: the fewer the channels, the more there is to save. Exported graphs hold tiles.
+    """
+    is_small = z.is_cuda and z.dtype == torch.float32 and z.shape[1] <= MAX_FUSED_DIM
+    return is_small and not torch.compiler.is_compiling() and find_spec("triton") is not None
 
 
 def nearness(codes: Float[Tensor, "k d"]) -> Float[Tensor, " k"]:
@@ -54,6 +68,10 @@ def best(
         >>> best(torch.tensor([[1.0], [-1.0]]), torch.tensor([[1.0], [2.0]]), None).tolist()
         [1, 0]
     """
+    if add_noise is None and can_fuse(z):
+        from vqtrain.ops.fused_search import fused_best  # needs Triton
+
+        return fused_best(z, keys, bias)
     best_score = best_id = None
     # One buffer for all tiles: to get fresh memory for each takes as long as the product.
     buffer = z.new_empty(z.shape[0], min(TILE, keys.shape[0]))

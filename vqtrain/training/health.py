@@ -7,6 +7,9 @@ from typing import final
 # Of the ids that an even use of the codebook would have shown, a collapsed one shows less.
 LEAST_USE = 0.1
 
+# Lines in a row: most codebooks begin with a few codes.
+PATIENCE = 3
+
 USAGE, PERPLEXITY = "train/codebook/usage", "train/codebook/perplexity"
 
 
@@ -15,7 +18,7 @@ class CollapseHint:
     """Finds words for a codebook of which hardly anything is used, once until it has recovered."""
 
     def __init__(self) -> None:
-        self.has_said = False
+        self.lines = 0
 
     def of(self, values: Mapping[str, float], size: int, tokens: int) -> str | None:
         """Return a hint, or None if all is well or it was said before.
@@ -31,12 +34,12 @@ class CollapseHint:
         # So many ids would occur if all were equally probable.
         possible = size * -math.expm1(-tokens / size)
         is_collapsed = perplexity < LEAST_USE * possible
-        is_new, self.has_said = is_collapsed and not self.has_said, is_collapsed
-        if not is_new:
+        self.lines = self.lines + 1 if is_collapsed else 0
+        if self.lines != PATIENCE:
             return None
         return (
             f"hint: the codebook has collapsed: {usage:.1%} of {size} codes are used, so unevenly "
-            f"that {perplexity:.0f} would do. A lower optim.lr, codebook.l2_normalize=true or a "
-            "larger codebook.restart_below help vq and ema, a larger codebook.entropy_weight those "
-            "that have one; codebook=fsq cannot collapse. See docs/codebooks.md"
+            f"that {perplexity:.0f} would do. What helps: a lower optim.lr, restarts "
+            "(codebook.restart_below) and normalized lookups (codebook.l2_normalize=true) of vq "
+            "and ema, an entropy loss (codebook.entropy_weight); see docs/codebooks.md"
         )
