@@ -146,7 +146,9 @@ def test_every_id_is_reached_and_survives(codebook: Codebook) -> None:
     every = [torch.arange(codebook.size)] * codebook.num_codebooks
     token_ids = torch.cartesian_prod(*every).reshape(-1, codebook.num_codebooks).T[None]
     assert token_ids.shape[2] == codebook.size**codebook.num_codebooks
-    assert torch.equal(codebook(latents_for(codebook, token_ids)).token_ids, token_ids)
+    quantized = codebook(latents_for(codebook, token_ids))
+    assert torch.equal(quantized.token_ids, token_ids)
+    assert torch.equal(quantized.z_q, codebook.decode(token_ids))
 
 
 @pytest.mark.parametrize("variant", GREEDY)
