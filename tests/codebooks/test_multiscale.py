@@ -71,7 +71,7 @@ def test_the_convolutions_learn_from_the_sums_and_the_latents_do_not() -> None:
     ("convolutions", "scales", "expected"),
     [
         (1, 3, [0, 0, 0]),
-        (2, 3, [0, 0, 1]),
+        (2, 3, [0, 1, 1]),
         (4, 10, [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]),  # as VAR's code shares them
     ],
 )

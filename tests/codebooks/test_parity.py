@@ -11,7 +11,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import vector_quantize_pytorch as reference
@@ -30,7 +29,7 @@ from vqtrain.codebooks.gumbel import Gumbel
 from vqtrain.codebooks.ibq import IBQ
 from vqtrain.codebooks.kl import KL
 from vqtrain.codebooks.lfq import LFQ
-from vqtrain.codebooks.multiscale import MultiScale, share_out
+from vqtrain.codebooks.multiscale import MultiScale
 from vqtrain.codebooks.residual import Residual
 from vqtrain.codebooks.simvq import SimVQ
 from vqtrain.codebooks.vq import VQ
@@ -727,18 +726,6 @@ def test_multiscale_equals_a_plain_loop(
         gradients(quantized.z_q, quantized.loss, *leaves),
         gradients(f_hat.detach() + z - z.detach(), loss, *leaves),
     )
-
-
-@pytest.mark.parametrize("towards", [0.0, None, 1.0])
-def test_a_scale_between_two_convolutions_takes_the_later_one_however_numbers_round(
-    towards: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    linspace = np.linspace
-    if towards is not None:
-        monkeypatch.setattr(np, "linspace", lambda *a: np.nextafter(linspace(*a), towards))
-    # Places are 3, 13, 23 and 33 in units of 1/36, scales 4 apart: 8 is between the first two and
-    # 28 between the last two. VAR's own code comes to the same, with numpy as it rounds.
-    assert share_out(4, 10) == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
 
 
 def test_every_kind_is_compared() -> None:

@@ -1,10 +1,10 @@
 """Multi-scale residual quantization: coarse grids first, finer ones for what they leave."""
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from itertools import pairwise
 from typing import cast, final
 
-import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int64
@@ -158,13 +158,16 @@ class MultiScale(Codebook):
 
 
 def share_out(num_convolutions: int, num_scales: int) -> list[int]:
-    """Give each scale the convolution that is nearest to it, from the coarsest to the finest.
+    """Give each scale the convolution nearest to it, of two the later one, from coarse to fine.
 
     Example:
         >>> share_out(4, 10)
         [0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
     """
-    margin = 1 / 3 / num_convolutions
-    places = np.linspace(margin, 1 - margin, num_convolutions)
-    scales = [number / max(1, num_scales - 1) for number in range(num_scales)]
-    return [int(np.abs(places - scale).argmin()) for scale in scales]
+    # Exact numbers, as a scale in the middle between two must not depend on rounding.
+    margin = Fraction(1, 3 * num_convolutions)
+    step = (1 - 2 * margin) / max(1, num_convolutions - 1)
+    places = [margin + step * number for number in range(num_convolutions)]
+    scales = [Fraction(number, max(1, num_scales - 1)) for number in range(num_scales)]
+    distances = [[abs(place - scale) for place in places] for scale in scales]
+    return [max(n for n, d in enumerate(row) if d == min(row)) for row in distances]
