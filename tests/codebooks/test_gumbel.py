@@ -7,6 +7,7 @@ import torch
 
 from vqtrain.codebooks.gumbel import Gumbel
 from vqtrain.errors import ConfigError
+from vqtrain.ops import softmax
 
 
 def make(**changes: object) -> Gumbel:
@@ -64,6 +65,19 @@ def test_in_eval_mode_the_largest_score_wins_without_noise() -> None:
     z = torch.randn(1, 2, 20)
     scores = codebook.scores(z[0].T)
     assert torch.equal(codebook(z).token_ids[0, 0], scores.argmax(1))
+
+
+def test_the_noise_of_many_codes_does_not_depend_on_the_size_of_the_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(softmax, "TILE_SCORES", 100)  # of 40 vectors 2 codes, of 10 vectors 10
+    codebook = make(size=30)
+    z = torch.randn(4, 2, 10)
+    joined = codebook(z).z_q
+    codebook.update(0)
+    codebook.temperature.fill_(1.0)
+    split = torch.cat([codebook(image[None]).z_q for image in z])
+    torch.testing.assert_close(split, joined)
 
 
 @pytest.mark.parametrize(

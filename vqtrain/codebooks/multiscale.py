@@ -39,7 +39,8 @@ class MultiScale(Codebook):
 
     References:
         Tian et al. 2024, arXiv:2404.02905, section 3.2 and algorithm 1. Deviation: codes are
-        learned as the inner codebook does it, from the rests of each scale, not from the sums.
+        learned as the inner codebook does it, from the rests of each scale, not from the sums; and
+        all numbers of convolutions are shared out as its code shares four.
     """
 
     num_codebooks = 1

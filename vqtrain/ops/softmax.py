@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from vqtrain.ops.search import AddNoise
+from vqtrain.ops.search import TILE, AddNoise
 
 # Scores in one tile; about five tiles are held at a time.
 TILE_SCORES = 2**22
@@ -156,7 +156,9 @@ class Tiles:
         self, z: Tensor, keys: Tensor, bias: Tensor | None, add_noise: AddNoise | None
     ) -> None:
         self.z, self.keys, self.bias, self.add_noise = z, keys, bias, add_noise
-        self.width = min(max(1, TILE_SCORES // max(1, z.shape[0])), keys.shape[0])
+        # Noise is drawn tile by tile, so that tiles with noise must not depend on the vectors.
+        width = TILE if add_noise is not None else max(1, TILE_SCORES // max(1, z.shape[0]))
+        self.width = min(width, keys.shape[0])
         self.buffer = z.new_empty(z.shape[0], self.width)
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
