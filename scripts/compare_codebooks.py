@@ -17,8 +17,8 @@ from statistics import median
 import yaml
 
 NETWORK = [
-    *("encoder=vqvae", "encoder.channels=64", "encoder.block_channels=32"),
-    *("decoder=vqvae", "decoder.channels=64", "decoder.block_channels=32"),
+    *("encoder=vqvae", "encoder.channels=32", "encoder.block_channels=16"),
+    *("decoder=vqvae", "decoder.channels=32", "decoder.block_channels=16"),
     *("loss/reconstruction=l2", "data.image_size=32", "data.crop=native", "data.batch_size=64"),
     *("optim.lr=1.0e-3", "optim.schedule=cosine", "optim.warmup_steps=5%", "trainer.log_every=50"),
     *("trainer.ema_decay=0.99", "trainer.validate_every=100%", "trainer.checkpoint_every=100%"),
@@ -89,7 +89,7 @@ def main() -> None:
     """Train what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/compare_codebooks"))
-    parser.add_argument("--max-steps", type=int, default=1000)
+    parser.add_argument("--max-steps", type=int, default=400)
     parser.add_argument("words", nargs="+", help="of vqtrain train, such as data.train=...")
     arguments = parser.parse_args()
     runs = {
