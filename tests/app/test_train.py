@@ -87,7 +87,7 @@ def test_the_screen_shows_the_run_and_nothing_of_the_libraries(
         ("trainer.max_step=3", 2, "did you mean 'trainer.max_steps'?"),
         ("codbook=vq", 2, "did you mean 'codebook'?"),
         ("codebook=emma", 2, "unknown codebook 'emma', did you mean 'ema'?"),
-        ("codebook=fsq codebook.decay=0.9", 2, "codebook.decay"),
+        ("codebook=simvq codebook.decay=0.9", 2, "codebook.decay"),
         ("trainer.max_steps=abc", 2, "trainer.max_steps must be a whole number, got 'abc'"),
         ("trainer.max_steps=0", 2, "trainer.max_steps must be at least 1, got 0"),
         ("trainer.precision=16-mixed", 2, "got '16-mixed'"),

@@ -250,18 +250,23 @@ class Tokenizer(nn.Module):
         """Quantize latents, in at least float32 whatever the surrounding autocast says.
 
         Raises:
-            VqtrainError: In eval mode, if they are not finite. In training it is the loss that is
-                not finite then.
+            VqtrainError: If they are not finite.
         """
-        if not self.training and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling():
             check_finite(latents)
+        return self._quantize(latents)
+
+    def _quantize(self, latents: Float[Tensor, "b d *grid"]) -> Quantized:
         with without_autocast(latents):
             return self.codebook(at_least_float32(latents))
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Reconstruction:
-        """Encode, quantize and decode images in [-1, 1], with gradients."""
+        """Encode, quantize and decode images in [-1, 1], with gradients.
+
+        Where latents are not finite, so is the result: its loss or its images.
+        """
         latents = self.latents(images)
-        quantized = self.quantize(latents)
+        quantized = self._quantize(latents)
         decoded = self.decoder(self.project_out(quantized.z_q))
         return Reconstruction(images=decoded, quantized=quantized, latents=latents)
 
