@@ -69,6 +69,6 @@ def test_the_module_is_the_same_command(vqtrain: Callable[..., Completed]) -> No
     shown = vqtrain("train", "--help")
     assert shown.returncode == 0
     assert "codebook " in shown.stdout
-    assert "ema, vq" in shown.stdout
+    assert "simvq, vq" in shown.stdout
     assert "trainer.max_steps" in shown.stdout
     assert shown.stdout.count("vqtrain train ") >= 3  # the usage and two examples
