@@ -41,6 +41,17 @@ def test_every_code_has_a_gradient_whichever_was_chosen() -> None:
     assert (codebook.vectors.grad.abs().sum(1) > 0).all()
 
 
+def test_codes_start_as_directions_of_the_data_of_one_length() -> None:
+    codebook = make(size=8)
+    z = torch.randn(1, 2, 20)
+    codebook.initialize(z)
+    vectors = z[0].T
+    lengths = codebook.vectors.norm(dim=1)
+    torch.testing.assert_close(lengths, vectors.norm(dim=1).mean().expand(8))
+    cosines = torch.nn.functional.cosine_similarity(codebook.vectors[:, None], vectors[None], 2)
+    torch.testing.assert_close(cosines.amax(1), torch.ones(8))
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
     [

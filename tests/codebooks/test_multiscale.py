@@ -35,6 +35,7 @@ def test_coarse_and_fine_by_hand() -> None:
     with torch.no_grad():
         codebook.codebook.frozen.copy_(torch.tensor([[0.0], [4.0], [-3.0]]))
         codebook.codebook.map.weight.fill_(1.0)
+        codebook.codebook.map.bias.zero_()
     z = torch.tensor([[[[8.0, 4.0], [3.5, 1.5]]]])
     quantized = codebook(z)
     # The mean, 4.25, takes the code 4, everywhere. Left are 4, 0, -0.5 and -2.5: codes 4, 0, 0, -3.
@@ -52,6 +53,7 @@ def test_a_convolution_is_mixed_in_by_its_share() -> None:
     with torch.no_grad():
         codebook.codebook.frozen.copy_(torch.tensor([[1.0], [100.0], [200.0]]))
         codebook.codebook.map.weight.fill_(1.0)
+        codebook.codebook.map.bias.zero_()
         codebook.convolutions[0].weight.zero_()
         codebook.convolutions[0].bias.fill_(3.0)
     # 0.75 of the code 1 and 0.25 of the convolution's 3.

@@ -425,6 +425,7 @@ def test_simvq_equals_the_library(gradient: str) -> None:
     theirs = reference.SimVQ(
         DIM,
         SIZE,
+        codebook_transform=torch.nn.Linear(DIM, DIM),
         channel_first=True,
         rotation_trick=gradient == "rotation",
         commitment_weight=1.0,
@@ -440,8 +441,8 @@ def test_simvq_equals_the_library(gradient: str) -> None:
     close(quantized.z_q, z_q)
     close(quantized.loss, loss)
     close(
-        gradients(quantized.z_q, quantized.loss, z, ours.map.weight),
-        gradients(z_q, loss, z, theirs.code_transform.weight),
+        gradients(quantized.z_q, quantized.loss, z, *ours.map.parameters()),
+        gradients(z_q, loss, z, *theirs.code_transform.parameters()),
     )
 
 

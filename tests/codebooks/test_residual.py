@@ -29,6 +29,7 @@ def with_tables(*tables: list[float], **changes: Any) -> Residual:
         with torch.no_grad():
             level.frozen.copy_(torch.tensor(table)[:, None])
             level.map.weight.fill_(1.0)
+            level.map.bias.zero_()
     return codebook
 
 

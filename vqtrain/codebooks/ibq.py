@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from vqtrain.codebooks.base import Codebook, Quantized
 from vqtrain.errors import require
 from vqtrain.layers.entropy import entropies
+from vqtrain.layers.first_codes import draw_codes
 from vqtrain.layers.table import check_table, check_weights
 from vqtrain.ops.search import best
 from vqtrain.ops.softmax import soft_lookup
@@ -37,7 +38,8 @@ class IBQ(Codebook):
         ConfigError: If an argument is out of range.
 
     References:
-        Shi et al. 2024, arXiv:2412.02692, section 3.2. Deviation: none.
+        Shi et al. 2024, arXiv:2412.02692, section 3.2. Deviation: codes start from directions of
+        the data.
     """
 
     num_codebooks = 1
@@ -109,8 +111,11 @@ class IBQ(Codebook):
         ids = token_ids[:, 0]
         return to_grid(self.vectors[ids.flatten()], ids)
 
+    @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
-        """Do nothing: long latents as codes would win every inner product."""
+        """Take directions of the data as codes, all of one length: a long one would always win."""
+        codes = F.normalize(draw_codes(to_vectors(z), self.size), dim=1)
+        self.vectors.copy_(codes * to_vectors(z).norm(dim=1).mean())
 
     def update(self, step: int) -> Mapping[str, Tensor]:
         """Do nothing: the optimizer moves all codes."""

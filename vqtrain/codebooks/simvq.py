@@ -13,6 +13,9 @@ from vqtrain.layers.table import check_gradient, check_table, check_weights
 from vqtrain.ops.search import nearest
 from vqtrain.ops.vectors import GRADIENTS, to_grid, to_vectors
 
+# Share of the mean variance that every direction has at least, at the start.
+RIDGE = 1e-4
+
 
 @final
 class SimVQ(Codebook):
@@ -32,8 +35,8 @@ class SimVQ(Codebook):
         ConfigError: If an argument is out of range.
 
     References:
-        Zhu et al. 2024, arXiv:2411.02038, algorithm 1. Deviation: the map has no bias, and ids
-        are decoded through the map, which the authors' code leaves out.
+        Zhu et al. 2024, arXiv:2411.02038, algorithm 1. Deviation: the map starts from the data,
+        and ids are decoded through it, which the authors' code leaves out.
     """
 
     num_codebooks = 1
@@ -58,7 +61,7 @@ class SimVQ(Codebook):
         self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
         self.pass_gradient = GRADIENTS[gradient]
         self.register_buffer("frozen", torch.randn(size, dim) * dim**-0.5)
-        self.map = nn.Linear(dim, dim, bias=False)
+        self.map = nn.Linear(dim, dim)
 
     def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
         """Choose the nearest code of each vector."""
@@ -84,8 +87,20 @@ class SimVQ(Codebook):
         """Return the codes as they are compared and passed on."""
         return self.map(self.frozen)
 
+    @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
-        """Do nothing: the map finds the data by itself."""
+        """Map the frozen normal vectors to the mean and the covariance of the data.
+
+        From elsewhere, a few codes at the rim of the cloud would win all latents for long.
+        """
+        flat = to_vectors(z)
+        mean = flat.mean(0)
+        covariance = (flat - mean).T @ (flat - mean) / len(flat)
+        # Channels may be as good as constant.
+        ridge = RIDGE * covariance.diagonal().mean() + torch.finfo(z.dtype).tiny
+        covariance += ridge * torch.eye(self.dim, dtype=z.dtype, device=z.device)
+        self.map.weight.copy_(torch.linalg.cholesky_ex(covariance).L * self.dim**0.5)
+        self.map.bias.copy_(mean)
 
     def update(self, step: int) -> Mapping[str, Tensor]:
         """Do nothing: the optimizer moves the map."""

@@ -40,7 +40,8 @@ def folded_weights(module: nn.Module) -> dict[str, Tensor]:
     weights = dict(module.state_dict())
     for name, part in module.named_modules():
         if isinstance(part, SimVQ):
-            del weights[f"{name}.frozen"], weights[f"{name}.map.weight"]
+            for gone in ("frozen", "map.weight", "map.bias"):
+                del weights[f"{name}.{gone}"]
             weights[f"{name}.vectors"] = part.table()
             weights[f"{name}.average_counts"] = torch.ones_like(part.frozen[:, 0])
     return weights
