@@ -163,7 +163,7 @@ def share_out(num_convolutions: int, num_scales: int) -> list[int]:
 
     Example:
         >>> share_out(4, 10)
-        [0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
+        [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
     """
     # Exact numbers, as a scale in the middle between two must not depend on rounding.
     margin = Fraction(1, 3 * num_convolutions)
