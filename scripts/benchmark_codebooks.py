@@ -1,12 +1,11 @@
 """Times vqtrain's codebooks, and measures their memory, against other packages and a bare search.
 
 Each figure is of a forward and a backward pass over the same latents, in float32 and train mode.
-``floor`` is no codebook: a tiled matrix product and its largest column, without gradients. The
+``floor`` is no codebook: a tiled matrix product and its largest columns, without gradients. The
 others are ours as their YAML files have them, ``vector-quantize-pytorch`` (vqp), ``diffusers`` and
-``taming-transformers-rom1504`` (taming), with their own defaults; those not installed are left out.
-What ours do at the end of a step (``update``) is timed apart, in the note: vqp moves its codes
-within the pass, in diffusers and taming the optimizer does. A codebook with an entropy loss has no
-counterpart and fewer tokens.
+``taming-transformers-rom1504`` (taming), each with its own defaults. What ours do at the end of a
+step (``update``) is timed apart, in the note; vqp moves its codes within the pass, those of the
+other two are moved by an optimizer. The codebooks with entropies have fewer tokens.
 
 Time: all take turns, and the medians are compared. Memory: the most that a pass holds beside
 latents, codebook and the codebook's gradient, in MB of 10^6 bytes; on a CPU it is resident memory,
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 import yaml
@@ -37,17 +37,17 @@ from vqtrain.codebooks.vq import VQ
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "codebook"
 OURS = {"ours vq": VQ, "ours ema": EMA, "ours ibq": IBQ, "ours lfq": LFQ}
-# The entropies of lfq are exact over all codes where one group has all bits.
-CHANGES = {"ours lfq": {"group_bits": 18}}
-TABLES = ["floor", "ours vq", "ours ema", "vqp", "diffusers", "taming"]
-ENTROPY_SIZE, ENTROPY_TOKENS, IBQ_DIM = 2**18, 1024, 256
-# Float32 matrices of tokens times codes that are held at once, rounded up from the memory measured
-# at sizes of 16384 and 65536; those that go over tiles hold none.
-MATRICES = {"vqp": 6.0, "diffusers": 1.2, "taming": 3.0}
+# Float32 matrices of tokens times codes that are held at once, rounded up from what was measured
+# at sizes of 16384 and 65536. Ours and the floor go over tiles and hold none.
+MATRICES = {"vqp": 6.1, "diffusers": 1.1, "taming": 3.1}
+STEADY = ["floor", "ours vq", "ours ema"]
+ENTROPY_SIZE, ENTROPY_TOKENS = 2**18, 1024
+ENTROPY_DIMS = {"ours ibq": 256, "ours lfq": 18}
 SIDE = 16  # of the grid of latents
 FLOOR_TILE = 1024
 QUICK_SIZE, QUICK_ROUNDS = 4096, 15  # up to this size a pass takes milliseconds
-SLOW_SECONDS = 10.0  # another package's codebook that takes longer is not timed again
+SLOW_SECONDS = 10.0  # what takes longer is not timed again, but for the steady ones
+CUDA = torch.cuda.is_available()
 
 
 @dataclass(frozen=True)
@@ -75,29 +75,31 @@ class Contender:
     parameters: list[nn.Parameter]
 
 
-def device() -> torch.device:
-    """Say where everything runs."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def latents(tokens: int, dim: int) -> Tensor:
     """Make latents for that many tokens."""
     torch.manual_seed(0)
-    z = torch.randn(tokens // SIDE**2, dim, SIDE, SIDE, device=device())
+    z = torch.randn(tokens // SIDE**2, dim, SIDE, SIDE, device="cuda" if CUDA else "cpu")
     return z.requires_grad_()
 
 
 def build(who: str, z: Tensor, size: int) -> Contender:
-    """Build a contender for these latents.
-
-    Raises:
-        ImportError: If its package is not installed.
-    """
+    """Build a contender; raises ImportError if its package is not installed."""
     if who == "floor":
         return build_floor(z, size)
-    if who in OURS:
-        return build_ours(who, z, size)
-    return build_foreign(who, z, size)
+    codebook = (build_ours if who in OURS else build_foreign)(who, z.shape[1], size).to(z.device)
+
+    def forward() -> Tensor:
+        outputs = codebook(z)
+        if who in OURS:
+            return outputs.z_q.sum() + outputs.loss
+        # Latents come first; vqp gives ids and the loss, the others the loss and ids.
+        return outputs[0].sum() + outputs[2 if who == "vqp" else 1]
+
+    return Contender(
+        forward=forward,
+        update=lambda: codebook.update(0) if who in OURS else None,
+        parameters=list(codebook.parameters()),
+    )
 
 
 def build_floor(z: Tensor, size: int) -> Contender:
@@ -115,62 +117,33 @@ def build_floor(z: Tensor, size: int) -> Contender:
     return Contender(forward=search, update=lambda: None, parameters=[])
 
 
-def build_ours(who: str, z: Tensor, size: int) -> Contender:
-    """Build a codebook of vqtrain as its YAML file has it, but for its size."""
+def build_ours(who: str, dim: int, size: int) -> Any:  # noqa: ANN401  # ours have more than a Module
+    """Build a codebook as its YAML file has it, but for its size."""
     settings = yaml.safe_load((CONFIGS / f"{who.removeprefix('ours ')}.yaml").read_text())
     del settings["kind"]
-    settings |= {"size": size} | CHANGES.get(who, {})
-    if "dim" in settings:
-        settings["dim"] = z.shape[1]
-    codebook = OURS[who](**settings).to(z.device)
-
-    def forward() -> Tensor:
-        quantized = codebook(z)
-        return quantized.z_q.sum() + quantized.loss
-
-    return Contender(
-        forward=forward,
-        update=lambda: codebook.update(1),
-        parameters=list(codebook.parameters()),
-    )
+    # One group of all bits of lfq makes its entropies exact; it has as many channels as bits.
+    changes = {"size": size, "dim": dim, "group_bits": ENTROPY_DIMS["ours lfq"]}
+    return OURS[who](**{key: changes.get(key, value) for key, value in settings.items()})
 
 
-def build_foreign(who: str, z: Tensor, size: int) -> Contender:
+def build_foreign(who: str, dim: int, size: int) -> nn.Module:
     """Build a codebook of another package."""
-    dim = z.shape[1]
-    codebook: nn.Module
     if who == "vqp":
         from vector_quantize_pytorch import VectorQuantize
 
-        codebook = VectorQuantize(dim=dim, codebook_size=size, accept_image_fmap=True)
-    elif who == "diffusers":
+        return VectorQuantize(dim=dim, codebook_size=size, accept_image_fmap=True)
+    if who == "diffusers":
         from diffusers.models.autoencoders.vq_model import VectorQuantizer
 
-        codebook = VectorQuantizer(size, dim, beta=0.25)
-    else:
-        from taming.modules.vqvae.quantize import VectorQuantizer2
+        return VectorQuantizer(size, dim, beta=0.25)
+    from taming.modules.vqvae.quantize import VectorQuantizer2
 
-        codebook = VectorQuantizer2(size, dim, beta=0.25)
-    codebook.to(z.device)
-
-    def forward() -> Tensor:
-        # All give latents, ids and a loss, but not in the same order.
-        outputs = codebook(z)
-        return outputs[0].sum() + outputs[2 if who == "vqp" else 1]
-
-    return Contender(forward=forward, update=lambda: None, parameters=list(codebook.parameters()))
-
-
-def synchronize() -> None:
-    """Wait for the device."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    return VectorQuantizer2(size, dim, beta=0.25)
 
 
 def reset_peak() -> int:
     """Forget the peak of memory, and return the bytes that are held now."""
-    synchronize()
-    if torch.cuda.is_available():
+    if CUDA:
         torch.cuda.reset_peak_memory_stats()
     else:
         # What was freed goes back to the system, or it would hide what the pass takes.
@@ -181,8 +154,7 @@ def reset_peak() -> int:
 
 def peak() -> int:
     """Return the most bytes that were held since the last reset."""
-    synchronize()
-    if torch.cuda.is_available():
+    if CUDA:
         return torch.cuda.max_memory_allocated()
     lines = Path("/proc/self/status").read_text().splitlines()
     kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
@@ -191,22 +163,17 @@ def peak() -> int:
 
 def extra_bytes(who: str, size: int, dim: int, tokens: int) -> int:
     """Return the most bytes that a pass holds beside latents, codebook and its gradient."""
-    # Threads, libraries and their workspaces come with the first pass; a case of lfq has 8 bits.
-    warm = build(who, latents(2 * SIDE**2, 8), 256)
-    matrix = torch.randn(1024, 1024, device=device())
-    matrix @ matrix.T
-    loss = warm.forward()
-    if loss is not None:
-        loss.backward()
+    # Threads, libraries and their workspaces come with the first pass; 256 codes of lfq are 8 bits.
+    run_pass(build(who, latents(2 * SIDE**2, 8), 256))
+    matrix = torch.ones(1024, 1024, device="cuda" if CUDA else "cpu")
+    matrix @ matrix
     z = latents(tokens, dim)
     contender = build(who, z, size)
-    del warm, matrix, loss
-
     before = reset_peak()
     loss = contender.forward()
     most = peak() - before
     if loss is not None:
-        # Apart, since only backward may take the gradient off.
+        # Apart, since the codebook's gradient is held in backward only.
         reset_peak()
         loss.backward()
         of_codes = sum(p.grad.nbytes for p in contender.parameters if p.grad is not None)
@@ -214,27 +181,38 @@ def extra_bytes(who: str, size: int, dim: int, tokens: int) -> int:
     return most
 
 
-def measure_memory(who: str, case: Case, max_gb: float) -> dict[str, object]:
+def run_pass(contender: Contender) -> None:
+    """Run forward and backward."""
+    loss = contender.forward()
+    if loss is not None:
+        loss.backward()
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Time a call."""
+    if CUDA:
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    run()
+    if CUDA:
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def measure_memory(who: str, case: Case, max_gb: float) -> dict[str, Any]:
     """Begin a row: with the memory of a contender, or with a note why it cannot run."""
-    row: dict[str, object] = {
-        "who": who,
-        "size": case.size,
-        "dim": case.dim,
-        "tokens": case.tokens,
-        "seconds": None,
-        "ratio_to_floor": None,
-        "extra_mb": None,
-        "estimated_gb": None,
-        "device": device_name(),
-        "note": "",
-    }
+    row: dict[str, Any] = {"who": who, "size": case.size, "dim": case.dim, "tokens": case.tokens}
+    row |= dict.fromkeys(["seconds", "ratio_to_floor", "extra_mb", "estimated_gb"])
+    name = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
+    row |= {"device": name, "note": ""}
     if who in MATRICES:
-        estimated_gb = MATRICES[who] * case.tokens * case.size * 4 / 1e9
-        row["estimated_gb"] = round(estimated_gb, 2)
-        if estimated_gb > max_gb:
-            return row | {"note": f"not run: about {estimated_gb:.0f} GB"}
-    # A new process, so that no peak hides another one.
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        row["estimated_gb"] = round(MATRICES[who] * case.tokens * case.size * 4 / 1e9, 2)
+        if row["estimated_gb"] > max_gb:
+            return row | {"note": f"not run: about {row['estimated_gb']:.0f} GB"}
+    # A new process, so that no peak hides another one, forked from one that has only imported.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["torch", "vqtrain.codebooks.vq"])
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         try:
             extra = pool.submit(extra_bytes, who, case.size, case.dim, case.tokens).result()
         except ImportError:
@@ -244,35 +222,7 @@ def measure_memory(who: str, case: Case, max_gb: float) -> dict[str, object]:
     return row | {"extra_mb": round(extra / 1e6, 1)}
 
 
-def device_name() -> str:
-    """Name the device."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU, {torch.get_num_threads()} threads"
-
-
-def pass_seconds(contender: Contender, z: Tensor) -> float:
-    """Time a forward and a backward pass."""
-    for tensor in (z, *contender.parameters):
-        tensor.grad = None
-    synchronize()
-    began = time.perf_counter()
-    loss = contender.forward()
-    if loss is not None:
-        loss.backward()
-    synchronize()
-    return time.perf_counter() - began
-
-
-def update_seconds(contender: Contender) -> float:
-    """Time the end of a step."""
-    began = time.perf_counter()
-    contender.update()
-    synchronize()
-    return time.perf_counter() - began
-
-
-def measure_case(case: Case, rounds: int, max_gb: float) -> list[dict[str, object]]:
+def measure_case(case: Case, rounds: int, max_gb: float) -> list[dict[str, Any]]:
     """Measure the memory of all contenders one by one, then their time in turn."""
     rows = {who: measure_memory(who, case, max_gb) for who in case.contenders}
     z = latents(case.tokens, case.dim)
@@ -281,28 +231,28 @@ def measure_case(case: Case, rounds: int, max_gb: float) -> list[dict[str, objec
     updates: dict[str, list[float]] = {who: [] for who in contenders}
     for _ in range(max(rounds, QUICK_ROUNDS) if case.size <= QUICK_SIZE else rounds):
         for who, contender in contenders.items():
-            if who in MATRICES and max(times[who], default=0.0) > SLOW_SECONDS:
+            if who not in STEADY and max(times[who], default=0.0) > SLOW_SECONDS:
                 continue
-            times[who].append(pass_seconds(contender, z))
-            updates[who].append(update_seconds(contender))
-    floor = median(times["floor"])
+            times[who].append(seconds(lambda contender=contender: run_pass(contender)))
+            updates[who].append(seconds(contender.update))
+            for tensor in (z, *contender.parameters):
+                tensor.grad = None
     for who, taken in times.items():
         rows[who]["seconds"] = round(median(taken), 5)
-        rows[who]["ratio_to_floor"] = round(median(taken) / floor, 3)
-        if who in OURS:
-            rows[who]["note"] = f"update {median(updates[who]):.4f} s"
-        elif len(taken) < len(times["floor"]):
-            rows[who]["note"] = f"timed {len(taken)} of {len(times['floor'])} rounds"
+        rows[who]["ratio_to_floor"] = round(median(taken) / median(times["floor"]), 3)
+        update = f"update {median(updates[who]):.4f} s" if who in OURS else ""
+        once = "timed once" if len(taken) < len(times["floor"]) else ""
+        rows[who]["note"] = ", ".join(filter(None, [update, once]))
     return list(rows.values())
 
 
-def line_of(row: dict[str, object]) -> str:
+def line_of(row: dict[str, Any]) -> str:
     """Write a row for reading."""
-    place = f"size {row['size']:>6}  dim {row['dim']:>3}  {row['who']:<9}"
-    if row["seconds"] is None:
-        return f"{place}  {row['note']}"
-    figures = f"{row['seconds']:9.4f} s  {row['ratio_to_floor']:7.2f} x floor"
-    return f"{place}{figures}  {row['extra_mb']:9.1f} MB extra  {row['note']}".rstrip()
+    line = f"size {row['size']:>6}  dim {row['dim']:>3}  {row['who']:<9}"
+    if row["seconds"] is not None:
+        line += f"{row['seconds']:9.4f} s {row['ratio_to_floor']:7.2f} x floor"
+        line += f"{row['extra_mb']:9.1f} MB extra"
+    return f"{line}  {row['note']}".rstrip()
 
 
 def main() -> None:
@@ -316,17 +266,12 @@ def main() -> None:
     )
     parser.add_argument("--max-gb", type=float, default=16.0)
     arguments = parser.parse_args()
-    cases = [
-        Case(contenders=TABLES, size=size, dim=dim, tokens=arguments.tokens)
-        for size in arguments.sizes
-        for dim in arguments.dims
-    ]
-    if ENTROPY_SIZE in arguments.sizes:
-        tokens = min(ENTROPY_TOKENS, arguments.tokens)
-        dims = {"ours ibq": IBQ_DIM, "ours lfq": ENTROPY_SIZE.bit_length() - 1}
+    tokens, sizes, dims = arguments.tokens, arguments.sizes, arguments.dims
+    cases = [Case([*STEADY, *MATRICES], size, dim, tokens) for size in sizes for dim in dims]
+    if ENTROPY_SIZE in sizes:
         cases += [
-            Case(contenders=["floor", who], size=ENTROPY_SIZE, dim=dim, tokens=tokens)
-            for who, dim in dims.items()
+            Case(["floor", who], ENTROPY_SIZE, dim, min(ENTROPY_TOKENS, tokens))
+            for who, dim in ENTROPY_DIMS.items()
         ]
     rows = []
     for case in cases:
