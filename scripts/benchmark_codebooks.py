@@ -117,7 +117,7 @@ def build_floor(z: Tensor, size: int) -> Contender:
     return Contender(forward=search, update=lambda: None, parameters=[])
 
 
-def build_ours(who: str, dim: int, size: int) -> Any:  # noqa: ANN401  # ours have more than a Module
+def build_ours(who: str, dim: int, size: int) -> Any:  # noqa: ANN401  # more than a Module
     """Build a codebook as its YAML file has it, but for its size."""
     settings = yaml.safe_load((CONFIGS / f"{who.removeprefix('ours ')}.yaml").read_text())
     del settings["kind"]

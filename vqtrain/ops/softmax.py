@@ -16,6 +16,9 @@ from vqtrain.ops.search import TILE, AddNoise
 # Scores in one tile; about five tiles are held at a time.
 TILE_SCORES = 2**22
 
+# Below the largest score. Where exp underflows it takes twenty times as long, and e^-80 is nothing.
+LEAST_SCORE = -80.0
+
 Gradients = tuple[Tensor | None, ...]
 
 
@@ -79,7 +82,7 @@ class SoftLookup(torch.autograd.Function):
         for part, scores in tiles:
             new_largest = torch.maximum(largest, scores.amax(1, keepdim=True))
             shrink = (largest - new_largest).exp_()
-            weights = scores.sub_(new_largest).exp_()
+            weights = shares(scores, new_largest)
             total = total * shrink + weights.sum(1, keepdim=True)
             mean = torch.addmm(mean * shrink, weights, values[part])
             largest = new_largest
@@ -99,7 +102,7 @@ class SoftLookup(torch.autograd.Function):
         of_values = torch.empty_like(values) if needs_values else None
         along = (outer * mean).sum(1, keepdim=True)
         for part, scores in tiles:
-            weights = scores.sub_(normalizer).exp_()
+            weights = shares(scores, normalizer)
             if of_values is not None:
                 torch.mm(weights.T, outer, out=of_values[part])
             gradients.add(part, torch.mm(outer, values[part].T).sub_(along).mul_(weights))
@@ -117,11 +120,13 @@ class SoftUse(torch.autograd.Function):
         tiles = Tiles(z, keys, bias, None)
         normalizer = z.new_full((z.shape[0], 1), -torch.inf)
         for _, scores in tiles:
-            normalizer = torch.logaddexp(normalizer, scores.logsumexp(1, keepdim=True))
+            largest = scores.amax(1, keepdim=True)
+            of_tile = shares(scores, largest).sum(1, keepdim=True).log_().add_(largest)
+            normalizer = torch.logaddexp(normalizer, of_tile)
         share = z.new_empty(keys.shape[0])
         mean_score = z.new_zeros(z.shape[0], 1)
         for part, scores in tiles:
-            weights = (scores - normalizer).exp_()
+            weights = shares(scores.clone(), normalizer)
             share[part] = weights.mean(0)
             mean_score += weights.mul_(scores).sum(1, keepdim=True)
         ctx.save_for_backward(z, keys, bias, normalizer, mean_score)  # type: ignore[arg-type]  # None is taken
@@ -136,14 +141,19 @@ class SoftUse(torch.autograd.Function):
         gradients = ScoreGradients(z, keys, bias, ctx.needs_input_grad)  # type: ignore[attr-defined]  # likewise
         along = z.new_zeros(z.shape[0], 1)
         for part, scores in tiles:
-            weights = scores.sub_(normalizer).exp_()
+            weights = shares(scores, normalizer)
             along += torch.mv(weights, of_share[part])[:, None]
         for part, scores in tiles:
-            weights = (scores - normalizer).exp_()
+            weights = shares(scores.clone(), normalizer)
             # dH/dl = -p (l - mean l), and dp/dl by of_share: p (g - mean g).
             inner = scores.sub_(mean_score).mul_(-of_entropy).add_(of_share[part]).sub_(along)
             gradients.add(part, inner.mul_(weights).div_(z.shape[0]))
         return gradients.z, gradients.keys, gradients.bias
+
+
+def shares(scores: Tensor, normalizer: Tensor) -> Tensor:
+    """Turn scores into shares of the softmax, in place."""
+    return scores.sub_(normalizer).clamp_(min=LEAST_SCORE).exp_()
 
 
 class Tiles:
