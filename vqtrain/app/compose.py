@@ -24,7 +24,10 @@ from vqtrain.errors import ConfigError
 INNER_CODEBOOK = "codebook.inner"
 
 # Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
-PATH_KEYS = ("data.train", "data.val", "images", "out", "run_dir", "resume", "init_from")
+PATH_KEYS = (
+    *("data.train", "data.val", "images", "tokenizer", "path", "run", "out"),
+    *("run_dir", "resume", "init_from", "sweep_dir"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -19,16 +18,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from vqtrain.app.compose import parse, read_command_line
 from vqtrain.app.findings import count_cores
-from vqtrain.build import bind, unknown
+from vqtrain.app.keys import describe, read_keys
+from vqtrain.build import bind
 from vqtrain.data.packing.index import INDEX, Report
 from vqtrain.data.packing.pack import pack
 from vqtrain.data.packing.pictures import FORMATS, PackSettings
 from vqtrain.data.sources import open_images
 from vqtrain.errors import ConfigError, Interrupted
 
-# Each key, its value if none is given, and what it says.
 KEYS: dict[str, tuple[object, str]] = {
     "images": (None, "what to pack: demo, a folder, a glob, tars, a URL or a list of these"),
     "out": ("packed", "folder of the shards; an interrupted pack in it is continued"),
@@ -46,7 +44,7 @@ Writes DIR/train/shard-00000.tar and so on, DIR/val/shard-00000.tar and so on, a
 DIR/index.json: counts, sha256 and sizes of each shard, what was skipped, which pictures are equal.
 
 keys:
-{chr(10).join(f"  {k:<12} {text} [{'null' if v is None else v}]" for k, (v, text) in KEYS.items())}
+{describe(KEYS)}
 
 A picture that is in the format asked for and small enough keeps its bytes. One that is encoded anew
 is turned upright and has 8 bits; in JPEG its transparent parts become white. Pictures of more than
@@ -70,31 +68,11 @@ MAX_NAMED = 3
 
 def main(words: Sequence[str]) -> int:
     """Pack, or show the help."""
-    typed = read_keys(words)
-    if typed is None:
+    values = read_keys("vqtrain pack", words, KEYS)
+    if values is None:
         sys.stdout.write(USAGE)
         return 0
-    return bind(
-        run, {key: default for key, (default, _) in KEYS.items()} | typed, where="vqtrain pack"
-    )
-
-
-def read_keys(words: Sequence[str]) -> dict[str, Any] | None:
-    """Return what the user set, or None for ``--help``.
-
-    Raises:
-        ConfigError: If a key or an option is unknown, or a value cannot be read.
-    """
-    command_line = read_command_line(words)
-    if command_line.config_dir is not None or command_line.print_config:
-        raise ConfigError("vqtrain pack has no configuration: its only option is --help")
-    overrides = [parse(word) for word in command_line.overrides]
-    typed: dict[str, object] = {o.key_or_group: o.value() for o in overrides}
-    typed |= command_line.paths
-    for key in typed:
-        if key not in KEYS:
-            raise ConfigError(unknown("key", key, KEYS))
-    return None if command_line.show_help else typed
+    return bind(run, values, where="vqtrain pack")
 
 
 def run(

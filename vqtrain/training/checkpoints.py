@@ -168,6 +168,8 @@ class Checkpointing(StepCallback):
             "name": self.config["name"],
             "step": module.step,
             "samples": samples,
+            "image_size": self.data.settings.image_size,
+            "crop": self.data.settings.crop,
             "metrics": self.results,
         }
         return {

@@ -1,0 +1,132 @@
+"""What the commands that read pictures with a trained tokenizer have in common."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+
+from vqtrain.app.findings import count_cores
+from vqtrain.build import unknown
+from vqtrain.data.crops import CROPS
+from vqtrain.data.images import Preparation
+from vqtrain.errors import ConfigError
+from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.training.settings import PRECISIONS
+
+TOKENIZER_KEYS: dict[str, tuple[object, str]] = {
+    "tokenizer": (None, "a tokenizer directory, a run directory, a checkpoint or hf://org/name"),
+    "allow": ([], "packages outside vqtrain whose classes the tokenizer may name"),
+}
+PICTURE_KEYS: dict[str, tuple[object, str]] = {
+    "image_size": (None, "side of the square in px; null is that of the training"),
+    "crop": ("resize", f"how a picture becomes a square: {', '.join(CROPS)}"),
+    "batch_size": (16, "pictures at once"),
+    "num_workers": (None, "processes that load pictures; null is one for each core"),
+    "device": ("auto", "auto, cpu, cuda, cuda:1 or mps"),
+    "precision": ("32-true", f"{', '.join(PRECISIONS)}"),
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class PictureSettings:
+    """How pictures are read and on what they are computed: the keys of ``PICTURE_KEYS``, checked.
+
+    Raises:
+        ConfigError: If a value is impossible.
+    """
+
+    image_size: int | None
+    crop: str
+    batch_size: int
+    num_workers: int | None
+    device: str
+    precision: str
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        for name, least in (("image_size", 1), ("batch_size", 1), ("num_workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, got {value}")
+        for name, choices in (("crop", CROPS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(unknown(name, getattr(self, name), choices))
+        find_device(self.device)
+
+    @property
+    def workers(self) -> int:
+        """Processes that load pictures."""
+        return count_cores() if self.num_workers is None else self.num_workers
+
+    def preparation(self, tokenizer: Tokenizer) -> Preparation:
+        """How pictures become what the tokenizer takes.
+
+        Raises:
+            ConfigError: If no size is known, or it does not fit the tokenizer.
+        """
+        size = self.image_size or tokenizer.training_summary.get("image_size")
+        if not isinstance(size, int):
+            raise ConfigError(
+                "the tokenizer does not say on which size it was trained: give image_size, a "
+                f"multiple of {tokenizer.downsampling}"
+            )
+        tokenizer.token_shape(size, size)  # refuses a size that does not fit
+        return Preparation(
+            image_size=size,
+            channels=tokenizer.channels,
+            crop=self.crop,
+            flip=False,
+            range=tokenizer.pixel_range,
+            background="white",
+        )
+
+    def placed(self, tokenizer: Tokenizer) -> Tokenizer:
+        """Put a tokenizer on the device, in the precision."""
+        dtype = torch.float64 if self.precision == "64-true" else torch.float32
+        return tokenizer.to(device=find_device(self.device), dtype=dtype)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context of a forward pass."""
+        kind = find_device(self.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16-mixed")
+
+
+def find_device(word: str) -> torch.device:
+    """Find the device that a word names; ``auto`` is a GPU where torch finds one.
+
+    Raises:
+        ConfigError: If it is not here.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available()}
+    there["mps"] = torch.backends.mps.is_available()
+    if word == "auto":
+        word = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+    kind, _, number = word.partition(":")
+    if kind not in there:
+        raise ConfigError(unknown("device", word, ["auto", *there]))
+    if not there[kind]:
+        raise ConfigError(f"device is {word}, but torch finds none here: try cpu")
+    if number and (not number.isdecimal() or int(number) >= torch.cuda.device_count()):
+        raise ConfigError(f"device is {word}, but there are {torch.cuda.device_count()} GPUs")
+    return torch.device(word)
+
+
+def load(tokenizer: str | None, allow: Sequence[str], command: str) -> Tokenizer:
+    """Load the tokenizer that a command names.
+
+    Raises:
+        ConfigError: If none is named.
+        CheckpointError: If it cannot be read.
+    """
+    if not tokenizer:
+        raise ConfigError(f"name the tokenizer: {command} tokenizer=runs/NAME/latest")
+    return Tokenizer.from_pretrained(tokenizer, allow=allow)
+
+
+def split(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take the keys of ``PICTURE_KEYS`` out of a command's, and return both."""
+    mine = {key: value for key, value in values.items() if key in PICTURE_KEYS}
+    return mine, {key: value for key, value in values.items() if key not in PICTURE_KEYS}

@@ -1,0 +1,118 @@
+"""How far what was exported agrees with PyTorch, on the same pictures."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from vqtrain.errors import VqtrainError
+from vqtrain.tokenizer.model import Tokenizer
+
+# Latents that move by this share of their size may get another id, and not be called wrong.
+NEAR = 1e-4
+# Times that they are moved: if one in two directions crosses the border, all but 1 in 2^32 show it.
+DRAWS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """What an export may differ by.
+
+    Attributes:
+        ids_frac: Share of the ids that may be others, each a near tie unless ``near`` is None.
+        pixels: Largest difference of decoded images, in [-1, 1], from equal ids.
+        near: Share of the latents' size within which an id is a near tie; None takes any.
+    """
+
+    ids_frac: float = 1e-4
+    pixels: float = 1e-4
+    near: float | None = NEAR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """What came of a comparison.
+
+    Attributes:
+        pictures: Images compared.
+        ids: Ids compared; 0 where only images were.
+        other_ids: How many of them differ.
+        pixels: Largest difference of decoded images, from equal ids.
+    """
+
+    pictures: int
+    ids: int
+    other_ids: int
+    pixels: float
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        same = f"{self.ids - self.other_ids:,} of {self.ids:,} ids are equal, " if self.ids else ""
+        return f"{self.pictures} pictures: {same}pixels differ by at most {self.pixels:.1e}"
+
+
+@torch.no_grad()
+def compare(
+    tokenizer: Tokenizer,
+    images: Sequence[Float[Tensor, "b c h w"]],
+    *,
+    encode: Callable[[Tensor], Tensor],
+    decode: Callable[[Tensor], Tensor],
+    tolerance: Tolerance,
+) -> Agreement:
+    """Compare other implementations of ``encode`` and ``decode`` with a tokenizer's own.
+
+    Args:
+        tokenizer: The reference, in eval mode.
+        images: Batches in [-1, 1], of any sizes.
+        encode: From images to ids, as ``Tokenizer.encode``.
+        decode: From ids to images, as ``Tokenizer.decode``.
+        tolerance: What may differ.
+
+    Raises:
+        VqtrainError: If more differs.
+    """
+    pictures = ids = other_ids = 0
+    pixels = 0.0
+    for batch in images:
+        mine, theirs = tokenizer.encode(batch), encode(batch)
+        differs = mine != theirs
+        if tolerance.near is not None and bool(differs.any()):
+            wrong = differs & ~near_ties(tokenizer, batch, mine, tolerance.near)
+            if bool(wrong.any()):
+                raise VqtrainError(
+                    f"the export gives other ids at {int(wrong.sum())} of {wrong.numel()} places, "
+                    "which are no near ties: it is not the same tokenizer"
+                )
+        pictures, ids = pictures + len(batch), ids + mine.numel()
+        other_ids += int(differs.sum())
+        pixels = max(pixels, float((tokenizer.decode(mine) - decode(mine)).abs().max()))
+    agreement = Agreement(pictures=pictures, ids=ids, other_ids=other_ids, pixels=pixels)
+    if other_ids > tolerance.ids_frac * ids or not pixels <= tolerance.pixels:
+        raise VqtrainError(
+            f"the export does not agree with PyTorch: {agreement}; allowed are "
+            f"{tolerance.ids_frac:.2%} of the ids and {tolerance.pixels:.0e}"
+        )
+    return agreement
+
+
+def near_ties(
+    tokenizer: Tokenizer,
+    images: Float[Tensor, "b c h w"],
+    token_ids: Int64[Tensor, " b *tokens"],
+    near: float,
+) -> Bool[Tensor, " b *tokens"]:
+    """Find the ids that would be others if the latents moved by ``near`` of their size."""
+    latents = tokenizer.latents(images)
+    step = near * latents.square().mean().sqrt()
+    generator = torch.Generator(latents.device).manual_seed(0)
+    found = torch.zeros_like(token_ids, dtype=torch.bool)
+    for _ in range(DRAWS):
+        noise = torch.randn(
+            latents.shape, generator=generator, dtype=latents.dtype, device=latents.device
+        )
+        moved = tokenizer.quantize(latents + step * noise).token_ids
+        found |= moved.view_as(token_ids) != token_ids
+    return found

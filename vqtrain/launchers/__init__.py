@@ -1,0 +1,1 @@
+"""Where command lines of vqtrain run: on this machine, under SLURM, on Ray."""
