@@ -16,7 +16,8 @@ def to_ids(z: Float[Tensor, "n d"]) -> Int64[Tensor, " n"]:
         [5, 0]
     """
     places = torch.arange(z.shape[1], device=z.device)
-    return ((z > 0).long() << places).sum(1)
+    # By its name: what << becomes in a traced graph, the ONNX exporter does not know.
+    return torch.bitwise_left_shift((z > 0).long(), places).sum(1)
 
 
 def to_signs(
@@ -29,4 +30,5 @@ def to_signs(
         [[1.0, -1.0, 1.0]]
     """
     places = torch.arange(bits, device=ids.device)
-    return (ids[:, None] >> places & 1).to(dtype) * 2 - 1
+    bits_of_ids = torch.bitwise_right_shift(ids[:, None], places) & 1
+    return bits_of_ids.to(dtype) * 2 - 1
