@@ -1,0 +1,161 @@
+"""ONNX, for tokenizers without PyTorch: ``encoder.onnx`` and ``decoder.onnx``."""
+
+import json
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from vqtrain.build import unknown
+from vqtrain.errors import ConfigError
+from vqtrain.formats.agreement import Agreement, Tolerance, compare
+from vqtrain.formats.torch_export import trace
+from vqtrain.ops.pixels import UINT8_RANGE
+from vqtrain.tokenizer import storage
+from vqtrain.tokenizer.model import Tokenizer
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+TOLERANCES = {
+    "float32": Tolerance(),
+    "float16": Tolerance(ids_frac=0.05, pixels=0.05, near=None),
+}
+
+README = """# An image tokenizer in ONNX
+
+`encoder.onnx` turns images into token ids, `decoder.onnx` turns ids into images; neither needs
+PyTorch. What the ids mean is in `config.json`.
+
+- `images`: float32 {images} in [-1, 1]
+- `token_ids`: int64 {ids} in 0..{last_id}
+
+{sizes} The networks are in {precision}.
+
+```python
+{imports}
+
+encoder = onnxruntime.InferenceSession("encoder.onnx", providers=["CPUExecutionProvider"])
+decoder = onnxruntime.InferenceSession("decoder.onnx", providers=["CPUExecutionProvider"])
+
+pixels = {pixels}  # [height, width, {channels}]
+pixels = pixels[:{height}, :{width}]
+images = pixels.transpose(2, 0, 1)[None].astype(np.float32)
+images = ((images - {black}) / {half_range} - 1).astype(np.float32)
+token_ids = encoder.run(None, {{"images": images}})[0]
+
+images = decoder.run(None, {{"token_ids": token_ids}})[0]
+pixels = ((images[0].transpose(1, 2, 0) + 1) * {half_range} + {black}){rounded}
+```
+"""
+
+
+def export(
+    tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "b c h w"]], precision: str
+) -> Agreement:
+    """Write both graphs, how to run them and ``config.json``; run them and compare.
+
+    Args:
+        tokenizer: In eval mode, on the CPU.
+        out: A folder that exists.
+        images: Batches in [-1, 1] to compare on.
+        precision: Of the networks, ``float32`` or ``float16``. The codebook is in float32, as are
+            images that go in and out.
+
+    Raises:
+        ConfigError: If the codebook is continuous, a module has no ONNX form, the precision is
+            unknown or a package is missing.
+        VqtrainError: If what was written does not agree with the tokenizer.
+    """
+    if precision not in TOLERANCES:
+        raise ConfigError(unknown("precision", precision, TOLERANCES))
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            raise ConfigError(f'format=onnx needs {package}: pip install "vqtrain[export]"')
+    plain = tokenizer.folded()
+    if precision == "float16":
+        for network in (plain.encoder, plain.project_in, plain.project_out, plain.decoder):
+            network.half()
+    programs = trace(plain)
+    write(programs.encoder, out / "encoder.onnx", given="images", got="token_ids")
+    write(programs.decoder, out / "decoder.onnx", given="token_ids", got="images")
+    config = json.dumps(storage.stamped(tokenizer.config), indent=2)
+    (out / storage.CONFIG_FILE).write_text(f"{config}\n", encoding="utf-8")
+    (out / "README.md").write_text(readme(tokenizer, precision), encoding="utf-8")
+    return compare(
+        tokenizer,
+        images,
+        encode=runner(out / "encoder.onnx"),
+        decode=runner(out / "decoder.onnx"),
+        tolerance=TOLERANCES[precision],
+    )
+
+
+def write(program: ExportedProgram, file: Path, *, given: str, got: str) -> None:
+    """Turn a graph of PyTorch into one of ONNX, with names for what goes in and out, and axes."""
+    try:
+        converted = torch.onnx.export(
+            program, input_names=[given], output_names=[got], dynamo=True, verbose=False
+        )
+    except torch.onnx.OnnxExporterError as error:
+        # What it says first is how to tell its developers; the cause is what it could not turn.
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ConfigError(f"this tokenizer has no ONNX form: {cause}") from error
+    assert converted is not None, "with dynamo=True a program comes back"
+    graph = converted.model.graph
+    token_ids = graph.inputs[0] if given == "token_ids" else graph.outputs[0]
+    axes = [axis for axis in token_ids.shape or () if not isinstance(axis, int)]
+    converted.rename_axes(dict(zip(axes, ("batch", "rows", "columns"), strict=False)))
+    converted.save(file)
+
+
+def runner(file: Path) -> Callable[[Tensor], Tensor]:
+    """Return what runs a graph of one input and one output on the CPU."""
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(file, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda tensor: torch.from_numpy(session.run(None, {name: tensor.numpy()})[0])
+
+
+def readme(tokenizer: Tokenizer, precision: str) -> str:
+    """Say how to run the graphs, with what the tokenizer's pixels are."""
+    channels, k, f = tokenizer.channels, tokenizer.codebook.num_codebooks, tokenizer.downsampling
+    scales, is_uint8 = tokenizer.codebook.scales, tokenizer.pixel_range is None
+    book = "" if k == 1 else f", {k}"
+    words = {
+        "images": f"[batch, {channels}, height, width]",
+        "ids": f"[batch{book}, height/{f}, width/{f}]",
+        "sizes": f"Any batch; height and width are multiples of {f}.",
+        "height": f"len(pixels) // {f} * {f}",
+        "width": f"pixels.shape[1] // {f} * {f}",
+    }
+    if scales:
+        side = scales[-1] * f
+        words = {
+            "images": f"[batch, {channels}, {side}, {side}]",
+            "ids": f"[batch{book}, {sum(scale**2 for scale in scales)}]",
+            "sizes": "Any batch; the codebook has scales, so images have one size.",
+            "height": str(side),
+            "width": str(side),
+        }
+    imports, pixels = "import numpy as np\nimport onnxruntime", 'np.load("picture.npy")'
+    if is_uint8 and channels in (1, 3):
+        imports += "\nfrom PIL import Image"
+        mode, axis = ("RGB", "") if channels == 3 else ("L", "[..., None]")
+        pixels = f'np.asarray(Image.open("picture.png").convert("{mode}")){axis}'
+    black, white = tokenizer.pixel_range or UINT8_RANGE
+    return README.format(
+        **words,
+        imports=imports,
+        pixels=pixels,
+        channels=channels,
+        last_id=tokenizer.vocab_size - 1,
+        precision=precision,
+        black=black,
+        half_range=(white - black) / 2,
+        rounded=".round().astype(np.uint8)" if is_uint8 else "",
+    )
