@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from vqtrain.errors import ConfigError
 from vqtrain.formats.agreement import Agreement, Tolerance, compare
@@ -126,9 +127,14 @@ def trace(tokenizer: Tokenizer) -> Programs:
 
 def _program(module: Encoding | Decoding, example: Tensor, dims: dict[int, Dim]) -> ExportedProgram:
     try:
-        return torch.export.export(module, (example,), dynamic_shapes=(dims,))
+        with torch.no_grad():
+            program = torch.export.export(module, (example,), dynamic_shapes=(dims,))
     except Exception as error:  # of any kind, whatever a module does that is no graph
         parts = module.tokenizer.specification
         kinds = ", ".join(f"{part}={parts[part]['kind']}" for part in parts)
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(f"torch.export cannot trace {kinds}: {reason[0]}") from error
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # it names folders of the machine that exports
+    return program
