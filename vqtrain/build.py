@@ -90,6 +90,14 @@ def build(group: str, kind: str, arguments: Mapping[str, object]) -> object:
         raise ConfigError(f"{group}={kind}: {error}") from error
 
 
+def build_part(group: str, specification: Mapping[str, object]) -> object:
+    """Build one module from ``{"kind": word, "arguments": {...}}``; see ``build``."""
+    kind, arguments = specification.get("kind"), specification.get("arguments")
+    if not isinstance(kind, str) or not isinstance(arguments, Mapping):
+        raise ConfigError(f'{group} must be {{"kind": word, "arguments": {{...}}}}')
+    return build(group, kind, arguments)
+
+
 def bind(factory: Callable[..., Built], arguments: Mapping[str, object], *, where: str) -> Built:
     """Call ``factory`` with arguments that were checked against its signature first.
 

@@ -337,3 +337,45 @@ def test_a_folded_tokenizer_gives_the_same_ids_and_images(codebook: dict[str, ob
     token_ids = tokenizer.encode(images)
     assert torch.equal(folded.encode(images), token_ids)
     assert torch.equal(folded.decode(token_ids), tokenizer.decode(token_ids))
+
+
+def test_batches_give_what_all_images_at_once_give() -> None:
+    tokenizer = make()
+    images = torch.rand(5, 3, 16, 24) * 2 - 1
+    token_ids = tokenizer.encode(images)
+    assert tokenizer.encode(images, batch_size=2).equal(token_ids)
+    torch.testing.assert_close(
+        tokenizer.decode(token_ids, batch_size=2), tokenizer.decode(token_ids)
+    )
+
+
+def test_tiles_give_whole_grids_of_large_images() -> None:
+    tokenizer = make()
+    images = torch.rand(1, 3, 64, 40) * 2 - 1
+    token_ids = tokenizer.encode(images, tile=32)
+    whole = tokenizer.encode(images)
+    assert token_ids.shape == whole.shape
+    # A latent sees 13 px to each side, and what two tiles share begins at row 24 of the image.
+    assert token_ids[0, :2, :2].equal(whole[0, :2, :2])
+    assert tokenizer.decode(whole, tile=32).shape == images.shape
+    assert tokenizer.encode(images, tile=64).equal(whole)
+
+
+@pytest.mark.parametrize("tile", [0, -4, 30])
+def test_tiles_that_do_not_divide_into_tokens_are_refused(tile: int) -> None:
+    tokenizer = make()
+    with pytest.raises(ConfigError, match=f"tile must be a multiple of 4 px.*got {tile}"):
+        tokenizer.encode(torch.zeros(1, 3, 32, 32), tile=tile)
+    with pytest.raises(ConfigError, match=f"tile must be a multiple of 4 px.*got {tile}"):
+        tokenizer.decode(torch.zeros(1, 8, 8, dtype=torch.int64), tile=tile)
+
+
+def test_a_batch_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="batch_size must be at least 1, got 0"):
+        make().encode(torch.zeros(1, 3, 32, 32), batch_size=0)
+
+
+def test_images_of_another_type_are_taken_and_ids_are_where_the_images_were() -> None:
+    tokenizer = make().double()
+    images = torch.rand(1, 3, 16, 16)
+    assert tokenizer.encode(images).equal(tokenizer.encode(images.double()))

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from vqtrain.build import bind, resolve_fractions
+from vqtrain.build import bind, build_part, resolve_fractions
 from vqtrain.data.images import Preparation, prepare
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.settings import DataSettings
@@ -24,7 +24,7 @@ from vqtrain.metrics.lpips import LPIPSDistance
 from vqtrain.objective import Objective
 from vqtrain.ops.random import seed_torch
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
-from vqtrain.tokenizer.model import Tokenizer, build_part
+from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import TrainingCheckpoint
 from vqtrain.training.data_module import TrainingData

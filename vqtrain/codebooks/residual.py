@@ -71,9 +71,11 @@ class Residual(Codebook):
 
     def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
         """Quantize depth after depth."""
-        found: list[Quantized] = []
-        total = torch.zeros_like(z)
-        for depth in range(self.depth):
+        found = [self.at(0)(z)]
+        total = found[
+            0
+        ].z_q  # laid out in memory as decode does it, or convolutions round otherwise
+        for depth in range(1, self.depth):
             scale = self.shrink**depth
             found.append(self.at(depth)((z - total.detach()) / scale))
             total = total + found[-1].z_q * scale

@@ -11,14 +11,16 @@ from einops import rearrange
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
-from vqtrain.build import build
+from vqtrain.build import build_part
 from vqtrain.codebooks.base import Codebook, Quantized
 from vqtrain.decoders.base import Decoder
 from vqtrain.encoders.base import Encoder
-from vqtrain.errors import CheckpointError, ConfigError, VqtrainError
+from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.ops.pixels import ValueRange, to_images, to_pixels
 from vqtrain.ops.precision import at_least_float32, without_autocast
+from vqtrain.ops.tiles import in_tiles
 from vqtrain.tokenizer import storage
+from vqtrain.tokenizer.checks import check_batch_size, check_finite, check_range, differences
 from vqtrain.tokenizer.folding import folded_codebook, folded_weights
 
 if TYPE_CHECKING:
@@ -237,14 +239,31 @@ class Tokenizer(nn.Module):
                 f"{self.downsampling}"
             )
 
-    def latents(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d *grid"]:
-        """Encode images in [-1, 1] into continuous latents, before quantization."""
+    def check_tile(self, tile: int) -> None:
+        """Refuse pieces that do not divide into tokens."""
+        if tile < 1 or tile % self.downsampling:
+            raise ConfigError(
+                f"tile must be a multiple of {self.downsampling} px, the downsampling, got {tile}"
+            )
+
+    def latents(
+        self, images: Float[Tensor, "b c h w"], *, tile: int | None = None
+    ) -> Float[Tensor, "b d *grid"]:
+        """Encode images in [-1, 1] into continuous latents, before quantization.
+
+        Args:
+            images: Any number of them.
+            tile: Side in px of the pieces that larger images are encoded in; None for no pieces.
+        """
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise ConfigError(
                 f"this tokenizer takes images [b, {self.channels}, h, w], got {list(images.shape)}"
             )
         self.token_shape(images.shape[2], images.shape[3])  # refuses a size that does not fit
-        return self.project_in(self.encoder(images))
+        if tile is None:
+            return self.project_in(self.encoder(images))
+        self.check_tile(tile)
+        return self.project_in(in_tiles(self.encoder, images, tile=tile, unit=self.downsampling))
 
     def quantize(self, latents: Float[Tensor, "b d *grid"]) -> Quantized:
         """Quantize latents, in at least float32 whatever the surrounding autocast says.
@@ -271,31 +290,68 @@ class Tokenizer(nn.Module):
         return Reconstruction(images=decoded, quantized=quantized, latents=latents)
 
     @torch.no_grad()
-    def encode(self, images: Float[Tensor, "b c h w"]) -> Int64[Tensor, " b *tokens"]:
+    def encode(
+        self,
+        images: Float[Tensor, "b c h w"],
+        *,
+        batch_size: int | None = None,
+        tile: int | None = None,
+    ) -> Int64[Tensor, " b *tokens"]:
         """Turn images in [-1, 1] into ids: [b, h/f, w/f], or [b, k, ...] for k > 1 codebooks.
+
+        Args:
+            images: On any device: they are moved to the tokenizer's, and the ids back to theirs.
+            batch_size: Images at once; None for all.
+            tile: Side in px of the pieces that larger images are encoded in, a multiple of the
+                downsampling; None for no pieces. Where a network normalizes over the whole image,
+                ids differ from those of the whole.
 
         Raises:
             ConfigError: If the images do not fit, or the codebook is continuous.
         """
         self.check_ids()
-        token_ids = self.quantize(self.latents(images)).token_ids
+        if batch_size is not None:
+            check_batch_size(batch_size)
+            batches = [self.encode(batch, tile=tile) for batch in images.split(batch_size)]
+            return torch.cat(batches)
+        own = images.to(self.project_in.weight)
+        token_ids = self.quantize(self.latents(own, tile=tile)).token_ids.to(images.device)
         return token_ids[:, 0] if self.codebook.num_codebooks == 1 else token_ids
 
     @torch.no_grad()
-    def decode(self, token_ids: Int64[Tensor, " b *tokens"]) -> Float[Tensor, "b c h w"]:
+    def decode(
+        self,
+        token_ids: Int64[Tensor, " b *tokens"],
+        *,
+        batch_size: int | None = None,
+        tile: int | None = None,
+    ) -> Float[Tensor, "b c h w"]:
         """Turn ids, in the shape that ``encode`` gives, into images in [-1, 1].
+
+        Args:
+            token_ids: On any device: they are moved to the tokenizer's, and the images back.
+            batch_size: Images at once; None for all.
+            tile: As of ``encode``, in px of the images; pieces overlap and are blended.
 
         Raises:
             ConfigError: If an id is out of range, or the codebook is continuous.
         """
         self.check_ids()
+        if batch_size is not None:
+            check_batch_size(batch_size)
+            return torch.cat([self.decode(ids, tile=tile) for ids in token_ids.split(batch_size)])
         if not torch.compiler.is_compiling():
             check_range(token_ids, self.vocab_size)
-        if self.codebook.num_codebooks == 1:
-            token_ids = token_ids[:, None]
-        with without_autocast(token_ids):
-            z_q = self.codebook.decode(token_ids)
-        return self.decoder(self.project_out(z_q.to(self.project_out.weight.dtype))).clamp(-1, 1)
+        own = token_ids.to(self.project_out.weight.device)
+        with without_autocast(own):
+            z_q = self.codebook.decode(own[:, None] if self.codebook.num_codebooks == 1 else own)
+        hidden = self.project_out(z_q.to(self.project_out.weight.dtype))
+        if tile is None:
+            images = self.decoder(hidden)
+        else:
+            self.check_tile(tile)
+            images = in_tiles(self.decoder, hidden, tile=tile // self.downsampling, unit=1)
+        return images.clamp(-1, 1).to(token_ids.device)
 
     def preprocess(self, picture: "Picture | np.ndarray") -> Float[Tensor, "1 c h w"]:
         """Turn a PIL picture, or an array [h, w] or [h, w, c], into images in [-1, 1].
@@ -306,24 +362,12 @@ class Tokenizer(nn.Module):
         Raises:
             BadSampleError: If its channels or its values do not fit.
         """
-        from PIL import Image  # not needed to load a tokenizer
+        from vqtrain.tokenizer.preprocessing import to_pixels  # not needed to load a tokenizer
 
-        from vqtrain.data.images import from_array, from_picture
-
-        if isinstance(picture, Image.Image):
-            pixels = from_picture(
-                picture,
-                channels=self.channels,
-                value_range=self.pixel_range,
-                background="white",
-            )
-        else:
-            pixels = from_array(picture, channels=self.channels, value_range=self.pixel_range)
-        height, width, _ = pixels.shape
-        rows, columns = height % self.downsampling, width % self.downsampling
-        top, left = rows // 2, columns // 2
-        pixels = pixels[top : top + height - rows, left : left + width - columns]
-        self.check_size(height - rows, width - columns)
+        pixels = to_pixels(
+            picture, channels=self.channels, value_range=self.pixel_range, unit=self.downsampling
+        )
+        self.check_size(*pixels.shape[:2])
         images = self.to_images(rearrange(pixels, "h w c -> 1 c h w"))
         return images.to(self.project_in.weight)
 
@@ -343,14 +387,7 @@ class Tokenizer(nn.Module):
         Raises:
             ConfigError: If a name or a shape differs.
         """
-        own = self.state_dict()
-        wrong = [f"{name} is missing" for name in own if name not in weights]
-        wrong += [f"{name} is unknown" for name in weights if name not in own]
-        wrong += [
-            f"{name} is {list(weights[name].shape)} instead of {list(tensor.shape)}"
-            for name, tensor in own.items()
-            if name in weights and weights[name].shape != tensor.shape
-        ]
+        wrong = differences(weights, self.state_dict())
         if wrong:
             rest = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise ConfigError(f"the weights do not fit: {'; '.join(wrong[:3])}{rest}")
@@ -360,30 +397,3 @@ class Tokenizer(nn.Module):
 def holds_codebooks(codebook: Codebook) -> bool:
     """Say whether a codebook is made of others."""
     return any(isinstance(m, Codebook) for m in codebook.modules() if m is not codebook)
-
-
-def check_finite(latents: Float[Tensor, "b d *grid"]) -> None:
-    """Refuse latents that would give ids that mean nothing."""
-    bad = int((~latents.isfinite()).sum())
-    if bad:
-        raise VqtrainError(
-            f"the codebook was given latents that are not finite, {bad} of {latents.numel()} "
-            "values: images, the weights of encoder and project_in, or half precision"
-        )
-
-
-def check_range(token_ids: Int64[Tensor, "..."], size: int) -> None:
-    """Refuse ids that the codebook does not have."""
-    if token_ids.numel() and not 0 <= int(token_ids.min()) <= int(token_ids.max()) < size:
-        raise ConfigError(
-            f"token ids must be from 0 to {size - 1}, got {int(token_ids.min())} to "
-            f"{int(token_ids.max())}"
-        )
-
-
-def build_part(group: str, specification: Mapping[str, object]) -> object:
-    """Build one module from ``{"kind": word, "arguments": {...}}``."""
-    kind, arguments = specification.get("kind"), specification.get("arguments")
-    if not isinstance(kind, str) or not isinstance(arguments, Mapping):
-        raise ConfigError(f'{group} must be {{"kind": word, "arguments": {{...}}}}')
-    return build(group, kind, arguments)

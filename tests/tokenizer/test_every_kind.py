@@ -1,0 +1,70 @@
+"""What a tokenizer of any codebook and any networks must do; a new yaml joins by itself."""
+
+from functools import cache as once
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vqtrain import Tokenizer
+from vqtrain.app.compose import compose, configs_folder, read_command_line
+from vqtrain.build import resolve_fractions
+
+NETWORKS = sorted(path.stem for path in (configs_folder() / "encoder").glob("*.yaml"))
+CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))
+SMALL = {
+    "vqvae": ["channels=8", "block_channels=4", "num_blocks=1"],
+    "cnn": ["channels=8", "multipliers=[1,2,2]", "attention_factors=[4]", "num_blocks=1"],
+    "multiscale": ["scales=[1,2,4]", "num_convolutions=2"],
+}
+
+
+@once
+def parts(kind: str, *groups: str) -> dict[str, Any]:
+    """Compose small parts of one kind, as the command line does."""
+    small = SMALL.get(kind, []) + ["size=16"] * (groups == ("codebook",))
+    words = [f"{group}={word}" for group in groups for word in (kind,)]
+    words += [f"{group}.{word}" for group in groups for word in small]
+    config = resolve_fractions(compose("train", read_command_line(words)), max_steps=20)
+    found = {group: dict(config[group]) for group in groups}
+    return {part: {"kind": of.pop("kind"), "arguments": of} for part, of in found.items()}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=CODEBOOKS)
+def tokenizer(request: pytest.FixtureRequest, network: str) -> Tokenizer:
+    made = Tokenizer(
+        **parts(network, "encoder", "decoder"), **parts(request.param, "codebook"), channels=3
+    )
+    made.codebook.initialize(made.latents(torch.rand(4, 3, 16, 16) * 2 - 1))
+    return made.eval()
+
+
+def test_there_are_kinds_to_check() -> None:
+    assert len(NETWORKS) >= 2
+    assert len(CODEBOOKS) >= 12
+
+
+@torch.no_grad()
+def test_decoding_what_was_encoded_is_the_forward_pass(tokenizer: Tokenizer) -> None:
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    expected = tokenizer(images).images.clamp(-1, 1)
+    if tokenizer.codebook.num_codebooks:
+        made = tokenizer.decode(tokenizer.encode(images))
+    else:  # latents take the place of ids
+        z_q = tokenizer.quantize(tokenizer.latents(images)).z_q
+        made = tokenizer.decoder(tokenizer.project_out(z_q)).clamp(-1, 1)
+    assert torch.equal(made, expected)
+
+
+def test_it_goes_to_disk_and_back(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    loaded = Tokenizer.from_pretrained(tmp_path)
+    images = torch.rand(1, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(loaded(images).images, tokenizer(images).images)
