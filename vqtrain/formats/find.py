@@ -5,6 +5,7 @@
 """
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from functools import cache
@@ -36,6 +37,12 @@ def find(verb: Verb, word: str) -> Callable[..., Any]:
     function = _function(verb, word)
     assert function is not None, "words lists those that have it"
     return function
+
+
+def about(verb: Verb, word: str) -> str:
+    """Say what a format is, in the first line of its file."""
+    first_line = str(inspect.getdoc(inspect.getmodule(find(verb, word)))).partition("\n")[0]
+    return first_line.replace("``", "")
 
 
 def _function(verb: Verb, name: str) -> Callable[..., Any] | None:

@@ -1,0 +1,224 @@
+"""A tokenizer directory to publish: with a model card, and on the Hugging Face hub."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from vqtrain.errors import VqtrainError
+from vqtrain.formats.agreement import (
+    Agreement,
+    Tolerance,
+    compare,
+    compare_reconstructions,
+)
+from vqtrain.ops.pixels import to_pixels
+from vqtrain.tokenizer import storage
+from vqtrain.tokenizer.model import Tokenizer
+
+SAMPLES_FILE = "samples.png"
+
+# License and data are not known here: whoever publishes it says them.
+CARD = """---
+library_name: vqtrain
+tags:
+- image-tokenizer
+- {encoder}
+- {codebook}
+---
+
+# {name}
+
+An image tokenizer: it turns images into grids of integers from a learned vocabulary, and back.
+
+![originals above reconstructions]({samples})
+
+## Use
+
+```python
+from vqtrain import Tokenizer
+
+tokenizer = Tokenizer.from_pretrained("{path}")
+images = tokenizer.preprocess(picture)  # a PIL picture, or an array [h, w, c]
+token_ids = tokenizer.encode(images)
+images = tokenizer.decode(token_ids)  # in [-1, 1]; tokenizer.to_pixels(images) for pixels
+```
+
+## Tokens
+
+{tokens}
+
+## Network
+
+{network}
+
+## Training
+
+{training}
+
+## Metrics
+
+{metrics}
+"""
+
+
+def export(
+    tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "b c h w"]], push: str | None
+) -> Agreement:
+    """Write the tokenizer directory and its card, load it again, compare it, and publish it.
+
+    Args:
+        tokenizer: In eval mode, on the CPU.
+        out: A folder that exists.
+        images: Batches in [-1, 1] to compare on; the card shows the first one.
+        push: Repository on the hub, ``organization/name``; None for none. One that does not exist
+            is made, and only its owner can see it.
+
+    Raises:
+        VqtrainError: If what was written does not agree with the tokenizer, or cannot be published.
+    """
+    if push is not None:
+        make_repository(push)  # what cannot be published is not worked for
+    tokenizer.save_pretrained(out)
+    save_samples(tokenizer, images[0], out / SAMPLES_FILE)
+    (out / "README.md").write_text(card(tokenizer, push), encoding="utf-8")
+    agreement = compare_with(reloaded(tokenizer, out), tokenizer, images)
+    if push is not None:
+        upload(out, push)
+    return agreement
+
+
+def reloaded(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
+    """Load what was written; classes of others that could be saved may be loaded."""
+    kinds = storage.kinds_in(list(tokenizer.specification.values()))
+    packages = [kind.partition(":")[0].partition(".")[0] for kind in kinds if ":" in kind]
+    return Tokenizer.from_pretrained(folder, allow=packages)
+
+
+def compare_with(
+    loaded: Tokenizer, tokenizer: Tokenizer, images: Sequence[Float[Tensor, "b c h w"]]
+) -> Agreement:
+    """Compare a tokenizer with what was loaded; nothing may differ."""
+    exactly = Tolerance(ids_frac=0.0, pixels=0.0)
+    if tokenizer.codebook.num_codebooks == 0:
+        return compare_reconstructions(
+            tokenizer, images, reconstruct=lambda batch: loaded(batch).images, tolerance=exactly
+        )
+    return compare(tokenizer, images, encode=loaded.encode, decode=loaded.decode, tolerance=exactly)
+
+
+def make_repository(repository: str) -> None:
+    """Make a repository on the hub unless it is there.
+
+    Raises:
+        VqtrainError: If nobody is logged in, the hub cannot be reached, or it refuses.
+    """
+    from huggingface_hub import HfApi, get_token  # nearly half a second, for this alone
+
+    if get_token() is None:
+        raise VqtrainError(f"cannot publish {repository}: you are not logged in, run hf auth login")
+    try:
+        HfApi().create_repo(repository, private=True, exist_ok=True)
+    except Exception as error:  # of the hub's library and of whichever HTTP client it has
+        raise refused(repository, error) from error
+
+
+def upload(folder: Path, repository: str) -> None:
+    """Bring the files of a folder to a repository on the hub.
+
+    Raises:
+        VqtrainError: If that fails.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().upload_folder(repo_id=repository, folder_path=folder)
+    except Exception as error:  # as above
+        raise refused(repository, error) from error
+
+
+def refused(repository: str, error: Exception) -> VqtrainError:
+    """Say in a sentence why a repository cannot be made or filled."""
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return VqtrainError(f"cannot publish {repository}: {reason[0]}")
+
+
+@torch.no_grad()
+def save_samples(tokenizer: Tokenizer, images: Float[Tensor, "b c h w"], file: Path) -> None:
+    """Write originals above reconstructions."""
+    rows = torch.stack([images, tokenizer(images).images])
+    pixels = to_pixels(rearrange(rows, "row b c h w -> (row b) c h w"))
+    picture = rearrange(pixels, "(row b) c h w -> (row h) (b w) c", row=2).cpu().numpy()
+    # Of many channels the first one.
+    Image.fromarray(picture if picture.shape[2] == 3 else picture[:, :, 0]).save(file)
+
+
+def card(tokenizer: Tokenizer, repository: str | None) -> str:
+    """Write a model card, with the front matter that the hub reads."""
+    summary = dict(tokenizer.training_summary)
+    metrics = summary.pop("metrics", None)
+    name = str(summary.get("name") or "An image tokenizer")
+    kinds = kinds_of(tokenizer)
+    return CARD.format(
+        encoder=kinds[0],
+        codebook=kinds[1],
+        name=name,
+        samples=SAMPLES_FILE,
+        path=f"hf://{repository}" if repository else "THIS_FOLDER",
+        tokens=table(tokens_of(tokenizer)),
+        network=table(network_of(tokenizer)),
+        training=table(summary) if summary else "Not known.",
+        metrics=table(metrics) if isinstance(metrics, Mapping) and metrics else "Not measured.",
+    )
+
+
+def kinds_of(tokenizer: Tokenizer) -> list[str]:
+    """List the kinds of encoder, codebook and decoder."""
+    return [str(part["kind"]) for part in tokenizer.specification.values()]
+
+
+def tokens_of(tokenizer: Tokenizer) -> dict[str, object]:
+    """Say what the ids are."""
+    codebook, f = tokenizer.codebook, tokenizer.downsampling
+    rows: dict[str, object] = {
+        "ids": tokenizer.vocab_size,
+        "ids at each position": codebook.num_codebooks,
+        "pixels at each position": f"{f} x {f}",
+        "order of ids": codebook.id_order,
+        "choice of an id": codebook.selection_rule,
+    }
+    size = tokenizer.training_summary.get("image_size")
+    if isinstance(size, int) and codebook.num_codebooks:
+        shape = " x ".join(map(str, tokenizer.token_shape(size, size)))
+        rows[f"ids of an image of {size} x {size} px"] = shape
+    return rows
+
+
+def network_of(tokenizer: Tokenizer) -> dict[str, object]:
+    """Say of each module its kind and its size."""
+    return {
+        part: f"`{kind}`, {sum(tensor.numel() for tensor in module.state_dict().values()):,} values"
+        for part, kind, module in zip(
+            tokenizer.specification,
+            kinds_of(tokenizer),
+            (tokenizer.encoder, tokenizer.codebook, tokenizer.decoder),
+            strict=True,
+        )
+    }
+
+
+def table(rows: Mapping[str, object]) -> str:
+    """Write names and values as a table."""
+    lines = ["| | |", "|---|---|"]
+    return "\n".join(lines + [f"| {name} | {shown(value)} |" for name, value in rows.items()])
+
+
+def shown(value: object) -> str:
+    """Write a value as people read it."""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if type(value) is int else str(value)
