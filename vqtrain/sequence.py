@@ -248,7 +248,7 @@ class SequenceLayout:
         require(self.rows, "without marks at the end of rows the shape is not known: give it")
         k = self.num_codebooks
         step = k if self.order == "delayed" else 1
-        ends = (sequence[:1, self.begin :: step] == self.row_id)[0].nonzero().flatten()
+        ends = (sequence[:1, self.begin :: step] == self.row_id).nonzero()[:, 1]
         if not len(ends):
             raise ConfigError(
                 f"the image from position {start} on has no {MARKS[2]} ({self.row_id}), so its "
