@@ -37,6 +37,7 @@ class Batch:
             ``data.range`` float32 in the files' own units.
         mask: False where an image only fills up the batch and must not be counted.
         keys: Names of the images.
+        fields: Name and bytes of each field beside an image, where a data set brings them.
         faults: Samples that could not be read and were passed over.
         place: Where the reader of a stream stands after the batch, as plain numbers; None for
             indexed images, whose order needs no such thing.
@@ -45,6 +46,7 @@ class Batch:
     images: Shaped[Tensor, "b c h w"]
     mask: Mask
     keys: list[str]
+    fields: list[tuple[tuple[str, bytes], ...]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     place: tuple[int, ...] | None = None
 

@@ -1,0 +1,340 @@
+"""``vqtrain tokenize``: images of any kind become token ids, by one process or by many."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64, Shaped
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from torch import Tensor
+
+from vqtrain.app.keys import describe, read_keys
+from vqtrain.app.pack import interrupt
+from vqtrain.app.pictures import (
+    PICTURE_KEYS,
+    TOKENIZER_KEYS,
+    PictureSettings,
+    find_device,
+    load,
+    split,
+)
+from vqtrain.build import bind
+from vqtrain.data.sources import open_images
+from vqtrain.data.tokens.index import INDEX, LAYOUTS, UNFINISHED, Report, read_report
+from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan, read_share
+from vqtrain.data.tokens.shards import progress_of
+from vqtrain.data.tokens.write import Encode, Progress, write
+from vqtrain.errors import ConfigError, Interrupted, VqtrainError, require
+from vqtrain.launchers.base import Launcher, find
+from vqtrain.launchers.base import words as launcher_words
+from vqtrain.launchers.local import Local
+from vqtrain.tokenizer.model import Tokenizer
+
+COMMAND = "vqtrain tokenize"
+LAUNCH_KEYS: dict[str, tuple[object, str]] = {
+    "launcher": ("local", f"{', '.join(launcher_words())}: where the processes run"),
+    "devices": (1, "processes on this machine, each with a GPU of its own where there are some"),
+    "jobs": (1, "processes on a cluster, with launcher=slurm or ray"),
+    "launcher_options": ({}, "what the launcher takes, such as {partition: gpu, timeout_min: 600}"),
+}
+KEYS: dict[str, tuple[object, str]] = {
+    **TOKENIZER_KEYS,
+    "images": (None, "what to tokenize: demo, a folder, a glob, tars, a URL or a list of these"),
+    "out": ("tokens", "folder of the tokens; an interrupted command in it is continued"),
+    **PICTURE_KEYS,
+    "layout": ("webdataset", f"{' or '.join(LAYOUTS)}: tars of npy, or one array"),
+    "shard_size": (10_000, "samples of a shard"),
+    "max_bad_fraction": (0.01, "share of the pictures that may be unreadable"),
+    "share": ("0/1", "r/n: the shards of process r of n, for launchers of your own"),
+    **LAUNCH_KEYS,
+}
+
+USAGE = f"""usage: {COMMAND} tokenizer=PATH images=IMAGES [out=DIR] [key=value ...]
+
+Writes DIR/shard-00000.tar and so on, WebDataset tars with the ids of each picture as KEY.npy and
+beside them what lay beside the picture: KEY.txt, KEY.json. At the end comes DIR/index.json: the
+tokenizer's hash, shape and type of the ids, counts and sha256, and what was left out.
+layout=flat writes DIR/tokens.npy, one array for all, and DIR/samples.jsonl, a line for each row.
+
+keys:
+{describe(KEYS)}
+
+The same command goes on where it was interrupted, at the batch. The result is the same with any
+number of processes and workers.
+
+options:
+  --help   show this
+
+examples:
+  {COMMAND} tokenizer=runs/demo/latest images=~/photographs out=tokens
+  {COMMAND} tokenizer=hf://org/name images='shards/{{000..099}}.tar' devices=8 batch_size=64 \\
+    precision=bf16-mixed
+"""
+
+MAX_NAMED = 3
+
+
+def main(words: Sequence[str]) -> int:
+    """Tokenize, or show the help."""
+    values = read_keys(COMMAND, words, KEYS)
+    if values is None:
+        sys.stdout.write(USAGE)
+        return 0
+    pictures, rest = split(values)
+    settings = bind(PictureSettings, pictures, where=COMMAND)
+    return bind(run, {**rest, "settings": settings, "words": list(words)}, where=COMMAND)
+
+
+def run(
+    *,
+    words: list[str],
+    settings: PictureSettings,
+    tokenizer: str | None,
+    allow: list[str],
+    images: str | list[str | dict[str, object]] | None,
+    out: str,
+    layout: str,
+    shard_size: int,
+    max_bad_fraction: float,
+    share: str,
+    launcher: str,
+    devices: int,
+    jobs: int,
+    launcher_options: dict[str, object],
+) -> int:
+    """Tokenize, and say what came of it; the arguments are those of ``KEYS``."""
+    if not images or not out:
+        raise ConfigError(f"name the images: {COMMAND} tokenizer=PATH images=IMAGES out=DIR")
+    require(
+        0 <= max_bad_fraction <= 1, f"max_bad_fraction must be in [0, 1], got {max_bad_fraction}"
+    )
+    part = read_share(share)
+    folder = Path(os.path.expanduser(out))  # noqa: PTH111 - Path raises for an unknown ~user
+    refuse_inside(folder, images)
+    found = find_launcher(launcher, devices=devices, jobs=jobs, options=launcher_options)
+    require(
+        found is None or part.of == 1, f"share={share} is of one process: leave out the launcher"
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    model = load(tokenizer, allow, COMMAND)
+    plan = make_token_plan(model, images, settings, shard_size=shard_size, layout=layout)
+    was_complete = (folder / INDEX).is_file()
+    report: Report | None
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with shown_progress(console) as progress:
+            if found is not None:
+                commands = commands_of(words, settings, max(devices, jobs))
+                report = launch(found, commands, folder, progress)
+            else:
+                report = write(
+                    plan,
+                    out=folder,
+                    encode=encoder(model, settings),
+                    share=part,
+                    num_workers=settings.workers,
+                    max_bad_fraction=max_bad_fraction,
+                    progress=progress,
+                )
+    except (KeyboardInterrupt, Interrupted):
+        console.print("stopped; what is written is kept: the same command goes on")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if was_complete:
+        console.print(f"{folder} was complete already", markup=False)
+    conclude(console, folder, share, report)
+    return 0
+
+
+def refuse_inside(out: Path, images: str | list[str | dict[str, object]]) -> None:
+    """Refuse to write among the images, where the tokens would be taken for some of them.
+
+    Raises:
+        ConfigError: If ``out`` is there.
+    """
+    for source in images if isinstance(images, list) else [images]:
+        home = Path(os.path.expanduser(str(source))).absolute()  # noqa: PTH111 - as above
+        if home.is_dir() and out.absolute().is_relative_to(home):
+            raise ConfigError(f"out={out} lies inside images={source}: give another folder")
+
+
+def make_token_plan(
+    tokenizer: Tokenizer,
+    images: str | list[str | dict[str, object]],
+    settings: PictureSettings,
+    *,
+    shard_size: int,
+    layout: str,
+) -> Plan:
+    """Decide what is written.
+
+    Raises:
+        ConfigError: If the tokenizer makes no ids, or a setting does not fit it.
+        DataError: If there are no such images.
+    """
+    tokenizer.check_ids()
+    preparation = settings.preparation(tokenizer)
+    token_settings = TokenSettings(
+        preparation=preparation,
+        batch_size=settings.batch_size,
+        precision=settings.precision,
+        device=find_device(settings.device).type,
+        shard_size=shard_size,
+        layout=layout,
+    )
+    size = preparation.image_size
+    config = {key: tokenizer.config[key] for key in ("image", "downsampling", "token_ids")}
+    return make_plan(
+        open_images(images, role="training"),
+        settings=token_settings,
+        tokenizer={"sha256": hash_of(tokenizer), **config},
+        shape=tokenizer.token_shape(size, size),
+        size=tokenizer.vocab_size,
+    )
+
+
+def hash_of(tokenizer: Tokenizer) -> str:
+    """Hash what a tokenizer is: its modules, its pixels and all weights, wherever it lies."""
+    digest = sha256()
+    known = {**tokenizer.specification, "image": tokenizer.config["image"]}
+    digest.update(json.dumps(known, sort_keys=True).encode())
+    for name, tensor in sorted(tokenizer.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def encoder(tokenizer: Tokenizer, settings: PictureSettings) -> Encode:
+    """Put a tokenizer on its device, and return what turns pixels into ids there."""
+    placed = settings.placed(tokenizer)
+    weight = placed.project_in.weight
+
+    @torch.inference_mode()
+    def encode(pixels: Shaped[Tensor, "b c h w"]) -> Int64[Tensor, " b *tokens"]:
+        images = placed.to_images(pixels.to(weight.device, non_blocking=True), weight.dtype)
+        try:
+            with settings.autocast():
+                return placed.encode(images)
+        except torch.OutOfMemoryError as error:
+            raise VqtrainError(
+                f"the device has too little memory for batch_size={settings.batch_size}: give a "
+                "smaller one, and another out"
+            ) from error
+
+    return encode
+
+
+def find_launcher(
+    word: str, *, devices: int, jobs: int, options: Mapping[str, object]
+) -> Launcher | None:
+    """Return what is to run the processes, or None if this process does it alone.
+
+    Raises:
+        ConfigError: If there is no such launcher, or it cannot be had so.
+    """
+    require(devices >= 1 and jobs >= 1, f"devices and jobs must be at least 1: {devices}, {jobs}")
+    launcher = find(word)
+    if launcher is Local:
+        require(jobs == 1, f"jobs={jobs} is for a cluster: give devices={jobs}, or a launcher")
+        require(not options, "launcher=local takes no launcher_options")
+        return Local(processes=devices) if devices > 1 else None
+    require(devices == 1, f"devices={devices} is for this machine: give jobs={devices}")
+    return bind(launcher, options, where="launcher_options")
+
+
+def commands_of(words: Sequence[str], settings: PictureSettings, parts: int) -> list[list[str]]:
+    """Write the command line of each process: that of this one, with its share."""
+    kept = [word for word in words if word.partition("=")[0] not in LAUNCH_KEYS]
+    if settings.num_workers is None:
+        kept.append(f"num_workers={max(1, settings.workers // parts)}")
+    return [["tokenize", *kept, f"share={number}/{parts}"] for number in range(parts)]
+
+
+def launch(
+    launcher: Launcher, commands: Sequence[Sequence[str]], out: Path, progress: Progress
+) -> Report:
+    """Run all processes to their ends, and read what they have written.
+
+    Raises:
+        VqtrainError: If one has failed.
+    """
+    state = out / UNFINISHED
+    logs = state.absolute() / "logs"
+
+    def tick() -> None:
+        progress("all processes", *progress_of(state))
+
+    ends = launcher.launch(commands, logs=logs, tick=tick)
+    failed = [(number, end) for number, end in enumerate(ends) if end.code != 0]
+    if not failed:
+        shutil.rmtree(state, ignore_errors=True)  # where all was complete, logs alone
+        return read_report(out)
+    number, first = failed[0]
+    if len(failed) == len(ends) and all(end.code == 2 for _, end in failed):
+        shutil.rmtree(logs)
+        with suppress(OSError):  # leaves nothing behind if nothing was begun
+            state.rmdir()
+            out.rmdir()
+        raise ConfigError(first.reason)
+    more = f", and {len(failed) - 1} more have failed" if len(failed) > 1 else ""
+    failure = VqtrainError(
+        f"share {number}/{len(ends)} ended with {first.code}: {first.reason}{more}; the logs are "
+        f"in {logs}, and the same command goes on with what is missing"
+    )
+    failure.exit_code = 1
+    raise failure
+
+
+@contextmanager
+def shown_progress(console: Console) -> Iterator[Progress]:
+    """Show a bar on a terminal, and elsewhere a line for each shard."""
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Bar(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+            task = bar.add_task("looking for what lies beside the pictures", total=None)
+            yield lambda shard, done, total: bar.update(
+                task, description=shard, completed=done, total=total or None
+            )
+        return
+    last = ""
+
+    def tell(shard: str, done: int, total: int) -> None:
+        nonlocal last
+        if shard != last:
+            console.print(f"{shard}: {done:,} of {total:,} pictures are done", markup=False)
+        last = shard
+
+    yield tell
+
+
+def conclude(console: Console, out: Path, share: str, report: Report | None) -> None:
+    """Say what there is now, and what can be done with it."""
+    if report is None:
+        console.print(f"share {share} is done; {INDEX} comes with the last share", markup=False)
+        return
+    tokens, skipped = report["tokens"], report["skipped"]
+    console.print(
+        f"tokens      {report['samples']:,} samples in {len(report['files']):,} files, "
+        f"{report['bytes'] / 1e6:,.1f} MB: {tokens['dtype']} {tokens['shape']}, "
+        f"{tokens['size']:,} ids",
+        markup=False,
+    )
+    where = f", all in {out / INDEX}" if skipped else ""
+    console.print(f"skipped     {len(skipped):,}{where}", markup=False)
+    for fault in skipped[:MAX_NAMED]:
+        name = fault["key"] or fault["shard"]
+        console.print(f"{'':<12}{name}: {fault['reason']}", markup=False)
+    console.print("read them:")
+    code = f"from vqtrain.data.tokens.read import read; print(next(read({json.dumps(str(out))})))"
+    console.print(f"  python -c {shlex.quote(code)}", markup=False)

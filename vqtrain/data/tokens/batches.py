@@ -1,0 +1,82 @@
+"""Batches to encode: pictures with the fields that lie beside them, cut by arithmetic."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import final
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from vqtrain.data.batches import Batch, ValidationBatches
+from vqtrain.data.images import Preparation
+from vqtrain.data.index import ImageIndex
+from vqtrain.data.packing.fields import find_fields
+from vqtrain.data.tokens.shards import Members
+from vqtrain.errors import BadSampleError
+
+# The field of the ids. One of the source with that name gets another.
+IDS_FIELD = "npy"
+
+
+@final
+class TokenBatches(Dataset[Batch]):
+    """Pictures in the order of an index, each with its fields.
+
+    All batches are full, so that each picture is always encoded among the same ones: what is
+    missing in one is filled with its last image, masked, as is what cannot be read.
+
+    Args:
+        pictures: All pictures, in the order of the batches.
+        counts: Pictures of each batch, at most ``batch_size``.
+        preparation: How pictures become arrays.
+        batch_size: Images per batch.
+    """
+
+    def __init__(
+        self,
+        pictures: ImageIndex,
+        *,
+        counts: Sequence[int],
+        preparation: Preparation,
+        batch_size: int,
+    ) -> None:
+        self._pictures, self._counts = pictures, counts
+        self._ends = list(accumulate(counts))
+        self._preparation = preparation
+        self._batch_size = batch_size
+        self._fields = find_fields(pictures)
+
+    def __getitem__(self, number: int) -> Batch:
+        """Load a batch; its ``fields`` are those of the images that are not filled in.
+
+        Raises:
+            DataError: If a server does not answer.
+        """
+        end = self._ends[number]
+        image_ids = range(end - self._counts[number], end)
+        part = self._pictures.select(np.array(image_ids))
+        batch = ValidationBatches(
+            part,
+            preparation=self._preparation,
+            batch_size=self._batch_size,
+            rank=0,
+            world_size=1,
+        )[0]
+        for place, image_id in enumerate(image_ids):
+            members: Members = ()
+            if batch.mask[place]:
+                try:
+                    members = self._members(image_id)
+                except BadSampleError as error:
+                    batch.mask[place] = False
+                    batch.faults.append(self._pictures.fault(image_id, str(error)))
+            batch.fields.append(members)
+        mine = [self._pictures.fault(image_id, "") for image_id in image_ids]
+        batch.faults += [f for f in self._fields.faults if replace(f, reason="") in mine]
+        return batch
+
+    def _members(self, image_id: int) -> Members:
+        index = self._fields.index
+        found = [(index.key(i), index.read(i)) for i in self._fields.of(image_id)]
+        return tuple((f"2.{name}" if name == IDS_FIELD else name, some) for name, some in found)

@@ -1,0 +1,167 @@
+"""What launchers share: a vqtrain command line in a process of its own, and how it ended."""
+
+import importlib
+import importlib.util
+import os
+import pkgutil
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from vqtrain import launchers
+from vqtrain.build import unknown
+from vqtrain.errors import ConfigError
+
+# What a command may take to end in order before it is killed.
+GRACE_S = 30.0
+# Between two looks at what is running.
+POLL_S = 0.2
+# Files of this folder that are no launchers.
+OTHERS = ("base", "child")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        code: Its exit code; 128 + n if signal n ended it.
+        reason: The last line that it wrote, or what is known instead.
+    """
+
+    code: int
+    reason: str
+
+
+class Launcher(ABC):
+    """Runs vqtrain command lines somewhere; its arguments are what a user may set."""
+
+    @abstractmethod
+    def launch(
+        self, commands: Sequence[Sequence[str]], *, logs: Path, tick: Callable[[], None]
+    ) -> list[Ended]:
+        """Run all commands, also after one has failed.
+
+        If this is interrupted, the commands end, too, and so they do if this process is killed.
+
+        Args:
+            commands: The words after ``vqtrain`` of each.
+            logs: Folder of what they write: command i writes ``i.log``.
+            tick: Called now and then while they run.
+
+        Returns:
+            How each ended, in the order given.
+        """
+
+
+def words() -> list[str]:
+    """List the launchers."""
+    found = {module.name for module in pkgutil.iter_modules(launchers.__path__)}
+    return sorted(found.difference(OTHERS))
+
+
+def find(word: str) -> type[Launcher]:
+    """Return the one launcher of the file that a word names.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if word not in words():
+        raise ConfigError(unknown("launcher", word, words()))
+    module = importlib.import_module(f"{launchers.__name__}.{word}")
+    (found,) = (
+        value
+        for value in vars(module).values()
+        if getattr(value, "__final__", False) and value.__module__ == module.__name__
+    )
+    launcher: type[Launcher] = found
+    return launcher
+
+
+def check_package(name: str) -> None:
+    """Refuse a launcher whose library is not here.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise ConfigError(f'launcher needs {name}: pip install "vqtrain[cluster]"')
+
+
+def start(
+    command: Sequence[str], *, log: Path, environment: Mapping[str, str], folder: Path
+) -> "subprocess.Popen[bytes]":
+    """Start a command in a session of its own, so that Ctrl-C comes to it by us alone.
+
+    It ends by itself when this process does, however that ends.
+
+    Args:
+        command: The words after ``vqtrain``.
+        log: File of what it writes; it goes on with one that exists.
+        environment: Added to that of this process.
+        folder: Where it runs.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", f"{launchers.__name__}.child", *command],
+            stdin=subprocess.PIPE,  # the child sees its end
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            cwd=folder,
+            start_new_session=True,
+        )
+
+
+def stop(processes: Iterable["subprocess.Popen[bytes]"]) -> None:
+    """End commands in order, and after a while by force; nothing if they have ended."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_S
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    for process in processes:
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def ended(code: int, log: Path) -> Ended:
+    """Say how a command ended, by Popen's code and the end of its log."""
+    if code < 0:
+        return Ended(code=128 - code, reason=f"it was ended by {signal.Signals(-code).name}")
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    last = lines[-1].strip() if lines else "it wrote nothing"
+    return Ended(code=code, reason=last.removeprefix("vqtrain: "))
+
+
+def run(command: Sequence[str], log: str, folder: str) -> tuple[int, str]:
+    """Run one command to its end: what a cluster calls on another machine.
+
+    Returns:
+        Code and reason of ``Ended``, as plain data.
+    """
+    process = start(command, log=Path(log), environment={}, folder=Path(folder))
+    try:
+        process.wait()
+    finally:
+        stop([process])
+    found = ended(process.returncode, Path(log))
+    return found.code, found.reason

@@ -1,0 +1,89 @@
+"""Command lines as tasks of a Ray cluster."""
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import final
+
+from vqtrain.errors import VqtrainError, require
+from vqtrain.launchers.base import POLL_S, Ended, Launcher, check_package, run
+
+
+@final
+class Ray(Launcher):
+    """Runs each command as a task.
+
+    Args:
+        address: Of the cluster; None is the one that ``RAY_ADDRESS`` names, or else one that is
+            started on this machine, reachable from it alone, and ended at the end.
+        cpus: Cores of a task.
+        gpus: GPUs of a task; None is one where the cluster has some.
+
+    Raises:
+        ConfigError: If ray is not here, or a number is impossible.
+    """
+
+    def __init__(
+        self, *, address: str | None = None, cpus: float = 1.0, gpus: float | None = None
+    ) -> None:
+        check_package("ray")
+        require(cpus > 0, f"cpus must be above 0, got {cpus}")
+        require(gpus is None or gpus >= 0, f"gpus must be at least 0, got {gpus}")
+        self._address, self._cpus, self._gpus = address, cpus, gpus
+
+    def launch(
+        self, commands: Sequence[Sequence[str]], *, logs: Path, tick: Callable[[], None]
+    ) -> list[Ended]:
+        """Run all commands; see ``Launcher.launch``.
+
+        The folder of the logs must be one that all machines see.
+        """
+        import ray
+
+        self._connect()
+        try:
+            gpus = self._gpus
+            if gpus is None:
+                gpus = float(ray.cluster_resources().get("GPU", 0) > 0)
+            task = ray.remote(num_cpus=self._cpus, num_gpus=gpus, max_retries=0)(run)
+            here = str(Path.cwd())
+            tasks = [
+                task.remote(list(command), str(logs.absolute() / f"{number}.log"), here)
+                for number, command in enumerate(commands)
+            ]
+            waiting = tasks
+            while waiting:
+                _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
+                tick()
+            return [self._result(one) for one in tasks]
+        finally:
+            ray.shutdown()
+
+    def _connect(self) -> None:
+        import ray
+
+        is_main = threading.current_thread() is threading.main_thread()
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(
+                address=self._address,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                _node_ip_address="127.0.0.1",
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise VqtrainError(f"cannot reach the Ray cluster: {error}") from error
+        finally:
+            if is_main:
+                signal.signal(signal.SIGTERM, before)  # Ray puts its own
+
+    def _result(self, task: object) -> Ended:
+        import ray
+
+        try:
+            code, reason = ray.get(task)
+        except ray.exceptions.RayError as error:
+            return Ended(code=1, reason=f"Ray ended it: {str(error).splitlines()[0]}")
+        return Ended(code=code, reason=reason)
