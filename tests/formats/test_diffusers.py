@@ -178,8 +178,8 @@ def test_an_exported_tokenizer_is_the_same_in_diffusers(
     kind: str, codebook: dict[str, Any], tmp_path: Path
 ) -> None:
     tokenizer = make_tokenizer(kind, **codebook)
-    agreement = export(tokenizer, tmp_path, images=make_images())
-    assert (agreement.pictures, agreement.ids, agreement.other_ids) == (3, 2 * 64 + 48, 0)
+    agreement = export(tokenizer, tmp_path, images=make_images()[:1])
+    assert (agreement.pictures, agreement.ids, agreement.other_ids) == (2, 2 * 8 * 8, 0)
     assert agreement.pixels <= 1e-4
     model = VQModel.from_pretrained(tmp_path)
     for images in make_images():
@@ -197,7 +197,7 @@ def test_an_exported_tokenizer_is_the_same_in_diffusers(
 def test_weights_come_back_as_they_went(tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.training_summary = {"image_size": 16}
-    export(tokenizer, tmp_path, images=make_images())
+    export(tokenizer, tmp_path, images=make_images()[:1])
     back = convert(tmp_path)
     assert back.training_summary == {"image_size": 16}
     for part in ("encoder", "decoder"):
@@ -229,7 +229,7 @@ def test_an_export_that_is_not_the_same_is_an_error(
     swapped = (*ours.RENAMED, (r"\.to_q\.", ".to_q_."), (r"\.to_k\.", ".to_q."))
     monkeypatch.setattr(ours, "RENAMED", (*swapped, (r"\.to_q_\.", ".to_k.")))
     with pytest.raises(VqtrainError, match=r"not agree with PyTorch|not the same tokenizer"):
-        export(make_tokenizer(), tmp_path, images=make_images())
+        export(make_tokenizer(), tmp_path, images=make_images()[:1])
 
 
 VQVAE = {"in_channels": 3, "channels": 8, "block_channels": 4, "num_blocks": 1}
@@ -270,7 +270,7 @@ REFUSED = {
 @pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_diffusers_cannot_have_is_refused(make: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        export(make(), tmp_path, images=make_images())
+        export(make(), tmp_path, images=make_images()[:1])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -279,7 +279,7 @@ def test_without_diffusers_it_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr(ours, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="own class: pip install diffusers"):
-        export(make_tokenizer(), tmp_path, images=make_images())
+        export(make_tokenizer(), tmp_path, images=make_images()[:1])
     assert list(tmp_path.iterdir()) == []
 
 

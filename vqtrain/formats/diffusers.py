@@ -196,7 +196,7 @@ def convert(path: Path) -> Tokenizer:
 
 
 def export(
-    tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "b c h w"]]
+    tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]]
 ) -> Agreement:
     """Write a directory for ``VQModel.from_pretrained``, load it with that, and compare.
 
@@ -229,7 +229,7 @@ def export(
     return check(tokenizer, out, images)
 
 
-def check(tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "b c h w"]]) -> Agreement:
+def check(tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c _ _"]]) -> Agreement:
     """Load what was written with diffusers' own class, and compare it.
 
     Raises:
