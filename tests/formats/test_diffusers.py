@@ -246,7 +246,7 @@ def with_another_encoder() -> Tokenizer:
 
 
 REFUSED = {
-    "encoder": (with_another_encoder, r"encoder=cnn decoder=cnn, not encoder=vqvae$"),
+    "encoder": (with_another_encoder, r"has encoder=cnn decoder=cnn, not encoder=vqvae$"),
     "codebook": (lambda: make_tokenizer("fsq"), r"codebook=fsq does not$"),
     "other widths": (
         lambda: make_tokenizer(decoder={"channels": 64}),
@@ -348,6 +348,8 @@ DOWN, UP = ["DownEncoderBlock2D"] * 3, ["UpDecoderBlock2D"] * 3
         ),
         ({"down_block_types": DOWN[:2]}, r"down_block_types is .* be 3 of DownEncoderBlock2D"),
         ({"up_block_types": [*UP[:2], "UpBlock2D"]}, r"up_block_types is .* be 3 of UpDecoderB"),
+        ({"block_out_channels": [2**40] * 3}, r"overflow"),
+        ({"layers_per_block": 10**12}, r"is 10{12}, more than there are weights"),
         ({"layers_per_block": 0}, r"num_blocks must be at least 1"),
         ({"layers_per_block": "2"}, r"layers_per_block must be a whole number, got '2'"),
         ({"num_experts": 2}, r"config.json: unknown key 'num_experts'"),
@@ -365,12 +367,20 @@ def test_settings_that_our_networks_cannot_have_are_refused(
         convert(tmp_path)
 
 
-def test_a_size_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ({"num_vq_embeddings": 2**40}, r"weight is \[16, 4\] instead of \[1099511627776, 4\]$"),
+        ({"block_out_channels": [2**26] * 3}, r"and in \d+ more$"),
+    ],
+)
+def test_what_is_not_in_the_file_is_not_made(
+    claim: dict[str, object], message: str, tmp_path: Path
+) -> None:
     make_model().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    claim = {**config, "num_vq_embeddings": 2**40, "latent_channels": 2**30}
-    (tmp_path / "config.json").write_text(json.dumps(claim))
-    with pytest.raises(CheckpointError, match=r"instead of \[1099511627776, 4\]"):
+    (tmp_path / "config.json").write_text(json.dumps({**config, **claim}))
+    with pytest.raises(CheckpointError, match=message):
         convert(tmp_path)
 
 

@@ -117,7 +117,7 @@ class Settings:
             width > 0 and width % max(1, widths[0]) == 0 for width in widths
         )
         check("block_out_channels", is_multiple, "multiples of the first of them")
-        groups = sorted({group_norm(width).num_groups for width in widths})
+        groups = groups_of(widths)
         check("norm_num_groups", groups == [self.norm_num_groups], " and ".join(map(str, groups)))
         for name, types in (("down_block_types", DOWN), ("up_block_types", UP)):
             blocks = getattr(self, name)
@@ -125,20 +125,11 @@ class Settings:
             check(name, fits, f"{len(widths)} of {' and '.join(types.values())}")
 
     def _check(self, name: str, holds: bool, right: str) -> None:
-        value = getattr(self, name)
-        shown = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        require(
-            holds, f"{name} is {shown!r}, but in encoder=cnn decoder=cnn it can only be {right}"
-        )
+        got = getattr(self, name)
+        require(holds, f"{name} is {got!r}, but in encoder=cnn decoder=cnn it can only be {right}")
 
-    def training(self) -> dict[str, object]:
-        """Say what is known of the training."""
-        downsampling = 2 ** (len(self.block_out_channels) - 1)
-        known = self.sample_size is not None and self.sample_size % downsampling == 0
-        return {"image_size": self.sample_size} if known else {}
-
-    def parts(self) -> dict[str, dict[str, object]]:
-        """Describe encoder, codebook and decoder."""
+    def build(self) -> Tokenizer:
+        """Build a tokenizer, with weights that are still to be loaded."""
         common: dict[str, object] = {
             "channels": self.block_out_channels[0],
             "multipliers": [w // self.block_out_channels[0] for w in self.block_out_channels],
@@ -159,11 +150,14 @@ class Settings:
             "commitment_weight": 1.0,
             "gradient": "straight_through",
         }
-        return {
-            "encoder": {"kind": "cnn", "arguments": encoder},
-            "codebook": {"kind": "vq", "arguments": codebook},
-            "decoder": {"kind": "cnn", "arguments": decoder},
-        }
+        size, f = self.sample_size, 2 ** (len(self.block_out_channels) - 1)
+        return Tokenizer(
+            encoder={"kind": "cnn", "arguments": encoder},
+            codebook={"kind": "vq", "arguments": codebook},
+            decoder={"kind": "cnn", "arguments": decoder},
+            channels=self.in_channels,
+            training={"image_size": size} if size is not None and size % f == 0 else {},
+        )
 
 
 def convert(path: Path) -> Tokenizer:
@@ -177,16 +171,19 @@ def convert(path: Path) -> Tokenizer:
         ConfigError: If ``cnn`` networks around a table cannot be that.
     """
     try:
+        settings = read_settings(path / CONFIG_FILE)
+        weights = read_current_weights(path)
+        blocks, levels = settings.layers_per_block, len(settings.block_out_channels)
+        require(
+            blocks <= len(weights),
+            f"layers_per_block is {blocks}, more than there are weights ({len(weights)})",
+        )
         with torch.device("meta"):  # shapes come first: a wrong one could be of any size
-            settings = read_settings(path / CONFIG_FILE)
-            parts, channels = settings.parts(), settings.in_channels
-            expected = Tokenizer(**parts, channels=channels).state_dict()
-    except ConfigError as error:
+            expected = settings.build().state_dict()
+    except (ConfigError, RuntimeError) as error:  # torch's, where a size overflows
         raise ConfigError(f"cannot convert {path}: {error}") from error
-    levels = len(settings.block_out_channels)
-    weights = read_current_weights(path)
     check_same(weights, to_theirs(expected, levels), path)
-    tokenizer = Tokenizer(**parts, channels=channels, training=settings.training())
+    tokenizer = settings.build()
     own = tokenizer.state_dict()
     for name, tensor in own.items():
         if is_shared(name):
@@ -217,8 +214,8 @@ def export(
         raise ConfigError(
             "format=diffusers is checked with diffusers' own class: pip install diffusers"
         )
-    config = {name: value for name, value in asdict(settings).items() if value is not None}
-    text = json.dumps({"_class_name": CLASS, **config}, indent=2)
+    known = {name: value for name, value in asdict(settings).items() if value is not None}
+    text = json.dumps({"_class_name": CLASS, **known}, indent=2)
     weights = {**tokenizer.state_dict(), "codebook.vectors": tokenizer.codebook_vectors}
     theirs = to_theirs(weights, len(settings.block_out_channels))
     content = to_safetensors(
@@ -237,7 +234,8 @@ def check(tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c _
     """
     from diffusers import VQModel  # seconds, for this alone
 
-    model = VQModel.from_pretrained(str(out), local_files_only=True).eval()
+    load = VQModel.from_pretrained
+    model = load(str(out), local_files_only=True).eval()  # type: ignore[no-untyped-call]  # theirs
 
     def encode(images: Float[Tensor, "b c h w"]) -> Int64[Tensor, "b h_z w_z"]:
         latents = model.encode(images).latents
@@ -261,8 +259,7 @@ def settings_of(tokenizer: Tokenizer) -> Settings:
     for part in ("encoder", "decoder"):
         require(
             kinds[part] == "cnn",
-            f"diffusers' VQModel has the networks encoder=cnn decoder=cnn, not "
-            f"{part}={kinds[part]}",
+            f"diffusers' VQModel has encoder=cnn decoder=cnn, not {part}={kinds[part]}",
         )
     require(
         kinds["codebook"] in TABLES,
@@ -286,7 +283,7 @@ def settings_of(tokenizer: Tokenizer) -> Settings:
         f"begin with 1, got {multipliers}",
     )
     widths = [encoder["channels"] * multiplier for multiplier in multipliers]
-    groups = sorted({group_norm(width).num_groups for width in widths})
+    groups = groups_of(widths)
     require(
         len(groups) == 1,
         f"diffusers' VQModel has one number of groups for all norms, but levels of {widths} "
@@ -345,6 +342,12 @@ def read_current_weights(path: Path) -> dict[str, Shaped[Tensor, "..."]]:
             if old in name:
                 weights.setdefault(name.replace(old, new), weights.pop(name))
     return weights
+
+
+def groups_of(widths: Sequence[int]) -> list[int]:
+    """List the numbers of groups that norms of those widths have."""
+    with torch.device("meta"):  # a file may claim any width
+        return sorted({group_norm(width).num_groups for width in widths})
 
 
 def check_same(
