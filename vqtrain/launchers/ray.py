@@ -1,5 +1,6 @@
 """Command lines as tasks of a Ray cluster."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -65,13 +66,16 @@ class Ray(Launcher):
 
         is_main = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGTERM)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+        address = self._address or os.environ.get("RAY_ADDRESS") or "local"
+        loopback = {"_node_ip_address": "127.0.0.1"} if address == "local" else {}
         try:
             ray.init(
-                address=self._address,
+                address=address,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="error",
-                _node_ip_address="127.0.0.1",
+                **loopback,
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise VqtrainError(f"cannot reach the Ray cluster: {error}") from error

@@ -35,6 +35,7 @@ class ShareWriter:
         self._state, self._folder = out / UNFINISHED, plan.folder(out)
         self._folder.mkdir(exist_ok=True)
         self._writers: dict[int, ShardWriter] = {}
+        self._has_failed = False
         self.rest: list[tuple[int, range]] = []
         self.left_out = self.total = 0
         for shard in shards:
@@ -63,7 +64,13 @@ class ShareWriter:
         batch: Batch,
         token_ids: Int64[Tensor, " b *tokens"],
     ) -> None:
-        """Write a batch, without the images that are masked."""
+        """Write a batch, without the images that are masked.
+
+        Once a batch could not be written, those that wait behind it are not, either.
+        """
+        if self._has_failed:
+            return
+        self._has_failed = True
         if shard not in self._writers:
             self._writers[shard] = ShardWriter(state=self._state, name=shard_name(shard))
         rows = self._in_file_type(token_ids)
@@ -78,6 +85,7 @@ class ShareWriter:
             batch.faults,
         )
         self._finish_if_whole(shard)
+        self._has_failed = False
 
     def close(self) -> None:
         """Leave what is not whole as it is."""
