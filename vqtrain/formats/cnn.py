@@ -1,0 +1,319 @@
+"""What the formats of the published VQGAN networks share: from names and shapes to a tokenizer.
+
+Our ``cnn`` modules have the parameter names of that code, so a file's names say how many levels,
+blocks and attentions there are, and its shapes say how wide they are. What a file does not say
+(32 groups of eps 1e-6 in each norm, asymmetric padding) is the same in all of them.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.tokenizer.checks import differences
+from vqtrain.tokenizer.folding import PLAIN
+from vqtrain.tokenizer.model import Tokenizer
+
+# Names of a file and of ours, by their beginnings.
+Names = Sequence[tuple[str, str]]
+PROJECTIONS: Names = (("quant_conv.", "project_in."), ("post_quant_conv.", "project_out."))
+
+# The table of codes in nearly all of them.
+VECTORS = "quantize.embedding.weight"
+
+# Parts of published networks that ours cannot have, by what their names contain.
+FOREIGN = {
+    r"\.(to_qkv|to_out)\.": "linear attention",
+    r"\.conv_shortcut\.": "3x3 shortcuts (conv_shortcut)",
+    r"\.temb_proj\.": "time embeddings",
+    r"norm\w*\.running_mean$": "batch normalization",
+}
+
+# Differences of a module that are named; more only say that it is another network.
+MAX_NAMED = 3
+GROUPS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A codebook, with its tensors by their names in the file.
+
+    Attributes:
+        kind: Its word.
+        arguments: Those besides ``size`` and ``dim``, which the file says.
+        names: Names in the file and in our codebook, which begin with ``codebook.``.
+    """
+
+    kind: str
+    arguments: Mapping[str, object]
+    names: Names
+
+
+def drop(
+    weights: Mapping[str, Shaped[Tensor, "..."]], *beginnings: str
+) -> dict[str, Shaped[Tensor, "..."]]:
+    """Leave out what a file holds for the training alone, by how its names begin."""
+    return {name: item for name, item in weights.items() if not name.startswith(beginnings)}
+
+
+def part(
+    weights: Mapping[str, Shaped[Tensor, "..."]], beginning: str
+) -> dict[str, Shaped[Tensor, "..."]]:
+    """Take the part of a larger model whose names begin so, or everything if there is none."""
+    found = {
+        name.removeprefix(beginning): item
+        for name, item in weights.items()
+        if name.startswith(beginning)
+    }
+    return found or dict(weights)
+
+
+def averaged(
+    weights: Mapping[str, Shaped[Tensor, "..."]], *, use: bool
+) -> dict[str, Shaped[Tensor, "..."]]:
+    """Take or leave the averages that LitEma keeps, under names without dots.
+
+    Args:
+        weights: All of a file.
+        use: Whether averages take the place of the weights that they are of, if there are any.
+
+    Raises:
+        CheckpointError: If weights have no average, or averages no weights.
+    """
+    beginning = "model_ema."
+    own = {name: item for name, item in weights.items() if not name.startswith(beginning)}
+    averages = part(weights, beginning) if len(own) < len(weights) else {}
+    for counter in ("decay", "num_updates"):
+        averages.pop(counter, None)
+    if not averages or not use:
+        return own
+    flat = {name.replace(".", ""): name for name in own}
+    wrong = [f"{beginning}{name} is unknown" for name in averages if name not in flat]
+    wrong += [
+        f"{beginning}{short} is missing"
+        for short, name in flat.items()
+        if own[name].is_floating_point() and short not in averages
+    ]
+    if wrong:
+        raise CheckpointError(f"the averaged weights do not fit: {listed(wrong)}")
+    return own | {flat[name]: item for name, item in averages.items()}
+
+
+def vq(*, codebook_weight: float, commitment_weight: float, l2_normalize: bool = False) -> Table:
+    """Describe a plain table that goes on training as published: by gradient alone."""
+    arguments = {
+        **PLAIN,
+        "codebook_weight": codebook_weight,
+        "commitment_weight": commitment_weight,
+        "l2_normalize": l2_normalize,
+        "gradient": "straight_through",
+    }
+    return Table(kind="vq", arguments=arguments, names=[(VECTORS, "codebook.vectors")])
+
+
+def assemble(
+    weights: Mapping[str, Shaped[Tensor, "..."]], table: Table, names: Names = ()
+) -> Tokenizer:
+    """Build a tokenizer of ``cnn`` networks around a codebook, and load its weights strictly.
+
+    Args:
+        weights: All that the file holds, but for what its training alone needs.
+        table: The codebook.
+        names: Where modules are called otherwise than in the first VQGAN's code.
+
+    Raises:
+        CheckpointError: If a name is missing or unknown, a shape is another, or the network is one
+            that ``cnn`` cannot be.
+    """
+    published = {renamed(name, names): item for name, item in weights.items()}
+    arguments, channels = network(published)
+    build = partial(
+        Tokenizer,
+        encoder={"kind": "cnn", "arguments": {**arguments, "in_channels": channels}},
+        codebook={"kind": table.kind, "arguments": {**table.arguments, **sizes(published, table)}},
+        decoder={"kind": "cnn", "arguments": {**arguments, "out_channels": channels}},
+        channels=channels,
+    )
+    with torch.device("meta"):  # a wrong shape could be of any size
+        shapes = build().state_dict()
+    given = tuple(name for _, name in table.names)
+    # Counters and schedules of a training begin anew.
+    fresh = [name for name in shapes if name.startswith("codebook.") and not name.startswith(given)]
+    theirs = flipped([*names, *PROJECTIONS, *table.names])
+    sources = {name: renamed(name, theirs) for name in shapes if name not in fresh}
+    check_same(weights, {source: shapes[name] for name, source in sources.items()})
+    tokenizer = build()
+    own = tokenizer.state_dict()
+    tokenizer.load_weights(
+        {name: own[name] for name in fresh}
+        | {name: weights[source].float() for name, source in sources.items()}
+    )
+    return tokenizer.eval()
+
+
+def network(weights: Mapping[str, Shaped[Tensor, "..."]]) -> tuple[dict[str, object], int]:
+    """Read the arguments that encoder and decoder share, and the channels of images.
+
+    A size is that which most tensors agree on, so that a wrong one is seen to be wrong.
+
+    Raises:
+        CheckpointError: If it is no such network, or one that ``cnn`` cannot be.
+    """
+    check_foreign(weights)
+    levels = range(count(weights, "encoder.down."))
+    blocks = range(count(weights, "encoder.down.0.block."))
+    channels = vote(
+        weights, (r"encoder\.conv_in\.\w+", 0), (r"encoder\.down\.0\.block\.0\.norm1\.\w+", 0)
+    )
+    block = r"\.block\.\d+\.(conv1|conv2|norm2)\.\w+"
+    widths = [
+        vote(weights, (rf"encoder\.down\.{level}{block}", 0), (rf"decoder\.up\.{level}{block}", 0))
+        for level in levels
+    ]
+    latents = vote(
+        weights,
+        (r"encoder\.conv_out\.\w+", 0),
+        (r"post_quant_conv\.\w+", 0),
+        (r"(quant_conv|decoder\.conv_in)\.weight", 1),
+    )
+    image_channels = vote(weights, (r"encoder\.conv_in\.weight", 1), (r"decoder\.conv_out\.\w+", 0))
+    for width in (channels, *widths):
+        if width % GROUPS or width % channels:
+            raise CheckpointError(
+                f"its levels have {widths} channels and its first layer {channels}: all must be "
+                f"multiples of the first, and of the {GROUPS} groups of the norms"
+            )
+    factors = [
+        2**level
+        for level in levels
+        if has(weights, f"encoder.down.{level}.attn.") or has(weights, f"decoder.up.{level}.attn.")
+    ]
+    arguments = {
+        "channels": channels,
+        "multipliers": [width // channels for width in widths],
+        "num_blocks": len(blocks),
+        "attention_factors": factors,
+        "latent_channels": latents,
+        "dropout": 0.0,
+    }
+    return arguments, image_channels
+
+
+def sizes(weights: Mapping[str, Shaped[Tensor, "..."]], table: Table) -> dict[str, int]:
+    """Read the number of codes and their channels."""
+    patterns = [rf"{re.escape(name)}\w*" for name, _ in table.names]
+    dim = vote(weights, (r"quant_conv\.\w+", 0), (r"post_quant_conv\.weight", 1), (patterns[0], 1))
+    # Where there is no table, any size will do: it is missing, as will be said.
+    size = vote(weights, *((pattern, 0) for pattern in patterns), default=1)
+    return {"size": size, "dim": dim}
+
+
+def check_foreign(weights: Mapping[str, Shaped[Tensor, "..."]]) -> None:
+    """Refuse networks that ``cnn`` cannot be."""
+    if not has(weights, "encoder.down.0.block.0."):
+        raise CheckpointError("it has no encoder.down.0.block.0.*: not a network of this kind")
+    for pattern, what in FOREIGN.items():
+        found = next((name for name in weights if re.search(pattern, name)), None)
+        if found:
+            raise CheckpointError(f"its network has {what}, which cnn has not: {found}")
+    if not has(weights, "encoder.mid.attn_1."):
+        raise CheckpointError(
+            "its network has no attention in the middle (attn_type: none), which cnn always has"
+        )
+    if has(weights, "encoder.down.1.") and not has(weights, "encoder.down.0.downsample."):
+        raise CheckpointError(
+            "its network halves the resolution without convolutions (resamp_with_conv: false), "
+            "which cnn does with them"
+        )
+
+
+def check_same(
+    weights: Mapping[str, Shaped[Tensor, "..."]], expected: Mapping[str, Shaped[Tensor, "..."]]
+) -> None:
+    """Compare names and shapes, and list differences by module.
+
+    Raises:
+        CheckpointError: If there are any.
+    """
+    wrong: dict[str, list[str]] = {}
+    for difference in differences(weights, expected):
+        wrong.setdefault(difference.partition(".")[0], []).append(difference)
+    if wrong:
+        modules = "; ".join(f"{module}: {listed(items)}" for module, items in wrong.items())
+        raise CheckpointError(f"its weights do not fit: {modules}")
+
+
+def listed(items: Sequence[str]) -> str:
+    """Join the first of several remarks, and count the others."""
+    rest = f" and {len(items) - MAX_NAMED} more" if len(items) > MAX_NAMED else ""
+    return f"{', '.join(items[:MAX_NAMED])}{rest}"
+
+
+def vote(
+    weights: Mapping[str, Shaped[Tensor, "..."]],
+    *places: tuple[str, int],
+    default: int | None = None,
+) -> int:
+    """Return the size that most tensors have, of those whose names match, along an axis each.
+
+    Raises:
+        CheckpointError: If there is none and no default.
+    """
+    found = Counter(
+        item.shape[axis]
+        for pattern, axis in places
+        for name, item in weights.items()
+        if item.ndim > axis and re.fullmatch(pattern, name)
+    )
+    if not found and default is None:
+        places_said = " or ".join(pattern.replace("\\", "") for pattern, _ in places)
+        raise CheckpointError(f"it has no tensor of the form {places_said}")
+    return max(found, key=lambda size: found[size]) if found else cast(int, default)
+
+
+def count(weights: Mapping[str, Shaped[Tensor, "..."]], beginning: str) -> int:
+    """Count modules that are numbered from 0."""
+    number = 0
+    while has(weights, f"{beginning}{number}."):
+        number += 1
+    return number
+
+
+def has(weights: Mapping[str, Shaped[Tensor, "..."]], beginning: str) -> bool:
+    """Say whether there is a name with this beginning."""
+    return any(name.startswith(beginning) for name in weights)
+
+
+def renamed(name: str, names: Names) -> str:
+    """Replace the beginning of a name by another, if it is one of those listed."""
+    for old, new in names:
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def flipped(names: Names) -> Names:
+    """Turn names back."""
+    return [(new, old) for old, new in names]
+
+
+@contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Say of which file an error is.
+
+    Raises:
+        CheckpointError: If there was one.
+    """
+    try:
+        yield
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"cannot convert {path}: {error}") from error

@@ -1,0 +1,48 @@
+"""Checkpoints of LlamaGen: its image tokenizers VQ-8 and VQ-16."""
+
+from pathlib import Path
+
+from vqtrain.formats.cnn import Names, about, assemble, count, drop, vq
+from vqtrain.formats.pickles import read_weights
+from vqtrain.tokenizer.model import Tokenizer
+
+
+def convert(path: Path, *, ema: bool = True) -> Tokenizer:
+    """Convert a VQ-8 or VQ-16 image tokenizer of LlamaGen.
+
+    Args:
+        path: A ``.pt`` file.
+        ema: Take the averaged weights where the file has them, as its scripts do, else the others.
+
+    Raises:
+        CheckpointError: If it cannot be read, or is another network.
+
+    References:
+        Sun et al. 2024, arXiv:2406.06525; LlamaGen, tokenizer/tokenizer_image/vq_model.py, whose
+        codes and latents have unit length.
+    """
+    sections = ("model", "state_dict")
+    weights = read_weights(path, ("ema", *sections) if ema else sections)
+    weights = drop(weights, "quantize.codebook_used")  # the last ids that its training saw
+    with about(path):
+        table = vq(codebook_weight=1.0, commitment_weight=0.25, l2_normalize=True)
+        return assemble(weights, table, module_names(count(weights, "encoder.conv_blocks.")))
+
+
+def module_names(levels: int) -> Names:
+    """List what modules are called there and here; its decoder counts from the latents."""
+    names = [
+        (f"{side}.mid.{index}.", f"{side}.mid.{name}.")
+        for side in ("encoder", "decoder")
+        for index, name in enumerate(("block_1", "attn_1", "block_2"))
+    ]
+    for level in range(levels):
+        for side, theirs, ours, resample in (
+            ("encoder", level, f"down.{level}", "downsample"),
+            ("decoder", levels - 1 - level, f"up.{level}", "upsample"),
+        ):
+            for their_part, our_part in (("res", "block"), ("attn",) * 2, (resample,) * 2):
+                names.append(
+                    (f"{side}.conv_blocks.{theirs}.{their_part}.", f"{side}.{ours}.{our_part}.")
+                )
+    return names

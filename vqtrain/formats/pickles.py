@@ -1,0 +1,293 @@
+"""Weights in files of others: what torch saved, in its old format too, and safetensors.
+
+torch's own reader either runs what a file names, or refuses a whole checkpoint for the name of one
+callback, and it reads an optimizer's tensors with the others. So files are read here, by a pickle
+reader that knows a few names. It imports nothing, and calls only functions of this file.
+"""
+
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BufferedIOBase, BytesIO
+from math import prod
+from pathlib import Path
+
+import torch
+from jaxtyping import Shaped
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vqtrain.errors import CheckpointError
+
+# What a file of torch begins with that is no zip archive, as all were before torch 1.6.
+OLD_START = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+
+# Dtype of each storage by its name in a pickle.
+STORAGES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+# Names that describe a training, or are parts of such descriptions: they become ``Inert``.
+INERT = re.compile(
+    r"(pytorch_lightning|lightning|lightning_fabric|lightning_utilities|omegaconf|jsonargparse"
+    r"|argparse|numpy|pathlib|typing|datetime)\..+"
+    r"|collections\.(defaultdict|Counter|deque)"
+    r"|builtins\.(set|frozenset|int|long|float|bool|str|unicode|bytes|bytearray|complex|list|dict"
+    r"|tuple|object|slice|range|xrange)"
+    r"|copyreg\._reconstructor|_codecs\.encode"
+    r"|torch\.(device|Size|bool|u?int\d+|b?float\d+)"
+)
+
+
+# Modules by their names in Python 2, which pickles of protocol 2 hold.
+PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+
+
+class Inert:
+    """Stands where a file has an object that is not needed, and does nothing."""
+
+    def __init__(self, *arguments: object, **named: object) -> None:
+        del arguments, named
+
+    def ignore(self, *arguments: object) -> None:
+        """Take what the object would be filled with."""
+
+    __setstate__ = __setitem__ = append = extend = add = ignore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """A run of values in a file, by its key there."""
+
+    key: str
+    dtype: torch.dtype
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A tensor in a file: a view of a storage, whose bounds were checked."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+# Returns the values of a storage.
+Load = Callable[[Storage], Tensor]
+
+
+def read_weights(
+    path: Path, sections: Sequence[str] = ("state_dict",)
+) -> dict[str, Shaped[Tensor, "..."]]:
+    """Read the tensors of a file by their names; nothing in it is run or imported.
+
+    Args:
+        path: What torch saved, of any version, or safetensors.
+        sections: Keys of a checkpoint that may hold the weights, the first that is there counts;
+            without any, the file itself must.
+
+    Raises:
+        CheckpointError: If it cannot be read, is damaged, or names what may do harm.
+    """
+    try:
+        with path.open("rb") as file:
+            if zipfile.is_zipfile(file):
+                return from_zip(file, sections)
+            file.seek(0)
+            start = file.read(len(OLD_START))
+            if start == OLD_START:
+                return from_old(file, sections)
+        if path.suffix == ".safetensors" or start[8:9] == b"{":
+            return read_safetensors(path)
+        if start.startswith(b"PK"):
+            raise CheckpointError("it is damaged (its end is missing)")
+        raise CheckpointError("it is no checkpoint, neither of torch nor safetensors")
+    except CheckpointError as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # what a damaged pickle raises has no end
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"cannot read {path}: it is damaged ({reason})") from error
+
+
+def read_safetensors(
+    path: Path, wanted: Callable[[str], bool] = lambda _: True
+) -> dict[str, Shaped[Tensor, "..."]]:
+    """Read those tensors of a safetensors file whose names are wanted.
+
+    Raises:
+        CheckpointError: If it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise CheckpointError(f"it is damaged ({error})") from error
+
+
+def from_zip(file: BufferedIOBase, sections: Sequence[str]) -> dict[str, Tensor]:
+    """Read the format of torch 1.6 and later."""
+    size = file.seek(0, 2)
+    with zipfile.ZipFile(file) as archive:
+        names = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)]
+        if len(names) != 1:
+            raise CheckpointError("it is a zip archive that torch did not write: unpack it first")
+        root = names[0].partition("/")[0]
+
+        def member(name: str) -> bytes:
+            info = archive.getinfo(f"{root}/{name}")
+            # torch compresses nothing, and what is not compressed is no longer than the file.
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size > size:
+                raise CheckpointError(f"its {name} is compressed or longer than the file")
+            return archive.read(info)
+
+        def load(storage: Storage) -> Tensor:
+            return to_values(member(f"data/{storage.key}"), storage)
+
+        if f"{root}/byteorder" in archive.namelist() and member("byteorder") != b"little":
+            raise CheckpointError("its numbers are big-endian")
+        return named(Unpickler(BytesIO(member("data.pkl"))).load(), sections, load)
+
+
+def from_old(file: BufferedIOBase, sections: Sequence[str]) -> dict[str, Tensor]:
+    """Read the format before torch 1.6: pickles, and all storages behind them."""
+    Unpickler(file).load()  # the protocol
+    system = Unpickler(file).load()
+    if not system["little_endian"]:
+        raise CheckpointError("its numbers are big-endian")
+    unpickler = Unpickler(file)
+    content = unpickler.load()
+    places: dict[str, int] = {}
+    for key in Unpickler(file).load():
+        count = int.from_bytes(file.read(8), "little")
+        if count != unpickler.storages[key].count:
+            raise CheckpointError(f"its storage {key} holds {count} values, other than claimed")
+        places[key] = file.tell()
+        file.seek(count * unpickler.storages[key].dtype.itemsize, 1)
+
+    def load(storage: Storage) -> Tensor:
+        file.seek(places[storage.key])
+        return to_values(read_exactly(file, storage), storage)
+
+    return named(content, sections, load)
+
+
+def read_exactly(file: BufferedIOBase, storage: Storage) -> bytes:
+    """Read a storage where a file stands, if the file is long enough for it."""
+    here, end = file.tell(), file.seek(0, 2)
+    file.seek(here)
+    return file.read(min(storage.count * storage.dtype.itemsize, end - here))
+
+
+def to_values(data: bytes, storage: Storage) -> Shaped[Tensor, " n"]:
+    """Turn the bytes of a storage into a tensor."""
+    if len(data) != storage.count * storage.dtype.itemsize:
+        raise CheckpointError(
+            f"its storage {storage.key} has {len(data)} bytes, {storage.count} values of "
+            f"{storage.dtype.itemsize} are claimed"
+        )
+    if not data:  # which frombuffer refuses
+        return torch.empty(0, dtype=storage.dtype)
+    return torch.frombuffer(bytearray(data), dtype=storage.dtype)
+
+
+def named(content: object, sections: Sequence[str], load: Load) -> dict[str, Tensor]:
+    """Load the tensors of the first section that is there, and drop all else."""
+    if not isinstance(content, dict):
+        raise CheckpointError("it holds no weights by name")
+    chosen = next((content[s] for s in sections if isinstance(content.get(s), dict)), content)
+    stored = {name: item for name, item in chosen.items() if isinstance(item, Stored)}
+    if not stored or not all(isinstance(name, str) for name in stored):
+        raise CheckpointError("it holds no weights by name")
+    return {
+        name: load(item.storage).as_strided(item.shape, item.strides, item.offset).clone()
+        for name, item in stored.items()
+    }
+
+
+class Unpickler(pickle.Unpickler):
+    """Reads plain containers and the places of tensors; other objects become ``Inert``.
+
+    Attributes:
+        storages: Those that were named, by their keys.
+    """
+
+    def __init__(self, file: BufferedIOBase) -> None:
+        super().__init__(file, encoding="latin1")
+        self.storages: dict[str, Storage] = {}
+        # A pickle can set attributes of classes that it names: this one is thrown away.
+        self.inert = type("Inert", (Inert,), {})
+
+    def find_class(self, module: str, name: str) -> object:
+        """Return what stands for a name.
+
+        Raises:
+            CheckpointError: If it is not known to be harmless.
+        """
+        word = f"{PYTHON_2.get(module, module)}.{name}"
+        if module in ("torch", "torch.cuda") and name in STORAGES:
+            return STORAGES[name]
+        known: dict[str, object] = {
+            "collections.OrderedDict": OrderedDict,
+            "torch._utils._rebuild_tensor": self.tensor,
+            "torch._utils._rebuild_tensor_v2": self.tensor,
+            "torch._utils._rebuild_parameter": self.parameter,
+        }
+        if word in known:
+            return known[word]
+        if INERT.fullmatch(word):
+            return self.inert
+        raise CheckpointError(
+            f"it names {word}, which is not known to be harmless; nothing was run"
+        )
+
+    def persistent_load(self, place: tuple[object, ...]) -> Storage:
+        """Read the description of a storage."""
+        kind, dtype, key, _, count, *view = place
+        if kind != "storage" or not isinstance(dtype, torch.dtype) or any(view):
+            raise CheckpointError(f"it holds a {kind}, not only tensors")
+        if not isinstance(key, str) or not isinstance(count, int) or count < 0:
+            raise CheckpointError(f"its storage {key!r} claims {count!r} values")
+        storage = Storage(key=key, dtype=dtype, count=count)
+        if self.storages.setdefault(key, storage) != storage:
+            raise CheckpointError(f"its storage {key} is described in two ways")
+        return storage
+
+    def tensor(
+        self,
+        storage: Storage,
+        offset: int,
+        shape: Sequence[int],
+        strides: Sequence[int],
+        *_rest: object,
+    ) -> Stored:
+        """Describe a tensor, if it lies inside its storage."""
+        stored = Stored(storage=storage, offset=offset, shape=tuple(shape), strides=tuple(strides))
+        least = min((offset, *stored.shape, *stored.strides))
+        last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        count = prod(stored.shape)
+        if least < 0 or count > storage.count or (count and last >= storage.count):
+            raise CheckpointError(
+                f"a tensor of shape {list(stored.shape)} lies outside its storage of "
+                f"{storage.count} values"
+            )
+        return stored
+
+    def parameter(self, data: Stored, *_rest: object) -> Stored:
+        """Take a parameter as the tensor that it is."""
+        return data
