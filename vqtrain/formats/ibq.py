@@ -12,8 +12,7 @@ def convert(path: Path, *, ema: bool = True) -> Tokenizer:
 
     Args:
         path: A ``.ckpt`` file.
-        ema: Take the averaged weights where the file has them, as its evaluation does, else the
-            others.
+        ema: Averaged weights where the file has them, as in its evaluation, else the others.
 
     Raises:
         CheckpointError: If it cannot be read, or is another network.

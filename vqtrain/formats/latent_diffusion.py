@@ -15,7 +15,7 @@ def convert(path: Path, *, ema: bool = True) -> Tokenizer:
 
     Args:
         path: A ``.ckpt`` file.
-        ema: Take the averaged weights where the file has them, else the others.
+        ema: Averaged weights where the file has them, else the others.
 
     Raises:
         CheckpointError: If it cannot be read, or is another network.

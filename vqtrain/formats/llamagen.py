@@ -12,7 +12,7 @@ def convert(path: Path, *, ema: bool = True) -> Tokenizer:
 
     Args:
         path: A ``.pt`` file.
-        ema: Take the averaged weights where the file has them, as its scripts do, else the others.
+        ema: Averaged weights where the file has them, as in its scripts, else the others.
 
     Raises:
         CheckpointError: If it cannot be read, or is another network.

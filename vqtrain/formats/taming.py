@@ -26,8 +26,8 @@ def convert(path: Path, *, legacy: bool = True) -> Tokenizer:
 
     Args:
         path: A ``.ckpt`` file.
-        legacy: Loss of the codebook as that code has it by default, 1 for commitment and 0.25 for
-            codes; false is the opposite, legacy=False there.
+        legacy: The codebook's loss weighs commitment 1 and codes 0.25, as that code does by
+            default; false is the opposite.
 
     Raises:
         CheckpointError: If it cannot be read, or is another network.

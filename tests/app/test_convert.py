@@ -1,0 +1,173 @@
+"""``vqtrain convert`` as its users meet it: what it says, writes and refuses."""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from taming.modules.diffusionmodules.model import Decoder, Encoder
+from torch import nn
+
+from vqtrain.app.convert import main, options_of
+from vqtrain.cli import main as command_line
+from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.formats.find import words
+from vqtrain.tokenizer.model import Tokenizer
+
+SIZES = {
+    "double_z": False,
+    "resolution": 32,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 32,
+    "ch_mult": (1, 1),
+    "num_res_blocks": 1,
+    "attn_resolutions": [],
+    "z_channels": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small VQGAN as taming-transformers saves it."""
+    parts = {
+        "encoder": Encoder(**SIZES),
+        "decoder": Decoder(**SIZES),
+        "quantize": nn.ModuleDict({"embedding": nn.Embedding(16, 4)}),
+        "quant_conv": nn.Conv2d(8, 4, 1),
+        "post_quant_conv": nn.Conv2d(4, 8, 1),
+    }
+    file = tmp_path_factory.mktemp("my models") / "last.ckpt"
+    torch.save({"state_dict": nn.ModuleDict(parts).state_dict()}, file)
+    return file
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_last_screen_says_what_was_converted_and_what_is_next(checkpoint, capsys):
+    assert main(["kind=taming", f"path={checkpoint}", "out=my tokenizer"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    tokenizer = Tokenizer.from_pretrained("my tokenizer")
+    parameters = sum(item.numel() for item in tokenizer.parameters())
+    at = lines.index("converted   last.ckpt (taming) to my tokenizer")
+    assert lines[at + 1 : at + 5] == [
+        "network     encoder=cnn codebook=vq decoder=cnn",
+        f"parameters  {parameters:,}",
+        "token ids   16, one for 2 x 2 px",
+        "try next:",
+    ]
+    reconstruct, train = lines[at + 5 :]
+    assert reconstruct == (
+        "  vqtrain reconstruct tokenizer='my tokenizer' images=demo image_size=256"
+    )
+    typed = shlex.split(train)
+    assert typed[:3] == ["vqtrain", "train", "init_from=my tokenizer"]
+    assert {"codebook=vq", "codebook.size=16", "codebook.codebook_weight=0.25"} < set(typed)
+    assert {"encoder.multipliers=[1,1]", "decoder.attention_factors=[]"} < set(typed)
+
+
+def test_the_summary_names_the_source_and_not_where_it_was(checkpoint):
+    assert main(["kind=taming", f"path={checkpoint}"]) == 0
+    training = json.loads(Path("converted/config.json").read_text())["training"]
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert training == {"converted_from": {"kind": "taming", "files": {"last.ckpt": digest}}}
+    assert sorted(path.name for path in Path().iterdir()) == ["converted"]
+
+
+def test_keys_of_a_kind_reach_it(checkpoint):
+    assert main(["kind=taming", f"path={checkpoint}", "legacy=false"]) == 0
+    arguments = json.loads(Path("converted/config.json").read_text())["codebook"]["arguments"]
+    assert (arguments["codebook_weight"], arguments["commitment_weight"]) == (1.0, 0.25)
+
+
+def test_the_help_lists_each_kind_and_its_keys(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    kinds = {"taming", "latent_diffusion", "llamagen", "ibq", "chameleon"}
+    assert kinds <= set(words("convert"))
+    for kind in words("convert"):
+        assert f"\n  {kind} " in text
+        for option, (_, line) in options_of(kind).items():
+            assert len(line) > 10, f"the docstring of {kind} says nothing of {option}"
+            assert f"{option} " in text
+            assert line in text
+    assert text.count("\n  vqtrain convert kind=") == 2
+    assert all(len(line) < 140 for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ([], "name kind and path: .* kinds: .*chameleon.*taming"),
+        (["kind=taming"], "name kind and path"),
+        (["kind=tamin", "path={file}"], "unknown kind 'tamin', did you mean 'taming'"),
+        (["kind=taming", "path=nowhere"], "path=nowhere: there is no such file"),
+        (["kind=taming", "path={file}", "out=."], "out=. exists already"),
+        (["kind=taming", "path={file}", "ema=true"], "kind=taming: unknown key 'ema'"),
+        (["kind=taming", "path={file}", "legcy=true"], "unknown key 'legcy', did you mean 'leg"),
+        (["kind=taming", "path={file}", "legacy=7"], "legacy must be true or false, got 7"),
+        (["kind=taming", "path={file}", "--print-config"], "has no configuration"),
+    ],
+)
+def test_wrong_input_is_refused_before_anything_is_written(checkpoint, tmp_path, typed, said):
+    with pytest.raises(ConfigError, match=said):
+        main([word.format(file=checkpoint) for word in typed])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_kind_writes_nothing(checkpoint, tmp_path):
+    with pytest.raises(CheckpointError, match=r"cannot convert .*last\.ckpt: "):
+        main(["kind=llamagen", f"path={checkpoint}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_is_one_line_and_exit_code_2(tmp_path, capsys):
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    assert command_line(["convert", "kind=ibq", "path=text.ckpt"]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        "vqtrain: cannot read text.ckpt: it is no checkpoint, neither of torch nor safetensors\n"
+    )
+
+
+def test_what_cannot_be_written_leaves_nothing(checkpoint, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise CheckpointError("the disk is full")
+
+    monkeypatch.setattr(Tokenizer, "save_pretrained", fail)
+    with pytest.raises(CheckpointError, match="the disk is full"):
+        main(["kind=taming", f"path={checkpoint}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_made_is_one_sentence(checkpoint, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"cannot write file/out: "):
+        main(["kind=taming", f"path={checkpoint}", "out=file/out"])
+
+
+@pytest.mark.slow
+def test_the_command_for_training_goes_on_from_the_weights(
+    checkpoint: Path, tiny: list[str], vqtrain: Callable[..., object], tmp_path: Path
+) -> None:
+    converted = vqtrain("convert", "kind=taming", f"path={checkpoint}", "out=converted")
+    assert converted.returncode == 0, converted.stderr
+    typed = shlex.split(converted.stdout.splitlines()[-1])[1:]
+    for_training = [word for word in tiny if not word.startswith(("encoder", "decoder", "codeb"))]
+    kept = [word for word in typed if not word.startswith("data.")]
+    # With next to no rate of learning the run is the tokenizer that it began from.
+    result = vqtrain(*kept, *for_training, "optim.lr=1e-12", "run_dir=run")
+    assert result.returncode == 0, result.stderr
+    before = Tokenizer.from_pretrained(tmp_path / "converted")
+    after = Tokenizer.from_pretrained(tmp_path / "run")
+    images = torch.rand(1, 3, 16, 16) * 2 - 1
+    assert torch.equal(after.encode(images), before.encode(images))
+    ids = before.encode(images)
+    torch.testing.assert_close(after.decode(ids), before.decode(ids))
