@@ -1,11 +1,13 @@
 """Command lines as tasks of a Ray cluster."""
 
+import importlib
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from vqtrain.errors import VqtrainError, require
 from vqtrain.launchers.base import POLL_S, Ended, Launcher, check_package, run
@@ -40,9 +42,7 @@ class Ray(Launcher):
 
         The folder of the logs must be one that all machines see.
         """
-        import ray
-
-        self._connect()
+        ray = self._connect()
         try:
             gpus = self._gpus
             if gpus is None:
@@ -57,37 +57,37 @@ class Ray(Launcher):
             while waiting:
                 _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
                 tick()
-            return [self._result(one) for one in tasks]
+            return [_result(ray, one) for one in tasks]
         finally:
             ray.shutdown()
 
-    def _connect(self) -> None:
-        import ray
-
+    def _connect(self) -> Any:  # noqa: ANN401 - a module, whose functions have no types
+        address = self._address or os.environ.get("RAY_ADDRESS") or "local"
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+        if address == "local":
+            # What Ray calls so keeps it on the loopback device, here as on those systems.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        ray: Any = importlib.import_module("ray")  # reads them; a second, where nothing needs it
         is_main = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGTERM)
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-        address = self._address or os.environ.get("RAY_ADDRESS") or "local"
-        loopback = {"_node_ip_address": "127.0.0.1"} if address == "local" else {}
         try:
             ray.init(
                 address=address,
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="error",
-                **loopback,
+                logging_level=logging.ERROR,
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise VqtrainError(f"cannot reach the Ray cluster: {error}") from error
         finally:
             if is_main:
                 signal.signal(signal.SIGTERM, before)  # Ray puts its own
+        return ray
 
-    def _result(self, task: object) -> Ended:
-        import ray
 
-        try:
-            code, reason = ray.get(task)
-        except ray.exceptions.RayError as error:
-            return Ended(code=1, reason=f"Ray ended it: {str(error).splitlines()[0]}")
-        return Ended(code=code, reason=reason)
+def _result(ray: Any, task: object) -> Ended:  # noqa: ANN401 - as above
+    try:
+        code, reason = ray.get(task)
+    except ray.exceptions.RayError as error:
+        return Ended(code=1, reason=f"Ray ended it: {str(error).splitlines()[0]}")
+    return Ended(code=code, reason=reason)

@@ -26,7 +26,7 @@ def test_an_array_beside_a_picture_does_not_take_the_place_of_the_ids(
     members = {"a.png": encode(pixels[0]), "a.npy": b"features", "a.cls": b"3"}
     index = scan_tar(write_tar(tmp_path / "a.tar", members))
     batch = batches_of(index, plan_of(index_of()), [1])[0]
-    assert batch.fields == [(("2.npy", b"features"), ("cls", b"3"))]
+    assert batch.fields == [(("cls", b"3"), ("2.npy", b"features"))]
 
 
 def test_a_second_field_of_a_name_is_listed_and_its_sample_kept(

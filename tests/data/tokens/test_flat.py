@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from vqtrain.data.scan import scan_tar
 from vqtrain.data.tokens import flat, write
 
 
@@ -29,10 +30,8 @@ def test_numpy_maps_the_array_and_a_line_tells_of_each_row(
 
 
 def test_fields_that_are_no_text_are_left_out_of_the_lines(
-    tmp_path, encode, write_tar, plan_of, index_of, written, pixels
+    tmp_path, encode, write_tar, plan_of, written, pixels
 ):
-    from vqtrain.data.scan import scan_tar
-
     members = {"a.png": encode(pixels[0]), "a.txt": b"caf\xc3\xa9", "a.bin": b"\xff\xfe"}
     index = scan_tar(write_tar(tmp_path / "a.tar", members))
     written(plan_of(index, layout="flat"), tmp_path / "out")

@@ -18,15 +18,13 @@ def out(index_of, plan_of, written, tmp_path):
     return tmp_path / "out"
 
 
-def rewrite(
-    out: Path, members: list[tuple[tarfile.TarInfo, bytes]], cut: int | None = None
-) -> None:
+def rewrite(out: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     """Put another tar in the place of the shard, and its size into the index."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         for member, content in members:
             tar.addfile(member, io.BytesIO(content))
-    content = file.getvalue()[:cut]
+    content = file.getvalue()
     (out / "shard-00000.tar").write_bytes(content)
     edit(out, lambda index: index["files"][0].update(bytes=len(content)))
 

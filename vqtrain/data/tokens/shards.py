@@ -173,7 +173,7 @@ def read_whole(state: Path, name: str, folder: Path) -> WholeShard | None:
                 file.replace(folder / entry["name"])
                 journal(state, name).unlink(missing_ok=True)
                 return found
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return None
 
@@ -183,7 +183,7 @@ def progress_of(state: Path) -> tuple[int, int]:
     done = total = 0
     for file in (*state.glob("shard-*.json"), *state.glob("shard-*.jsonl")):
         # What is being written at this moment is counted the next time.
-        with suppress(OSError, ValueError, KeyError, IndexError):
+        with suppress(OSError, ValueError, LookupError, TypeError):
             last = json.loads(file.read_bytes().splitlines()[-1])
             done += (last["shard"] if file.suffix == ".json" else last)["samples"]
     with suppress(OSError, ValueError, KeyError):

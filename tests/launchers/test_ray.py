@@ -1,0 +1,54 @@
+"""Tasks of a Ray cluster that is started on this machine, reachable from it alone."""
+
+import signal
+import time
+
+import pytest
+
+from vqtrain.errors import ConfigError, VqtrainError
+from vqtrain.launchers.base import Ended
+from vqtrain.launchers.ray import Ray
+
+# Of Ray: it leaves its files to the collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@pytest.mark.slow
+def test_tasks_run_and_their_ends_are_in_order(here, is_running):
+    before = signal.getsignal(signal.SIGTERM)
+    ends = Ray().launch([["say", "one"], ["fail", "2"]], logs=here / "logs", tick=lambda: None)
+    assert ends[0].code == 0
+    assert ends[0].reason.endswith(f"{here} one")
+    assert ends[1] == Ended(code=2, reason="it broke")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+    def interrupt() -> None:
+        if (here / "a").exists() and (here / "a").read_text():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Ray(cpus=0.5).launch([["obey", "a"]], logs=here / "logs", tick=interrupt)
+    wait_for_end(int((here / "a").read_text()), is_running)
+
+
+def wait_for_end(pid, is_running):
+    deadline = time.monotonic() + 20
+    while is_running(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_cluster_that_is_not_there_is_said(here):
+    with pytest.raises(VqtrainError, match="cannot reach the Ray cluster"):
+        Ray(address="auto").launch([["say"]], logs=here / "logs", tick=lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"cpus": 0.0}, "cpus must be above 0"), ({"gpus": -1.0}, "gpus must be at least 0")],
+)
+def test_impossible_tasks_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Ray(**options)

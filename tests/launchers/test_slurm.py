@@ -1,0 +1,54 @@
+"""Jobs of submitit, on its cluster of one machine."""
+
+import time
+
+import pytest
+
+from vqtrain.errors import ConfigError
+from vqtrain.launchers.base import Ended
+from vqtrain.launchers.slurm import Slurm
+
+
+@pytest.fixture
+def local():
+    return Slurm(cluster="local", gpus=0, timeout_min=1)
+
+
+@pytest.mark.slow
+def test_jobs_run_and_their_ends_are_in_order(here, local):
+    ends = local.launch([["say", "one"], ["fail", "2"]], logs=here / "logs", tick=lambda: None)
+    assert ends[0].code == 0
+    assert ends[0].reason.endswith(f"{here} one")
+    assert ends[1] == Ended(code=2, reason="it broke")
+
+
+@pytest.mark.slow
+def test_an_interruption_cancels_the_jobs(here, local, is_running):
+    def interrupt() -> None:
+        if (here / "a").exists() and (here / "a").read_text():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        local.launch([["sleep", "a"]], logs=here / "logs", tick=interrupt)
+    deadline = time.monotonic() + 40
+    while is_running(int((here / "a").read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_parameters_that_submitit_does_not_know_are_refused(here):
+    with pytest.raises(ConfigError, match=r"launcher_options: .*slurm_partitoin"):
+        Slurm(cluster="local", more={"slurm_partitoin": "gpu"}).launch(
+            [["say"]], logs=here / "logs", tick=lambda: None
+        )
+
+
+def test_a_machine_without_slurm_is_said(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match="finds no sbatch here"):
+        Slurm()
+
+
+def test_another_cluster_is_refused():
+    with pytest.raises(ConfigError, match="cluster must be slurm or local, got 'debug'"):
+        Slurm(cluster="debug")
