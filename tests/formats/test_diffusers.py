@@ -168,6 +168,11 @@ def test_settings_that_config_json_leaves_out_are_those_of_the_class(tmp_path: P
     assert tokenizer.training_summary == {}
 
 
+def test_a_size_that_does_not_divide_into_tokens_is_forgotten(tmp_path: Path) -> None:
+    make_model(sample_size=26).save_pretrained(tmp_path)
+    assert convert(tmp_path).training_summary == {}
+
+
 @pytest.mark.parametrize(
     ("kind", "codebook"),
     [("vq", {}), ("ema", {}), ("simvq", {}), ("vq", {"l2_normalize": True})],
