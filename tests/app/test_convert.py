@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,15 +156,19 @@ def test_a_place_that_cannot_be_made_is_one_sentence(checkpoint, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_for_training_goes_on_from_the_weights(
-    checkpoint: Path, tiny: list[str], vqtrain: Callable[..., object], tmp_path: Path
+    checkpoint: Path,
+    tiny: list[str],
+    vqtrain: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    converted = vqtrain("convert", "kind=taming", f"path={checkpoint}", "out=converted")
-    assert converted.returncode == 0, converted.stderr
-    typed = shlex.split(converted.stdout.splitlines()[-1])[1:]
+    assert main(["kind=taming", f"path={checkpoint}"]) == 0
+    typed = shlex.split(capsys.readouterr().out.splitlines()[-1])[1:]
     for_training = [word for word in tiny if not word.startswith(("encoder", "decoder", "codeb"))]
     kept = [word for word in typed if not word.startswith("data.")]
     # With next to no rate of learning the run is the tokenizer that it began from.
-    result = vqtrain(*kept, *for_training, "optim.lr=1e-12", "run_dir=run")
+    for_training += ["trainer.max_steps=2", "optim.lr=1e-12", "run_dir=run"]
+    result = vqtrain(*kept, *for_training)
     assert result.returncode == 0, result.stderr
     before = Tokenizer.from_pretrained(tmp_path / "converted")
     after = Tokenizer.from_pretrained(tmp_path / "run")

@@ -21,31 +21,49 @@ def without_decoder(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: item for name, item in weights.items() if not name.startswith("decoder.")}
 
 
+SIZES = {
+    "embed_dim": 8,
+    "num_embeddings": 24,
+    "latent_channels": 16,
+    "resolution": 32,
+    "base_channels": 32,
+    "channel_multiplier": [1, 2],
+    "num_res_blocks": 1,
+    "attn_resolutions": [16],
+}
+
+
 @torch.no_grad()
-def test_ids_and_loss_are_those_of_transformers(images, tmp_path):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ChameleonVQVAEConfig(
-        embed_dim=8,
-        num_embeddings=24,
-        latent_channels=16,
-        resolution=32,
-        base_channels=32,
-        channel_multiplier=[1, 2],
-        num_res_blocks=1,
-        attn_resolutions=[16],
-    )
-    model = transformers.ChameleonVQVAE(config)
-    for parameter in model.parameters():
-        parameter.copy_(parameter + 0.1 * torch.randn_like(parameter))
-    model.quantize.embedding.weight.copy_(
-        model.quant_conv(model.encoder(images)).movedim(1, -1).flatten(0, 2)[:24]
-    )
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [False, True])
+def test_ids_and_loss_are_those_of_transformers(images, tmp_path, whole):
+    import transformers
+
+    if whole:
+        config = transformers.ChameleonConfig(
+            vocab_size=32,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            vq_config=SIZES,
+            vocabulary_map={"<image>": 3},
+        )
+        model = transformers.ChameleonForConditionalGeneration(config)
+        tokenizer = model.model.vqmodel
+    else:
+        model = tokenizer = transformers.ChameleonVQVAE(transformers.ChameleonVQVAEConfig(**SIZES))
+    for parameter in tokenizer.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    latents = tokenizer.quant_conv(tokenizer.encoder(images))
+    tokenizer.quantize.embedding.weight.copy_(latents.movedim(1, -1).flatten(0, 2)[:24])
     model.save_pretrained(tmp_path / "chameleon")
-    _, loss, ids = model.quantize(model.quant_conv(model.encoder(images)))
-    tokenizer = convert(tmp_path / "chameleon")
-    assert tokenizer.encode(images).flatten().tolist() == ids.flatten().tolist()
+    _, loss, ids = tokenizer.quantize(latents)
+    converted = convert(tmp_path / "chameleon")
+    assert converted.encode(images).flatten().tolist() == ids.flatten().tolist()
     assert len(ids.unique()) > 10
-    torch.testing.assert_close(tokenizer(images).quantized.loss, loss)
+    torch.testing.assert_close(converted(images).quantized.loss, loss)
 
 
 @torch.no_grad()
