@@ -1,6 +1,6 @@
 """Token ids as sequences for language models, and back.
 
-Ids are as ``Tokenizer.encode`` gives them. Nothing here needs more than torch.
+Ids are as ``Tokenizer.encode`` gives them; no tokenizer is needed here.
 """
 
 from collections.abc import Sequence
