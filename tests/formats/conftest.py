@@ -1,13 +1,20 @@
 """Networks of others with random weights: of their own classes, or of their published names."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from taming.modules.diffusionmodules.model import Decoder, Encoder
 from taming.modules.vqvae.quantize import GumbelQuantize, VectorQuantizer2
 from torch import Tensor, nn
+
+from vqtrain import Tokenizer
+from vqtrain.app.compose import compose, configs_folder, read_command_line
+from vqtrain.build import resolve_fractions
 
 SIZES = {
     "double_z": False,
@@ -61,12 +68,12 @@ def spread(table: Tensor, latents: Tensor) -> None:
     table.copy_(vectors[chosen] + 0.1 * torch.randn_like(table))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def images() -> Tensor:
-    return torch.rand(2, 3, 32, 48) * 2 - 1
+    return torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def vqgan(images: Tensor) -> Callable[..., VQGAN]:
     """Build a VQGAN of the published classes."""
 
@@ -81,7 +88,7 @@ def vqgan(images: Tensor) -> Callable[..., VQGAN]:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gumbel_vqgan() -> Callable[..., VQGAN]:
     """Build a Gumbel VQGAN of the published classes."""
 
@@ -136,9 +143,10 @@ def llamagen_shapes() -> dict[str, tuple[int, ...]]:
     return shapes | {"quantize.embedding.weight": (CODES, 8), "quantize.codebook_used": (65536,)}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def llamagen_weights() -> dict[str, Tensor]:
     """LlamaGen's names with random tensors."""
+    torch.manual_seed(0)
     weights = {}
     for name, shape in llamagen_shapes().items():
         drawn = torch.randn(shape)
@@ -149,25 +157,22 @@ def llamagen_weights() -> dict[str, Tensor]:
     return weights
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def published(
     vqgan: Callable[..., VQGAN],
     gumbel_vqgan: Callable[..., VQGAN],
     llamagen_weights: dict[str, Tensor],
 ) -> Callable[[str], dict[str, Tensor]]:
     """Return the weights of a small network of a kind, by the names in its checkpoints."""
-
-    def build(kind: str) -> dict[str, Tensor]:
-        if kind == "llamagen":
-            return dict(llamagen_weights)
-        if kind == "gumbel":
-            return gumbel_vqgan().state_dict()
-        weights = vqgan().state_dict()
-        if kind == "chameleon":
-            return {name: item for name, item in weights.items() if name.split(".")[0] != "decoder"}
-        return weights
-
-    return build
+    torch.manual_seed(0)
+    plain = vqgan().state_dict()
+    encoding = {name: item for name, item in plain.items() if not name.startswith("decoder.")}
+    others = {
+        "llamagen": llamagen_weights,
+        "gumbel": gumbel_vqgan().state_dict(),
+        "chameleon": encoding,
+    }
+    return lambda kind: dict(others.get(kind, plain))
 
 
 @pytest.fixture
@@ -187,3 +192,66 @@ def write_published(tmp_path: Path) -> Callable[[str, dict[str, Tensor]], Path]:
         return tmp_path / f"{kind}.ckpt"
 
     return write
+
+
+CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))
+# Little is traced of them: the codebooks are what differs.
+SMALL = {
+    "vqvae": ["channels=4", "block_channels=2", "num_blocks=0"],
+    "cnn": ["channels=8", "multipliers=[1,2]", "attention_factors=[]", "num_blocks=1"],
+    "multiscale": ["scales=[1,3,4]", "num_convolutions=2"],
+}
+
+
+def parts(kind: str, *groups: str) -> dict[str, Any]:
+    """Compose small parts of one kind, as the command line does."""
+    small = SMALL.get(kind, []) + ["size=16"] * (groups == ("codebook",))
+    words = [f"{group}={kind}" for group in groups]
+    words += [f"{group}.{word}" for group in groups for word in small]
+    config = resolve_fractions(compose("train", read_command_line(words)), max_steps=20)
+    found = {group: dict(config[group]) for group in groups}
+    return {part: {"kind": of.pop("kind"), "arguments": of} for part, of in found.items()}
+
+
+@torch.no_grad()
+def spread_latents(tokenizer: Tokenizer, images: Tensor) -> None:
+    """Give each channel mean 0 and variance 1, so that ids differ from position to position."""
+    latents = tokenizer.latents(images).movedim(1, -1).flatten(0, -2)
+    tokenizer.project_in.bias.copy_((tokenizer.project_in.bias - latents.mean(0)) / latents.std(0))
+    tokenizer.project_in.weight.div_(latents.std(0)[:, None, None, None])
+
+
+@pytest.fixture
+def make_tokenizer() -> Callable[..., Tokenizer]:
+    """Build a small tokenizer of a codebook and networks, with codes among its latents."""
+
+    def make(codebook: str = "ema", network: str = "vqvae", **arguments: object) -> Tokenizer:
+        tokenizer = Tokenizer(
+            **parts(network, "encoder", "decoder"),
+            **parts(codebook, "codebook"),
+            **{"channels": 3, **arguments},
+        )
+        side = 4 * tokenizer.downsampling
+        images = torch.rand(4, tokenizer.channels, side, side) * 2 - 1
+        spread_latents(tokenizer, images)
+        tokenizer.codebook.initialize(tokenizer.latents(images))
+        return tokenizer.eval()
+
+    return make
+
+
+@pytest.fixture(params=[kind for kind in CODEBOOKS if kind != "kl"])
+def tokenizer(
+    request: pytest.FixtureRequest, make_tokenizer: Callable[..., Tokenizer]
+) -> Tokenizer:
+    """A small tokenizer of each codebook that has ids."""
+    return make_tokenizer(request.param)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Check no types: while a graph is traced, its sizes are symbols and no whole numbers."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    logging.getLogger("torch.__trace").setLevel(logging.CRITICAL)  # pytest would keep all of it
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
