@@ -234,8 +234,9 @@ def check(tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c _
     """
     from diffusers import VQModel  # seconds, for this alone
 
-    load = VQModel.from_pretrained
-    model = load(str(out), local_files_only=True).eval()  # type: ignore[no-untyped-call]  # theirs
+    # Otherwise it advises everyone who lacks accelerate to install it.
+    options = {"local_files_only": True, "low_cpu_mem_usage": False}
+    model = VQModel.from_pretrained(str(out), **options).eval()  # type: ignore[no-untyped-call]
 
     def encode(images: Float[Tensor, "b c h w"]) -> Int64[Tensor, "b h_z w_z"]:
         latents = model.encode(images).latents
