@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.mark.slow
-def test_tasks_run_and_their_ends_are_in_order(here, is_running):
+def test_tasks_run_and_their_ends_are_in_order(here):
     before = signal.getsignal(signal.SIGTERM)
     ends = Ray().launch([["say", "one"], ["fail", "2"]], logs=here / "logs", tick=lambda: None)
     assert ends[0].code == 0
@@ -24,18 +24,17 @@ def test_tasks_run_and_their_ends_are_in_order(here, is_running):
     assert ends[1] == Ended(code=2, reason="it broke")
     assert signal.getsignal(signal.SIGTERM) is before
 
+
+@pytest.mark.soak
+def test_an_interruption_ends_the_tasks(here, is_running):
     def interrupt() -> None:
         if (here / "a").exists() and (here / "a").read_text():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         Ray(cpus=0.5).launch([["obey", "a"]], logs=here / "logs", tick=interrupt)
-    wait_for_end(int((here / "a").read_text()), is_running)
-
-
-def wait_for_end(pid, is_running):
     deadline = time.monotonic() + 20
-    while is_running(pid):
+    while is_running(int((here / "a").read_text())):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

@@ -8,6 +8,9 @@ from vqtrain.errors import ConfigError
 from vqtrain.launchers.base import Ended
 from vqtrain.launchers.slurm import Slurm
 
+# submitit leaves its process to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture
 def local():

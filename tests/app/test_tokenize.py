@@ -1,0 +1,301 @@
+"""``vqtrain tokenize`` as its users meet it: what it says, what it refuses, how it is killed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+
+from vqtrain.app import tokenize as command
+from vqtrain.app.tokenize import KEYS, hash_of
+from vqtrain.cli import main
+from vqtrain.data.images import Preparation, prepare
+from vqtrain.data.tokens.read import read
+from vqtrain.launchers.base import Ended
+from vqtrain.tokenizer.model import Tokenizer
+
+SMALL = ["batch_size=4", "shard_size=10", "num_workers=0", "device=cpu"]
+
+
+def make_tokenizer(codebook: dict[str, object], **summary: object) -> Tokenizer:
+    torch.manual_seed(0)
+    network = {"channels": 8, "block_channels": 4, "num_blocks": 1}
+    encoder = {"in_channels": 3, "num_downsamplings": 2, **network}
+    decoder = {"out_channels": 3, "num_upsamplings": 2, **network}
+    return Tokenizer(
+        encoder={"kind": "vqvae", "arguments": encoder},
+        codebook=codebook,
+        decoder={"kind": "vqvae", "arguments": decoder},
+        channels=3,
+        training=summary,
+    ).eval()
+
+
+FSQ = {"kind": "fsq", "arguments": {"size": 1000, "levels": None, "eps": 1e-3}}
+KL = {"kind": "kl", "arguments": {"size": None, "dim": 4, "kl_weight": 1.0}}
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
+    """Be in a folder that holds a tokenizer."""
+    monkeypatch.chdir(tmp_path)
+    tokenizer = make_tokenizer(FSQ, image_size=16)
+    tokenizer.save_pretrained("tokenizer")
+    return tokenizer
+
+
+@pytest.fixture
+def words(tokenizer: Tokenizer, pictures: Path) -> list[str]:
+    assert tokenizer.training_summary == {"image_size": 16}
+    return ["tokenize", "tokenizer=tokenizer", f"images={pictures}", *SMALL]
+
+
+def content_of(folder: Path | str) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_ids_are_those_of_the_tokenizer(words, tokenizer, pictures, capsys):
+    assert main(words) == 0
+    preparation = Preparation(
+        image_size=16, channels=3, crop="resize", flip=False, range=None, background="white"
+    )
+    paths = sorted(pictures.iterdir())
+    samples = list(read("tokens", verify=True))
+    assert [sample.key for sample in samples] == [path.stem for path in paths]
+    for sample, path in zip(samples, paths, strict=True):
+        pixels = prepare(path.read_bytes(), preparation, None)[None]
+        ids = tokenizer.encode(tokenizer.to_images(pixels))[0]
+        assert (sample.token_ids != ids.numpy()).mean() <= 1 / 16  # a near tie, in another batch
+        assert sample.token_ids.dtype == np.uint16
+    index = json.loads(Path("tokens/index.json").read_text())
+    assert index["tokenizer"]["sha256"] == hash_of(tokenizer)
+    assert index["tokens"] == {"shape": [4, 4], "dtype": "uint16", "size": 1000}
+    assert (index["samples"], len(index["files"])) == (48, 5)
+    shown = capsys.readouterr().out
+    assert "48 samples in 5 files, 0.1 MB: uint16 [4, 4], 1,000 ids" in shown
+    assert "skipped     0\n" in shown
+
+
+def test_what_is_complete_is_said_to_be(words, capsys):
+    assert main(words) == 0
+    before = content_of("tokens")
+    capsys.readouterr()
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("tokens was complete already\n")
+    assert content_of("tokens") == before
+
+
+def test_shares_come_together(words, capsys):
+    assert main([*words, "out=one"]) == 0
+    assert main([*words, "out=two", "share=1/3"]) == 0
+    assert "share 1/3 is done; index.json comes with the last share" in capsys.readouterr().out
+    assert main([*words, "out=two", "share=0/3"]) == 0
+    assert main([*words, "out=two", "share=2/3"]) == 0
+    assert content_of("two") == content_of("one")
+
+
+def test_a_hash_tells_tokenizers_apart_and_not_their_places(tokenizer):
+    tokenizer.save_pretrained("elsewhere")
+    assert hash_of(Tokenizer.from_pretrained("elsewhere")) == hash_of(tokenizer)
+    with torch.no_grad():
+        tokenizer.project_in.bias[0] += 1e-3
+    assert hash_of(Tokenizer.from_pretrained("elsewhere")) != hash_of(tokenizer)
+
+
+def test_bf16_is_a_setting_of_its_own(words, capsys):
+    assert main([*words, "precision=bf16-mixed"]) == 0
+    assert main(words) == 2
+    assert "with precision=bf16-mixed, not 32-true" in capsys.readouterr().err
+
+
+def test_help_shows_every_key_and_two_examples(capsys):
+    assert main(["tokenize", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for key in KEYS:
+        assert f"\n  {key} " in shown
+    assert shown.count("  vqtrain tokenize tokenizer=") == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["images="], "name the images: vqtrain tokenize tokenizer=PATH images=IMAGES out=DIR"),
+        (["tokenizer="], "name the tokenizer: vqtrain tokenize tokenizer=runs/NAME/latest"),
+        (["tokenizer=nowhere"], "no tokenizer at nowhere"),
+        (["tokenizer=unsized"], "the tokenizer does not say on which size it was trained"),
+        (["tokenizer=kl", "image_size=16"], "codebook=kl is continuous, so there are no token ids"),
+        (["images=nowhere"], "nowhere does not exist"),
+        (["out=images/out", "images=images"], "out=images/out lies inside images=images"),
+        (["out=foreign"], "out=foreign holds notes.txt, which is not of vqtrain tokenize"),
+        (["image_size=18"], "both sides must be multiples of 4"),
+        (["batch_size=0"], "batch_size must be at least 1, got 0"),
+        (["shard_size=0"], "shard_size must be at least 1, got 0"),
+        (["layout=tar"], "layout must be one of webdataset, flat, got 'tar'"),
+        (["max_bad_fraction=2"], "max_bad_fraction must be in [0, 1], got 2.0"),
+        (["share=3/3"], "share must be r/n with r from 0 to n - 1, such as 0/4, got 3/3"),
+        (["share=0/2", "devices=2"], "share=0/2 is of one process: leave out the launcher"),
+        (["launcher=slrum"], "unknown launcher 'slrum', did you mean 'slurm'?"),
+        (["devices=0"], "devices and jobs must be at least 1"),
+        (["jobs=2"], "jobs=2 is for a cluster: give devices=2, or a launcher"),
+        (["launcher=ray", "devices=2"], "devices=2 is for this machine: give jobs=2"),
+        (["launcher=ray", "launcher_options={gpu: 1}"], "unknown key 'gpu', did you mean 'gpus'?"),
+        (["launcher_options={gpus: 1}"], "launcher=local takes no launcher_options"),
+        (["shard_sise=1"], "unknown key 'shard_sise', did you mean 'shard_size'?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(words, capsys, changed, message):
+    make_tokenizer(FSQ).save_pretrained("unsized")
+    make_tokenizer(KL).save_pretrained("kl")
+    for folder in ("images", "foreign"):
+        Path(folder).mkdir()
+    Path("foreign/notes.txt").touch()
+    before = content_of(".")
+    assert main([*words, *changed]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert content_of(".") == before
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"]
+)
+def test_a_signal_ends_it_and_says_how_to_go_on(words, capsys, monkeypatch, number, code):
+    writing = command.write
+    # A training run in this process has taken the signals over, and a shell may ignore them.
+    taken = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def stopped(*arguments: object, **options: object) -> object:
+        def stop(_shard: str, done: int, _total: int) -> None:
+            if done == 18:
+                os.kill(os.getpid(), number)
+
+        return writing(*arguments, **{**options, "progress": stop})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "write", stopped)
+        assert main([*words, "out=broken"]) == code
+    signal.signal(signal.SIGINT, taken)
+    said = "stopped; what is written is kept: the same command goes on"
+    assert capsys.readouterr().out.splitlines()[-1] == said
+    assert main([*words, "out=broken"]) == 0
+    assert main([*words, "out=unbroken"]) == 0
+    assert content_of("broken") == content_of("unbroken")
+
+
+KILLED = """
+import os, signal, sys
+from vqtrain.app import tokenize
+original = tokenize.encoder
+
+def encoder(*arguments):
+    encode, left = original(*arguments), [5]
+    def killing(pixels):
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+        return encode(pixels)
+    return killing
+
+tokenize.encoder = encoder
+tokenize.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_between_two_batches_changes_no_byte(words):
+    killed = subprocess.run([sys.executable, "-c", KILLED, *words[1:], "out=broken"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert Path("broken/.tokenize/plan.json").is_file()
+    assert main([*words, "out=broken"]) == 0
+    assert main([*words, "out=unbroken"]) == 0
+    assert content_of("broken") == content_of("unbroken")
+
+
+@pytest.mark.slow
+def test_two_processes_of_the_launcher_write_what_one_writes(words, vqtrain):
+    done = vqtrain(*words, "out=two", "devices=2")
+    assert done.returncode == 0, done.stderr
+    assert "48 samples in 5 files" in done.stdout
+    assert main([*words, "out=one"]) == 0
+    assert content_of("two") == content_of("one")
+
+
+def test_a_share_that_fails_is_said_after_the_others_have_ended(words, capsys, monkeypatch):
+    def run_here(_self: object, commands: list[list[str]], **_options: object) -> list[Ended]:
+        code = main(commands[0])
+        return [Ended(code=code, reason=""), Ended(code=137, reason="it was ended by SIGKILL")]
+
+    monkeypatch.setattr("vqtrain.launchers.local.Local.launch", run_here)
+    assert main([*words, "devices=2"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vqtrain: share 1/2 ended with 137: it was ended by SIGKILL; the logs ")
+    assert line.endswith("and the same command goes on with what is missing")
+    assert not Path("tokens/index.json").exists()
+    assert main([*words, "share=1/2"]) == 0
+    assert Path("tokens/index.json").exists()
+
+
+def test_a_mistake_that_all_shares_find_is_one_line(words, capsys, monkeypatch):
+    def refuse(_self: object, commands: object, *, logs: Path, **_options: object) -> object:
+        logs.mkdir(parents=True)
+        return [Ended(code=2, reason="device is cuda, but torch finds none here")] * len(commands)
+
+    monkeypatch.setattr("vqtrain.launchers.local.Local.launch", refuse)
+    assert main([*words, "devices=2"]) == 2
+    assert capsys.readouterr().err == "vqtrain: device is cuda, but torch finds none here\n"
+    assert not Path("tokens").exists()
+
+
+def test_the_command_line_of_a_share_is_that_of_the_command(words, monkeypatch):
+    seen = []
+
+    def note(_self: object, commands: list[list[str]], **_options: object) -> object:
+        seen.extend(commands)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vqtrain.launchers.local.Local.launch", note)
+    taken = signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert main([*words[:-2], "devices=2", "out=a b", "launcher=local"]) == 130
+    signal.signal(signal.SIGINT, taken)
+    workers = [word for word in seen[0] if word.startswith("num_workers=")]
+    assert [word for word in seen[0] if not re.match("num_workers|share", word)] == [
+        *(word for word in words[:-2] if not word.startswith("num_workers")),
+        "out=a b",
+    ]
+    assert len(workers) == 1
+    assert [command[-1] for command in seen] == ["share=0/2", "share=1/2"]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_storm_of_kills_changes_no_byte(
+    words: list[str], start_vqtrain: Callable[..., subprocess.Popen[str]], devices: int
+) -> None:
+    random = Random(devices)
+    assert main([*words, "batch_size=1", "out=unbroken"]) == 0
+    broken = [*words, "batch_size=1", "out=broken", "num_workers=1", f"devices={devices}"]
+    for _ in range(5):
+        process = start_vqtrain(*broken)
+        state, before = Path("broken/.tokenize"), command.progress_of(Path("broken/.tokenize"))
+        while command.progress_of(state)[0] <= before[0] and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(random.uniform(0, 0.05))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    done = start_vqtrain(*broken)
+    assert done.communicate(timeout=240)
+    assert done.returncode == 0
+    assert content_of("broken") == content_of("unbroken")
