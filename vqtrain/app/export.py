@@ -1,7 +1,6 @@
 """``vqtrain export``: a trained tokenizer in a form that others read, checked on pictures."""
 
 import inspect
-import os
 import shutil
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from vqtrain.app.keys import describe, read_keys
+from vqtrain.app.output import new_folder
 from vqtrain.app.pictures import TOKENIZER_KEYS, PictureSettings, load
 from vqtrain.build import bind
 from vqtrain.data.images import prepare
@@ -63,24 +63,12 @@ examples:
   vqtrain export tokenizer=runs/demo/latest format=safetensors out=demo push=my-name/my-tokenizer
 """
 
-# What to type next, by the format; ``out`` is the folder.
+# What to type next in Python, and which path goes in.
 USES = {
-    "safetensors": (
-        "from vqtrain import Tokenizer",
-        "tokenizer = Tokenizer.from_pretrained({out!r})",
-    ),
-    "torch_export": (
-        "import torch",
-        "token_ids = torch.export.load({out!r} + '/encoder.pt2').module()(images)",
-    ),
-    "onnx": (
-        "import onnxruntime  # README.md beside it has the rest",
-        "encoder = onnxruntime.InferenceSession({out!r} + '/encoder.onnx')",
-    ),
-    "diffusers": (
-        "from diffusers import VQModel",
-        "model = VQModel.from_pretrained({out!r})",
-    ),
+    "safetensors": ("from vqtrain import Tokenizer", "Tokenizer.from_pretrained({path})", ""),
+    "torch_export": ("import torch", "torch.export.load({path}).module()", "encoder.pt2"),
+    "onnx": ("import onnxruntime", "onnxruntime.InferenceSession({path})", "encoder.onnx"),
+    "diffusers": ("from diffusers import VQModel", "VQModel.from_pretrained({path})", ""),
 }
 
 
@@ -119,9 +107,7 @@ def run(
 ) -> int:
     """Export, and say what came of it; the arguments are those of ``KEYS``."""
     loaded = load(tokenizer, allow, "vqtrain export")
-    folder = Path(os.path.expanduser(out))  # noqa: PTH111 - Path raises for an unknown ~user
-    if os.path.lexists(folder):
-        raise ConfigError(f"out={out} exists already: give a folder that does not")
+    folder = new_folder(out)
     batches = pictures_of(loaded, images, image_size)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"writing {format} and comparing it with PyTorch ...", markup=False)
@@ -129,15 +115,16 @@ def run(
     agreement = write(folder, lambda beside: export(loaded, beside, images=batches, **options))
     console.print(f"{'written':<12}{folder}", markup=False)
     console.print(f"{'checked':<12}{agreement}", markup=False)
+    first, second, file = USES[format]
     console.print("try next:")
-    for line in USES.get(format, ()):
-        console.print(f"  {line.format(out=str(folder))}", markup=False)
+    console.print(f"  {first}", markup=False)
+    console.print(f"  {second.format(path=repr(str(folder / file)))}", markup=False)
     return 0
 
 
 def pictures_of(
     tokenizer: Tokenizer, images: str | list[str | dict[str, object]], image_size: int | None
-) -> list[Float[Tensor, "b c h w"]]:
+) -> list[Float[Tensor, "_ c _ _"]]:
     """Read a few pictures: squares, and where the tokenizer takes them, wider and higher ones.
 
     Raises:

@@ -58,7 +58,7 @@ class Agreement:
 @torch.no_grad()
 def compare(
     tokenizer: Tokenizer,
-    images: Sequence[Float[Tensor, "b c h w"]],
+    images: Sequence[Float[Tensor, "_ c _ _"]],
     *,
     encode: Callable[[Tensor], Tensor],
     decode: Callable[[Tensor], Tensor],
@@ -99,7 +99,7 @@ def compare(
 @torch.no_grad()
 def compare_reconstructions(
     tokenizer: Tokenizer,
-    images: Sequence[Float[Tensor, "b c h w"]],
+    images: Sequence[Float[Tensor, "_ c _ _"]],
     *,
     reconstruct: Callable[[Tensor], Tensor],
     tolerance: Tolerance,

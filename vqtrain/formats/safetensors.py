@@ -67,7 +67,7 @@ images = tokenizer.decode(token_ids)  # in [-1, 1]; tokenizer.to_pixels(images) 
 
 
 def export(
-    tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "b c h w"]], push: str | None
+    tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]], push: str | None
 ) -> Agreement:
     """Write the tokenizer directory and its card, load it again, compare it, and publish it.
 
@@ -100,7 +100,7 @@ def reloaded(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
 
 
 def compare_with(
-    loaded: Tokenizer, tokenizer: Tokenizer, images: Sequence[Float[Tensor, "b c h w"]]
+    loaded: Tokenizer, tokenizer: Tokenizer, images: Sequence[Float[Tensor, "_ c _ _"]]
 ) -> Agreement:
     """Compare a tokenizer with what was loaded; nothing may differ."""
     exactly = Tolerance(ids_frac=0.0, pixels=0.0)

@@ -70,7 +70,7 @@ class Programs:
 
 
 def export(
-    tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "b c h w"]]
+    tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]]
 ) -> Agreement:
     """Write ``encoder.pt2`` and ``decoder.pt2``, load them again and compare them.
 
@@ -106,7 +106,12 @@ def trace(tokenizer: Tokenizer) -> Programs:
     Raises:
         ConfigError: If the codebook is continuous, or a module cannot be traced.
     """
-    tokenizer.check_ids()
+    if tokenizer.codebook.num_codebooks == 0:
+        kind = tokenizer.specification["codebook"]["kind"]
+        raise ConfigError(
+            f"codebook={kind} is continuous: there are no ids for a graph to give or take, so only "
+            "format=safetensors is for it"
+        )
     f, scales = tokenizer.downsampling, tokenizer.codebook.scales
     batch = Dim("batch")
     image_dims, id_dims = {0: batch}, {0: batch}

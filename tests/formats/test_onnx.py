@@ -1,0 +1,127 @@
+"""ONNX graphs, run by onnxruntime, give what the tokenizer gives."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vqtrain import Tokenizer
+from vqtrain.errors import ConfigError
+from vqtrain.formats.onnx import TOLERANCES, export, readme
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+def pictures(tokenizer: Tokenizer) -> list[Tensor]:
+    """Other batches than the two traced, and other grids than 3 x 5 where they may be others."""
+    f, scales = tokenizer.downsampling, tokenizer.codebook.scales
+    grids = [(scales[-1], scales[-1])] * 2 if scales else [(4, 4), (2, 7)]
+    return [
+        torch.rand(batch, 3, rows * f, columns * f) * 2 - 1
+        for batch, (rows, columns) in zip((3, 1), grids, strict=True)
+    ]
+
+
+@pytest.mark.slow
+def test_every_codebook_goes_there(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    images = pictures(tokenizer)
+    assert len(tokenizer.encode(images[0]).unique()) > 1
+    agreement = export(tokenizer, tmp_path, images=images, precision="float32")
+    assert (agreement.pictures, agreement.other_ids) == (4, 0)
+    # The rest is said in a file, from which the ids keep their meaning.
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["token_ids"]["id_order"] == tokenizer.codebook.id_order
+
+
+def shape(value: onnx.ValueInfoProto) -> tuple[str, list[str | int]]:
+    axes = value.type.tensor_type.shape.dim
+    return value.name, [axis.dim_param or axis.dim_value for axis in axes]
+
+
+@pytest.mark.slow
+def test_the_graphs_name_what_they_take_and_their_readme_runs(
+    make_tokenizer: Callable[..., Tokenizer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = make_tokenizer("grouped", "cnn")
+    export(tokenizer, tmp_path, images=pictures(tokenizer), precision="float32")
+    encoder, decoder = (
+        onnx.load(tmp_path / f"{name}.onnx").graph for name in ("encoder", "decoder")
+    )
+    images = ("images", ["batch", 3, "2*rows", "2*columns"])
+    token_ids = ("token_ids", ["batch", 2, "rows", "columns"])
+    assert [shape(encoder.input[0]), shape(encoder.output[0])] == [images, token_ids]
+    assert [shape(decoder.input[0]), shape(decoder.output[0])] == [token_ids, images]
+
+    picture = np.random.default_rng(0).integers(0, 256, (13, 18, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "picture.png")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, np.ndarray] = {}
+    [block] = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)
+    exec(block, found)
+    batch = tokenizer.to_images(torch.from_numpy(picture[:12]).permute(2, 0, 1)[None])
+    expected = tokenizer.encode(batch)
+    assert np.array_equal(found["token_ids"], expected.numpy())
+    pixels = tokenizer.to_pixels(tokenizer.decode(expected))[0].permute(1, 2, 0).numpy()
+    assert found["pixels"].dtype == np.uint8
+    assert np.abs(found["pixels"].astype(int) - pixels).max() <= 1  # of 255, by rounding
+
+
+@pytest.mark.slow
+def test_half_the_precision_is_half_the_size_and_takes_the_same(
+    make_tokenizer: Callable[..., Tokenizer], tmp_path: Path
+) -> None:
+    tokenizer = make_tokenizer("ema", "cnn")
+    images = pictures(tokenizer)
+    for precision in TOLERANCES:
+        (tmp_path / precision).mkdir()
+        export(tokenizer, tmp_path / precision, images=images, precision=precision)
+    weights = [
+        sum(
+            tensor.data_type == onnx.TensorProto.FLOAT16
+            for tensor in onnx.load(tmp_path / precision / "encoder.onnx").graph.initializer
+        )
+        for precision in TOLERANCES
+    ]
+    assert weights[0] == 0 < weights[1]
+    session = onnxruntime.InferenceSession(
+        tmp_path / "float16/decoder.onnx", providers=["CPUExecutionProvider"]
+    )
+    assert session.get_outputs()[0].type == "tensor(float)"
+    # The codes themselves are whole.
+    codes = tokenizer.codebook.vectors.numpy()
+    stored = [
+        onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load(tmp_path / "float16/decoder.onnx").graph.initializer
+    ]
+    assert any(array.shape == codes.shape and np.array_equal(array, codes) for array in stored)
+    assert next(tokenizer.parameters()).dtype == torch.float32
+
+
+def test_the_readme_follows_pixels_and_scales(make_tokenizer: Callable[..., Tokenizer]) -> None:
+    text = readme(make_tokenizer("multiscale"), "float32")
+    assert "`images`: float32 [batch, 3, 16, 16]" in text
+    assert "`token_ids`: int64 [batch, 26] in 0..15" in text  # 1 + 9 + 16
+    text = readme(make_tokenizer("fsq", pixel_range=(-1000.0, 3000.0)), "float32")
+    assert 'np.load("picture.npy")' in text
+    assert "images - -1000.0) / 2000.0 - 1" in text
+    assert "round" not in text
+
+
+def test_what_is_not_there_is_said(
+    make_tokenizer: Callable[..., Tokenizer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, images = make_tokenizer(), [torch.zeros(1, 3, 16, 16)]
+    with pytest.raises(ConfigError, match="unknown precision 'float61', did you mean 'float16'"):
+        export(tokenizer, tmp_path, images=images, precision="float61")
+    monkeypatch.setattr("vqtrain.formats.onnx.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r'needs onnx: pip install "vqtrain\[export\]"'):
+        export(tokenizer, tmp_path, images=images, precision="float32")
+    assert list(tmp_path.iterdir()) == []
