@@ -12,6 +12,10 @@ from vqtrain.version import __version__
 
 COMMANDS = {
     "train": "train a tokenizer",
+    "export": "write a tokenizer as safetensors, ONNX, a PyTorch graph or for diffusers",
+    "convert": "make a tokenizer of someone else's checkpoint",
+    "tokenize": "turn images into shards of token ids",
+    "reconstruct": "show pictures beside their reconstructions and ids",
     "pack": "pack images into WebDataset shards",
     "doctor": "say what works on this machine, what is missing and how to get it",
 }
@@ -21,7 +25,7 @@ HELP = f"""vqtrain {__version__}: train, compare and export VQ-VAE and VQGAN ima
 usage: vqtrain COMMAND [key=value ...]
 
 commands:
-{chr(10).join(f"  {name:<8} {summary}" for name, summary in COMMANDS.items())}
+{chr(10).join(f"  {name:<12} {summary}" for name, summary in COMMANDS.items())}
 
 vqtrain COMMAND --help shows the command's keys and examples.
 Try it: vqtrain train experiment=demo

@@ -6,6 +6,8 @@ import math
 import re
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
@@ -79,10 +81,23 @@ def prepare(
     Raises:
         BadSampleError: If the bytes are no picture that can be used.
     """
+    with _one_sentence(encoded):
+        return _prepare(encoded, preparation, generator)
+
+
+def whole(encoded: bytes, preparation: Preparation) -> Shaped[Tensor, "c h w"]:
+    """Decode one image and keep all of it, whatever crop and size say; else as ``prepare``."""
+    with _one_sentence(encoded):
+        return rearrange(_decode(encoded, _open(encoded), preparation), "h w c -> c h w")
+
+
+@contextmanager
+def _one_sentence(encoded: bytes) -> Iterator[None]:
+    """Turn whatever decoders raise into a BadSampleError."""
     try:
         # Odd metadata and large pictures: nothing that a user could mend in the middle of a run.
         with warnings.catch_warnings(action="ignore"):
-            return _prepare(encoded, preparation, generator)
+            yield
     except BadSampleError:
         raise
     except UnidentifiedImageError:

@@ -219,6 +219,8 @@ def table(rows: Mapping[str, object]) -> str:
 
 def shown(value: object) -> str:
     """Write a value as people read it."""
+    if value is None:
+        return "not known"
     if isinstance(value, float):
         return f"{value:.4f}"
     return f"{value:,}" if type(value) is int else str(value)

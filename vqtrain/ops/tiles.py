@@ -31,6 +31,7 @@ def in_tiles(
     """
     height, width = x.shape[2:]
     step = max(unit, round(tile * (1 - OVERLAP_FRAC)) // unit * unit)
+    scale = 0.0
     total: Tensor | None = None
     weights: Tensor | None = None
     for top in _starts(height, tile, step):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image as Picture
 
-# Vectors of a codebook that are listed at once.
-MAX_LISTED = 2**22
+MAX_LISTED = 2**22  # vectors of a codebook at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +61,13 @@ class Tokenizer(nn.Module):
             range is none.
 
     Example:
+        >>> network = dict(channels=8, block_channels=4, num_blocks=1)
         >>> tokenizer = Tokenizer(
-        ...     encoder={"kind": "vqvae", "arguments": dict(in_channels=3, channels=8,
-        ...              block_channels=4, num_blocks=1, num_downsamplings=2)},
+        ...     encoder={"kind": "vqvae",
+        ...              "arguments": dict(in_channels=3, num_downsamplings=2, **network)},
         ...     codebook={"kind": "fsq", "arguments": dict(size=16, levels=None, eps=1e-3)},
-        ...     decoder={"kind": "vqvae", "arguments": dict(out_channels=3, channels=8,
-        ...              block_channels=4, num_blocks=1, num_upsamplings=2)},
+        ...     decoder={"kind": "vqvae",
+        ...              "arguments": dict(out_channels=3, num_upsamplings=2, **network)},
         ...     channels=3)
         >>> token_ids = tokenizer.encode(torch.zeros(2, 3, 32, 64))
         >>> token_ids.shape, tokenizer.decode(token_ids).shape
@@ -199,9 +198,8 @@ class Tokenizer(nn.Module):
                 "decode"
             )
         ids = torch.arange(self.vocab_size, device=self.project_in.weight.device)[None, None]
-        # Codebooks that hold others have no vectors of their own.
         books = [module for module in self.codebook.modules() if isinstance(module, Codebook)]
-        leaves = [book for book in books if not holds_codebooks(book)]
+        leaves = [book for book in books if not holds_codebooks(book)]  # others have no vectors
         with torch.no_grad():
             tables = [leaf.decode(ids)[0].T for leaf in leaves]
         return tables[0] if len(tables) == 1 else torch.stack(tables)
@@ -286,8 +284,8 @@ class Tokenizer(nn.Module):
         """
         latents = self.latents(images)
         quantized = self._quantize(latents)
-        decoded = self.decoder(self.project_out(quantized.z_q))
-        return Reconstruction(images=decoded, quantized=quantized, latents=latents)
+        made = self.decode_latents(quantized.z_q)
+        return Reconstruction(images=made, quantized=quantized, latents=latents)
 
     @torch.no_grad()
     def encode(
@@ -312,7 +310,7 @@ class Tokenizer(nn.Module):
         self.check_ids()
         if batch_size is not None:
             check_batch_size(batch_size)
-            batches = [self.encode(batch, tile=tile) for batch in images.split(batch_size)]
+            batches = [self.encode(batch, tile=tile) for batch in torch.split(images, batch_size)]
             return torch.cat(batches)
         own = images.to(self.project_in.weight)
         token_ids = self.quantize(self.latents(own, tile=tile)).token_ids.to(images.device)
@@ -339,19 +337,24 @@ class Tokenizer(nn.Module):
         self.check_ids()
         if batch_size is not None:
             check_batch_size(batch_size)
-            return torch.cat([self.decode(ids, tile=tile) for ids in token_ids.split(batch_size)])
+            batches = [self.decode(ids, tile=tile) for ids in torch.split(token_ids, batch_size)]
+            return torch.cat(batches)
         if not torch.compiler.is_compiling():
             check_range(token_ids, self.vocab_size)
         own = token_ids.to(self.project_out.weight.device)
         with without_autocast(own):
             z_q = self.codebook.decode(own[:, None] if self.codebook.num_codebooks == 1 else own)
+        return self.decode_latents(z_q, tile=tile).clamp(-1, 1).to(token_ids.device)
+
+    def decode_latents(
+        self, z_q: Float[Tensor, "b d *grid"], *, tile: int | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        """Decode quantized latents, with gradients, into images that may overshoot [-1, 1]."""
         hidden = self.project_out(z_q.to(self.project_out.weight.dtype))
         if tile is None:
-            images = self.decoder(hidden)
-        else:
-            self.check_tile(tile)
-            images = in_tiles(self.decoder, hidden, tile=tile // self.downsampling, unit=1)
-        return images.clamp(-1, 1).to(token_ids.device)
+            return self.decoder(hidden)
+        self.check_tile(tile)
+        return in_tiles(self.decoder, hidden, tile=tile // self.downsampling, unit=1)
 
     def preprocess(self, picture: "Picture | np.ndarray") -> Float[Tensor, "1 c h w"]:
         """Turn a PIL picture, or an array [h, w] or [h, w, c], into images in [-1, 1].
@@ -360,16 +363,14 @@ class Tokenizer(nn.Module):
         multiples of the downsampling, never resized; where it is transparent it becomes white.
 
         Raises:
-            BadSampleError: If its channels or its values do not fit.
+            BadSampleError: If its channels, its values or its size do not fit.
         """
         from vqtrain.tokenizer.preprocessing import to_pixels  # not needed to load a tokenizer
 
         pixels = to_pixels(
             picture, channels=self.channels, value_range=self.pixel_range, unit=self.downsampling
         )
-        self.check_size(*pixels.shape[:2])
-        images = self.to_images(rearrange(pixels, "h w c -> 1 c h w"))
-        return images.to(self.project_in.weight)
+        return self.to_images(pixels[None]).to(self.project_in.weight)
 
     def to_images(
         self, pixels: Shaped[Tensor, "b c h w"], dtype: torch.dtype = torch.float32

@@ -1,17 +1,19 @@
 """From a picture or an array in memory to pixels that divide into tokens."""
 
 import numpy as np
+from einops import rearrange
 from jaxtyping import Shaped
 from PIL import Image
 from torch import Tensor
 
 from vqtrain.data.images import from_array, from_picture
+from vqtrain.errors import BadSampleError
 from vqtrain.ops.pixels import ValueRange
 
 
 def to_pixels(
     picture: Image.Image | np.ndarray, *, channels: int, value_range: ValueRange | None, unit: int
-) -> Shaped[Tensor, "h w c"]:
+) -> Shaped[Tensor, "c h w"]:
     """Take a picture's pixels, cropped at its center to multiples of ``unit``.
 
     Args:
@@ -21,7 +23,7 @@ def to_pixels(
         unit: Side of a token in px.
 
     Raises:
-        BadSampleError: If its channels or its values do not fit.
+        BadSampleError: If its channels, its values or its size do not fit.
     """
     if isinstance(picture, Image.Image):
         pixels = from_picture(
@@ -29,7 +31,18 @@ def to_pixels(
         )
     else:
         pixels = from_array(picture, channels=channels, value_range=value_range)
-    height, width, _ = pixels.shape
-    rows, columns = height % unit, width % unit
-    top, left = rows // 2, columns // 2
-    return pixels[top : top + height - rows, left : left + width - columns]
+    return whole_tokens(rearrange(pixels, "h w c -> c h w"), unit)
+
+
+def whole_tokens(pixels: Shaped[Tensor, "c h w"], unit: int) -> Shaped[Tensor, "c h_kept w_kept"]:
+    """Crop at the center to multiples of ``unit``, the side of a token in px.
+
+    Raises:
+        BadSampleError: If nothing is left.
+    """
+    height, width = pixels.shape[1:]
+    rows, columns = height // unit * unit, width // unit * unit
+    if not rows or not columns:
+        raise BadSampleError(f"{width} x {height} px hold no token of {unit} x {unit} px")
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return pixels[:, top : top + rows, left : left + columns]

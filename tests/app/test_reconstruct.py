@@ -1,0 +1,147 @@
+"""``vqtrain reconstruct`` as its users meet it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vqtrain import Tokenizer
+from vqtrain.app.reconstruct import file_name
+from vqtrain.cli import main
+
+NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
+
+
+def save_tokenizer(folder: Path, codebook: dict[str, object]) -> Tokenizer:
+    tokenizer = Tokenizer(
+        encoder={
+            "kind": "vqvae",
+            "arguments": {**NETWORK, "in_channels": 3, "num_downsamplings": 2},
+        },
+        codebook=codebook,
+        decoder={
+            "kind": "vqvae",
+            "arguments": {**NETWORK, "out_channels": 3, "num_upsamplings": 2},
+        },
+        channels=3,
+        training={"image_size": 16},
+    ).eval()
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
+KL = {"kind": "kl", "arguments": {"size": None, "dim": 4, "kl_weight": 1e-6}}
+
+
+def size_of_the_picture_in(folder: str) -> tuple[int, int]:
+    (file,) = Path(folder).glob("*.png")
+    with Image.open(file) as picture:
+        return picture.size
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
+    monkeypatch.chdir(tmp_path)
+    return save_tokenizer(tmp_path / "tokenizer", FSQ)
+
+
+def test_a_whole_picture_stands_beside_its_reconstruction(
+    tokenizer: Tokenizer, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reconstruct", "tokenizer=tokenizer", f"images={pictures}", "limit=2"]) == 0
+    rows = [
+        json.loads(line) for line in Path("reconstructions/psnr.jsonl").read_text().splitlines()
+    ]
+    assert [(row["width"], row["height"]) for row in rows] == [(24, 20)] * 2
+    shown = np.asarray(Image.open(f"reconstructions/{rows[0]['file']}"))
+    picture = Image.open(pictures / f"{rows[0]['key']}.png").convert("RGB")
+    original = np.asarray(picture)
+    assert shown.shape == (20 + 4 + 20, 3 * 28 + 4, 3)
+    assert (shown[4:24, 4:28] == original).all()
+    images = tokenizer.preprocess(picture)
+    made = tokenizer.to_pixels(tokenizer.decode(tokenizer.encode(images)))[0]
+    assert (shown[4:24, 32:56] == made.permute(1, 2, 0).numpy()).all()
+    squares = np.mean((original.astype(float) - made.permute(1, 2, 0).numpy()) ** 2)
+    assert rows[0]["psnr"] == pytest.approx(10 * np.log10(255**2 / squares), abs=1e-3)
+    printed = capsys.readouterr().out
+    assert "pictures    2 in reconstructions" in printed
+    assert f"{rows[0]['psnr']:.2f} dB, {rows[0]['file']}" in printed
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_squares_and_tiles_are_made_on_request(pictures: Path) -> None:
+    words = ["reconstruct", "tokenizer=tokenizer", f"images={pictures}", "limit=1"]
+    assert main([*words, "image_size=16", "tile=8", "out=squares"]) == 0
+    assert size_of_the_picture_in("squares") == (3 * 20 + 4, 16 + 4 + 20)
+
+
+def test_a_continuous_codebook_has_no_picture_of_ids(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_tokenizer(tmp_path / "tokenizer", KL)
+    assert main(["reconstruct", "tokenizer=tokenizer", f"images={pictures}", "limit=1"]) == 0
+    assert size_of_the_picture_in("reconstructions") == (2 * 28 + 4, 20 + 4 + 20)
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_a_damaged_picture_is_passed_over_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "bad.png").write_bytes(b"no picture")
+    Image.new("RGB", (2, 40)).save(folder / "thin.png")
+    Image.new("RGB", (8, 8)).save(folder / "whole.png")
+    assert main(["reconstruct", "tokenizer=tokenizer", f"images={folder}"]) == 0
+    printed = capsys.readouterr().out
+    assert "passed over 2" in printed
+    assert "thin: 2 x 40 px hold no token of 4 x 4 px" in printed
+    assert [file.name for file in Path("reconstructions").glob("*.png")] == ["whole.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["images=demo"], "name the tokenizer: vqtrain reconstruct tokenizer=runs/NAME/latest"),
+        (["tokenizer=tokenizer"], "name the pictures"),
+        (["tokenizer=nothing", "images=demo"], "nothing"),
+        (["tokenizer=tokenizer", "images=demo", "out=tokenizer"], "out=tokenizer exists already"),
+        (["tokenizer=tokenizer", "images=demo", "tile=10"], "tile must be a multiple of 4 px"),
+        (["tokenizer=tokenizer", "images=demo", "image_size=10"], "10 x 10 px does not divide"),
+        (["tokenizer=tokenizer", "images=demo", "image_size=0"], "image_size must be at least 1"),
+        (["tokenizer=tokenizer", "images=demo", "crop=middle"], "unknown crop 'middle'"),
+        (["tokenizer=tokenizer", "images=demo", "limit=0"], "limit must be at least 1"),
+        (["tokenizer=tokenizer", "images=demo", "device=gpu"], "unknown device 'gpu'"),
+        (["tokenizer=tokenizer", "images=demo", "precision=half"], "unknown precision 'half'"),
+        (["tokenizer=tokenizer", "images=demo", "tiles=8"], "did you mean 'tile'?"),
+    ],
+)
+@pytest.mark.usefixtures("tokenizer")
+def test_a_mistake_is_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reconstruct", *words]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+def test_a_key_names_a_file_inside_the_folder_and_no_other_one() -> None:
+    assert file_name("cats/001", ()) == "cats/001"
+    assert file_name("../../etc/passwd", ()) == "etc/passwd"
+    assert file_name("/root/x", ()) == "root/x"
+    assert file_name("..", ()) == "picture"
+    assert file_name("a", {"a.png", "a-2.png"}) == "a-3"
+
+
+@pytest.mark.usefixtures("tokenizer")
+def test_other_precisions_can_be_chosen(pictures: Path) -> None:
+    words = ["reconstruct", "tokenizer=tokenizer", f"images={pictures}", "limit=1"]
+    assert main([*words, "precision=bf16-mixed", "out=half"]) == 0
+    assert main([*words, "precision=64-true", "out=double"]) == 0
+    rows = [Path(f"{out}/psnr.jsonl").read_text() for out in ("half", "double")]
+    assert rows[0] != rows[1]

@@ -1,0 +1,190 @@
+"""``vqtrain reconstruct``: pictures beside what a tokenizer makes of them, and their ids."""
+
+import json
+import math
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL.Image import Image as Picture
+from rich.console import Console
+from torch import Tensor
+
+from vqtrain.app.keys import describe, read_keys
+from vqtrain.app.output import new_folder
+from vqtrain.app.pictures import PICTURE_KEYS, TOKENIZER_KEYS, PictureSettings, load
+from vqtrain.build import bind
+from vqtrain.data.crops import CROPS
+from vqtrain.data.images import prepare, whole
+from vqtrain.data.index import ImageIndex
+from vqtrain.data.sources import open_images
+from vqtrain.errors import BadSampleError, ConfigError, DataError
+from vqtrain.evaluation.side_by_side import grids_of, ids_panel, side_by_side, to_panel
+from vqtrain.metrics.image import psnr
+from vqtrain.ops.pixels import to_pixels
+from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.tokenizer.preprocessing import whole_tokens
+
+KEYS: dict[str, tuple[object, str]] = {
+    **TOKENIZER_KEYS,
+    "images": (None, "demo, a folder, a glob, tars, a URL or a list of these"),
+    "out": ("reconstructions", "folder of the pictures, which must not exist"),
+    "limit": (None, "pictures at most; null is all"),
+    "image_size": (None, "side of a square in px; null keeps pictures whole"),
+    "crop": ("resize", f"with image_size, how it is cut: {', '.join(CROPS)}"),
+    "tile": (None, "side in px of the pieces that larger pictures are computed in"),
+    "device": PICTURE_KEYS["device"],
+    "precision": PICTURE_KEYS["precision"],
+}
+
+USAGE = f"""usage: vqtrain reconstruct tokenizer=PATH images=IMAGES [out=DIR] [key=value ...]
+
+Writes DIR/KEY.png for each picture: the original, the reconstruction with its PSNR below it, and
+the ids, a color for each id; and DIR/psnr.jsonl, a line a picture.
+
+keys:
+{describe(KEYS)}
+
+A picture that is kept whole loses the rows and columns at its border that make no whole token.
+Several codebooks or scales are laid out in rows. With tile, pictures of any size fit into memory.
+
+options:
+  --help   show this
+
+examples:
+  vqtrain reconstruct tokenizer=runs/demo/latest images=demo
+  vqtrain reconstruct tokenizer=runs/mine/latest images=~/photographs limit=20 tile=1024 device=cuda
+"""
+
+PSNR_FILE = "psnr.jsonl"
+MAX_NAMED = 3
+
+
+def main(words: Sequence[str]) -> int:
+    """Reconstruct, or show the help."""
+    values = read_keys("vqtrain reconstruct", words, KEYS)
+    if values is None:
+        sys.stdout.write(USAGE)
+        return 0
+    return bind(run, values, where="vqtrain reconstruct")
+
+
+def run(
+    *,
+    tokenizer: str | None,
+    allow: list[str],
+    images: str | list[str | dict[str, object]] | None,
+    out: str,
+    limit: int | None,
+    image_size: int | None,
+    crop: str,
+    tile: int | None,
+    device: str,
+    precision: str,
+) -> int:
+    """Reconstruct, and say what came of it; the arguments are those of ``KEYS``."""
+    settings = PictureSettings(
+        image_size=image_size,
+        crop=crop,
+        batch_size=1,
+        num_workers=0,
+        device=device,
+        precision=precision,
+    )
+    if not images:
+        raise ConfigError("name the pictures: vqtrain reconstruct tokenizer=PATH images=FOLDER")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be at least 1 or null, got {limit}")
+    folder = new_folder(out)
+    loaded = settings.placed(load(tokenizer, allow, "vqtrain reconstruct"))
+    if tile is not None:
+        loaded.check_tile(tile)
+    index = open_images(images, role="validation")
+    rows: list[dict[str, Any]] = []
+    faults: list[str] = []
+    for key, images_or_fault in read(index, loaded, settings, limit):
+        if isinstance(images_or_fault, str):
+            faults.append(f"{key}: {images_or_fault}")
+            continue
+        name = f"{file_name(key, {row['file'] for row in rows})}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        made, figures = reconstruct(loaded, images_or_fault, settings, tile)
+        made.save(folder / name)
+        rows.append({"key": key, "file": name, **figures})
+    if not rows:
+        raise DataError(f"none of {len(index)} pictures can be used: {faults[0]}")
+    (folder / PSNR_FILE).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    conclude(folder, rows, faults)
+    return 0
+
+
+def read(
+    index: ImageIndex, tokenizer: Tokenizer, settings: PictureSettings, limit: int | None
+) -> Iterator[tuple[str, Float[Tensor, "1 c h w"] | str]]:
+    """Bring pictures as images with their keys; a sentence in place of one that cannot be used."""
+    size = settings.image_size or tokenizer.downsampling
+    preparation = replace(settings, image_size=size).preparation(tokenizer)
+    for image_id in range(min(len(index), limit or len(index))):
+        key = index.key(image_id)
+        try:
+            encoded = index.read(image_id)
+            if settings.image_size is not None:
+                pixels = prepare(encoded, preparation, None)
+            else:
+                pixels = whole_tokens(whole(encoded, preparation), tokenizer.downsampling)
+            yield key, tokenizer.to_images(pixels[None])
+        except BadSampleError as error:
+            yield key, str(error)
+
+
+@torch.inference_mode()
+def reconstruct(
+    tokenizer: Tokenizer,
+    images: Float[Tensor, "1 c h w"],
+    settings: PictureSettings,
+    tile: int | None,
+) -> tuple[Picture, dict[str, Any]]:
+    """Draw one picture, its reconstruction and its ids; and return its PSNR and its size."""
+    height, width = images.shape[2:]
+    with settings.autocast():
+        own = images.to(tokenizer.project_in.weight)
+        quantized = tokenizer.quantize(tokenizer.latents(own, tile=tile))
+        made = tokenizer.decode_latents(quantized.z_q, tile=tile)
+    original, pixels = to_pixels(images), to_pixels(made.cpu())
+    value = float(psnr(pixels, original))
+    panels = [
+        (to_panel(original), f"{width} x {height} px"),
+        (to_panel(pixels), f"{value:.2f} dB"),
+    ]
+    if tokenizer.codebook.num_codebooks:
+        grids = grids_of(quantized.token_ids[0], tokenizer.codebook.scales)
+        shape = " x ".join(map(str, tokenizer.token_shape(height, width)))
+        panels.append((ids_panel(grids, height, width), f"{shape} ids"))
+    return side_by_side(panels), {"psnr": round(value, 4), "width": width, "height": height}
+
+
+def file_name(key: str, taken: Collection[str]) -> str:
+    """Turn the key of a sample into a path that stays inside a folder and is not taken."""
+    parts = [part for part in PurePosixPath(key).parts if part not in ("/", "..", ".")]
+    name = "/".join(parts) or "picture"
+    names = (name, *(f"{name}-{number}" for number in range(2, len(taken) + 3)))
+    return next(free for free in names if f"{free}.png" not in taken)
+
+
+def conclude(folder: Path, rows: Sequence[Mapping[str, Any]], faults: Sequence[str]) -> None:
+    """Say how well it went, and where the pictures are."""
+    console = Console(highlight=False, soft_wrap=True)
+    ordered = sorted(rows, key=lambda row: float(row["psnr"]))
+    mean = math.fsum(row["psnr"] for row in rows) / len(rows)
+    console.print(f"{'pictures':<12}{len(rows):,} in {folder}", markup=False)
+    console.print(f"{'mean PSNR':<12}{mean:.2f} dB, all in {folder / PSNR_FILE}", markup=False)
+    for word, row in (("worst", ordered[0]), ("best", ordered[-1])):
+        console.print(f"{word:<12}{row['psnr']:.2f} dB, {row['file']}", markup=False)
+    if faults:
+        console.print(f"{'passed over':<12}{len(faults):,}", markup=False)
+    for line in faults[:MAX_NAMED]:
+        console.print(f"{'':<12}{line}", markup=False)
