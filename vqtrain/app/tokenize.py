@@ -134,7 +134,7 @@ def run(
     try:
         with shown_progress(console) as progress:
             if found is not None:
-                commands = commands_of(words, settings, max(devices, jobs))
+                commands = commands_of(words, settings, max(devices, jobs), type(found))
                 report = launch(found, commands, folder, progress)
             else:
                 report = write(
@@ -253,10 +253,12 @@ def find_launcher(
     return bind(launcher, options, where="launcher_options")
 
 
-def commands_of(words: Sequence[str], settings: PictureSettings, parts: int) -> list[list[str]]:
+def commands_of(
+    words: Sequence[str], settings: PictureSettings, parts: int, launcher: type[Launcher]
+) -> list[list[str]]:
     """Write the command line of each process: that of this one, with its share."""
     kept = [word for word in words if word.partition("=")[0] not in LAUNCH_KEYS]
-    if settings.num_workers is None:
+    if settings.num_workers is None and launcher is Local:  # they share the cores of this machine
         kept.append(f"num_workers={max(1, settings.workers // parts)}")
     return [["tokenize", *kept, f"share={number}/{parts}"] for number in range(parts)]
 
