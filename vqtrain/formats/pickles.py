@@ -56,7 +56,10 @@ PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 class Inert:
-    """Stands where a file has an object that is not needed, and does nothing."""
+    """Stands where a file has an object that is not needed, and does nothing.
+
+    A pickle cannot set attributes of it or of the class either: ``__setstate__`` takes them.
+    """
 
     def __init__(self, *arguments: object, **named: object) -> None:
         del arguments, named
@@ -151,9 +154,8 @@ def from_zip(file: BufferedIOBase, sections: Sequence[str]) -> dict[str, Tensor]
 
         def member(name: str) -> bytes:
             info = archive.getinfo(f"{root}/{name}")
-            # torch compresses nothing, and what is not compressed is no longer than the file.
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > size:
-                raise CheckpointError(f"its {name} is compressed or longer than the file")
+            if info.file_size > size:  # torch compresses nothing
+                raise CheckpointError(f"its {name} has {info.file_size} bytes, the file {size}")
             return archive.read(info)
 
         def load(storage: Storage) -> Tensor:
@@ -230,8 +232,6 @@ class Unpickler(pickle.Unpickler):
     def __init__(self, file: BufferedIOBase) -> None:
         super().__init__(file, encoding="latin1")
         self.storages: dict[str, Storage] = {}
-        # A pickle can set attributes of classes that it names: this one is thrown away.
-        self.inert = type("Inert", (Inert,), {})
 
     def find_class(self, module: str, name: str) -> object:
         """Return what stands for a name.
@@ -251,7 +251,7 @@ class Unpickler(pickle.Unpickler):
         if word in known:
             return known[word]
         if INERT.fullmatch(word):
-            return self.inert
+            return Inert
         raise CheckpointError(
             f"it names {word}, which is not known to be harmless; nothing was run"
         )
