@@ -1,0 +1,167 @@
+"""``vqtrain export`` as its users meet it: what it says, what it refuses, what it leaves behind."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from vqtrain import Tokenizer
+from vqtrain.app import export as command
+from vqtrain.app.export import pictures_of
+from vqtrain.cli import main
+from vqtrain.errors import ConfigError, DataError, VqtrainError
+from vqtrain.formats import safetensors
+from vqtrain.formats.find import words
+
+NETWORK = {"channels": 4, "block_channels": 2, "num_blocks": 0}
+FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
+MULTISCALE = {
+    "kind": "multiscale",
+    "arguments": {
+        "size": 16,
+        "scales": [1, 2, 4],
+        "num_convolutions": 2,
+        "convolution_share": 0.5,
+        "convolution_weight": 1.0,
+        "inner": {"kind": "fsq", "size": None, "levels": [4, 4], "eps": 1e-3},
+    },
+}
+
+
+def make(codebook: dict[str, object] = FSQ, image_size: int = 16) -> Tokenizer:
+    return Tokenizer(
+        encoder={
+            "kind": "vqvae",
+            "arguments": {"in_channels": 3, "num_downsamplings": 2, **NETWORK},
+        },
+        codebook=codebook,
+        decoder={
+            "kind": "vqvae",
+            "arguments": {"out_channels": 3, "num_upsamplings": 2, **NETWORK},
+        },
+        channels=3,
+        training={"name": "mine", "image_size": image_size},
+    ).eval()
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start in an empty folder but for a tokenizer."""
+    monkeypatch.chdir(tmp_path)
+    make().save_pretrained("mine")
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Run what fails, and return its exit code and its one line."""
+    code = main(["export", *arguments])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return code, error
+
+
+def test_the_last_screen_says_what_was_written_how_it_agrees_and_what_is_next(pictures, capsys):
+    assert main(["export", "tokenizer=mine", f"images={pictures}", "out=a/new folder"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    lines = printed.out.splitlines()
+    assert lines[0] == "writing safetensors and comparing it with PyTorch ..."
+    assert "written     a/new folder" in lines
+    # 3 of 4 x 4 ids, 3 of 4 x 3 and 2 of 3 x 4.
+    agreement = "8 pictures: 108 of 108 ids are equal, pixels differ by at most 0.0e+00"
+    assert f"checked     {agreement}" in lines
+    assert lines[-2:] == [
+        "  from vqtrain import Tokenizer",
+        "  Tokenizer.from_pretrained('a/new folder')",
+    ]
+    assert Tokenizer.from_pretrained("a/new folder").vocab_size == 15
+    assert Path("a/new folder").stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in Path("a").iterdir()] == ["new folder"]
+
+
+def test_every_format_can_be_used_after_it_was_written():
+    assert sorted(command.USES) == words("export")
+
+
+def test_the_help_names_formats_and_keys(capsys):
+    assert main(["export", "--help"]) == 0
+    printed = capsys.readouterr().out
+    for word in (*words("export"), "tokenizer", "images", "push", "precision"):
+        assert f"\n  {word} " in printed
+    assert printed.count("\n  vqtrain export tokenizer=") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["tokenizer=mine", "format=onyx"], "unknown format 'onyx', did you mean 'onnx'?"),
+        (["tokenizer=mine", "precison=float16"], "unknown key 'precison', did you mean"),
+        (["tokenizer=mine", "precision=float16"], "format=safetensors has no key precision"),
+        (["tokenizer=mine", "format=onnx", "push=me/mine"], "format=onnx has no key push"),
+        (["tokenizer=mine", "out=mine"], "out=mine exists already"),
+        (["tokenizer=mine", "image_size=10"], "both sides must be multiples of 4"),
+        (["tokenizer=mine", "image_size=4"], "image_size must be at least 8, two tokens"),
+        (["tokenizer=mine", "images=nowhere"], "nowhere"),
+        (["tokenizer=yours"], "no tokenizer at yours"),
+        ([], "name the tokenizer"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(arguments, reason, pictures, capsys):
+    if not any(argument.startswith("images=") for argument in arguments):
+        arguments = [*arguments, f"images={pictures}"]
+    code, error = failure(capsys, *arguments)
+    assert (code, reason in error) == (2, True), error
+    assert [path.name for path in Path().iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (VqtrainError("it differs"), 1, "it differs"),
+        (ConfigError("it cannot go there"), 2, "it cannot go there"),
+        (OSError(28, "No space left on device"), 2, "cannot write new: [Errno 28] No space left"),
+    ],
+)
+def test_what_fails_leaves_nothing(error, code, said, pictures, monkeypatch, capsys):
+    def write_half(tokenizer: Tokenizer, out: Path, *, images: object, push: object) -> None:
+        del tokenizer, images, push
+        (out / "half").write_text("half")
+        raise error
+
+    monkeypatch.setattr(command, "find", lambda *_: write_half)
+    found, line = failure(capsys, "tokenizer=mine", f"images={pictures}", "out=new")
+    assert (found, said in line) == (code, True)
+    assert [path.name for path in Path().iterdir()] == ["mine"]
+
+
+def test_pictures_are_of_three_sizes_unless_the_codebook_has_one(pictures):
+    shapes = [tuple(batch.shape) for batch in pictures_of(make(), str(pictures), None)]
+    assert shapes == [(3, 3, 16, 16), (3, 3, 16, 12), (2, 3, 12, 16)]
+    shapes = [tuple(batch.shape) for batch in pictures_of(make(), str(pictures), 32)]
+    assert shapes == [(3, 3, 32, 32), (3, 3, 32, 24), (2, 3, 24, 32)]
+    [batch] = pictures_of(make(MULTISCALE), str(pictures), None)
+    assert batch.shape == (8, 3, 16, 16)
+    # Two tokens is the least of a side, and one picture is enough.
+    one = str(next(pictures.iterdir()))
+    shapes = [tuple(batch.shape) for batch in pictures_of(make(image_size=8), one, None)]
+    assert shapes == [(1, 3, 8, 8)]
+
+
+def test_pictures_are_spread_over_all_and_a_bad_one_is_named(tmp_path):
+    folder = tmp_path / "shades"
+    folder.mkdir()
+    for shade in range(15):
+        Image.new("RGB", (16, 16), (17 * shade,) * 3).save(folder / f"{shade:02d}.png")
+    batches = pictures_of(make(), str(folder), None)
+    means = torch.cat([batch.mean((1, 2, 3)) for batch in batches])
+    shades = ((means + 1) * 127.5 / 17).round().sort().values
+    assert shades.tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
+    (folder / "04.png").write_text("text")
+    with pytest.raises(DataError, match="cannot read 04: no JPEG"):
+        pictures_of(make(), str(folder), None)
+
+
+def test_the_demos_pictures_are_always_there(capsys):
+    assert main(["export", "tokenizer=mine"]) == 0
+    assert "8 pictures" in capsys.readouterr().out
+    assert Path("exported", safetensors.SAMPLES_FILE).is_file()
