@@ -123,9 +123,12 @@ def run(
 
 
 def pictures_of(
-    tokenizer: Tokenizer, images: str | list[str | dict[str, object]], image_size: int | None
+    tokenizer: Tokenizer,
+    images: str | list[str | dict[str, object]],
+    image_size: int | None,
+    count: int = PICTURES,
 ) -> list[Float[Tensor, "_ c _ _"]]:
-    """Read a few pictures: squares, and where the tokenizer takes them, wider and higher ones.
+    """Read pictures from all over: squares, and where the tokenizer takes them, other shapes.
 
     Raises:
         ConfigError: If the size does not fit the tokenizer.
@@ -141,7 +144,7 @@ def pictures_of(
     )
     preparation = settings.preparation(tokenizer)
     index = open_images(images, role="validation")
-    chosen = np.unique(np.linspace(0, len(index) - 1, PICTURES).round().astype(int)).tolist()
+    chosen = np.unique(np.linspace(0, len(index) - 1, count).round().astype(int)).tolist()
     pixels = []
     for image_id in chosen:
         try:
