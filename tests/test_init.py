@@ -82,7 +82,7 @@ images = torch.rand(2, 3, 16, 24) * 2 - 1
 token_ids = tokenizer.encode(images)
 layout = SequenceLayout(size=tokenizer.vocab_size, text_size=256, rows=True)
 sequence = layout.to_sequence(token_ids)
-layout.check(sequence)
+layout.check(sequence[0])
 assert layout.to_token_ids(sequence).equal(token_ids)
 assert layout.find(sequence[0])[0].token_ids.shape[-2:] == token_ids.shape[1:]
 print(*tokenizer.decode(token_ids).shape)

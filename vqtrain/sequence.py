@@ -175,6 +175,7 @@ class SequenceLayout:
             ConfigError: If an id is outside the vocabulary, or an image is not whole; the message
                 names the position.
         """
+        require(sequence.ndim == 1, f"one sequence [length] at once, got {list(sequence.shape)}")
         unknown = ((sequence < 0) | (sequence >= self.vocab_size)).nonzero().flatten()
         if len(unknown):
             position = int(unknown[0])
