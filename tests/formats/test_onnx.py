@@ -41,6 +41,13 @@ def test_every_codebook_goes_there(tokenizer: Tokenizer, tmp_path: Path) -> None
     assert config["token_ids"]["id_order"] == tokenizer.codebook.id_order
 
 
+@pytest.mark.slow
+def test_the_cnn_goes_there(make_tokenizer: Callable[..., Tokenizer], tmp_path: Path) -> None:
+    tokenizer = make_tokenizer("vq", "cnn")
+    images = pictures(tokenizer)
+    assert export(tokenizer, tmp_path, images=images, precision="float32").other_ids == 0
+
+
 def shape(value: onnx.ValueInfoProto) -> tuple[str, list[str | int]]:
     axes = value.type.tensor_type.shape.dim
     return value.name, [axis.dim_param or axis.dim_value for axis in axes]
@@ -50,23 +57,23 @@ def shape(value: onnx.ValueInfoProto) -> tuple[str, list[str | int]]:
 def test_the_graphs_name_what_they_take_and_their_readme_runs(
     make_tokenizer: Callable[..., Tokenizer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer = make_tokenizer("grouped", "cnn")
+    tokenizer = make_tokenizer("grouped")
     export(tokenizer, tmp_path, images=pictures(tokenizer), precision="float32")
     encoder, decoder = (
         onnx.load(tmp_path / f"{name}.onnx").graph for name in ("encoder", "decoder")
     )
-    images = ("images", ["batch", 3, "2*rows", "2*columns"])
-    token_ids = ("token_ids", ["batch", 2, "rows", "columns"])
+    images = ("images", ["batch", 3, "4*rows", "4*columns"])
+    token_ids = ("token_ids", ["batch", 4, "rows", "columns"])
     assert [shape(encoder.input[0]), shape(encoder.output[0])] == [images, token_ids]
     assert [shape(decoder.input[0]), shape(decoder.output[0])] == [token_ids, images]
 
-    picture = np.random.default_rng(0).integers(0, 256, (13, 18, 3), dtype=np.uint8)
+    picture = np.random.default_rng(0).integers(0, 256, (13, 19, 3), dtype=np.uint8)
     Image.fromarray(picture).save(tmp_path / "picture.png")
     monkeypatch.chdir(tmp_path)
     found: dict[str, np.ndarray] = {}
     [block] = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)
     exec(block, found)
-    batch = tokenizer.to_images(torch.from_numpy(picture[:12]).permute(2, 0, 1)[None])
+    batch = tokenizer.to_images(torch.from_numpy(picture[:12, :16]).permute(2, 0, 1)[None])
     expected = tokenizer.encode(batch)
     assert np.array_equal(found["token_ids"], expected.numpy())
     pixels = tokenizer.to_pixels(tokenizer.decode(expected))[0].permute(1, 2, 0).numpy()
@@ -78,7 +85,7 @@ def test_the_graphs_name_what_they_take_and_their_readme_runs(
 def test_half_the_precision_is_half_the_size_and_takes_the_same(
     make_tokenizer: Callable[..., Tokenizer], tmp_path: Path
 ) -> None:
-    tokenizer = make_tokenizer("ema", "cnn")
+    tokenizer = make_tokenizer("ema")
     images = pictures(tokenizer)
     for precision in TOLERANCES:
         (tmp_path / precision).mkdir()

@@ -36,7 +36,7 @@ def test_every_codebook_goes_there(tokenizer: Tokenizer, tmp_path: Path) -> None
 def test_the_cnn_gives_what_the_tokenizer_gives_and_names_no_folder(
     make_tokenizer: Callable[..., Tokenizer], tmp_path: Path
 ) -> None:
-    tokenizer = make_tokenizer("residual", "cnn")
+    tokenizer = make_tokenizer("vq", "cnn")
     export(tokenizer, tmp_path, images=pictures(tokenizer))
     encode = torch.export.load(tmp_path / "encoder.pt2").module()
     decode = torch.export.load(tmp_path / "decoder.pt2").module()
