@@ -282,19 +282,27 @@ def test_the_command_line_of_a_share_is_that_of_the_command(words, monkeypatch):
 @pytest.mark.soak
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_storm_of_kills_changes_no_byte(
-    words: list[str], start_vqtrain: Callable[..., subprocess.Popen[str]], devices: int
+    words: list[str],
+    pictures: Path,
+    start_vqtrain: Callable[..., subprocess.Popen[str]],
+    devices: int,
 ) -> None:
     random = Random(devices)
-    assert main([*words, "batch_size=1", "out=unbroken"]) == 0
-    broken = [*words, "batch_size=1", "out=broken", "num_workers=1", f"devices={devices}"]
-    for _ in range(5):
+    many = f"images={[str(pictures)] * 12}"
+    assert main([*words, many, "out=unbroken"]) == 0
+    broken = [*words, many, "out=broken", "num_workers=1", f"devices={devices}"]
+    state, kept = Path("broken/.tokenize"), [0]
+    while len(kept) <= 5:
         process = start_vqtrain(*broken)
-        state, before = Path("broken/.tokenize"), command.progress_of(Path("broken/.tokenize"))
-        while command.progress_of(state)[0] <= before[0] and process.poll() is None:
+        while command.progress_of(state)[0] <= kept[-1]:
+            assert process.poll() is None
             time.sleep(0.001)
-        time.sleep(random.uniform(0, 0.05))
+        time.sleep(random.uniform(0, 0.01))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        time.sleep(1)  # the processes of a launcher end after it
+        kept.append(command.progress_of(state)[0])
+        assert kept[-1] < 12 * 48
     done = start_vqtrain(*broken)
     assert done.communicate(timeout=240)
     assert done.returncode == 0

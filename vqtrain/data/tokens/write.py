@@ -118,6 +118,8 @@ def _complete(out: Path, plan: Plan) -> Report | None:
         for path in sorted(out.iterdir()):
             is_mine = re.fullmatch(rf"shard-\d{{5,}}\.tar|{ARRAY}|{SAMPLES}", path.name)
             if path.name != UNFINISHED and not (has_begun and is_mine):
+                if (out / INDEX).is_file():  # another process has come to the end meanwhile
+                    return _complete(out, plan)
                 raise ConfigError(
                     f"out={out} holds {path.name}, which is not of vqtrain tokenize: give another "
                     "folder"
