@@ -95,7 +95,7 @@ def test_the_help_names_formats_and_keys(capsys):
     ("arguments", "reason"),
     [
         (["tokenizer=mine", "format=onyx"], "unknown format 'onyx', did you mean 'onnx'?"),
-        (["tokenizer=mine", "precison=float16"], "unknown key 'precison', did you mean"),
+        (["tokenizer=mine", "pushed=me/mine"], "unknown key 'pushed', did you mean 'push'?"),
         (["tokenizer=mine", "precision=float16"], "format=safetensors has no key precision"),
         (["tokenizer=mine", "format=onnx", "push=me/mine"], "format=onnx has no key push"),
         (["tokenizer=mine", "out=mine"], "out=mine exists already"),
