@@ -21,7 +21,7 @@ from vqtrain.tokenizer.model import Tokenizer
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 # Half precision rounds by up to 2^-11 of a value at each layer. On photographs, 0.07 % of the ids
-# of a small VQ-VAE of 512 codes and 0.05 % of those of a small VQGAN became others, and pixels moved
+# of a small VQ-VAE of 512 codes and 0.05 % of those of a small VQGAN became others; pixels moved
 # by 1e-3. The more codes, the more ids lie at a border, and each of 18 signs may turn, so the limit
 # of ids is wide; that of pixels is 2.5 of 255 levels. Near ties are those of rounding in float32.
 TOLERANCES = {
