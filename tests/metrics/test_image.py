@@ -1,4 +1,4 @@
-"""PSNR and SSIM against torchmetrics and values worked out by hand."""
+"""PSNR, SSIM and MS-SSIM against torchmetrics and values worked out by hand."""
 
 import inspect
 import math
@@ -9,12 +9,13 @@ import skimage.metrics
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
     peak_signal_noise_ratio,
     structural_similarity_index_measure,
 )
 
 from vqtrain.errors import ConfigError
-from vqtrain.metrics.image import psnr, ssim
+from vqtrain.metrics.image import ms_ssim, psnr, ssim
 
 SHAPES = [(3, 3, 32, 24), (2, 1, 11, 11), (2, 4, 11, 40)]
 
@@ -99,6 +100,40 @@ def test_ssim_of_flat_pictures_equals_the_hand_worked_value() -> None:
     assert ssim(reconstruction, original).item() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 176, 192), (1, 1, 177, 200)])
+@pytest.mark.parametrize("noise", [3, 90])
+def test_ms_ssim_equals_torchmetrics(shape: tuple[int, ...], noise: int) -> None:
+    reconstruction, original = pictures(shape, noise)
+    expected = multiscale_structural_similarity_index_measure(
+        reconstruction.double(),
+        original.double(),
+        gaussian_kernel=True,
+        sigma=1.5,
+        kernel_size=11,
+        data_range=255.0,
+        betas=(0.0448, 0.2856, 0.3001, 0.2363, 0.1333),
+        normalize="relu",
+        reduction="none",
+    )
+    found = ms_ssim(reconstruction, original)
+    assert found.dtype == torch.float64
+    # The exponents of torchmetrics are float32.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+
+
+def test_ms_ssim_of_flat_pictures_equals_the_hand_worked_value() -> None:
+    # Only the coarsest scale sees that one is darker: (10,000 + c1) / (12,500 + c1) to its weight.
+    reconstruction = torch.full((1, 3, 161, 161), 100, dtype=torch.uint8)
+    original = torch.full((1, 3, 161, 161), 50, dtype=torch.uint8)
+    expected = ((10_000 + 6.5025) / (12_500 + 6.5025)) ** 0.1333
+    assert ms_ssim(reconstruction, original).item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_ms_ssim_of_a_negative_is_0_and_not_nan() -> None:
+    _, original = pictures((1, 1, 176, 176), 3)
+    assert ms_ssim(255 - original, original).item() == 0.0
+
+
 def test_an_image_counts_alone_whatever_else_is_in_the_batch() -> None:
     reconstruction, original = pictures((3, 3, 16, 16), 10)
     for metric in (psnr, ssim):
@@ -114,8 +149,14 @@ def test_ssim_refuses_images_smaller_than_its_window() -> None:
         ssim(small, small)
 
 
+def test_ms_ssim_refuses_images_whose_coarsest_scale_is_smaller_than_its_window() -> None:
+    small = torch.zeros(1, 3, 200, 160, dtype=torch.uint8)
+    with pytest.raises(ConfigError, match="more than 160 px along each side, got 200 x 160"):
+        ms_ssim(small, small)
+
+
 # Without the checks that the tests switch on for every annotation, as in a training run.
-@pytest.mark.parametrize("metric", [inspect.unwrap(psnr), inspect.unwrap(ssim)])
+@pytest.mark.parametrize("metric", [inspect.unwrap(metric) for metric in (psnr, ssim, ms_ssim)])
 def test_anything_but_pixels_is_refused_at_run_time(metric: Callable[..., Tensor]) -> None:
     pixels = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     for wrong in (pixels.float(), pixels.long()):
@@ -129,7 +170,7 @@ def test_anything_but_pixels_is_refused_at_run_time(metric: Callable[..., Tensor
         metric(pixels[0], pixels[0])
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim])
+@pytest.mark.parametrize("metric", [psnr, ssim, ms_ssim])
 def test_anything_but_pixels_is_refused_by_the_annotations(metric: Callable[..., Tensor]) -> None:
     pixels = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     with pytest.raises(TypeError, match="UInt8"):
