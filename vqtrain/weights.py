@@ -1,7 +1,9 @@
 """Where pretrained weights are found: a given path, the standard caches, or one download."""
 
+import hashlib
 import importlib.util
 import sys
+import warnings
 import zipfile
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -11,7 +13,7 @@ from urllib.error import HTTPError
 import torch
 from filelock import FileLock
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqtrain.errors import WeightsError
 
@@ -49,6 +51,20 @@ KNOWN = {
         url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
         "weights-inception-2015-12-05-6726825d.pth",
         sha256="6726825d",
+    ),
+    # The same file as the one before, under another name.
+    "pytorch_fid": KnownFile(
+        name="pt_inception-2015-12-05-6726825d.pth",
+        url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+        "pt_inception-2015-12-05-6726825d.pth",
+        sha256="6726825d",
+    ),
+    # It is a program, so its whole hash is checked.
+    "clean_fid": KnownFile(
+        name="inception-2015-12-05.pt",
+        url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
+        "inception-2015-12-05.pt",
+        sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
     ),
 }
 
@@ -127,6 +143,38 @@ def read(file: Path) -> dict[str, Shaped[Tensor, "..."]]:
     ):
         raise WeightsError(f"cannot use {file}: it holds something else than named tensors")
     return dict(weights)
+
+
+def read_script(file: Path) -> nn.Module:
+    """Load a network that was published in TorchScript: weights, and the program that uses them.
+
+    Such a program is run by torch's own interpreter. It calls no Python, but it is a program, and
+    torch does not promise that a hostile one does no harm: name only files that you trust.
+
+    Raises:
+        WeightsError: If the file is damaged, or is no TorchScript.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Torch advises against making such files; this one is published in no other form.
+            warnings.filterwarnings("ignore", ".*torch.jit.load.* is deprecated", FutureWarning)
+            network: nn.Module = torch.jit.load(str(file), map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        raise WeightsError(f"cannot read {file}: it is damaged or is no TorchScript") from error
+    return network
+
+
+def sha256(file: Path) -> str:
+    """Return the hash of a file, by which numbers say with which weights they were measured.
+
+    Raises:
+        WeightsError: If it cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"cannot read {file}: {error.strerror}") from error
 
 
 def lpips_heads(network: str) -> dict[str, Shaped[Tensor, "..."]]:

@@ -1,0 +1,120 @@
+"""Statistics of the originals' features, kept so that no set of originals is computed twice."""
+
+import io
+import json
+import zipfile
+import zlib
+from contextlib import suppress
+from dataclasses import asdict
+from hashlib import blake2b
+from importlib.metadata import version
+from typing import final
+
+import numpy as np
+import torch
+
+from vqtrain import distributed
+from vqtrain.data.cache import cache_folder, write_whole
+from vqtrain.data.images import Preparation
+from vqtrain.data.index import ImageIndex
+from vqtrain.errors import BadSampleError
+from vqtrain.evaluation.protocols import Protocol
+from vqtrain.metrics.fid import FEATURES, Moments
+from vqtrain.version import __version__
+
+# Images that are read after one another by one rank; as many are asked for ahead of time.
+BLOCK = 64
+# What decodes, resizes or computes: another version of it may do so differently.
+LIBRARIES = ("torch", "torchvision", "pillow")
+
+
+def content_digest(index: ImageIndex) -> str:
+    """Hash the encoded bytes of all images; collective.
+
+    Neither names nor places nor the order matter: a copy in another folder is the same content. The
+    bytes are hashed as they are in the files, because what is made of them is known only after the
+    pass over the images, which this is to shorten; what is made of them is in the key of
+    ``Reference``. It reads every file once, which costs little beside Inception.
+
+    Raises:
+        DataError: If a server does not answer.
+    """
+    blocks = [
+        np.arange(first, min(first + BLOCK, len(index))) for first in range(0, len(index), BLOCK)
+    ][distributed.rank() :: distributed.world_size()]
+    digests: list[bytes] = []
+    for number, block in enumerate(blocks):
+        for ahead in blocks[number + 1 : number + 2]:
+            index.read_ahead(ahead)
+        digests += [_digest(index, image_id) for image_id in block.tolist()]
+    every = sorted(distributed.all_gather_lists(digests))
+    return blake2b(b"".join(every), digest_size=16).hexdigest()
+
+
+def _digest(index: ImageIndex, image_id: int) -> bytes:
+    try:
+        encoded = index.read(image_id)
+    except BadSampleError:
+        encoded = b""  # it counts for nothing in the measurement, too
+    return blake2b(encoded, digest_size=16).digest()
+
+
+@final
+class Reference:
+    """The place in the cache for the statistics of one set of originals, under one protocol.
+
+    Whoever changes the files, the preparation, the weights, a library or the kind of device gets
+    another place. It can be deleted at any time, and a damaged file counts as none.
+
+    Args:
+        index_digest: What ``content_digest`` says of the originals.
+        protocol: Makes features; on the device on which it will do so.
+        preparation: Makes pixels of encoded images.
+
+    Raises:
+        DataError: If there is no folder for caches.
+    """
+
+    def __init__(self, *, index_digest: str, protocol: Protocol, preparation: Preparation) -> None:
+        key = {
+            "content": index_digest,
+            "preparation": asdict(preparation),
+            "protocol": protocol.word,
+            "library": protocol.describe()["library"],
+            "weights": protocol.sha256,
+            "device": protocol.device.type,
+            "vqtrain": __version__,
+            **{name: version(name) for name in LIBRARIES},
+        }
+        digest = blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16)
+        self.path = cache_folder() / "references" / f"{digest.hexdigest()}.npz"
+
+    def load(self, device: torch.device) -> Moments | None:
+        """Read the statistics; None if they are not there or damaged.
+
+        Args:
+            device: Where they are put.
+        """
+        try:
+            with np.load(self.path) as file:
+                sums = file["sums"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            return None
+        if sums.shape != (1 + FEATURES, 1 + FEATURES) or sums.dtype != np.float64:
+            return None
+        moments = Moments(dim=FEATURES, device=device)
+        moments.sums = torch.from_numpy(sums).to(device)
+        return moments
+
+    def save(self, moments: Moments) -> None:
+        """Keep the statistics of all ranks; called by one of them.
+
+        A full disk costs the cache and not the measurement. Features that are no numbers are not
+        kept.
+        """
+        if not moments.sums.isfinite().all():
+            return
+        content = io.BytesIO()
+        np.savez(content, sums=moments.sums.cpu().numpy())
+        with suppress(OSError):
+            write_whole(self.path, content.getvalue())
