@@ -1,0 +1,159 @@
+"""What a reader knows, at the rate of a tokenizer: JPEG, WebP, and fewer pixels.
+
+Each picture is coded at the quality that brings its own file nearest to the rate, since a tokenizer
+spends the same bits on every picture too. A rate is that of the whole file, headers included:
+what one has to keep to see the picture again. The headers are about 30 bytes of a WebP and some
+hundreds of a JPEG, so at the rates of small grids even the smallest files are larger; then the
+smallest is taken, and its rate returned.
+"""
+
+import io
+import math
+from collections.abc import Callable
+from functools import cache, partial
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from vqtrain.errors import require
+from vqtrain.shapes import Pixels
+from vqtrain.tokenizer.model import Tokenizer
+
+MODES = {1: "L", 3: "RGB"}
+# The lowest and the highest quality of a format, and what else its encoder is told.
+QUALITIES = {"JPEG": (1, 100), "WEBP": (0, 100)}
+OPTIONS = {"JPEG": {"optimize": True}, "WEBP": {}}
+# File sizes do not always grow with the quality: so many neighbors are tried as well.
+NEIGHBORS = 2
+
+Baseline = Callable[[Pixels, float, int], tuple[Pixels, float]]
+
+
+def tokens_per_image(tokenizer: Tokenizer, height: int, width: int) -> int:
+    """Count the ids of one image of that size in px, over all codebooks and scales; 0 of none."""
+    return math.prod(tokenizer.token_shape(height, width))
+
+
+def bits_per_pixel(tokenizer: Tokenizer, height: int, width: int) -> float | None:
+    """Return the bits of all ids of an image of that size in px, by its pixels.
+
+    An id has log2(size) bits, a fraction where the size is no power of two, however often it is
+    used. None for a continuous codebook, whose latents have no rate.
+    """
+    if not tokenizer.codebook.num_codebooks:
+        return None
+    count = tokens_per_image(tokenizer, height, width)
+    return count * math.log2(tokenizer.vocab_size) / (height * width)
+
+
+def through_codec(
+    pixels: UInt8[Tensor, "b c h w"], bits_per_pixel: float, factor: int, *, codec: str
+) -> tuple[UInt8[Tensor, "b c h w"], float]:
+    """Code each picture at the quality whose file is nearest to a rate, and decode it again.
+
+    Args:
+        pixels: Gray or color.
+        bits_per_pixel: The rate to meet.
+        factor: Is not used.
+        codec: JPEG, with Huffman tables of its own for each file, or WEBP; else as Pillow has it,
+            which halves the resolution of colors. A gray WebP is one without colors.
+
+    Returns:
+        The pixels, and the mean rate of the files.
+
+    Raises:
+        ConfigError: If the pictures have other channels.
+    """
+    del factor
+    require(
+        pixels.shape[1] in MODES,
+        f"JPEG and WebP take pictures of 1 or 3 channels, these have {pixels.shape[1]}",
+    )
+    target = bits_per_pixel * pixels.shape[2] * pixels.shape[3] / 8
+    arrays = rearrange(pixels, "b c h w -> b h w c").cpu().numpy()
+    files = [nearest_file(array, target, codec) for array in arrays]
+    decoded = np.stack([_decode(file, pixels.shape[1]) for file in files])
+    made = rearrange(torch.from_numpy(decoded), "b h w c -> b c h w").contiguous()
+    rate = 8 * sum(map(len, files)) / (len(files) * pixels.shape[2] * pixels.shape[3])
+    return made.to(pixels.device), rate
+
+
+def nearest_file(array: UInt8[np.ndarray, "h w c"], target: float, codec: str) -> bytes:
+    """Return the file of a picture that is nearest to a size; of equal ones the best.
+
+    The quality is found by halving, as files grow with it, and among its neighbors.
+
+    Args:
+        array: Gray or color.
+        target: Size of the file in bytes.
+        codec: A key of ``QUALITIES``.
+    """
+    encode = cache(partial(_encode, _picture(array), codec))
+    least, most = QUALITIES[codec]
+    low, high = least, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if len(encode(middle)) <= target else (low, middle)
+    near = range(max(least, low - NEIGHBORS), min(most, high + NEIGHBORS) + 1)
+    return encode(min(near, key=lambda quality: (abs(len(encode(quality)) - target), -quality)))
+
+
+def down_up(
+    pixels: UInt8[Tensor, "b c h w"], bits_per_pixel: float, factor: int
+) -> tuple[UInt8[Tensor, "b c h w"], float]:
+    """Keep one pixel for each position of the token grid, and enlarge that picture again.
+
+    Both by Pillow's bicubic, antialiased on the way down, and rounded to uint8.
+
+    Args:
+        pixels: Both sides multiples of the factor.
+        bits_per_pixel: Is not used.
+        factor: Image pixels per grid position, along each side.
+
+    Returns:
+        The pixels, and the rate: 8 bits a channel and position, so 24 a position of color.
+    """
+    del bits_per_pixel
+    channels, height, width = pixels.shape[1:]
+    # As ``vqtrain.data.crops`` resizes: uint8, on the CPU, with channels last in memory.
+    small = _resize(
+        pixels.cpu().contiguous(memory_format=torch.channels_last),
+        height // factor,
+        width // factor,
+    )
+    made = _resize(small, height, width).contiguous()
+    return made.to(pixels.device), 8 * channels * small[0, 0].numel() / (height * width)
+
+
+BASELINES: dict[str, Baseline] = {
+    "jpeg": partial(through_codec, codec="JPEG"),
+    "webp": partial(through_codec, codec="WEBP"),
+    "down_up": down_up,
+}
+
+
+def _resize(
+    pixels: UInt8[Tensor, "b c _ _"], height: int, width: int
+) -> UInt8[Tensor, "b c height width"]:
+    return F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True)
+
+
+def _picture(array: UInt8[np.ndarray, "h w c"]) -> Image.Image:
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+
+
+def _encode(picture: Image.Image, codec: str, quality: int) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, codec, quality=quality, **OPTIONS[codec])
+    return file.getvalue()
+
+
+def _decode(file: bytes, channels: int) -> UInt8[np.ndarray, "h w channels"]:
+    with Image.open(io.BytesIO(file)) as picture:
+        array = np.asarray(picture.convert(MODES[channels]))
+    return array.reshape(*array.shape[:2], channels)

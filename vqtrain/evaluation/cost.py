@@ -1,0 +1,302 @@
+"""What a tokenizer costs: parameters, FLOPs, latency, throughput and memory, where it runs."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch.autograd.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from vqtrain.errors import require
+from vqtrain.tokenizer.model import Tokenizer
+
+WARM_UP_S = 0.3
+ROUND_S = 1.0
+MIN_CALLS = 3
+# Two rounds that differ by more do not repeat.
+MAX_SPREAD = 0.10
+
+# What codebooks call a table of codes, learned and frozen.
+TABLES = ("vectors", "frozen")
+
+Autocast = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How long one pass takes over one batch.
+
+    Attributes:
+        operation: encode, from images to ids; or decode, from ids to images. Of a continuous
+            codebook to and from quantized latents.
+        batch_size: Images at once.
+        median_ms: Of a call, over both rounds.
+        p95_ms: 95 % of the calls took at most so long.
+        images_per_s: All images by the time of all calls.
+        calls: So many were timed.
+        spread: By what share of the smaller one the two rounds differ, in that of the three
+            figures in which they differ most.
+        is_steady: Whether the spread is at most 10 %.
+        memory_bytes: The most that torch had allocated at once beyond the weights and the input;
+            None where it keeps no count, as on MPS.
+    """
+
+    operation: str
+    batch_size: int
+    median_ms: float
+    p95_ms: float
+    images_per_s: float
+    calls: int
+    spread: float
+    is_steady: bool
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a tokenizer costs, in plain numbers.
+
+    Attributes:
+        device: What it ran on.
+        image_size: Side of the square images, in px.
+        parameters: Of encoder, decoder, projections and codebook; ``codebook_entries`` are the
+            numbers in tables of codes, also of tables that no optimizer moves, and count apart.
+        weights_bytes: Of all of them, as they lie in memory.
+        encode_flops: Of one image. A multiply-add counts 2. Convolutions, matrix products and
+            attention are counted, and with them the search for codes; norms, activations,
+            resampling and sums are left out.
+        decode_flops: Likewise.
+        timings: By batch size and operation.
+        too_large: Batch sizes that did not fit into the memory of the device.
+        is_steady: Whether every timing is; if not, the machine was busy or too few calls fit into
+            the time, and another run will give other figures.
+    """
+
+    device: str
+    image_size: int
+    parameters: dict[str, int]
+    weights_bytes: int
+    encode_flops: int
+    decode_flops: int
+    timings: tuple[Timing, ...]
+    too_large: tuple[int, ...]
+    is_steady: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pass:
+    operation: str
+    batch_size: int
+    call: Callable[[], object]
+    memory_bytes: int | None
+
+
+@torch.no_grad()
+def measure_cost(
+    tokenizer: Tokenizer,
+    *,
+    image_size: int,
+    device: torch.device,
+    autocast: Autocast,
+    batch_sizes: Sequence[int],
+) -> Cost:
+    """Measure what a tokenizer costs on a device, on images of noise.
+
+    Every pass is timed in two rounds, and all passes have had their first round before any has its
+    second, so that what holds the machine up for some seconds shows as a difference. A round warms
+    up, then calls for 1 s and at least three times; a call ends when the device has finished.
+
+    Args:
+        tokenizer: In eval mode, on the device.
+        image_size: Side of the square images, in px.
+        device: Where the tokenizer is.
+        autocast: Makes the context of a call.
+        batch_sizes: Images at once, each at least 1.
+
+    Raises:
+        ConfigError: If a size is impossible.
+    """
+    require(
+        bool(batch_sizes) and min(batch_sizes) >= 1,
+        f"batch sizes must be one or more numbers of at least 1, got {list(batch_sizes)}",
+    )
+    tokenizer.token_shape(image_size, image_size)  # refuses a size that does not fit
+    encode_flops, decode_flops = count_flops(tokenizer, image_size)
+    passes: list[_Pass] = []
+    too_large: list[int] = []
+    for batch_size in batch_sizes:
+        try:
+            passes += _prepare(tokenizer, batch_size, image_size, device, autocast)
+        except torch.OutOfMemoryError:
+            too_large.append(batch_size)
+    first, second = ([_clock(each.call, device) for each in passes] for _ in range(2))
+    timings = tuple(map(_timing, passes, first, second))
+    tensors = [*tokenizer.parameters(), *tokenizer.buffers()]
+    return Cost(
+        device=_name(device),
+        image_size=image_size,
+        parameters=count_parameters(tokenizer),
+        weights_bytes=sum(tensor.nbytes for tensor in tensors),
+        encode_flops=encode_flops,
+        decode_flops=decode_flops,
+        timings=timings,
+        too_large=tuple(too_large),
+        is_steady=all(timing.is_steady for timing in timings),
+    )
+
+
+def count_parameters(tokenizer: Tokenizer) -> dict[str, int]:
+    """Count the parameters of each part, and the numbers in tables of codes apart."""
+    codebook = tokenizer.codebook
+    tables = {
+        name: tensor.numel()
+        for name, tensor in (*codebook.named_parameters(), *codebook.named_buffers())
+        if name.rpartition(".")[2] in TABLES
+    }
+    projections = [*tokenizer.project_in.parameters(), *tokenizer.project_out.parameters()]
+    return {
+        "encoder": sum(p.numel() for p in tokenizer.encoder.parameters()),
+        "codebook": sum(p.numel() for n, p in codebook.named_parameters() if n not in tables),
+        "codebook_entries": sum(tables.values()),
+        "decoder": sum(p.numel() for p in tokenizer.decoder.parameters()),
+        "projections": sum(p.numel() for p in projections),
+    }
+
+
+@torch.no_grad()
+def count_flops(tokenizer: Tokenizer, image_size: int) -> tuple[int, int]:
+    """Count the FLOPs of encoding and of decoding one image; a multiply-add counts 2.
+
+    Nothing is computed: the tensors of the count have shapes and no values. So the count is the
+    same for every device, also where a kernel of its own does the search.
+
+    Args:
+        tokenizer: On any device.
+        image_size: Side of the image, in px.
+    """
+    with torch.device("meta"):
+        shell = Tokenizer(
+            encoder=tokenizer.specification["encoder"],
+            codebook=tokenizer.specification["codebook"],
+            decoder=tokenizer.specification["decoder"],
+            channels=tokenizer.channels,
+        ).eval()
+        images = torch.empty(1, shell.channels, image_size, image_size)
+    with FlopCounterMode(display=False) as encoding:
+        quantized = shell.codebook(shell.latents(images))
+    with FlopCounterMode(display=False) as decoding:
+        has_ids = shell.codebook.num_codebooks > 0
+        z_q = shell.codebook.decode(quantized.token_ids) if has_ids else quantized.z_q
+        shell.decode_latents(z_q)
+    return encoding.get_total_flops(), decoding.get_total_flops()
+
+
+def _prepare(
+    tokenizer: Tokenizer,
+    batch_size: int,
+    image_size: int,
+    device: torch.device,
+    autocast: Autocast,
+) -> list[_Pass]:
+    """Return both passes over a batch of images, after each has run once for its memory."""
+    weight = tokenizer.project_in.weight
+    shape = (batch_size, tokenizer.channels, image_size, image_size)
+    images = torch.rand(shape, device=device, dtype=weight.dtype) * 2 - 1
+
+    def encode() -> torch.Tensor:
+        with autocast():
+            if tokenizer.codebook.num_codebooks:
+                return tokenizer.encode(images)
+            return tokenizer.quantize(tokenizer.latents(images)).z_q
+
+    codes = encode()
+
+    def decode() -> torch.Tensor:
+        with autocast():
+            if tokenizer.codebook.num_codebooks:
+                return tokenizer.decode(codes)
+            return tokenizer.decode_latents(codes)
+
+    decode()  # what the first call allocates once stays out of the count
+    return [
+        _Pass(
+            operation=call.__name__,
+            batch_size=batch_size,
+            call=call,
+            memory_bytes=_memory(call, device),
+        )
+        for call in (encode, decode)
+    ]
+
+
+def _memory(call: Callable[[], object], device: torch.device) -> int | None:
+    """Return the most bytes that torch has allocated at once in a call beyond those before."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    if device.type != "cpu":
+        return None
+    # Else the profiler's library tells every user without a GPU, on the screen, that there is none.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    with profile(profile_memory=True) as record:
+        call()
+    assert record.kineto_results is not None, "the record has ended"
+    events = [each for each in record.kineto_results.events() if each.name() == "[memory]"]
+    events.sort(key=lambda each: each.start_ns())
+    return max(accumulate((each.nbytes() for each in events), initial=0))
+
+
+def _clock(call: Callable[[], object], device: torch.device) -> list[float]:
+    """Return the seconds of each call of a round."""
+    _repeat(call, device, seconds=WARM_UP_S, least=1)
+    return _repeat(call, device, seconds=ROUND_S, least=MIN_CALLS)
+
+
+def _repeat(
+    call: Callable[[], object], device: torch.device, *, seconds: float, least: int
+) -> list[float]:
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < least or time.perf_counter() < end:
+        began = time.perf_counter()
+        call()
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def _timing(each: _Pass, first: Sequence[float], second: Sequence[float]) -> Timing:
+    median, p95, rate = _figures([*first, *second], each.batch_size)
+    pairs = zip(_figures(first, each.batch_size), _figures(second, each.batch_size), strict=True)
+    spread = max(max(pair) / min(pair) - 1 for pair in pairs)
+    return Timing(
+        operation=each.operation,
+        batch_size=each.batch_size,
+        median_ms=1e3 * median,
+        p95_ms=1e3 * p95,
+        images_per_s=rate,
+        calls=len(first) + len(second),
+        spread=spread,
+        is_steady=spread <= MAX_SPREAD,
+        memory_bytes=each.memory_bytes,
+    )
+
+
+def _figures(times: Sequence[float], batch_size: int) -> tuple[float, float, float]:
+    """Return median and 95th percentile in s, and images per s."""
+    median, p95 = (float(value) for value in np.percentile(times, [50, 95]))
+    return median, p95, batch_size * len(times) / sum(times)
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else "mps"
