@@ -17,7 +17,16 @@ import torch
 
 from vqtrain import weights
 from vqtrain.errors import WeightsError
-from vqtrain.weights import KNOWN, KnownFile, cache_path, find, lpips_heads, read
+from vqtrain.weights import (
+    KNOWN,
+    KnownFile,
+    cache_path,
+    find,
+    lpips_heads,
+    read,
+    read_script,
+    sha256,
+)
 
 CONTENT = b"the weights of a network" * 100
 DIGEST = hashlib.sha256(CONTENT).hexdigest()[:8]
@@ -89,10 +98,22 @@ def vgg() -> dict[str, torch.Tensor]:
 
 
 def test_the_published_names_carry_their_hash() -> None:
-    assert sorted(KNOWN) == ["alex", "inception", "squeeze", "vgg"]
+    names = ["alex", "clean_fid", "inception", "pytorch_fid", "squeeze", "vgg"]
+    assert sorted(KNOWN) == names
     for known in KNOWN.values():
         assert known.url.endswith(f"/{known.name}")
-        assert known.name.endswith(f"-{known.sha256}.pth")
+        if known.name.endswith(".pth"):
+            assert known.name.endswith(f"-{known.sha256}.pth")
+
+
+def test_the_name_and_place_of_each_file_are_those_of_its_library() -> None:
+    from cleanfid.downloads_helper import inception_url
+    from pytorch_fid.inception import FID_WEIGHTS_URL
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    assert KNOWN["pytorch_fid"].url == FID_WEIGHTS_URL
+    assert KNOWN["clean_fid"].url == inception_url
+    assert KNOWN["inception"].url == URL_INCEPTION_V3
 
 
 def test_the_cache_is_that_of_torch(torch_home: Path) -> None:
@@ -266,6 +287,37 @@ def test_other_contents_are_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "net.pth")
     with pytest.raises(WeightsError, match="something else than named tensors"):
         read(tmp_path / "net.pth")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+def test_a_torchscript_is_loaded_with_its_program(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())
+    torch.jit.script(network).save(str(tmp_path / "net.pt"))
+    x = torch.randn(4, 3)
+    torch.testing.assert_close(read_script(tmp_path / "net.pt")(x), network(x))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04"])
+def test_what_is_no_torchscript_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "net.pt").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"^cannot read .*net\.pt: it is damaged") as caught:
+        read_script(tmp_path / "net.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_tensors_without_a_program_are_no_torchscript(
+    tmp_path: Path, vgg: dict[str, torch.Tensor]
+) -> None:
+    torch.save(vgg, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match="is no TorchScript"):
+        read_script(tmp_path / "net.pth")
+
+
+def test_the_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
+    (tmp_path / "net.pth").write_bytes(CONTENT)
+    assert sha256(tmp_path / "net.pth") == hashlib.sha256(CONTENT).hexdigest()
+    with pytest.raises(WeightsError, match=r"cannot read .*none\.pth: No such file"):
+        sha256(tmp_path / "none.pth")
 
 
 @pytest.mark.parametrize(("network", "ends"), [("vgg", 5), ("alex", 5), ("squeeze", 7)])

@@ -1,0 +1,40 @@
+"""Weights in the forms in which the protocols' libraries publish theirs."""
+
+import warnings
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+
+class Published(nn.Module):
+    """The parts of clean-fid's network that are called from outside.
+
+    Args:
+        layers: Turn resized and scaled pixels into features.
+    """
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features."""
+        return self.layers(images)
+
+
+@pytest.fixture(scope="session")
+def clean_fid_file(inception_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write clean-fid's TorchScript with the random weights of ``inception_file``."""
+    from pytorch_fid import inception  # slow to import
+
+    weights = torch.load(inception_file, weights_only=True)
+    with patch.object(inception, "load_state_dict_from_url", lambda *_, **__: weights):
+        blocks = inception.InceptionV3().eval().blocks
+    file = tmp_path_factory.mktemp("clean-fid") / "inception-2015-12-05.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch advises against TorchScript
+        torch.jit.script(Published(nn.Sequential(*blocks, nn.Flatten())).eval()).save(str(file))
+    return file

@@ -1,0 +1,220 @@
+"""The cache of reference statistics: what it depends on, and what it survives."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from vqtrain.data.images import Preparation
+from vqtrain.data.index import ImageIndex
+from vqtrain.data.sources import open_images
+from vqtrain.evaluation import protocols, reference
+from vqtrain.evaluation.protocols import CONVENTIONS, Protocol
+from vqtrain.evaluation.reference import Reference, content_digest
+from vqtrain.metrics.fid import Moments
+
+CPU = torch.device("cpu")
+DIM = 5
+PREPARATION = Preparation(
+    image_size=16, channels=3, crop="resize", flip=False, range=None, background="white"
+)
+
+
+@pytest.fixture(autouse=True)
+def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of its own, and few features."""
+    monkeypatch.setenv("VQTRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(reference, "FEATURES", DIM)
+
+
+@pytest.fixture
+def protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Protocol]:
+    """Make a protocol without a network, of a file of weights with some content."""
+    for word, convention in CONVENTIONS.items():
+        plain = replace(convention, network=lambda _: nn.Identity())
+        monkeypatch.setitem(protocols.CONVENTIONS, word, plain)
+
+    def make(word: str = "adm", content: bytes = b"weights", name: str = "net.pth") -> Protocol:
+        file = tmp_path / name
+        file.write_bytes(content)
+        return Protocol(word, file)
+
+    return make
+
+
+def statistics() -> Moments:
+    moments = Moments(dim=DIM, device=CPU)
+    moments.add(torch.rand(9, DIM), torch.ones(9, dtype=torch.bool))
+    return moments
+
+
+def place(protocol: Protocol, digest: str = "abc", preparation: Preparation = PREPARATION) -> Path:
+    return Reference(index_digest=digest, protocol=protocol, preparation=preparation).path
+
+
+def pictures(folder: Path, count: int = 5, first: int = 0) -> ImageIndex:
+    folder.mkdir()
+    for number in range(count):
+        pixels = np.full((16, 16, 3), first + number, dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return open_images(str(folder), role="validation")
+
+
+def test_what_was_saved_is_found_again(protocol: Callable[..., Protocol]) -> None:
+    moments = statistics()
+    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    assert cached.load(CPU) is None
+    cached.save(moments)
+    again = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION).load(CPU)
+    assert again is not None
+    assert again.count == 9
+    assert torch.equal(again.sums, moments.sums)
+    assert [file.name for file in cached.path.parent.iterdir()] == [cached.path.name]
+
+
+def test_all_that_changes_the_features_changes_the_place(
+    protocol: Callable[..., Protocol], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [
+        place(protocol()),
+        place(protocol(), digest="abd"),
+        place(protocol(word="torch_fidelity")),
+        place(protocol(content=b"others")),
+        place(protocol(), preparation=replace(PREPARATION, crop="adm")),
+        place(protocol(), preparation=replace(PREPARATION, image_size=32)),
+        place(protocol(), preparation=replace(PREPARATION, background="black")),
+        place(protocol().to(torch.device("meta"))),
+    ]
+    monkeypatch.setattr(reference, "version", lambda name: f"{name} of tomorrow")
+    places.append(place(protocol()))
+    assert len(set(places)) == len(places)
+
+
+def test_the_name_of_the_weights_does_not_matter(protocol: Callable[..., Protocol]) -> None:
+    assert place(protocol()) == place(protocol(name="copy.pth"))
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_file_counts_as_none(kept: float, protocol: Callable[..., Protocol]) -> None:
+    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    cached.save(statistics())
+    content = cached.path.read_bytes()
+    cached.path.write_bytes(content[: int(kept * len(content))])
+    assert cached.load(CPU) is None
+
+
+def test_a_flipped_bit_counts_as_none(protocol: Callable[..., Protocol]) -> None:
+    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    cached.save(statistics())
+    content = bytearray(cached.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    cached.path.write_bytes(bytes(content))
+    assert cached.load(CPU) is None
+
+
+@pytest.mark.parametrize(
+    "other", [{"sums": np.ones((2, 2))}, {"sums": np.ones((6, 6), np.float32)}, {"mu": np.ones(6)}]
+)
+def test_other_contents_count_as_none(
+    other: dict[str, np.ndarray], protocol: Callable[..., Protocol]
+) -> None:
+    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    cached.path.parent.mkdir(parents=True)
+    np.savez(cached.path, **other)
+    assert cached.load(CPU) is None
+
+
+def test_a_damaged_file_is_made_anew(protocol: Callable[..., Protocol]) -> None:
+    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    cached.path.parent.mkdir(parents=True)
+    cached.path.write_bytes(b"PK")
+    moments = statistics()
+    cached.save(moments)
+    again = cached.load(CPU)
+    assert again is not None
+    assert torch.equal(again.sums, moments.sums)
+
+
+def test_features_that_are_no_numbers_are_not_kept(protocol: Callable[..., Protocol]) -> None:
+    moments = statistics()
+    moments.sums[2, 3] = torch.nan
+    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    cached.save(moments)
+    assert not cached.path.exists()
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_else(
+    tmp_path: Path, protocol: Callable[..., Protocol]
+) -> None:
+    (tmp_path / "cache").touch()  # a file where a folder should be
+    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    cached.save(statistics())
+    assert cached.load(CPU) is None
+
+
+def test_a_copy_under_other_names_has_the_same_content(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "here")
+    there = tmp_path / "there"
+    there.mkdir()
+    for number, file in enumerate(sorted((tmp_path / "here").iterdir(), reverse=True)):
+        (there / f"other-{number}.png").write_bytes(file.read_bytes())
+    assert content_digest(index) == content_digest(open_images(str(there), role="validation"))
+
+
+def test_another_picture_is_another_content(tmp_path: Path) -> None:
+    digests = [
+        content_digest(pictures(tmp_path / "a")),
+        content_digest(pictures(tmp_path / "b", first=1)),
+        content_digest(pictures(tmp_path / "c", count=4)),
+    ]
+    index = open_images(str(tmp_path / "c"), role="validation")
+    twice = index.select(np.array([0, 1, 2, 3, 3]))
+    digests.append(content_digest(twice))
+    assert len(set(digests)) == 4
+
+
+def test_bytes_that_change_under_the_same_name_and_size_are_seen(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "here")
+    before = content_digest(index)
+    file = tmp_path / "here" / "0.png"
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(bytes(content))
+    again = open_images(str(tmp_path / "here"), role="validation")
+    assert again.sizes.tolist() == index.sizes.tolist()
+    assert content_digest(again) != before
+
+
+def test_a_file_that_is_gone_does_not_end_it(tmp_path: Path) -> None:
+    index = pictures(tmp_path / "here")
+    before = content_digest(index)
+    (tmp_path / "here" / "0.png").unlink()
+    gone = replace(index)  # forgets the files that are open
+    assert content_digest(gone) != before
+
+
+RANKS = """
+from vqtrain.data.sources import open_images
+from vqtrain.evaluation import reference
+reference.BLOCK = 2
+index = open_images(FOLDER, role="validation")
+with open(f"{folder}/digest-{rank}", "w") as file:
+    file.write(reference.content_digest(index))
+"""
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_agree_also_when_one_has_no_images(
+    world_size: int, tmp_path: Path, run_ranks: Callable[[str, int], Path]
+) -> None:
+    index = pictures(tmp_path / "here")  # 3 blocks
+    script = f"FOLDER = {str(tmp_path / 'here')!r}\n{RANKS}"
+    folder = run_ranks(script, world_size)
+    found = {file.read_text() for file in folder.glob("digest-*")}
+    assert found == {content_digest(index)}
