@@ -28,7 +28,8 @@ MODES = {1: "L", 3: "RGB"}
 # The lowest and the highest quality of a format, and what else its encoder is told.
 QUALITIES = {"JPEG": (1, 100), "WEBP": (0, 100)}
 OPTIONS = {"JPEG": {"optimize": True}, "WEBP": {}}
-# File sizes do not always grow with the quality: so many neighbors are tried as well.
+# A WebP may shrink a little where the quality grows: so many neighbors on each side are tried too.
+# With them the nearest file was found at every rate of all photographs that were searched in full.
 NEIGHBORS = 2
 
 Baseline = Callable[[Pixels, float, int], tuple[Pixels, float]]
@@ -95,7 +96,8 @@ def nearest_file(array: UInt8[np.ndarray, "h w c"], target: float, codec: str) -
     """
     encode = cache(partial(_encode, _picture(array), codec))
     least, most = QUALITIES[codec]
-    low, high = least, most
+    # At the rates of most tokenizers the smallest file is too large, and there is nothing to halve.
+    low, high = least, most if len(encode(least)) < target else least + 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if len(encode(middle)) <= target else (low, middle)
