@@ -1,0 +1,276 @@
+"""Tokenizers that are evaluated together: loaded, measured and described for the table."""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from vqtrain.app.pictures import PictureSettings, find_device, load
+from vqtrain.app.reconstruct import file_name, reconstruct
+from vqtrain.data.images import Preparation, prepare
+from vqtrain.data.index import ImageIndex
+from vqtrain.errors import ConfigError, WeightsError, require
+from vqtrain.evaluation import metrics as known
+from vqtrain.evaluation import protocols, tables
+from vqtrain.evaluation.baselines import BASELINES, Baseline, bits_per_pixel, tokens_per_image
+from vqtrain.evaluation.cost import measure_cost
+from vqtrain.evaluation.measure import Measure, Measured, measure
+from vqtrain.evaluation.protocols import CONVENTIONS, Protocol
+from vqtrain.evaluation.reference import Reference, content_digest
+from vqtrain.tokenizer.model import Tokenizer
+
+MAX_NAME = 100  # characters of a name in the name of a file
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A tokenizer that is to be measured.
+
+    Attributes:
+        name: As the user wrote it.
+        folder: Where its files go, below ``out``.
+        tokenizer: On its device.
+        preparation: How images are made for it.
+    """
+
+    name: str
+    folder: str
+    tokenizer: Tokenizer
+    preparation: Preparation
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """What is measured, ready to do so.
+
+    Attributes:
+        measures: By name, what is measured of each image.
+        protocol: Makes the features of FID; None for no FID.
+        rules: By name, how the numbers come about.
+    """
+
+    measures: Mapping[str, Measure]
+    protocol: Protocol | None
+    rules: Mapping[str, Mapping[str, str]]
+
+
+def load_all(
+    typed: str | list[str] | None,
+    allow: Sequence[str],
+    settings: PictureSettings,
+    command: str,
+) -> list[Candidate]:
+    """Load the tokenizers.
+
+    Raises:
+        ConfigError: If one is named twice, or a size does not fit it.
+        CheckpointError: If one cannot be read.
+    """
+    names = typed if isinstance(typed, list) else (typed or "").split(",")
+    for name in names:
+        require(names.count(name) == 1, f"tokenizer={name} is named twice")
+    candidates = []
+    for number, name in enumerate(names, start=1):
+        tokenizer = settings.placed(load(name, allow, command))
+        short = re.sub(r"[^\w.-]+", "-", name).strip("-.")[-MAX_NAME:]
+        candidates.append(
+            Candidate(
+                name=name,
+                folder=f"{number}_{short}" if len(names) > 1 else ".",
+                tokenizer=tokenizer,
+                preparation=settings.preparation(tokenizer),
+            )
+        )
+    return candidates
+
+
+def choose_metrics(
+    typed: Sequence[str] | None, preparations: Sequence[Preparation]
+) -> tuple[list[str], list[str]]:
+    """Return the metrics to measure, and a line for each that is left out as it cannot be.
+
+    Raises:
+        ConfigError: If one that was asked for cannot be measured.
+    """
+    names, notes = [], []
+    for name in known.METRICS if typed is None else dict.fromkeys(typed):
+        obstacles = (
+            known.obstacle(name, image_size=each.image_size, channels=each.channels)
+            for each in preparations
+        )
+        found = next(filter(None, obstacles), None)
+        if found is not None and typed is not None:
+            raise ConfigError(found)
+        if found is None:
+            names.append(name)
+        else:
+            notes.append(f"left out: {found}")
+    return names, notes
+
+
+def load_metrics(
+    names: Sequence[str], word: str, *, given: Mapping[str, str | None], device: torch.device
+) -> Metrics:
+    """Load the networks of metrics.
+
+    Args:
+        names: Of ``vqtrain.evaluation.metrics.METRICS``.
+        word: FID's protocol.
+        given: Paths of weights by their key.
+        device: Where all is measured.
+
+    Raises:
+        ConfigError: If a library is not installed.
+        WeightsError: If weights are missing, damaged or those of another network.
+    """
+    single = [name for name in names if name != known.FID]
+    protocol = None
+    try:
+        measures = {name: known.load(name, given=given, device=device) for name in single}
+        rules = {name: known.rule(name, given=given) for name in single}
+        if known.FID in names:
+            path = given[CONVENTIONS[word].weights]
+            protocol = protocols.load(word, path).to(device)
+            rules[known.FID] = protocol.describe()
+    except WeightsError as error:
+        without = ",".join(known.WITHOUT_WEIGHTS)
+        raise WeightsError(f"{error}; metrics=[{without}] needs no weights") from error
+    return Metrics(measures=measures, protocol=protocol, rules=rules)
+
+
+def measure_all(
+    candidates: Sequence[Candidate],
+    index: ImageIndex,
+    metrics: Metrics,
+    settings: PictureSettings,
+    *,
+    with_baselines: bool,
+) -> Iterator[tuple[Candidate, Measured]]:
+    """Measure one tokenizer after the other; collective."""
+    began = time.perf_counter()
+    digest = content_digest(index) if metrics.protocol is not None else None
+    seconds = {} if digest is None else {"hashing": time.perf_counter() - began}
+    for candidate in candidates:
+        tokenizer, preparation = candidate.tokenizer, candidate.preparation
+        size = preparation.image_size
+        rate = bits_per_pixel(tokenizer, size, size)
+        reference = None
+        if metrics.protocol is not None and digest is not None:
+            reference = Reference(
+                index_digest=digest, protocol=metrics.protocol, preparation=preparation
+            )
+        with shown_progress(candidate.name) as progress:
+            measured = measure(
+                tokenizer,
+                index,
+                preparation=preparation,
+                batch_size=settings.batch_size,
+                num_workers=settings.workers,
+                measures=metrics.measures,
+                protocol=metrics.protocol,
+                reference=reference,
+                baselines=baselines_of(preparation, rate) if with_baselines else {},
+                bits_per_pixel=rate or 0.0,
+                autocast=settings.autocast,
+                progress=progress,
+            )
+        yield candidate, replace(measured, seconds={**seconds, **measured.seconds})
+        seconds = {}
+
+
+def baselines_of(preparation: Preparation, rate: float | None) -> dict[str, Baseline]:
+    """Return the baselines that the images and the rate of a tokenizer allow."""
+    if preparation.channels not in (1, 3):
+        return {}
+    # Without a rate there is none for a codec to meet.
+    return {word: each for word, each in BASELINES.items() if rate or word == "down_up"}
+
+
+@contextmanager
+def shown_progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on a terminal, and nothing elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(
+        *columns, TimeRemainingColumn(), transient=True, disable=not sys.stdout.isatty()
+    ) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def entry_of(
+    candidate: Candidate,
+    measured: Measured,
+    index: ImageIndex,
+    metrics: Metrics,
+    settings: PictureSettings,
+) -> tables.Entry:
+    """Put together what is known of a tokenizer, but for its cost."""
+    size = candidate.preparation.image_size
+    images = {
+        "crop": f"{settings.crop} to {size} x {size} px",
+        "images": f"{len(measured.image_ids):,}",
+    }
+    return tables.Entry(
+        name=candidate.name,
+        folder=candidate.folder,
+        image_size=size,
+        tokens_per_image=tokens_per_image(candidate.tokenizer, size, size),
+        bits_per_pixel=bits_per_pixel(candidate.tokenizer, size, size),
+        keys=[index.key(image_id) for image_id in measured.image_ids],
+        measured=measured,
+        protocol=tables.USUAL_PROTOCOL if metrics.protocol is None else metrics.protocol.word,
+        rules={name: {**rule, **images} for name, rule in metrics.rules.items()},
+        cost=None,
+    )
+
+
+def with_cost(
+    entry: tables.Entry, candidate: Candidate, *, settings: PictureSettings
+) -> tables.Entry:
+    """Measure what a tokenizer costs, by single images and by batches."""
+    cost = measure_cost(
+        candidate.tokenizer,
+        image_size=entry.image_size,
+        device=find_device(settings.device),
+        autocast=settings.autocast,
+        batch_sizes=sorted({1, settings.batch_size}),
+    )
+    return replace(entry, cost=cost)
+
+
+def save_images(
+    entry: tables.Entry,
+    candidate: Candidate,
+    index: ImageIndex,
+    settings: PictureSettings,
+    count: int,
+    out: Path,
+) -> None:
+    """Write the values of single images, and pictures of the worst and the best of them."""
+    folder = out / candidate.folder
+    folder.mkdir(exist_ok=True)
+    tables.write_per_image(entry, folder)
+    for metric, values in list(entry.measured.tokenizer.values.items())[:1]:
+        order = sorted(range(len(values)), key=values.__getitem__)
+        if metric in known.LOWER_IS_BETTER:
+            order.reverse()
+        for word, places in (("worst", order[:count]), ("best", order[::-1][:count])):
+            for number, place in enumerate(places, start=1):
+                pixels = prepare(
+                    index.read(entry.measured.image_ids[place]), candidate.preparation, None
+                )
+                images = candidate.tokenizer.to_images(pixels[None])
+                picture, _ = reconstruct(candidate.tokenizer, images, settings, None)
+                name = file_name(entry.keys[place], ()).replace("/", "-")[-MAX_NAME:]
+                (folder / word).mkdir(exist_ok=True)
+                picture.save(folder / word / f"{number:02d}_{name}.png")

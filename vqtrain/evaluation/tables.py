@@ -1,0 +1,273 @@
+"""What an evaluation says: a table, JSON, Parquet, and Markdown for a model card."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import final
+
+from rich.console import Console
+from rich.table import Table
+
+from vqtrain.data.cache import write_whole
+from vqtrain.evaluation.cost import Cost
+from vqtrain.evaluation.measure import RATE, Measured, Result
+from vqtrain.version import __version__
+
+JSON_FILE, MARKDOWN_FILE, PARQUET_FILE = "evaluation.json", "table.md", "per_image.parquet"
+DECIMALS = 4
+MAX_NAMED = 3
+# The protocol whose FID needs no name of its own: that of the validation in a training run.
+USUAL_PROTOCOL = "torch_fidelity"
+# Of the codebook's figures, those that have a column.
+CODEBOOK_COLUMNS = ("usage", "usage@tokens", "perplexity")
+MISSING = "-"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A tokenizer in a table.
+
+    Attributes:
+        name: As the user wrote it.
+        folder: Where its files are, below that of the evaluation.
+        image_size: Side of the images, in px.
+        tokens_per_image: Ids of one image; 0 of a continuous codebook.
+        bits_per_pixel: Of the ids; None of a continuous codebook.
+        keys: Names of the images that count.
+        measured: What was measured.
+        protocol: The word of FID's protocol.
+        rules: By metric, how its number came about, for people.
+        cost: What the tokenizer costs, or None if not asked for.
+    """
+
+    name: str
+    folder: str
+    image_size: int
+    tokens_per_image: int
+    bits_per_pixel: float | None
+    keys: Sequence[str]
+    measured: Measured
+    protocol: str
+    rules: Mapping[str, Mapping[str, str]]
+    cost: Cost | None
+
+    @property
+    def fid_name(self) -> str:
+        """FID's name, with the number of images and the protocol, on both of which it depends."""
+        word = "rfid" if self.protocol == USUAL_PROTOCOL else f"rfid_{self.protocol}"
+        return f"{word}@{len(self.keys)}"
+
+    def metrics(self, result: Result) -> dict[str, float]:
+        """Return the figures of one row by their names."""
+        means = {name: mean for name, mean in result.means.items() if name != RATE}
+        return means if result.rfid is None else {**means, self.fid_name: result.rfid}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Tokenizers that were measured on the same images.
+
+    Attributes:
+        images: Where the images are from, how many there are, and a hash of their names and sizes.
+        settings: With what all was computed.
+        entries: The tokenizers.
+    """
+
+    images: Mapping[str, object]
+    settings: Mapping[str, object]
+    entries: Sequence[Entry]
+
+
+def save(report: Report, out: Path) -> None:
+    """Write JSON and Markdown into a folder, each whole or not at all."""
+    text = json.dumps(to_plain(report), indent=2, allow_nan=False)
+    # A histogram on a line of its own, not on one for each id.
+    text = re.sub(r"\[\n[\s\d,]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
+    write_whole(out / JSON_FILE, f"{text}\n".encode())
+    write_whole(out / MARKDOWN_FILE, markdown(report).encode())
+
+
+def to_plain(report: Report) -> dict[str, object]:
+    """Return a report as plain data, with four decimals; what is no number is None."""
+    plain = _rounded(
+        {
+            "vqtrain": __version__,
+            "images": report.images,
+            "settings": report.settings,
+            "tokenizers": [_entry(entry) for entry in report.entries],
+        }
+    )
+    assert isinstance(plain, dict), "a mapping stays one"
+    return plain
+
+
+def _entry(entry: Entry) -> dict[str, object]:
+    measured = entry.measured
+    return {
+        "name": entry.name,
+        "image_size": entry.image_size,
+        "count": len(entry.keys),
+        "tokens_per_image": entry.tokens_per_image,
+        RATE: entry.bits_per_pixel,
+        "metrics": entry.metrics(measured.tokenizer),
+        "protocols": {entry.fid_name if k == "fid" else k: rule for k, rule in entry.rules.items()},
+        "codebook": measured.codebook,
+        "baselines": {
+            word: {RATE: result.means[RATE], "metrics": entry.metrics(result)}
+            for word, result in measured.baselines.items()
+        },
+        "seconds": measured.seconds,
+        "cost": None if entry.cost is None else asdict(entry.cost),
+        "per_image": (Path(entry.folder) / PARQUET_FILE).as_posix(),
+        "passed_over": [asdict(fault) for fault in measured.faults],
+    }
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return round(value, DECIMALS) if math.isfinite(value) else None
+    return value
+
+
+def write_per_image(entry: Entry, folder: Path) -> None:
+    """Write every value of every image as Parquet: ``key``, ``psnr``, ..., ``jpeg/psnr``, ..."""
+    import pyarrow
+    from pyarrow import parquet
+
+    # A name from a disk may hold bytes that are no text.
+    keys = [key.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for key in entry.keys]
+    columns: dict[str, Sequence[object]] = {"key": keys, **entry.measured.tokenizer.values}
+    for word, result in entry.measured.baselines.items():
+        columns |= {f"{word}/{name}": values for name, values in result.values.items()}
+    parquet.write_table(pyarrow.table(columns), folder / PARQUET_FILE)
+
+
+def columns_and_rows(entries: Sequence[Entry]) -> tuple[list[str], list[list[str]]]:
+    """Lay the table out: the head of each column, and a row for each tokenizer and baseline."""
+    rows: list[dict[str, str]] = []
+    for entry in entries:
+        measured, codebook = entry.measured, entry.measured.codebook or {}
+        rate = MISSING if entry.bits_per_pixel is None else f"{entry.bits_per_pixel:.4f}"
+        rows.append(
+            {
+                "": entry.name,
+                "px": str(entry.image_size),
+                "tokens": f"{entry.tokens_per_image:,}" if entry.tokens_per_image else MISSING,
+                "bits/px": rate,
+                **_figures(entry.metrics(measured.tokenizer)),
+                **_figures({name: codebook[name] for name in CODEBOOK_COLUMNS if name in codebook}),
+            }
+        )
+        for word, result in measured.baselines.items():
+            rate = f"{result.means[RATE]:.4f}"
+            rows.append({"": f"  {word}", "bits/px": rate, **_figures(entry.metrics(result))})
+    names = dict.fromkeys(name for row in rows for name in row)
+    last = [name for name in names if name in CODEBOOK_COLUMNS]
+    heads = [*(name for name in names if name not in last), *last]
+    return heads, [
+        [row.get(head, "" if head == "px" else MISSING) for head in heads] for row in rows
+    ]
+
+
+def _figures(values: Mapping[str, object]) -> dict[str, str]:
+    return {
+        name: f"{value:.{DECIMALS}f}" if math.isfinite(value) else MISSING
+        for name, value in values.items()
+        if isinstance(value, float)
+    }
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the table, and below it what each number means and what all has taken."""
+    heads, rows = columns_and_rows(report.entries)
+    table = Table(box=None, pad_edge=False)
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="right" if number else "left", no_wrap=number > 0)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, markup=False)
+    for entry in report.entries:
+        if len(report.entries) > 1:
+            console.print(f"\n{entry.name}", markup=False)
+        for line in _notes(entry):
+            console.print(line, markup=False)
+
+
+def _notes(entry: Entry) -> Iterator[str]:
+    measured = entry.measured
+    for name, rule in entry.rules.items():
+        shown = entry.fid_name if name == "fid" else name
+        yield f"{shown:<12}{'; '.join(_brief(rule))}"
+    for line in cost_lines(entry.cost) if entry.cost is not None else []:
+        yield f"{'cost':<12}{line}"
+    taken = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in measured.seconds.items())
+    yield f"{'time':<12}{taken}"
+    if measured.faults:
+        yield f"{'passed over':<12}{len(measured.faults):,}"
+    for fault in measured.faults[:MAX_NAMED]:
+        yield f"{'':<12}{fault.key or fault.shard}: {fault.reason}"
+
+
+def _brief(rule: Mapping[str, str]) -> Iterator[str]:
+    for key, value in rule.items():
+        yield f"{key} {value[:12] if key.endswith('sha256') else value}"
+
+
+def cost_lines(cost: Cost) -> Iterator[str]:
+    """Say what a tokenizer costs, a figure or two a line."""
+    parts = ", ".join(f"{name} {count:,}" for name, count in cost.parameters.items())
+    yield f"parameters: {parts}"
+    yield (
+        f"one image of {cost.image_size} px: encode {cost.encode_flops / 1e9:.3f} GFLOPs, decode "
+        f"{cost.decode_flops / 1e9:.3f} GFLOPs; a multiply-add counts 2"
+    )
+    for timing in cost.timings:
+        memory = ""
+        if timing.memory_bytes is not None:
+            memory = f", {timing.memory_bytes / 2**20:.1f} MiB"
+        doubt = (
+            "" if timing.is_steady else f"; NOT STEADY, two rounds differ by {timing.spread:.0%}"
+        )
+        yield (
+            f"{timing.operation} {timing.batch_size} on {cost.device}: {timing.median_ms:.2f} ms, "
+            f"95 % within {timing.p95_ms:.2f} ms, {timing.images_per_s:.1f} images/s{memory}{doubt}"
+        )
+    for batch_size in cost.too_large:
+        yield f"batch size {batch_size} did not fit into the memory of {cost.device}"
+
+
+def markdown(report: Report) -> str:
+    """Return the table and its notes in Markdown, as a model card takes them."""
+    heads, rows = columns_and_rows(report.entries)
+    lines = [_line([head or "tokenizer" for head in heads])]
+    lines.append(_line(["---", *["---:"] * (len(heads) - 1)]))
+    lines += [_line([cell.strip() for cell in row]) for row in rows]
+    images = report.images
+    lines += ["", f"Measured with vqtrain {__version__} on {images['count']:,} images."]
+    for entry in report.entries:
+        lines.append("")
+        if len(report.entries) > 1:
+            lines += [f"{_cell(entry.name)}:", ""]
+        for name, rule in entry.rules.items():
+            shown = entry.fid_name if name == "fid" else name
+            lines.append(f"- {shown}: {_cell('; '.join(f'{k} {v}' for k, v in rule.items()))}")
+        if entry.cost is not None:
+            lines += [f"- {_cell(line)}" for line in cost_lines(entry.cost)]
+    return "\n".join([*lines, ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
