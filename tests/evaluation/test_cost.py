@@ -183,15 +183,16 @@ def test_figures_are_those_of_the_clock(machine: Machine) -> None:
         assert timing.images_per_s == 16
         assert timing.spread == 0
         assert timing.is_steady
-    assert machine.now == 4 * 0.125 + 4 * (3 + 8) * 0.125  # at first, and the warm-ups of 0.3 s
+    # One pass makes ids, then each runs for 0.3 s to warm up, once for its memory, and two rounds.
+    assert machine.now == (1 + 2 * (3 + 1 + 2 * 8)) * 0.125
 
 
 @pytest.mark.parametrize(("slower", "is_steady"), [(1.0625, True), (1.25, False)])
 def test_rounds_that_differ_by_a_tenth_are_not_steady(
     machine: Machine, slower: float, is_steady: bool
 ) -> None:
-    # When every pass has had one round: 4 passes at first, and two rounds of 3 + 8 passes.
-    machine.slows_at, machine.slow_seconds = (4 + 2 * 11) * 0.125, 0.125 * slower
+    # When both passes have had one round.
+    machine.slows_at, machine.slow_seconds = (1 + 2 * (3 + 1 + 8)) * 0.125, 0.125 * slower
     found = measured(tokenizer_of("fsq"), 1)
     for timing in found.timings:
         assert timing.spread == pytest.approx(slower - 1)
@@ -201,11 +202,14 @@ def test_rounds_that_differ_by_a_tenth_are_not_steady(
     assert found.is_steady == is_steady
 
 
-def test_slow_passes_are_timed_three_times_a_round(machine: Machine) -> None:
-    machine.seconds = 60.0
-    found = measured(tokenizer_of("fsq"), 1)
-    assert [timing.calls for timing in found.timings] == [6, 6]
-    assert found.timings[0].median_ms == 60e3
+@pytest.mark.parametrize(("seconds", "calls"), [(0.5, 3), (2.0, 3), (6.0, 2), (60.0, 1)])
+def test_slow_passes_are_timed_three_times_a_round_or_for_10_s(
+    machine: Machine, seconds: float, calls: int
+) -> None:
+    machine.seconds = seconds
+    for timing in measured(tokenizer_of("fsq"), 1).timings:
+        assert timing.calls == 2 * calls
+        assert timing.median_ms == 1e3 * seconds
 
 
 @pytest.mark.usefixtures("_in_short")

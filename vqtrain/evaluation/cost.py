@@ -18,6 +18,7 @@ from vqtrain.tokenizer.model import Tokenizer
 WARM_UP_S = 0.3
 ROUND_S = 1.0
 MIN_CALLS = 3
+LIMIT_S = 10.0
 # Two rounds that differ by more do not repeat.
 MAX_SPREAD = 0.10
 
@@ -108,8 +109,8 @@ def measure_cost(
     """Measure what a tokenizer costs on a device, on images of noise.
 
     Every pass is timed in two rounds, and all passes have had their first round before any has its
-    second, so that what holds the machine up for some seconds shows as a difference. A round warms
-    up, then calls for 1 s and at least three times; a call ends when the device has finished.
+    second, so that what holds the machine up for some seconds shows as a difference. A round is 1 s
+    of calls and at least three, but none begins after 10 s; a call ends when the device is done.
 
     Args:
         tokenizer: In eval mode, on the device.
@@ -134,7 +135,10 @@ def measure_cost(
             passes += _prepare(tokenizer, batch_size, image_size, device, autocast)
         except torch.OutOfMemoryError:
             too_large.append(batch_size)
-    first, second = ([_clock(each.call, device) for each in passes] for _ in range(2))
+    first, second = (
+        [_clock(each.call, device, seconds=ROUND_S, least=MIN_CALLS) for each in passes]
+        for _ in range(2)
+    )
     timings = tuple(map(_timing, passes, first, second))
     tensors = [*tokenizer.parameters(), *tokenizer.buffers()]
     return Cost(
@@ -203,7 +207,7 @@ def _prepare(
     device: torch.device,
     autocast: Autocast,
 ) -> list[_Pass]:
-    """Return both passes over a batch of images, after each has run once for its memory."""
+    """Return both passes over a batch of images, warmed up, with the memory that each takes."""
     weight = tokenizer.project_in.weight
     shape = (batch_size, tokenizer.channels, image_size, image_size)
     images = torch.rand(shape, device=device, dtype=weight.dtype) * 2 - 1
@@ -222,7 +226,8 @@ def _prepare(
                 return tokenizer.decode(codes)
             return tokenizer.decode_latents(codes)
 
-    decode()  # what the first call allocates once stays out of the count
+    for call in (encode, decode):
+        _clock(call, device, seconds=WARM_UP_S, least=1)
     return [
         _Pass(
             operation=call.__name__,
@@ -253,23 +258,22 @@ def _memory(call: Callable[[], object], device: torch.device) -> int | None:
     return max(accumulate((each.nbytes() for each in events), initial=0))
 
 
-def _clock(call: Callable[[], object], device: torch.device) -> list[float]:
-    """Return the seconds of each call of a round."""
-    _repeat(call, device, seconds=WARM_UP_S, least=1)
-    return _repeat(call, device, seconds=ROUND_S, least=MIN_CALLS)
-
-
-def _repeat(
+def _clock(
     call: Callable[[], object], device: torch.device, *, seconds: float, least: int
 ) -> list[float]:
+    """Call for some seconds, and return those of each call."""
     times: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(times) < least or time.perf_counter() < end:
-        began = time.perf_counter()
+    began = time.perf_counter()
+    while (
+        not times
+        or (elapsed := time.perf_counter() - began) < seconds
+        or (len(times) < least and elapsed < LIMIT_S)
+    ):
+        start = time.perf_counter()
         call()
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return times
 
 
