@@ -158,6 +158,8 @@ def test_a_checkpoint_holds_averaged_weights_for_use_and_its_own_to_go_on(
         "name": "test",
         "step": 3,
         "samples": 12,  # 3 batches of 4
+        "image_size": 16,
+        "crop": "resize",
         "metrics": {"val/psnr": 12.0, "val/ssim": -12.0},
     }
 
