@@ -119,7 +119,7 @@ def test_a_mistake_is_told_in_a_line(arguments, reason, pictures, capsys):
     [
         (VqtrainError("it differs"), 1, "it differs"),
         (ConfigError("it cannot go there"), 2, "it cannot go there"),
-        (OSError(28, "No space left on device"), 2, "cannot write new: [Errno 28] No space left"),
+        (OSError(28, "No space left on device"), 2, "cannot write new: No space left"),
     ],
 )
 def test_what_fails_leaves_nothing(error, code, said, pictures, monkeypatch, capsys):

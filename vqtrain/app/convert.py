@@ -5,9 +5,7 @@ import inspect
 import json
 import re
 import shlex
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,9 +13,9 @@ from rich.console import Console
 
 from vqtrain.app.compose import compose, read_command_line
 from vqtrain.app.keys import describe, read_keys
-from vqtrain.app.output import expand, new_folder
+from vqtrain.app.output import expand, fill_whole, new_folder
 from vqtrain.build import bind, unknown
-from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.errors import ConfigError
 from vqtrain.formats.find import find, words
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -66,7 +64,7 @@ def run(*, kind: str | None, path: str | None, out: str, options: Mapping[str, o
     tokenizer = bind(convert, {"path": source, **options}, where=f"kind={kind}")
     remarks = dict(tokenizer.training_summary)
     tokenizer.training_summary["converted_from"] = {"kind": kind, "files": hashes(source)}
-    save(tokenizer, folder)
+    fill_whole(folder, tokenizer.save_pretrained)
     conclude(tokenizer, kind, source, folder, remarks)
     return 0
 
@@ -119,23 +117,6 @@ def hashes(source: Path) -> dict[str, str]:
         with path.open("rb") as file:
             found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
-
-
-def save(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a tokenizer beside its place and move it there, whole or not at all."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    except OSError as error:
-        raise CheckpointError(f"cannot write {folder}: {error.strerror}") from error
-    try:
-        tokenizer.save_pretrained(beside)
-        beside.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-        beside.rename(folder)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {folder}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def conclude(

@@ -1,10 +1,9 @@
 """``vqtrain export``: a trained tokenizer in a form that others read, checked on pictures."""
 
 import inspect
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from rich.console import Console
 from torch import Tensor
 
 from vqtrain.app.keys import describe, read_keys
-from vqtrain.app.output import new_folder
+from vqtrain.app.output import fill_whole, new_folder
 from vqtrain.app.pictures import TOKENIZER_KEYS, PictureSettings, load
 from vqtrain.build import bind
 from vqtrain.data.images import prepare
@@ -112,7 +111,7 @@ def run(
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"writing {format} and comparing it with PyTorch ...", markup=False)
     export = find("export", format)
-    agreement = write(folder, lambda beside: export(loaded, beside, images=batches, **options))
+    agreement = checked(partial(export, loaded, images=batches, **options), folder)
     console.print(f"{'written':<12}{folder}", markup=False)
     console.print(f"{'checked':<12}{agreement}", markup=False)
     first, second, file = USES[format]
@@ -163,24 +162,14 @@ def pictures_of(
     return [batch for batch in batches if len(batch)]
 
 
-def write(out: Path, fill: Callable[[Path], Agreement]) -> Agreement:
-    """Fill a folder beside ``out`` and move it there; if that fails, nothing is left.
+def checked(export: Callable[[Path], Agreement], out: Path) -> Agreement:
+    """Export into a new folder; what does not agree is a failure, and leaves nothing.
 
     Raises:
-        VqtrainError: If it cannot be filled or moved.
+        VqtrainError: If it cannot be written, or does not agree.
     """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        try:
-            agreement = fill(beside)
-            beside.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-            beside.rename(out)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {out}: {error}") from error
+        return fill_whole(out, export)
     except VqtrainError as error:
-        error.exit_code = 2 if isinstance(error, ConfigError) else 1
+        error.exit_code = 2 if isinstance(error, ConfigError | CheckpointError) else 1
         raise
-    return agreement

@@ -1,9 +1,16 @@
 """Where a command writes."""
 
 import os
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import TypeVar
 
-from vqtrain.errors import ConfigError
+from vqtrain.errors import CheckpointError, ConfigError, Interrupted
+
+Result = TypeVar("Result")
 
 
 def expand(out: str) -> Path:
@@ -23,3 +30,47 @@ def new_folder(out: str) -> Path:
     if os.path.lexists(folder):
         raise ConfigError(f"out={out} exists already: give a folder that does not")
     return folder
+
+
+def fill_whole(out: Path, fill: Callable[[Path], Result]) -> Result:
+    """Fill a folder beside ``out`` and move it there; if that fails, nothing is left.
+
+    Args:
+        out: A folder that does not exist.
+        fill: Writes into the folder that it is given.
+
+    Returns:
+        What ``fill`` returns.
+
+    Raises:
+        CheckpointError: If it cannot be written or moved.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        try:
+            result = fill(beside)
+            beside.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+            beside.rename(out)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {out}: {error.strerror or error}") from error
+    return result
+
+
+def refuse_inside(out: Path, images: str | list[str | dict[str, object]]) -> None:
+    """Refuse to write among the images, where the tokens would be taken for some of them.
+
+    Raises:
+        ConfigError: If ``out`` is there.
+    """
+    for source in images if isinstance(images, list) else [images]:
+        home = Path(os.path.expanduser(str(source))).absolute()  # noqa: PTH111 - as above
+        if home.is_dir() and out.absolute().is_relative_to(home):
+            raise ConfigError(f"out={out} lies inside images={source}: give another folder")
+
+
+def interrupt(number: int, _frame: FrameType | None) -> None:
+    """End in order, as for Ctrl-C."""
+    raise Interrupted(number)

@@ -1,25 +1,17 @@
 """``vqtrain pack``: images of any kind become WebDataset shards and an index.json."""
 
-import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from vqtrain.app.findings import count_cores
 from vqtrain.app.keys import describe, read_keys
+from vqtrain.app.output import expand, interrupt, refuse_inside
+from vqtrain.app.progress import shown_progress
 from vqtrain.build import bind
 from vqtrain.data.packing.index import INDEX, Report
 from vqtrain.data.packing.pack import pack
@@ -96,17 +88,14 @@ def run(
     settings = PackSettings(
         image_size=image_size, format=format, quality=quality, shard_size=shard_size, val=val
     )
-    folder = Path(os.path.expanduser(out))  # noqa: PTH111 - Path raises for an unknown ~user
-    for source in images if isinstance(images, list) else [images]:
-        home = Path(os.path.expanduser(str(source))).absolute()  # noqa: PTH111 - as above
-        if home.is_dir() and folder.absolute().is_relative_to(home) and folder.absolute() != home:
-            raise ConfigError(f"out={out} lies inside images={source}: give another folder")
+    folder = expand(out)
+    refuse_inside(folder, images)
     console = Console(highlight=False, soft_wrap=True)
     index = open_images(images, role="training")
     was_complete = (folder / INDEX).is_file()
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        with shown_progress(console) as progress:
+        with shown_progress(console, "looking for equal pictures") as progress:
             report = pack(
                 index, out=folder, settings=settings, num_workers=num_workers, progress=progress
             )
@@ -119,33 +108,6 @@ def run(
         console.print(f"{folder} was complete already", markup=False)
     conclude(console, folder, report)
     return 0
-
-
-@contextmanager
-def shown_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on a terminal, and elsewhere a line for each shard."""
-    if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-            task = bar.add_task("looking for equal pictures", total=None)
-            yield lambda shard, done, total: bar.update(
-                task, description=shard, completed=done, total=total
-            )
-        return
-    last = ""
-
-    def tell(shard: str, done: int, total: int) -> None:
-        nonlocal last
-        if shard != last:
-            console.print(f"{shard}: {done:,} of {total:,} images are done", markup=False)
-        last = shard
-
-    yield tell
-
-
-def interrupt(number: int, _frame: FrameType | None) -> None:
-    """End in order, as for Ctrl-C."""
-    raise Interrupted(number)
 
 
 def conclude(console: Console, out: Path, report: Report) -> None:

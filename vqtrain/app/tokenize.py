@@ -1,25 +1,22 @@
 """``vqtrain tokenize``: images of any kind become token ids, by one process or by many."""
 
 import json
-import os
 import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 from jaxtyping import Int64, Shaped
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from torch import Tensor
 
 from vqtrain.app.keys import describe, read_keys
-from vqtrain.app.pack import interrupt
+from vqtrain.app.output import expand, interrupt, refuse_inside
 from vqtrain.app.pictures import (
     PICTURE_KEYS,
     TOKENIZER_KEYS,
@@ -28,6 +25,7 @@ from vqtrain.app.pictures import (
     load,
     split,
 )
+from vqtrain.app.progress import shown_progress
 from vqtrain.build import bind
 from vqtrain.data.sources import open_images
 from vqtrain.data.tokens.index import INDEX, LAYOUTS, UNFINISHED, Report, read_report
@@ -119,7 +117,7 @@ def run(
         0 <= max_bad_fraction <= 1, f"max_bad_fraction must be in [0, 1], got {max_bad_fraction}"
     )
     part = read_share(share)
-    folder = Path(os.path.expanduser(out))  # noqa: PTH111 - Path raises for an unknown ~user
+    folder = expand(out)
     refuse_inside(folder, images)
     found = find_launcher(launcher, devices=devices, jobs=jobs, options=launcher_options)
     require(
@@ -132,7 +130,7 @@ def run(
     report: Report | None
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        with shown_progress(console) as progress:
+        with shown_progress(console, "looking for what lies beside the pictures") as progress:
             if found is not None:
                 commands = commands_of(words, settings, max(devices, jobs), type(found))
                 report = launch(found, commands, folder, progress)
@@ -155,18 +153,6 @@ def run(
         console.print(f"{folder} was complete already", markup=False)
     conclude(console, folder, share, report)
     return 0
-
-
-def refuse_inside(out: Path, images: str | list[str | dict[str, object]]) -> None:
-    """Refuse to write among the images, where the tokens would be taken for some of them.
-
-    Raises:
-        ConfigError: If ``out`` is there.
-    """
-    for source in images if isinstance(images, list) else [images]:
-        home = Path(os.path.expanduser(str(source))).absolute()  # noqa: PTH111 - as above
-        if home.is_dir() and out.absolute().is_relative_to(home):
-            raise ConfigError(f"out={out} lies inside images={source}: give another folder")
 
 
 def make_token_plan(
@@ -296,28 +282,6 @@ def launch(
     )
     failure.exit_code = 1
     raise failure
-
-
-@contextmanager
-def shown_progress(console: Console) -> Iterator[Progress]:
-    """Show a bar on a terminal, and elsewhere a line for each shard."""
-    if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Bar(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-            task = bar.add_task("looking for what lies beside the pictures", total=None)
-            yield lambda shard, done, total: bar.update(
-                task, description=shard, completed=done, total=total or None
-            )
-        return
-    last = ""
-
-    def tell(shard: str, done: int, total: int) -> None:
-        nonlocal last
-        if shard != last:
-            console.print(f"{shard}: {done:,} of {total:,} pictures are done", markup=False)
-        last = shard
-
-    yield tell
 
 
 def conclude(console: Console, out: Path, share: str, report: Report | None) -> None:

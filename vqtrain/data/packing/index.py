@@ -1,7 +1,7 @@
 """The index.json of a pack: what it says, and whether it speaks of the same images."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypedDict
@@ -115,13 +115,7 @@ def check_same(out: Path, begun: Identity, identity: Identity) -> None:
     what = f"out={out} is a pack"
     if begun["version"] != VERSION:
         raise ConfigError(f"{what} of version {begun['version']}, and this is version {VERSION}")
-    for key, value in identity["settings"].items():
-        before = begun["settings"].get(key)
-        if before != value:
-            raise ConfigError(
-                f"{what} with {key}={_typed(before)}, not {_typed(value)}: give "
-                f"{key}={_typed(before)}, or another out"
-            )
+    check_settings(what, begun["settings"], identity["settings"])
     before, now = begun["images"], identity["images"]
     if before["count"] != now["count"]:
         raise ConfigError(
@@ -132,6 +126,21 @@ def check_same(out: Path, begun: Identity, identity: Identity) -> None:
             f"{what} of other images, or of some that have changed: their names, sizes or sidecars "
             "differ; give another out"
         )
+
+
+def check_settings(what: str, begun: Mapping[str, object], now: Mapping[str, object]) -> None:
+    """Refuse to continue with other settings.
+
+    Raises:
+        ConfigError: Naming the first that differs.
+    """
+    for key, value in now.items():
+        before = begun.get(key)
+        if before != value:
+            raise ConfigError(
+                f"{what} with {key}={_typed(before)}, not {_typed(value)}: give "
+                f"{key}={_typed(before)}, or another out"
+            )
 
 
 def check_shards(out: Path, report: Report) -> None:
@@ -163,4 +172,4 @@ def read_json(file: Path) -> object:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {file}: {error}; delete it to pack anew") from error
+        raise DataError(f"cannot read {file}: {error}; delete it to make it anew") from error

@@ -1,10 +1,10 @@
 """The index.json of a folder of tokens: what it says, and whether it speaks of the same tokens."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, cast
 
+from vqtrain.data.packing.index import check_settings, read_json
 from vqtrain.errors import ConfigError, DataError
 
 INDEX = "index.json"
@@ -106,12 +106,7 @@ def check_same(out: Path, begun: Identity, identity: Identity) -> None:
         or begun["tokens"]["size"] != (identity["tokens"]["size"])
     ):
         raise ConfigError(f"{what} of another tokenizer: give that tokenizer, or another out")
-    for key, value in identity["settings"].items():
-        before = begun["settings"].get(key)
-        if before != value:
-            raise ConfigError(
-                f"{what} with {key}={before}, not {value}: give {key}={before}, or another out"
-            )
+    check_settings(what, begun["settings"], identity["settings"])
     count, now = begun["images"]["count"], identity["images"]["count"]
     if count != now:
         raise ConfigError(f"{what} of {count} images, now there are {now}: give another out")
@@ -135,15 +130,3 @@ def check_files(out: Path, files: Sequence[FileEntry]) -> None:
                 f"{file} is missing or has changed since it was written: delete {out}, and make it "
                 "anew"
             )
-
-
-def read_json(file: Path) -> object:
-    """Read a file that was written here.
-
-    Raises:
-        DataError: If it cannot be read.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {file}: {error}; delete it to make it anew") from error

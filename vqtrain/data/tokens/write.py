@@ -19,6 +19,7 @@ from torch import Tensor
 from vqtrain.data.batches import Batch
 from vqtrain.data.cache import write_whole
 from vqtrain.data.loaders import Loader
+from vqtrain.data.packing.index import read_json
 from vqtrain.data.packing.plan import part_of
 from vqtrain.data.tokens.batches import TokenBatches
 from vqtrain.data.tokens.flat import flatten
@@ -30,7 +31,6 @@ from vqtrain.data.tokens.index import (
     Report,
     check_files,
     check_same,
-    read_json,
     read_report,
 )
 from vqtrain.data.tokens.plan import Plan, Share, shard_name

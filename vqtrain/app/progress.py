@@ -1,0 +1,43 @@
+"""How far a long command is, on a terminal and in a log."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+
+@contextmanager
+def shown_progress(console: Console, first: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar on a terminal, and elsewhere a line for each shard.
+
+    Args:
+        console: Where to.
+        first: What is done before the first shard.
+
+    Yields:
+        A function of what is being written, pictures done so far, pictures in all.
+    """
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+            task = bar.add_task(first, total=None)
+            yield lambda shard, done, total: bar.update(
+                task, description=shard, completed=done, total=total or None
+            )
+        return
+    last = ""
+
+    def tell(shard: str, done: int, total: int) -> None:
+        nonlocal last
+        if shard != last:
+            console.print(f"{shard}: {done:,} of {total:,} images are done", markup=False)
+        last = shard
+
+    yield tell
