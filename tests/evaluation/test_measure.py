@@ -1,0 +1,351 @@
+"""What one pass measures, against measuring image by image, and over several ranks."""
+
+import json
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.metrics
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vqtrain import Tokenizer
+from vqtrain.data.images import Preparation, prepare
+from vqtrain.data.index import ImageIndex
+from vqtrain.data.sources import open_images
+from vqtrain.errors import DataError
+from vqtrain.evaluation import protocols, reference
+from vqtrain.evaluation.baselines import BASELINES
+from vqtrain.evaluation.measure import (
+    OWN,
+    Clock,
+    Comparison,
+    Measured,
+    describe_ids,
+    entropy_bits,
+    measure,
+)
+from vqtrain.evaluation.protocols import Protocol
+from vqtrain.evaluation.reference import Reference
+from vqtrain.metrics.codebook import IdCounts
+from vqtrain.metrics.image import psnr, ssim
+from vqtrain.ops.pixels import to_images, to_pixels
+
+CPU = torch.device("cpu")
+NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
+MEASURES = {"psnr": psnr, "ssim": ssim}
+PREPARATION = Preparation(
+    image_size=16, channels=3, crop="resize", flip=False, range=None, background="white"
+)
+DIM = 12  # 3 channels of 2 x 2 px
+
+
+def build(codebook: dict[str, object]) -> Tokenizer:
+    tokenizer = Tokenizer(
+        encoder={
+            "kind": "vqvae",
+            "arguments": {**NETWORK, "in_channels": 3, "num_downsamplings": 2},
+        },
+        codebook=codebook,
+        decoder={
+            "kind": "vqvae",
+            "arguments": {**NETWORK, "out_channels": 3, "num_upsamplings": 2},
+        },
+        channels=3,
+    ).eval()
+    with torch.no_grad():
+        tokenizer.project_in.weight.mul_(30)  # untrained, it would use one id alone
+    return tokenizer
+
+
+FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
+KL = {"kind": "kl", "arguments": {"size": None, "dim": 4, "kl_weight": 1e-6}}
+
+
+@pytest.fixture
+def index(pictures: Path) -> ImageIndex:
+    return open_images(str(pictures), role="validation").select(np.arange(10))
+
+
+class Means(nn.Module):
+    """Takes the means of the quarters of a picture for features."""
+
+    seen: list[int]
+
+    def __init__(self, _file: Path) -> None:
+        super().__init__()
+        self.seen = []
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return them, and remember how many there were."""
+        self.seen.append(len(pixels))
+        return nn.functional.adaptive_avg_pool2d(pixels.float() / 255, 2).flatten(1)
+
+
+@pytest.fixture
+def protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Protocol:
+    """A protocol whose network takes no time."""
+    own = replace(protocols.CONVENTIONS["torch_fidelity"], network=Means)
+    monkeypatch.setitem(protocols.CONVENTIONS, "torch_fidelity", own)
+    monkeypatch.setattr(reference, "FEATURES", DIM)
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"weights")
+    return Protocol("torch_fidelity", file)
+
+
+def measure_on(index: ImageIndex, tokenizer: Tokenizer, **changes: object) -> Measured:
+    settings = {
+        "preparation": PREPARATION,
+        "batch_size": 4,
+        "num_workers": 0,
+        "measures": MEASURES,
+        "protocol": None,
+        "reference": None,
+        "baselines": {},
+        "bits_per_pixel": 0.25,
+        "autocast": nullcontext,
+        "progress": lambda _done, _total: None,
+        **changes,
+    }
+    return measure(tokenizer, index, **settings)
+
+
+def distance_by_numpy(first: np.ndarray, second: np.ndarray) -> float:
+    a, b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
+    roots = np.sqrt(np.maximum(np.linalg.eigvals(a @ b).real, 0))
+    difference = first.mean(0) - second.mean(0)
+    return float(difference @ difference + np.trace(a) + np.trace(b) - 2 * roots.sum())
+
+
+def test_figures_are_those_of_images_one_by_one(index: ImageIndex, protocol: Protocol) -> None:
+    tokenizer = build(FSQ)
+    found = measure_on(index, tokenizer, protocol=protocol)
+    originals, made, ids = [], [], []
+    for image_id in range(10):
+        pixels = prepare(index.read(image_id), PREPARATION, None)[None]
+        token_ids = tokenizer.encode(to_images(pixels))
+        originals.append(pixels)
+        made.append(to_pixels(tokenizer.decode(token_ids)))
+        ids.append(token_ids.flatten())
+    expected = [
+        skimage.metrics.peak_signal_noise_ratio(a.numpy(), b.numpy(), data_range=255)
+        for a, b in zip(originals, made, strict=True)
+    ]
+    assert found.image_ids == list(range(10))
+    assert found.tokenizer.values["psnr"] == pytest.approx(expected, rel=1e-12)
+    assert found.tokenizer.means["psnr"] == pytest.approx(np.mean(expected), rel=1e-12)
+    features = [Means(Path())(torch.cat(each)).double().numpy() for each in (made, originals)]
+    assert found.tokenizer.rfid == pytest.approx(distance_by_numpy(*features), rel=1e-6, abs=1e-7)
+    counts = torch.bincount(torch.cat(ids), minlength=tokenizer.vocab_size)
+    assert len(counts.nonzero()) > 2
+    assert found.codebook is not None
+    assert found.codebook["histogram"] == [counts.tolist()]
+    assert found.codebook["tokens"] == 10 * 16
+    assert list(found.seconds) == ["reading", "tokenizer", "psnr", "ssim", "fid"]
+
+
+def compare(protocol: Protocol, images: Tensor, made: Tensor) -> Comparison:
+    comparison = Comparison(
+        measures=MEASURES,
+        protocol=protocol,
+        reference=None,
+        baselines={},
+        bits_per_pixel=0.25,
+        factor=4,
+        clock=Clock(CPU),
+        device=CPU,
+    )
+    mask = torch.ones(len(images), dtype=torch.bool)
+    comparison.add(images, made, mask, torch.arange(len(images)))
+    return comparison
+
+
+def smooth(count: int, size: int) -> Tensor:
+    corners = torch.randint(0, 256, (count, 3, 4, 4)).float()
+    larger = nn.functional.interpolate(corners, size=size, mode="bicubic")
+    return to_images(larger.clamp(0, 255).to(torch.uint8))
+
+
+def test_images_that_are_kept_have_the_best_figures_there_are(protocol: Protocol) -> None:
+    images = smooth(6, 16)
+    _, results = compare(protocol, images, images).gather()
+    assert results[OWN].values == {"psnr": [100.0] * 6, "ssim": pytest.approx([1.0] * 6, abs=1e-12)}
+    assert results[OWN].rfid is not None
+    assert 0 <= results[OWN].rfid < 1e-3
+
+
+@pytest.mark.slow
+def test_images_that_are_kept_have_no_distance_in_inception_either(inception_file: Path) -> None:
+    images = smooth(5, 32)
+    kept = compare(protocols.load("torch_fidelity", str(inception_file)), images, images)
+    distance = kept.gather()[1][OWN].rfid
+    assert distance is not None
+    assert 0 <= distance < 1e-3
+
+
+def test_baselines_are_measured_on_the_same_pictures(index: ImageIndex, protocol: Protocol) -> None:
+    found = measure_on(index, build(FSQ), protocol=protocol, baselines=BASELINES)
+    pixels = torch.stack([prepare(index.read(number), PREPARATION, None) for number in range(10)])
+    for word, baseline in BASELINES.items():
+        results = [baseline(pixels[i : i + 1], 0.25, 4) for i in range(10)]
+        made = torch.cat([picture for picture, _ in results])
+        values = found.baselines[word].values
+        assert values["psnr"] == psnr(made, pixels).tolist()
+        assert values["bits_per_pixel"] == [rate for _, rate in results]
+        features = [Means(Path())(each).double().numpy() for each in (made, pixels)]
+        expected = distance_by_numpy(*features)
+        assert found.baselines[word].rfid == pytest.approx(expected, rel=1e-6, abs=1e-7)
+        assert word in found.seconds
+
+
+def test_originals_that_are_known_are_not_computed_again(
+    index: ImageIndex, protocol: Protocol
+) -> None:
+    assert isinstance(protocol.network, Means)
+    place = Reference(index_digest="0", protocol=protocol, preparation=PREPARATION)
+    first = measure_on(index, build(FSQ), protocol=protocol, reference=place)
+    assert protocol.network.seen == [4] * 6
+    torch.manual_seed(1)
+    other = build(FSQ)
+    second = measure_on(index, other, protocol=protocol, reference=place)
+    assert protocol.network.seen == [4] * 9
+    assert first.tokenizer.rfid != second.tokenizer.rfid
+    alone = measure_on(index, other, protocol=protocol)
+    assert second.tokenizer.rfid == alone.tokenizer.rfid
+
+
+def test_a_damaged_image_counts_for_nothing_and_is_told_once(
+    pictures: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for number in (1, 3):
+        picture = Image.open(pictures / f"picture-{number:02d}.png")
+        picture.save(folder / f"{number}.png")
+    for number in (2, 4):  # the last one fills up the batch as well
+        (folder / f"{number}.png").write_bytes(b"no picture")
+    found = measure_on(open_images(str(folder), role="validation"), build(FSQ), batch_size=3)
+    assert found.image_ids == [0, 2]
+    assert len(found.tokenizer.values["psnr"]) == 2
+    assert [fault.key for fault in found.faults] == ["2", "4"]
+    assert found.codebook is not None
+    assert found.codebook["tokens"] == 2 * 16
+
+
+def test_nothing_but_damaged_images_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="none of 1 images can be used: no JPEG, PNG"):
+        measure_on(open_images(str(tmp_path), role="validation"), build(FSQ))
+
+
+def test_a_continuous_codebook_has_no_figures_of_ids(index: ImageIndex) -> None:
+    assert measure_on(index, build(KL)).codebook is None
+
+
+def test_entropy_and_histogram_are_those_worked_out_by_hand() -> None:
+    used = IdCounts(num_codebooks=2, size=4)
+    used.add(torch.tensor([[[0, 0, 1, 2], [3, 3, 3, 3]]]))
+    found = describe_ids(used)
+    assert found is not None
+    # Shares of 1/2, 1/4, 1/4 have 1.5 bits, and one id alone has none.
+    assert found["entropy_bits"] == pytest.approx((1.5 + 0) / 2)
+    assert found["perplexity"] == pytest.approx((2**1.5 + 1) / 2)
+    assert found["usage"] == (3 / 4 + 1 / 4) / 2
+    assert found["top1_share"] == (1 / 2 + 1) / 2
+    assert found["histogram"] == [[2, 1, 1, 0], [0, 0, 0, 4]]
+    assert (found["tokens"], found["ids_seen"]) == (4, [3, 1])
+    assert entropy_bits(torch.ones(8, dtype=torch.int64)) == pytest.approx(3.0)
+
+
+def test_large_codebooks_are_told_of_without_a_histogram() -> None:
+    for size, is_listed in ((2**16, True), (2**16 + 1, False), (2**30, False)):
+        used = IdCounts(num_codebooks=1, size=size)
+        used.add(torch.tensor([[[0, 5]]]))
+        found = describe_ids(used)
+        assert found is not None
+        assert (found["histogram"] is not None) is is_listed
+        assert found["entropy_bits"] == pytest.approx(1.0)
+
+
+def test_a_part_within_another_counts_as_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([1.0, 4.0, 10.0, 11.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    clock = Clock(CPU)
+    with clock.part("outer"), clock.part("inner"):
+        pass
+    with clock.part("outer"):
+        pass
+    assert clock.seconds == {"outer": 4.0}
+
+
+SCRIPT = """
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from vqtrain import Tokenizer
+from vqtrain.data.images import Preparation
+from vqtrain.data.sources import open_images
+from vqtrain.evaluation import protocols
+from vqtrain.evaluation.baselines import BASELINES
+from vqtrain.evaluation.measure import measure
+from vqtrain.evaluation.protocols import CONVENTIONS, Protocol
+from vqtrain.metrics.image import psnr, ssim
+
+class Means(torch.nn.Module):
+    def __init__(self, _file):
+        super().__init__()
+    def forward(self, pixels):
+        return torch.nn.functional.adaptive_avg_pool2d(pixels.float() / 255, 2).flatten(1)
+
+CONVENTIONS["torch_fidelity"] = replace(CONVENTIONS["torch_fidelity"], network=Means)
+file = Path(folder) / f"weights-{rank}.pth"
+file.write_bytes(b"weights")
+found = measure(
+    Tokenizer.from_pretrained(TOKENIZER),
+    open_images(PICTURES, role="validation").select(np.arange(10)),
+    preparation=Preparation(image_size=16, channels=3, crop="resize", flip=False, range=None,
+                            background="white"),
+    batch_size=4,
+    num_workers=0,
+    measures={"psnr": psnr, "ssim": ssim},
+    protocol=Protocol("torch_fidelity", file),
+    reference=None,
+    baselines={"down_up": BASELINES["down_up"]},
+    bits_per_pixel=0.25,
+    autocast=nullcontext,
+    progress=lambda done, total: None,
+)
+if rank == 0:
+    results = {"own": found.tokenizer, "down_up": found.baselines["down_up"]}
+    plain = {name: [dict(r.values), r.means, r.rfid] for name, r in results.items()}
+    told = [plain, found.codebook, list(found.image_ids)]
+    Path(folder, "found.json").write_text(json.dumps(told))
+"""
+
+
+@pytest.mark.ddp
+def test_ranks_agree_with_one_whatever_each_of_them_has(
+    run_ranks: Callable[[str, int], Path], pictures: Path, tmp_path: Path
+) -> None:
+    # Of 10 images in batches of 4, two ranks have 6 and 4; four have 4, 4, 2 and none.
+    build(FSQ).save_pretrained(tmp_path / "tokenizer")
+    script = f"TOKENIZER, PICTURES = {str(tmp_path / 'tokenizer')!r}, {str(pictures)!r}\n{SCRIPT}"
+    texts = [(run_ranks(script, n) / "found.json").read_text() for n in (1, 2, 4)]
+    results, codebooks, image_ids = zip(*map(json.loads, texts), strict=True)
+    assert image_ids[0] == list(range(10))
+    assert image_ids[0] == image_ids[1] == image_ids[2]
+    assert codebooks[0] == codebooks[1] == codebooks[2]
+    for name in ("own", "down_up"):
+        values, means, distance = results[0][name]
+        assert math.isfinite(distance)
+        for other in results[1:]:
+            assert other[name][:2] == [values, means]  # to the last bit
+            assert other[name][2] == pytest.approx(distance, rel=1e-9)
+            assert f"{other[name][2]:.4f}" == f"{distance:.4f}"
