@@ -158,7 +158,9 @@ def read_script(file: Path) -> nn.Module:
         with warnings.catch_warnings():
             # Torch advises against making such files; this one is published in no other form.
             warnings.filterwarnings("ignore", ".*torch.jit.load.* is deprecated", FutureWarning)
-            network: nn.Module = torch.jit.load(str(file), map_location="cpu")
+            network: nn.Module = torch.jit.load(  # type: ignore[no-untyped-call]  # torch's
+                str(file), map_location="cpu"
+            )
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"cannot read {file}: it is damaged or is no TorchScript") from error
     return network

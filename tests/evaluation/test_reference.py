@@ -82,7 +82,7 @@ def test_all_that_changes_the_features_changes_the_place(
 ) -> None:
     places = [
         place(protocol()),
-        place(protocol(), digest="abd"),
+        place(protocol(), digest="abcd"),
         place(protocol(word="torch_fidelity")),
         place(protocol(content=b"others")),
         place(protocol(), preparation=replace(PREPARATION, crop="adm")),

@@ -113,19 +113,21 @@ class CleanFIDFeatures(nn.Module):
         from cleanfid.resize import build_resizer
 
         self.resize: Callable[[np.ndarray], np.ndarray] = build_resizer("clean")
-        self.network = weights.read_script(file).eval()
-        if not hasattr(self.network, "layers"):
+        # All of it but the resizing and scaling, which other evaluators use.
+        layers = getattr(weights.read_script(file).eval(), "layers", None)
+        if not isinstance(layers, nn.Module):
             raise WeightsError(
                 f"cannot use {file}: it is not the network that clean-fid uses, as "
                 f"{weights.KNOWN['clean_fid'].name} is"
             )
+        self.layers = layers
 
     def forward(self, pixels: Pixels) -> Float[Tensor, "b d"]:
         """Return features."""
         pictures = rearrange(pixels.cpu().numpy(), "b c h w -> b h w c")
         resized = torch.from_numpy(np.stack([self.resize(picture) for picture in pictures]))
         scaled = (rearrange(resized, "b h w c -> b c h w").to(pixels.device) - 128) / 128
-        features: Tensor = self.network.layers(scaled)
+        features: Tensor = self.layers(scaled)
         return features.flatten(1)
 
 
