@@ -1,6 +1,9 @@
 """The tokenizer as its users call it."""
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -379,3 +382,31 @@ def test_images_of_another_type_are_taken_and_ids_are_where_the_images_were() ->
     tokenizer = make().double()
     images = torch.rand(1, 3, 16, 16)
     assert tokenizer.encode(images).equal(tokenizer.encode(images.double()))
+
+
+COMPILED = """
+import sys
+import torch
+from vqtrain import Tokenizer
+
+tokenizer = Tokenizer.from_pretrained(sys.argv[1])
+images = torch.rand(2, 3, 16, 24) * 2 - 1
+options = {"fullgraph": True, "backend": "aot_eager"}  # another backend changes no graph
+token_ids = torch.compile(tokenizer.encode, **options)(images)
+assert token_ids.equal(tokenizer.encode(images))
+made = torch.compile(tokenizer.decode, **options)(token_ids)
+torch.testing.assert_close(made, tokenizer.decode(token_ids))
+"""
+
+
+@pytest.mark.slow
+def test_it_compiles_into_whole_graphs(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED, str(tmp_path)],
+        env={**os.environ, "JAXTYPING_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
