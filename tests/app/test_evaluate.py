@@ -1,0 +1,267 @@
+"""``vqtrain evaluate`` as its users meet it."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pyarrow import parquet
+
+from vqtrain import Tokenizer
+from vqtrain.app import candidates
+from vqtrain.cli import main
+
+NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
+FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
+KL = {"kind": "kl", "arguments": {"size": None, "dim": 4, "kl_weight": 1e-6}}
+RunCommand = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def save_tokenizer(folder: str, codebook: dict[str, object], image_size: int = 16) -> Tokenizer:
+    tokenizer = Tokenizer(
+        encoder={
+            "kind": "vqvae",
+            "arguments": {**NETWORK, "in_channels": 3, "num_downsamplings": 2},
+        },
+        codebook=codebook,
+        decoder={
+            "kind": "vqvae",
+            "arguments": {**NETWORK, "out_channels": 3, "num_upsamplings": 2},
+        },
+        channels=3,
+        training={"image_size": image_size},
+    ).eval()
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+@pytest.fixture
+def words(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command line that takes a second, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    save_tokenizer("own", FSQ)
+    # Of 48 pictures, six to make it quick.
+    return [
+        *("evaluate", "tokenizer=own", f"images={pictures}/picture-0[0-5].png", "device=cpu"),
+        *("num_workers=0", "metrics=[psnr,ssim]", "cost=false", "worst=2"),
+    ]
+
+
+def evaluation(folder: str = "evaluation") -> dict[str, object]:
+    found: dict[str, object] = json.loads(Path(folder, "evaluation.json").read_text())
+    return found
+
+
+def test_figures_are_printed_and_written(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "batch_size=4"]) == 0
+    printed = capsys.readouterr().out
+    (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
+    values = parquet.read_table("evaluation/per_image.parquet").to_pydict()
+    assert values["key"] == [f"picture-{number:02d}" for number in range(6)]
+    assert entry["metrics"]["psnr"] == pytest.approx(np.mean(values["psnr"]), abs=1e-4)
+    assert f"{entry['metrics']['psnr']:.4f}" in printed
+    assert list(entry["baselines"]) == ["jpeg", "webp", "down_up"]
+    assert entry["baselines"]["down_up"]["bits_per_pixel"] == 1.5  # 24 bits for 4 x 4 px
+    assert entry["bits_per_pixel"] == round(np.log2(15) / 16, 4)  # fsq of 3 x 5
+    assert entry["protocols"]["psnr"]["crop"] == "resize to 16 x 16 px"
+    assert entry["codebook"]["tokens"] == 6 * 16
+    assert "reading" in printed
+    assert "written     evaluation" in printed
+    assert Path("evaluation/table.md").read_text().startswith("| tokenizer |")
+    order = np.argsort(values["psnr"])
+    for word, places in (("worst", order[:2]), ("best", order[::-1][:2])):
+        names = sorted(file.name for file in Path("evaluation", word).iterdir())
+        assert names == [f"{n:02d}_{values['key'][place]}.png" for n, place in enumerate(places, 1)]
+        with Image.open(Path("evaluation", word, names[0])) as picture:
+            assert picture.size == (3 * 20 + 4, 16 + 4 + 20)
+
+
+def test_several_tokenizers_are_compared_in_one_table(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ROUND_S", "WARM_UP_S"):
+        monkeypatch.setattr(f"vqtrain.evaluation.cost.{name}", 0.0)
+    save_tokenizer("continuous", KL, image_size=24)
+    assert main([*words, "tokenizer=own,continuous", "cost=true", "batch_size=2"]) == 0
+    own, continuous = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
+    assert (own["name"], continuous["name"]) == ("own", "continuous")
+    assert (continuous["image_size"], continuous["bits_per_pixel"]) == (24, None)
+    assert (continuous["codebook"], list(continuous["baselines"])) == (None, ["down_up"])
+    assert Path("evaluation", own["per_image"]).is_file()
+    assert own["per_image"] == "1_own/per_image.parquet"
+    assert Path("evaluation/2_continuous/worst").is_dir()
+    assert [timing["batch_size"] for timing in own["cost"]["timings"]] == [1, 1, 2, 2]
+    heads = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:7]]
+    assert heads == ["own", "jpeg", "webp", "down_up", "continuous", "down_up"]
+
+
+def test_what_images_do_not_allow_is_left_out_and_said_unless_it_was_asked_for(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vqtrain.evaluation.metrics.METRICS", ("psnr", "ssim", "ms_ssim"))
+    assert main([*words, "metrics=null", "baselines=false", "worst=0"]) == 0
+    printed = capsys.readouterr().out
+    assert "left out: ms_ssim needs images of at least 161 px, these have 16" in printed
+    (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
+    assert list(entry["metrics"]) == ["psnr", "ssim"]
+    assert entry["baselines"] == {}
+    assert sorted(file.name for file in Path("evaluation").iterdir()) == [
+        *("evaluation.json", "per_image.parquet", "table.md"),
+    ]
+
+
+def test_the_crop_is_that_of_the_protocol_unless_one_is_given(words: list[str]) -> None:
+    for given, used in ((["protocol=adm"], "adm"), (["protocol=adm", "crop=native"], "native")):
+        assert main([*words, *given, f"out={used}", "baselines=false"]) == 0
+        assert evaluation(used)["settings"]["crop"] == used  # type: ignore[index]  # plain data
+
+
+def test_missing_weights_are_one_line_before_anything_is_written(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_arguments: object, **_options: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    assert main([*words, "metrics=[psnr,lpips_vgg]"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("vqtrain: cannot download vgg16-397923af.pth from https://")
+    assert "weights.vgg=PATH; metrics=[psnr,ssim,ms_ssim] needs no weights" in last
+    assert not Path("evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["tokenizer="], "name the tokenizer: vqtrain evaluate tokenizer=runs/NAME/latest"),
+        (["images="], "name the images"),
+        (["tokenizer=own,own"], "tokenizer=own is named twice"),
+        (["tokenizer=nothing"], "nothing"),
+        (["metrics=[pnsr]"], "unknown metric 'pnsr', did you mean 'psnr'?"),
+        (["metrics=[]"], "metrics must be some of psnr"),
+        (["metrics=psnr"], "metrics must be a list, each item a word or null, got 'psnr'"),
+        (["metrics=[ms_ssim]"], "ms_ssim needs images of at least 161 px, these have 16"),
+        (["protocol=tf"], "unknown protocol 'tf'"),
+        (["worst=-1"], "worst must be at least 0, got -1"),
+        (["devices=0"], "devices must be at least 1, got 0"),
+        (["out=own"], "out=own exists already"),
+        (["out=own/model.safetensors/x"], "cannot write own/model.safetensors/x"),
+        (["image_size=18"], "18 x 18 px does not divide into tokens"),
+        (["crop=middle"], "unknown crop 'middle'"),
+        (["cost=2"], "cost must be true or false, got 2"),
+        (["weights.vg=x"], "did you mean 'weights.vgg'?"),
+        (["worts=2"], "did you mean 'worst'?"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: list[str], more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, *more]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not Path("evaluation").exists()
+
+
+def test_devices_are_not_for_a_process_that_is_one_of_several(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main([*words, "devices=2"]) == 2
+    assert "devices=2, but this process is one of several" in capsys.readouterr().err
+
+
+def test_a_failure_leaves_the_tokenizers_before_it_and_nothing_else(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = save_tokenizer("broken", FSQ)
+    with torch.no_grad():
+        broken.project_in.bias.fill_(torch.nan)
+    broken.save_pretrained("broken")
+    assert main([*words, "tokenizer=broken"]) == 1
+    assert not Path("evaluation").exists()
+    assert main([*words, "tokenizer=own,broken"]) == 1
+    assert capsys.readouterr().err.count("\n") == 2
+    (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
+    assert entry["name"] == "own"
+    assert Path("evaluation/1_own/per_image.parquet").is_file()
+
+
+def test_too_little_memory_is_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(candidates, "measure", full)
+    assert main(words) == 1
+    assert "too little memory for batch_size=16: give a smaller one" in capsys.readouterr().err
+    assert not Path("evaluation").exists()
+
+
+def test_help_shows_keys_and_two_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--help"]) == 0
+    printed = capsys.readouterr().out
+    for key in ("tokenizer", "images", "metrics", "protocol", "weights.clean_fid", "devices"):
+        assert f"  {key} " in printed
+    assert printed.count("\n  vqtrain evaluate tokenizer=") == 2
+
+
+@pytest.mark.ddp
+def test_two_processes_write_what_one_writes(words: list[str], vqtrain: RunCommand) -> None:
+    assert main([*words, "batch_size=4"]) == 0
+    found = vqtrain(*words, "batch_size=4", "devices=2", "out=both")
+    assert found.returncode == 0, found.stderr
+    assert "written     both" in found.stdout
+    tables = [Path(folder, "table.md").read_text() for folder in ("evaluation", "both")]
+    assert tables[0] == tables[1]
+    bytes_of = [Path(f, "per_image.parquet").read_bytes() for f in ("evaluation", "both")]
+    assert bytes_of[0] == bytes_of[1]
+    assert evaluation("both")["settings"]["processes"] == 2  # type: ignore[index]  # plain data
+    wrong = vqtrain(*words, "devices=2", "out=both")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "vqtrain: out=both exists already: give a folder that does not\n"
+
+
+@pytest.mark.slow
+def test_sigterm_ends_it_with_nothing_left(
+    words: list[str], start_vqtrain: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    process = start_vqtrain(*words, "cost=true", "out=stopped")
+    while not Path("stopped").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_all_metrics_with_weights_from_files(
+    words: list[str], classifier_file: Callable[[str], Path], inception_file: Path
+) -> None:
+    files = [f"weights.{name}={classifier_file(name)}" for name in ("vgg", "alex")]
+    files.append(f"weights.inception={inception_file}")
+    more = ["metrics=null", "image_size=164", "baselines=false", "worst=1", *files]
+    assert main([*words, *more]) == 0
+    (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
+    assert list(entry["metrics"]) == [
+        *("psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg", "rfid@6"),
+    ]
+    assert entry["metrics"]["rfid@6"] > 0
+    assert entry["protocols"]["rfid@6"]["weights"] == "inception.pth, not the published file"
+    assert list(entry["seconds"]) == [
+        *("hashing", "reading", "tokenizer", "psnr", "ssim", "ms_ssim"),
+        *("lpips_alex", "lpips_vgg", "fid"),
+    ]
