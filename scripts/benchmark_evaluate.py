@@ -19,6 +19,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import nn
 
 from vqtrain.app.candidates import (
@@ -78,7 +79,9 @@ def evaluate(
 ) -> dict[str, float]:
     """Do what the command does once the weights are loaded, and return the seconds of its parts."""
     out.mkdir()
-    ((_, measured),) = measure_all([candidate], index, metrics, settings, with_baselines=False)
+    ((_, measured),) = measure_all(
+        [candidate], index, metrics, settings, with_baselines=False, console=Console(quiet=True)
+    )
     entry = entry_of(candidate, measured, index, metrics, settings)
     save_images(entry, candidate, index, settings, WORST, out)
     tables.save(tables.Report(images={"count": len(index)}, settings={}, entries=[entry]), out)

@@ -85,6 +85,20 @@ def test_figures_are_printed_and_written(
             assert picture.size == (3 * 20 + 4, 16 + 4 + 20)
 
 
+def test_where_lower_is_better_the_worst_is_the_highest(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([*words, "baselines=false", "out=higher"]) == 0
+    monkeypatch.setattr("vqtrain.evaluation.metrics.LOWER_IS_BETTER", ("psnr",))
+    assert main([*words, "baselines=false", "out=lower"]) == 0
+    for word, other in (("worst", "best"), ("best", "worst")):
+        names = [
+            sorted(file.name for file in Path(*folder).iterdir())
+            for folder in (("higher", word), ("lower", other))
+        ]
+        assert names[0] == names[1]
+
+
 def test_several_tokenizers_are_compared_in_one_table(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +114,9 @@ def test_several_tokenizers_are_compared_in_one_table(
     assert own["per_image"] == "1_own/per_image.parquet"
     assert Path("evaluation/2_continuous/worst").is_dir()
     assert [timing["batch_size"] for timing in own["cost"]["timings"]] == [1, 1, 2, 2]
-    heads = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:7]]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "own: 2 of 6 images are done"
+    heads = [line.split()[0] for line in lines[3:9]]
     assert heads == ["own", "jpeg", "webp", "down_up", "continuous", "down_up"]
 
 
@@ -153,6 +169,7 @@ def test_missing_weights_are_one_line_before_anything_is_written(
         (["protocol=tf"], "unknown protocol 'tf'"),
         (["worst=-1"], "worst must be at least 0, got -1"),
         (["devices=0"], "devices must be at least 1, got 0"),
+        (["images=own", "out=own/x"], "out=own/x lies inside images=own"),
         (["out=own"], "out=own exists already"),
         (["out=own/model.safetensors/x"], "cannot write own/model.safetensors/x"),
         (["image_size=18"], "18 x 18 px does not divide into tokens"),
@@ -190,7 +207,7 @@ def test_a_failure_leaves_the_tokenizers_before_it_and_nothing_else(
     broken.save_pretrained("broken")
     assert main([*words, "tokenizer=broken"]) == 1
     assert not Path("evaluation").exists()
-    assert main([*words, "tokenizer=own,broken"]) == 1
+    assert main([*words, 'tokenizer=[own,"broken"]']) == 1
     assert capsys.readouterr().err.count("\n") == 2
     (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
     assert entry["name"] == "own"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -288,7 +289,6 @@ import json
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-import numpy as np
 from vqtrain import Tokenizer
 from vqtrain.data.images import Preparation
 from vqtrain.data.sources import open_images
@@ -309,7 +309,7 @@ file = Path(folder) / f"weights-{rank}.pth"
 file.write_bytes(b"weights")
 found = measure(
     Tokenizer.from_pretrained(TOKENIZER),
-    open_images(PICTURES, role="validation").select(np.arange(10)),
+    open_images(PICTURES, role="validation"),
     preparation=Preparation(image_size=16, channels=3, crop="resize", flip=False, range=None,
                             background="white"),
     batch_size=4,
@@ -325,7 +325,7 @@ found = measure(
 if rank == 0:
     results = {"own": found.tokenizer, "down_up": found.baselines["down_up"]}
     plain = {name: [dict(r.values), r.means, r.rfid] for name, r in results.items()}
-    told = [plain, found.codebook, list(found.image_ids)]
+    told = [plain, found.codebook, [list(found.image_ids), [fault.key for fault in found.faults]]]
     Path(folder, "found.json").write_text(json.dumps(told))
 """
 
@@ -334,12 +334,18 @@ if rank == 0:
 def test_ranks_agree_with_one_whatever_each_of_them_has(
     run_ranks: Callable[[str, int], Path], pictures: Path, tmp_path: Path
 ) -> None:
-    # Of 10 images in batches of 4, two ranks have 6 and 4; four have 4, 4, 2 and none.
+    # Of 10 images and a damaged one in batches of 4, two ranks have 6 and 4; four have 4, 4, 2 and
+    # none but the damaged one, which fills up the batches of two of them.
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for number in range(10):
+        shutil.copy(pictures / f"picture-{number:02d}.png", folder)
+    (folder / "picture-10.png").write_bytes(b"no picture")
     build(FSQ).save_pretrained(tmp_path / "tokenizer")
-    script = f"TOKENIZER, PICTURES = {str(tmp_path / 'tokenizer')!r}, {str(pictures)!r}\n{SCRIPT}"
+    script = f"TOKENIZER, PICTURES = {str(tmp_path / 'tokenizer')!r}, {str(folder)!r}\n{SCRIPT}"
     texts = [(run_ranks(script, n) / "found.json").read_text() for n in (1, 2, 4)]
     results, codebooks, image_ids = zip(*map(json.loads, texts), strict=True)
-    assert image_ids[0] == list(range(10))
+    assert image_ids[0] == [list(range(10)), ["picture-10"]]
     assert image_ids[0] == image_ids[1] == image_ids[2]
     assert codebooks[0] == codebooks[1] == codebooks[2]
     for name in ("own", "down_up"):

@@ -1,19 +1,18 @@
 """Tokenizers that are evaluated together: loaded, measured and described for the table."""
 
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import final
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.console import Console
 
 from vqtrain.app.pictures import PictureSettings, find_device, load
+from vqtrain.app.progress import shown_progress
 from vqtrain.app.reconstruct import file_name, reconstruct
 from vqtrain.data.images import Preparation, prepare
 from vqtrain.data.index import ImageIndex
@@ -155,6 +154,7 @@ def measure_all(
     settings: PictureSettings,
     *,
     with_baselines: bool,
+    console: Console,
 ) -> Iterator[tuple[Candidate, Measured]]:
     """Measure one tokenizer after the other; collective."""
     began = time.perf_counter()
@@ -169,7 +169,7 @@ def measure_all(
             reference = Reference(
                 index_digest=digest, protocol=metrics.protocol, preparation=preparation
             )
-        with shown_progress(candidate.name) as progress:
+        with shown_progress(console, candidate.name) as progress:
             measured = measure(
                 tokenizer,
                 index,
@@ -182,7 +182,7 @@ def measure_all(
                 baselines=baselines_of(preparation, rate) if with_baselines else {},
                 bits_per_pixel=rate or 0.0,
                 autocast=settings.autocast,
-                progress=progress,
+                progress=partial(progress, candidate.name),
             )
         yield candidate, replace(measured, seconds={**seconds, **measured.seconds})
         seconds = {}
@@ -194,17 +194,6 @@ def baselines_of(preparation: Preparation, rate: float | None) -> dict[str, Base
         return {}
     # Without a rate there is none for a codec to meet.
     return {word: each for word, each in BASELINES.items() if rate or word == "down_up"}
-
-
-@contextmanager
-def shown_progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal, and nothing elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Bar(
-        *columns, TimeRemainingColumn(), transient=True, disable=not sys.stdout.isatty()
-    ) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def entry_of(

@@ -22,8 +22,7 @@ from vqtrain.app.candidates import (
     with_cost,
 )
 from vqtrain.app.keys import describe, read_keys
-from vqtrain.app.output import new_folder
-from vqtrain.app.pack import interrupt
+from vqtrain.app.output import interrupt, new_folder, refuse_inside
 from vqtrain.app.pictures import PICTURE_KEYS, TOKENIZER_KEYS, PictureSettings, find_device
 from vqtrain.app.ranks import WIDTH, is_first, is_rank, joined, launch, local_rank, local_world_size
 from vqtrain.build import bind, unknown
@@ -146,29 +145,40 @@ def run(
     """Evaluate, and say what came of it; the arguments are those of ``KEYS``."""
     if not images:
         raise ConfigError(f"name the images: {COMMAND} tokenizer=PATH images=IMAGES out=DIR")
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+    console = Console(
+        highlight=False,
+        soft_wrap=True,
+        width=None if sys.stdout.isatty() else WIDTH,
+        quiet=not is_first(),
+    )
     settings = on_this_rank(settings)
     device = find_device(settings.device)
     folder = new_folder(out) if is_first() else Path(out)
+    refuse_inside(folder, images)
     candidates = load_all(tokenizer, allow, settings, COMMAND)
     names, notes = choose_metrics(options.metrics, [each.preparation for each in candidates])
     metrics = load_metrics(
         names, options.protocol, given=options.given, device=measuring_device(device)
     )
     index = open_images(images, role="validation")
-    for note in notes if is_first() else []:
+    for note in notes:
         console.print(note, markup=False)
     entries: list[tables.Entry] = []
     with begun(folder, settings):
         with joined(device):
             report = describe_run(images, index, settings, entries)
             for candidate, measured in measure_all(
-                candidates, index, metrics, settings, with_baselines=options.baselines
+                candidates,
+                index,
+                metrics,
+                settings,
+                with_baselines=options.baselines,
+                console=console,
             ):
                 if is_first():
                     entries.append(entry_of(candidate, measured, index, metrics, settings))
-                    save_images(entries[-1], candidate, index, settings, options.worst, folder)
                     tables.save(report, folder)  # at once: the next tokenizer may fail
+                    save_images(entries[-1], candidate, index, settings, options.worst, folder)
         if not is_first():
             return 0
         if options.cost:  # alone on the machine

@@ -286,14 +286,14 @@ def measure(
         baselines: By word, what else is measured on the same images.
         bits_per_pixel: What baselines are to take.
         autocast: Returns the context of a forward pass.
-        progress: Is told how many batches of this rank are done, of how many.
+        progress: Is told about how many images are done on all ranks, of how many.
 
     Raises:
         DataError: If no image can be read.
         VqtrainError: If latents are not finite.
     """
     weight = tokenizer.project_in.weight
-    clock = Clock(weight.device)
+    clock, device = Clock(weight.device), measuring_device(weight.device)
     comparison = Comparison(
         measures=measures,
         protocol=protocol,
@@ -302,7 +302,7 @@ def measure(
         bits_per_pixel=bits_per_pixel,
         factor=tokenizer.downsampling,
         clock=clock,
-        device=measuring_device(weight.device),
+        device=device,
     )
     codebook = tokenizer.codebook
     used = IdCounts(num_codebooks=codebook.num_codebooks, size=codebook.size)
@@ -324,10 +324,10 @@ def measure(
             with autocast():
                 quantized = tokenizer.quantize(tokenizer.latents(images))
                 made = tokenizer.decode_latents(quantized.z_q)
-            used.add(quantized.token_ids[batch.mask])
+            used.add(quantized.token_ids[batch.mask].to(device))
         first = (number * world_size + rank) * batch_size
         comparison.add(images, made, batch.mask, torch.arange(first, first + batch_size))
-        progress(number + 1, len(batches))
+        progress(min(len(index), (number + 1) * world_size * batch_size), len(index))
     image_ids, results = comparison.gather()
     used.reduce()
     found = sorted(set(distributed.all_gather_lists(faults)), key=lambda fault: fault.key)
