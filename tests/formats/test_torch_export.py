@@ -25,6 +25,7 @@ def pictures(tokenizer: Tokenizer) -> list[Tensor]:
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # the tests of ONNX trace the same graphs
 def test_every_codebook_goes_there(tokenizer: Tokenizer, tmp_path: Path) -> None:
     images = pictures(tokenizer)
     assert len(tokenizer.encode(images[0]).unique()) > 1

@@ -86,7 +86,9 @@ def kill_after(process: subprocess.Popen[str], file: Path, number: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("network", "workers"), [("vqvae-ema", 0), ("cnn-vq", 2)])
+@pytest.mark.parametrize(
+    ("network", "workers"), [("vqvae-ema", 0), pytest.param("cnn-vq", 2, marks=pytest.mark.soak)]
+)
 def test_a_killed_run_ends_where_an_unbroken_one_ends(
     network: str,
     workers: int,

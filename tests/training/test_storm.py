@@ -56,7 +56,9 @@ def storm(start: MakeRun, words: list[str], *, kills: list[tuple[int, int]]) -> 
 
 
 @pytest.mark.ddp
-@pytest.mark.parametrize(("ranks", "kills"), [(1, [(6, 0), (15, 2)]), (2, [(13, 2)])])
+@pytest.mark.parametrize(
+    ("ranks", "kills"), [(1, [(6, 0), (15, 2)]), pytest.param(2, [(13, 2)], marks=pytest.mark.soak)]
+)
 def test_a_kill_changes_no_batch(
     ranks: int, kills: list[tuple[int, int]], tiny: list[str], noted_run: MakeRun
 ) -> None:

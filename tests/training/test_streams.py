@@ -157,6 +157,7 @@ def assert_equal(a: object, b: object, where: str = "") -> None:
 
 
 @pytest.mark.ddp
+@pytest.mark.soak
 def test_a_killed_run_ends_where_an_unbroken_one_ends(
     shards: Path,
     pictures: Path,
