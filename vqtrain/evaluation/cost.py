@@ -126,7 +126,6 @@ def measure_cost(
         bool(batch_sizes) and min(batch_sizes) >= 1,
         f"batch sizes must be one or more numbers of at least 1, got {list(batch_sizes)}",
     )
-    tokenizer.token_shape(image_size, image_size)  # refuses a size that does not fit
     encode_flops, decode_flops = count_flops(tokenizer, image_size)
     passes: list[_Pass] = []
     too_large: list[int] = []
@@ -182,6 +181,9 @@ def count_flops(tokenizer: Tokenizer, image_size: int) -> tuple[int, int]:
     Args:
         tokenizer: On any device.
         image_size: Side of the image, in px.
+
+    Raises:
+        ConfigError: If the size does not fit the tokenizer.
     """
     with torch.device("meta"):
         shell = Tokenizer(
