@@ -251,7 +251,7 @@ def test_two_processes_write_what_one_writes(words: list[str], vqtrain: RunComma
 
 
 @pytest.mark.slow
-def test_sigterm_ends_it_with_nothing_left(
+def test_sigterm_ends_it_in_order(
     words: list[str], start_vqtrain: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
     process = start_vqtrain(*words, "cost=true", "out=stopped")
