@@ -106,3 +106,20 @@ def test_shares_of_the_run_become_steps() -> None:
 def test_a_step_value_that_is_neither_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="warmup_steps"):
         build.resolve_fractions({"warmup_steps": text}, 100)
+
+
+def test_a_table_that_no_memory_holds_is_refused_in_a_sentence() -> None:
+    arguments = {
+        "size": 10**13,
+        "dim": 32,
+        "commitment_weight": 0.25,
+        "l2_normalize": False,
+        "decay": 0.99,
+        "gradient": "straight_through",
+        "kmeans_iterations": 0,
+        "restart_below": 0.0,
+        "sampling_temperature": 0.0,
+    }
+    # 10^13 rows of 32 numbers of 4 bytes.
+    with pytest.raises(ConfigError, match="codebook=ema: its sizes need 1,280,000 GB of memory"):
+        build.build("codebook", "ema", arguments)

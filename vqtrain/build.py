@@ -88,6 +88,12 @@ def build(group: str, kind: str, arguments: Mapping[str, object]) -> object:
         return factory(**checked)
     except ConfigError as error:
         raise ConfigError(f"{group}={kind}: {error}") from error
+    except RuntimeError as error:  # torch has no type of its own for it on the CPU
+        if "allocate memory" not in str(error):
+            raise
+        needed = re.search(r"allocate (\d+) bytes", str(error))
+        amount = f"{int(needed[1]) / 1e9:,.0f} GB" if needed else "more than there is"
+        raise ConfigError(f"{group}={kind}: its sizes need {amount} of memory") from error
 
 
 def build_part(group: str, specification: Mapping[str, object]) -> object:
