@@ -12,6 +12,7 @@ from vqtrain.version import __version__
 
 COMMANDS = {
     "train": "train a tokenizer",
+    "evaluate": "measure tokenizers: how good, at which rate, at which cost",
     "export": "write a tokenizer as safetensors, ONNX, a PyTorch graph or for diffusers",
     "convert": "make a tokenizer of someone else's checkpoint",
     "tokenize": "turn images into shards of token ids",

@@ -4,6 +4,9 @@ Every function works without a process group, as a world of one rank. Those that
 collective: all ranks must call them, in the same order.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -17,6 +20,27 @@ Item = TypeVar("Item")
 def is_running() -> bool:
     """Say whether there is a process group."""
     return dist.is_available() and dist.is_initialized()
+
+
+@contextmanager
+def process_group(device: torch.device, timeout: timedelta) -> Iterator[None]:
+    """Return a context in which this process belongs to the group that its environment names.
+
+    Args:
+        device: Of this process.
+        timeout: After which a rank that waits for another gives up.
+
+    Raises:
+        RuntimeError: If the others cannot be reached.
+        ValueError: If the environment names no group.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def rank() -> int:

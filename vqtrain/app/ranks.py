@@ -8,12 +8,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from vqtrain import distributed
 from vqtrain.app.findings import count_cores
@@ -59,23 +58,20 @@ def joined(device: torch.device) -> Iterator[None]:
     if not is_rank():
         yield
         return
-    try:
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise VqtrainError(f"the processes cannot find each other: {reason}") from error
-    try:
-        yield
-    except RuntimeError as error:
-        if not distributed.is_lost_peer(error):
-            raise
-        failure = VqtrainError(LOST)
-        failure.exit_code = 1
-        raise failure from error
-    finally:
-        dist.destroy_process_group()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(distributed.process_group(device, TIMEOUT))
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise VqtrainError(f"the processes cannot find each other: {reason}") from error
+        try:
+            yield
+        except RuntimeError as error:
+            if not distributed.is_lost_peer(error):
+                raise
+            failure = VqtrainError(LOST)
+            failure.exit_code = 1
+            raise failure from error
 
 
 def launch(command: Sequence[str], count: int) -> None:
