@@ -1,5 +1,7 @@
 """``vqtrain evaluate``: numbers of one tokenizer or several, which others can compare with."""
 
+import json
+import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -207,7 +209,7 @@ def describe_run(
 ) -> tables.Report:
     """Say on what and with what all is measured."""
     return tables.Report(
-        images={"source": images, "count": len(index), "digest": index.digest},
+        images={"source": without_passwords(images), "count": len(index), "digest": index.digest},
         settings={
             "crop": settings.crop,
             "batch_size": settings.batch_size,
@@ -254,3 +256,8 @@ def begun(folder: Path, settings: PictureSettings) -> Iterator[None]:
         if is_first():
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
+
+
+def without_passwords(images: object) -> object:
+    """Leave names and passwords out of URLs, as what is written may be published."""
+    return json.loads(re.sub(r"(?<=://)[^/@\s\"]*@", "", json.dumps(images)))
