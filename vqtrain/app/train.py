@@ -1,8 +1,8 @@
 """``vqtrain train``: from overrides to a run directory."""
 
-import json
 import logging
 import platform
+import shlex
 import sys
 import time
 import warnings
@@ -255,10 +255,8 @@ def conclude(
     if bad_samples.known:
         rows["passed over"] = f"{len(bad_samples.known)}, listed in {bad_samples.path}"
     screen.table("finished", rows)
-    load = (
-        f"from vqtrain import Tokenizer; t = Tokenizer.from_pretrained({str(run_dir)!r}); "
-        "print(t.token_shape(256, 256), t.vocab_size)"
-    )
+    mine = shlex.quote(str(run_dir))
     screen.line("try next:")
-    screen.line(f"  python -c {json.dumps(load)}")
+    screen.line(f"  vqtrain reconstruct tokenizer={mine} images=A_FOLDER_OF_PICTURES")
+    screen.line(f"  vqtrain export tokenizer={mine} format=onnx")
     screen.line("  vqtrain train experiment=demo data.train=A_FOLDER_OF_PICTURES name=mine")
