@@ -74,7 +74,7 @@ def test_a_whole_picture_stands_beside_its_reconstruction(
 @pytest.mark.usefixtures("tokenizer")
 def test_squares_and_tiles_are_made_on_request(pictures: Path) -> None:
     words = ["reconstruct", "tokenizer=tokenizer", f"images={pictures}", "limit=1"]
-    assert main([*words, "image_size=16", "tile=8", "out=squares"]) == 0
+    assert main([*words, "image_size=16", "tile=32", "out=squares"]) == 0
     assert size_of_the_picture_in("squares") == (3 * 20 + 4, 16 + 4 + 20)
 
 
@@ -110,7 +110,10 @@ def test_a_damaged_picture_is_passed_over_and_said(
         (["tokenizer=tokenizer"], "name the pictures"),
         (["tokenizer=nothing", "images=demo"], "nothing"),
         (["tokenizer=tokenizer", "images=demo", "out=tokenizer"], "out=tokenizer exists already"),
-        (["tokenizer=tokenizer", "images=demo", "tile=10"], "tile must be a multiple of 4 px"),
+        (
+            ["tokenizer=tokenizer", "images=demo", "tile=10"],
+            "tile must be a multiple of 4 px and at least 32",
+        ),
         (["tokenizer=tokenizer", "images=demo", "image_size=10"], "10 x 10 px does not divide"),
         (["tokenizer=tokenizer", "images=demo", "image_size=0"], "image_size must be at least 1"),
         (["tokenizer=tokenizer", "images=demo", "crop=middle"], "unknown crop 'middle'"),

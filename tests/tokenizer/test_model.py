@@ -364,12 +364,16 @@ def test_tiles_give_whole_grids_of_large_images() -> None:
     assert tokenizer.encode(images, tile=64).equal(whole)
 
 
-@pytest.mark.parametrize("tile", [0, -4, 30])
+@pytest.mark.parametrize("tile", [0, -4, 28, 34])
 def test_tiles_that_do_not_divide_into_tokens_are_refused(tile: int) -> None:
     tokenizer = make()
-    with pytest.raises(ConfigError, match=f"tile must be a multiple of 4 px.*got {tile}"):
+    with pytest.raises(
+        ConfigError, match=f"tile must be a multiple of 4 px and at least 32, got {tile}"
+    ):
         tokenizer.encode(torch.zeros(1, 3, 32, 32), tile=tile)
-    with pytest.raises(ConfigError, match=f"tile must be a multiple of 4 px.*got {tile}"):
+    with pytest.raises(
+        ConfigError, match=f"tile must be a multiple of 4 px and at least 32, got {tile}"
+    ):
         tokenizer.decode(torch.zeros(1, 8, 8, dtype=torch.int64), tile=tile)
 
 

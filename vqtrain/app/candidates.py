@@ -117,6 +117,16 @@ def choose_metrics(
     return names, notes
 
 
+def other_crops(candidates: Sequence[Candidate], crop: str) -> list[str]:
+    """Say of each tokenizer that was trained with another crop that its run's figures differ."""
+    trained = {each.name: each.tokenizer.training_summary.get("crop", crop) for each in candidates}
+    return [
+        f"{name} was trained with crop={word}: crop={word} measures what its run has logged"
+        for name, word in trained.items()
+        if word != crop
+    ]
+
+
 def load_metrics(
     names: Sequence[str], word: str, *, given: Mapping[str, str | None], device: torch.device
 ) -> Metrics:
@@ -142,8 +152,8 @@ def load_metrics(
             protocol = protocols.load(word, path).to(device)
             rules[known.FID] = protocol.describe()
     except WeightsError as error:
-        without = ",".join(known.WITHOUT_WEIGHTS)
-        raise WeightsError(f"{error}; metrics=[{without}] needs no weights") from error
+        without = [name for name in known.WITHOUT_WEIGHTS if name in names] or ["psnr"]
+        raise WeightsError(f"{error}; metrics=[{','.join(without)}] needs no weights") from error
     return Metrics(measures=measures, protocol=protocol, rules=rules)
 
 

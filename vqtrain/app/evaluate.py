@@ -20,6 +20,7 @@ from vqtrain.app.candidates import (
     load_all,
     load_metrics,
     measure_all,
+    other_crops,
     save_images,
     with_cost,
 )
@@ -159,12 +160,12 @@ def run(
     refuse_inside(folder, images)
     candidates = load_all(tokenizer, allow, settings, COMMAND)
     names, notes = choose_metrics(options.metrics, [each.preparation for each in candidates])
+    for note in [*notes, *other_crops(candidates, settings.crop)]:
+        console.print(note, markup=False)
     metrics = load_metrics(
         names, options.protocol, given=options.given, device=measuring_device(device)
     )
     index = open_images(images, role="validation")
-    for note in notes:
-        console.print(note, markup=False)
     entries: list[tables.Entry] = []
     with begun(folder, settings):
         with joined(device):

@@ -11,6 +11,7 @@ from vqtrain.app.findings import count_cores
 from vqtrain.build import unknown
 from vqtrain.data.crops import CROPS
 from vqtrain.data.images import Preparation
+from vqtrain.data.settings import check_largest
 from vqtrain.errors import ConfigError
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.settings import PRECISIONS
@@ -51,6 +52,7 @@ class PictureSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
+        check_largest("image_size", self.image_size or 1)
         for name, choices in (("crop", CROPS), ("precision", PRECISIONS)):
             if getattr(self, name) not in choices:
                 raise ConfigError(unknown(name, getattr(self, name), choices))

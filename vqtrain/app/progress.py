@@ -1,5 +1,6 @@
 """How far a long command is, on a terminal and in a log."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,10 +13,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+INTERVAL_S = 15.0
+
 
 @contextmanager
 def shown_progress(console: Console, first: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on a terminal, and elsewhere a line for each shard.
+    """Show a bar on a terminal, and elsewhere a line for each shard and every few seconds.
 
     Args:
         console: Where to.
@@ -32,12 +35,12 @@ def shown_progress(console: Console, first: str) -> Iterator[Callable[[str, int,
                 task, description=shard, completed=done, total=total or None
             )
         return
-    last = ""
+    last, told_at = "", 0.0
 
     def tell(shard: str, done: int, total: int) -> None:
-        nonlocal last
-        if shard != last:
+        nonlocal last, told_at
+        if shard != last or time.monotonic() - told_at > INTERVAL_S:
             console.print(f"{shard}: {done:,} of {total:,} images are done", markup=False)
-        last = shard
+            last, told_at = shard, time.monotonic()
 
     yield tell

@@ -2,8 +2,9 @@
 
 import json
 import math
+import signal
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,8 +16,9 @@ from rich.console import Console
 from torch import Tensor
 
 from vqtrain.app.keys import describe, read_keys
-from vqtrain.app.output import new_folder
+from vqtrain.app.output import fill_whole, interrupt, new_folder
 from vqtrain.app.pictures import PICTURE_KEYS, TOKENIZER_KEYS, PictureSettings, load
+from vqtrain.app.progress import shown_progress
 from vqtrain.build import bind
 from vqtrain.data.crops import CROPS
 from vqtrain.data.images import prepare, whole
@@ -26,6 +28,7 @@ from vqtrain.errors import BadSampleError, ConfigError, DataError
 from vqtrain.evaluation.side_by_side import grids_of, ids_panel, side_by_side, to_panel
 from vqtrain.metrics.image import psnr
 from vqtrain.ops.pixels import to_pixels
+from vqtrain.tokenizer.checks import check_tile
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.preprocessing import whole_tokens
 
@@ -36,7 +39,10 @@ KEYS: dict[str, tuple[object, str]] = {
     "limit": (None, "pictures at most; null is all"),
     "image_size": (None, "side of a square in px; null keeps pictures whole"),
     "crop": ("resize", f"with image_size, how it is cut: {', '.join(CROPS)}"),
-    "tile": (None, "side in px of the pieces that larger pictures are computed in"),
+    "tile": (
+        None,
+        "side in px of the pieces that larger pictures are computed in, 8 tokens or more",
+    ),
     "device": PICTURE_KEYS["device"],
     "precision": PICTURE_KEYS["precision"],
 }
@@ -50,7 +56,8 @@ keys:
 {describe(KEYS)}
 
 A picture that is kept whole loses the rows and columns at its border that make no whole token.
-Several codebooks or scales are laid out in rows. With tile, pictures of any size fit into memory.
+Several codebooks or scales are laid out in rows. With tile, pictures of any size fit into memory;
+seams are blended, and the larger the tiles, the nearer the whole. The folder appears at the end.
 
 options:
   --help   show this
@@ -102,24 +109,57 @@ def run(
     folder = new_folder(out)
     loaded = settings.placed(load(tokenizer, allow, "vqtrain reconstruct"))
     if tile is not None:
-        loaded.check_tile(tile)
+        check_tile(tile, loaded.downsampling)
     index = open_images(images, role="validation")
+    pictures = read(index, loaded, settings, limit)
+    console = Console(highlight=False, soft_wrap=True)
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with shown_progress(console, "reading") as progress:
+            total = min(len(index), limit or len(index))
+            rows, faults = fill_whole(
+                folder,
+                lambda beside: draw_all(
+                    pictures,
+                    beside,
+                    draw=lambda images: reconstruct(loaded, images, settings, tile),
+                    progress=lambda done: progress(str(folder), done, total),
+                ),
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    conclude(console, folder, rows, faults)
+    return 0
+
+
+def draw_all(
+    pictures: Iterable[tuple[str, Float[Tensor, "1 _ _ _"] | str]],
+    folder: Path,
+    *,
+    draw: Callable[[Tensor], tuple[Picture, dict[str, Any]]],
+    progress: Callable[[int], None],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Write a picture for each image, and their figures; return these, and what is wrong.
+
+    Raises:
+        DataError: If there is no image that can be used.
+    """
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
-    for key, images_or_fault in read(index, loaded, settings, limit):
+    for done, (key, images_or_fault) in enumerate(pictures):
+        progress(done)
         if isinstance(images_or_fault, str):
             faults.append(f"{key}: {images_or_fault}")
             continue
         name = f"{file_name(key, {row['file'] for row in rows})}.png"
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        made, figures = reconstruct(loaded, images_or_fault, settings, tile)
+        made, figures = draw(images_or_fault)
         made.save(folder / name)
         rows.append({"key": key, "file": name, **figures})
     if not rows:
-        raise DataError(f"none of {len(index)} pictures can be used: {faults[0]}")
+        raise DataError(f"none of {len(faults)} pictures can be used: {faults[0]}")
     (folder / PSNR_FILE).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    conclude(folder, rows, faults)
-    return 0
+    return rows, faults
 
 
 def read(
@@ -175,9 +215,10 @@ def file_name(key: str, taken: Collection[str]) -> str:
     return next(free for free in names if f"{free}.png" not in taken)
 
 
-def conclude(folder: Path, rows: Sequence[Mapping[str, Any]], faults: Sequence[str]) -> None:
+def conclude(
+    console: Console, folder: Path, rows: Sequence[Mapping[str, Any]], faults: Sequence[str]
+) -> None:
     """Say how well it went, and where the pictures are."""
-    console = Console(highlight=False, soft_wrap=True)
     ordered = sorted(rows, key=lambda row: float(row["psnr"]))
     mean = math.fsum(row["psnr"] for row in rows) / len(rows)
     console.print(f"{'pictures':<12}{len(rows):,} in {folder}", markup=False)

@@ -261,7 +261,9 @@ def launch(
     logs = state.absolute() / "logs"
 
     def tick() -> None:
-        progress("all processes", *progress_of(state))
+        done, total = progress_of(state)
+        if total:
+            progress("all processes", done, total)
 
     ends = launcher.launch(commands, logs=logs, tick=tick)
     failed = [(number, end) for number, end in enumerate(ends) if end.code != 0]

@@ -13,6 +13,9 @@ from vqtrain.data.images import Preparation
 from vqtrain.data.order import SAMPLINGS
 from vqtrain.errors import ConfigError
 
+# A square of so many pixels a side takes 0.2 GB.
+LARGEST_SIZE = 8192
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,7 @@ class DataSettings:
         _check_images("data.train", self.train)
         _check_images("data.val", self.val)
         _check_count("data.image_size", self.image_size, least=1)
+        check_largest("data.image_size", self.image_size)
         _check_count("data.batch_size", self.batch_size, least=1)
         _check_count("data.num_workers", self.num_workers, least=0)
         _check_count("data.channels", self.channels, least=1)
@@ -83,6 +87,16 @@ class DataSettings:
     def pixel_range(self) -> tuple[float, float] | None:
         """The values of black and white in the files, or None for 0 to 255."""
         return None if self.range is None else (float(self.range[0]), float(self.range[1]))
+
+
+def check_largest(name: str, image_size: int) -> None:
+    """Refuse squares that no memory holds.
+
+    Raises:
+        ConfigError: If they are larger than ``LARGEST_SIZE``.
+    """
+    if image_size > LARGEST_SIZE:
+        raise ConfigError(f"{name} must be at most {LARGEST_SIZE}, got {image_size}")
 
 
 def _check_images(name: str, value: object) -> None:

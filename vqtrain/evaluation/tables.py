@@ -251,12 +251,13 @@ def markdown(report: Report) -> str:
     lines = [_line([head or "tokenizer" for head in heads])]
     lines.append(_line(["---", *["---:"] * (len(heads) - 1)]))
     lines += [_line([cell.strip() for cell in row]) for row in rows]
-    images = report.images
-    lines += ["", f"Measured with vqtrain {__version__} on {images['count']:,} images."]
+    lines += ["", f"Measured with vqtrain {__version__}."]
     for entry in report.entries:
         lines.append("")
         if len(report.entries) > 1:
             lines += [f"{_cell(entry.name)}:", ""]
+        bad = len(entry.measured.faults)
+        lines.append(f"- {len(entry.keys):,} images" + f"; {bad:,} passed over" * bool(bad))
         for name, rule in entry.rules.items():
             shown = entry.fid_name if name == "fid" else name
             lines.append(f"- {shown}: {_cell('; '.join(f'{k} {v}' for k, v in rule.items()))}")

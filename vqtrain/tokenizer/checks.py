@@ -7,6 +7,8 @@ from torch import Tensor
 
 from vqtrain.errors import ConfigError, VqtrainError
 
+LEAST_TILE = 8  # tokens
+
 
 def check_finite(latents: Float[Tensor, "b d *grid"]) -> None:
     """Refuse latents that would give ids that mean nothing."""
@@ -31,6 +33,15 @@ def check_batch_size(batch_size: int) -> None:
     """Refuse batches of nothing."""
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+
+
+def check_tile(tile: int, downsampling: int) -> None:
+    """Refuse pieces of an image that do not divide into tokens, or are little but seams."""
+    least = LEAST_TILE * downsampling
+    if tile < least or tile % downsampling:
+        raise ConfigError(
+            f"tile must be a multiple of {downsampling} px and at least {least}, got {tile}"
+        )
 
 
 def differences(

@@ -19,7 +19,13 @@ from vqtrain.ops.pixels import ValueRange, to_images, to_pixels
 from vqtrain.ops.precision import at_least_float32, without_autocast
 from vqtrain.ops.tiles import in_tiles
 from vqtrain.tokenizer import storage
-from vqtrain.tokenizer.checks import check_batch_size, check_finite, check_range, differences
+from vqtrain.tokenizer.checks import (
+    check_batch_size,
+    check_finite,
+    check_range,
+    check_tile,
+    differences,
+)
 from vqtrain.tokenizer.folding import folded_codebook, folded_weights
 
 if TYPE_CHECKING:
@@ -237,13 +243,6 @@ class Tokenizer(nn.Module):
                 f"{self.downsampling}"
             )
 
-    def check_tile(self, tile: int) -> None:
-        """Refuse pieces that do not divide into tokens."""
-        if tile < 1 or tile % self.downsampling:
-            raise ConfigError(
-                f"tile must be a multiple of {self.downsampling} px, the downsampling, got {tile}"
-            )
-
     def latents(
         self, images: Float[Tensor, "b c h w"], *, tile: int | None = None
     ) -> Float[Tensor, "b d *grid"]:
@@ -260,7 +259,7 @@ class Tokenizer(nn.Module):
         self.token_shape(images.shape[2], images.shape[3])  # refuses a size that does not fit
         if tile is None:
             return self.project_in(self.encoder(images))
-        self.check_tile(tile)
+        check_tile(tile, self.downsampling)
         return self.project_in(in_tiles(self.encoder, images, tile=tile, unit=self.downsampling))
 
     def quantize(self, latents: Float[Tensor, "b d *grid"]) -> Quantized:
@@ -353,7 +352,7 @@ class Tokenizer(nn.Module):
         hidden = self.project_out(z_q.to(self.project_out.weight.dtype))
         if tile is None:
             return self.decoder(hidden)
-        self.check_tile(tile)
+        check_tile(tile, self.downsampling)
         return in_tiles(self.decoder, hidden, tile=tile // self.downsampling, unit=1)
 
     def preprocess(self, picture: "Picture | np.ndarray") -> Float[Tensor, "1 c h w"]:
