@@ -291,3 +291,23 @@ def test_no_password_is_written() -> None:
         "https://example.org/a.tar",
         {"images": "s3://bucket/b@c.tar"},
     ]
+
+
+def test_too_many_damaged_pictures_are_a_failure_without_figures(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for number in range(4):
+        Image.new("RGB", (16, 16), (60 * number, 0, 0)).save(folder / f"{number}.png")
+    (folder / "bad.png").write_bytes(b"no picture")
+    (folder / "worse.png").write_bytes(b"none either")
+    typed = [word for word in words if not word.startswith("images=")]
+    typed += [f"images={folder}", "metrics=[psnr]", "cost=false", "baselines=false", "out=mixed1"]
+    assert main(typed) == 1
+    said = capsys.readouterr().err
+    assert "2 of 6 pictures cannot be read, more than max_bad_fraction=0.01 allows" in said
+    assert not Path("mixed1").exists()
+    assert main([*typed, "max_bad_fraction=0.5"]) == 0
+    table = Path("mixed1/table.md").read_text()
+    assert "- 4 images; 2 passed over" in table

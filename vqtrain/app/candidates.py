@@ -14,9 +14,10 @@ from rich.console import Console
 from vqtrain.app.pictures import PictureSettings, find_device, load
 from vqtrain.app.progress import shown_progress
 from vqtrain.app.reconstruct import file_name, reconstruct
+from vqtrain.data.faults import most_left_out
 from vqtrain.data.images import Preparation, prepare
 from vqtrain.data.index import ImageIndex
-from vqtrain.errors import ConfigError, WeightsError, require
+from vqtrain.errors import ConfigError, DataError, WeightsError, require
 from vqtrain.evaluation import metrics as known
 from vqtrain.evaluation import protocols, tables
 from vqtrain.evaluation.baselines import BASELINES, Baseline, bits_per_pixel, tokens_per_image
@@ -164,6 +165,7 @@ def measure_all(
     settings: PictureSettings,
     *,
     with_baselines: bool,
+    max_bad_fraction: float,
     console: Console,
 ) -> Iterator[tuple[Candidate, Measured]]:
     """Measure one tokenizer after the other; collective."""
@@ -194,8 +196,25 @@ def measure_all(
                 autocast=settings.autocast,
                 progress=partial(progress, candidate.name),
             )
+        refuse_many(measured, index, max_bad_fraction)
         yield candidate, replace(measured, seconds={**seconds, **measured.seconds})
         seconds = {}
+
+
+def refuse_many(measured: Measured, index: ImageIndex, max_bad_fraction: float) -> None:
+    """Refuse figures of images of which too many could not be read.
+
+    Raises:
+        DataError: If more were passed over than may be.
+    """
+    faults = measured.faults
+    if len(faults) > most_left_out(max_bad_fraction, len(index)):
+        last = faults[-1]
+        raise DataError(
+            f"{len(faults)} of {len(index)} pictures cannot be read, more than "
+            f"max_bad_fraction={max_bad_fraction} allows; the last one, {last.key!r} in "
+            f"{last.shard}: {last.reason}"
+        )
 
 
 def baselines_of(preparation: Preparation, rate: float | None) -> dict[str, Baseline]:

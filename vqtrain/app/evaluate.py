@@ -52,6 +52,7 @@ KEYS: dict[str, tuple[object, str]] = {
     "baselines": (True, "whether JPEG, WebP and smaller pictures are measured, too"),
     "cost": (True, "whether parameters, FLOPs, speed and memory are measured, too"),
     "worst": (8, "pictures of the worst and of the best images"),
+    "max_bad_fraction": (0.01, "share of the pictures that may be unreadable"),
     "devices": (1, "processes on this machine, each with a GPU of its own where there are some"),
     **{f"weights.{name}": (None, "file of weights; null is torch's cache") for name in WEIGHTS},
 }
@@ -90,6 +91,7 @@ class Options:
     baselines: bool
     cost: bool
     worst: int
+    max_bad_fraction: float
     devices: int
     given: Mapping[str, str | None]
 
@@ -100,6 +102,8 @@ class Options:
                 raise ConfigError(unknown("metric", name, known.METRICS))
         require(self.metrics != [], f"metrics must be some of {', '.join(known.METRICS)}, got none")
         require(self.worst >= 0, f"worst must be at least 0, got {self.worst}")
+        share = self.max_bad_fraction
+        require(0 <= share <= 1, f"max_bad_fraction must be in [0, 1], got {share}")
         require(self.devices >= 1, f"devices must be at least 1, got {self.devices}")
         if self.protocol not in PROTOCOLS:
             raise ConfigError(unknown("protocol", self.protocol, PROTOCOLS))
@@ -176,6 +180,7 @@ def run(
                 metrics,
                 settings,
                 with_baselines=options.baselines,
+                max_bad_fraction=options.max_bad_fraction,
                 console=console,
             ):
                 if is_first():

@@ -18,3 +18,8 @@ class Fault:
     shard: str
     key: str
     reason: str
+
+
+def most_left_out(max_bad_fraction: float, total: int) -> float:
+    """Return how many of ``total`` images may be left out: one always may, unless it is 0."""
+    return max(1.0, max_bad_fraction * total) if max_bad_fraction else 0.0

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vqtrain.data.batches import Batch
 from vqtrain.data.cache import write_whole
+from vqtrain.data.faults import most_left_out
 from vqtrain.data.loaders import Loader
 from vqtrain.data.packing.index import read_json
 from vqtrain.data.packing.plan import part_of
@@ -87,7 +88,7 @@ def write(
         (out / UNFINISHED).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot write out={out}: {error.strerror}") from error
-    limit = max(1.0, max_bad_fraction * len(plan.pictures)) if max_bad_fraction else 0.0
+    limit = most_left_out(max_bad_fraction, len(plan.pictures))
     try:
         with _claimed(out, plan, share) as writer:
             _encode(plan, encode, writer, num_workers, limit, progress)
