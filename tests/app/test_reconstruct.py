@@ -115,6 +115,7 @@ def test_a_damaged_picture_is_passed_over_and_said(
             "tile must be a multiple of 4 px and at least 32",
         ),
         (["tokenizer=tokenizer", "images=demo", "image_size=10"], "10 x 10 px does not divide"),
+        (["tokenizer=tokenizer", "images=demo", "image_size=9000"], "must be at most 8192"),
         (["tokenizer=tokenizer", "images=demo", "image_size=0"], "image_size must be at least 1"),
         (["tokenizer=tokenizer", "images=demo", "crop=middle"], "unknown crop 'middle'"),
         (["tokenizer=tokenizer", "images=demo", "limit=0"], "limit must be at least 1"),

@@ -47,6 +47,7 @@ def test_possible_values_are_taken(change):
     ("change", "message"),
     [
         ({"image_size": 0}, r"data\.image_size must be a whole number of at least 1, got 0"),
+        ({"image_size": 10**6}, r"data\.image_size must be at most 8192, got 1000000"),
         ({"image_size": [64, 64]}, r"data\.image_size must be a whole number .* got \[64, 64\]"),
         ({"batch_size": -2}, r"data\.batch_size must be a whole number of at least 1, got -2"),
         ({"batch_size": 8.5}, r"data\.batch_size must be a whole number .* got 8\.5"),
