@@ -28,6 +28,8 @@ WEIGHTS = {
     "alex": "alexnet-owt-7be5be79.pth",
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
     "inception": "weights-inception-2015-12-05-6726825d.pth",
+    "pytorch_fid": "pt_inception-2015-12-05-6726825d.pth",
+    "clean_fid": "inception-2015-12-05.pt",
 }
 REAL_PROCESSES = doctor.examine_processes
 
@@ -196,7 +198,7 @@ def test_weights_are_looked_for_where_torch_keeps_them(
     code, lines = examine()
     assert code == 0
     assert lines["alex"] == f"ok: {folder / WEIGHTS['alex']}"
-    for name in ("vgg", "squeeze", "inception"):
+    for name in WEIGHTS.keys() - {"alex"}:
         assert lines[name] == (
             f"absent: not here; a run that needs it downloads it to {folder / WEIGHTS[name]}, or "
             f"give weights.{name}=PATH"
