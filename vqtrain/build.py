@@ -51,7 +51,12 @@ def resolve(group: str, kind: str) -> type:
         return third_party(group, kind)
     if kind not in kinds(group):
         raise ConfigError(f"{group}.kind: {unknown('kind', kind, kinds(group))}")
-    module = importlib.import_module(f"{PACKAGES[group]}.{kind}")
+    return final_class(f"{PACKAGES[group]}.{kind}")
+
+
+def final_class(module_name: str) -> type:
+    """Import a module of ours, and return the one final class that it holds."""
+    module = importlib.import_module(module_name)
     found = [
         value
         for value in vars(module).values()

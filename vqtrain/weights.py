@@ -179,6 +179,24 @@ def sha256(file: Path) -> str:
         raise WeightsError(f"cannot read {file}: {error.strerror}") from error
 
 
+def describe(name: str, file: Path) -> dict[str, str]:
+    """Say which weights a number is measured with, and whether they are the published ones.
+
+    Args:
+        name: A key of ``KNOWN``.
+        file: Where they are.
+
+    Raises:
+        WeightsError: If they cannot be read.
+    """
+    digest = sha256(file)
+    is_published = digest.startswith(KNOWN[name].sha256)
+    return {
+        "weights": file.name + ("" if is_published else ", not the published file"),
+        "weights_sha256": digest,
+    }
+
+
 def lpips_heads(network: str) -> dict[str, Shaped[Tensor, "..."]]:
     """Read the heads of LPIPS that the ``lpips`` package carries, without importing it.
 

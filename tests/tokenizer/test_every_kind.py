@@ -24,7 +24,7 @@ SMALL = {
 def parts(kind: str, *groups: str) -> dict[str, Any]:
     """Compose small parts of one kind, as the command line does."""
     small = SMALL.get(kind, []) + ["size=16"] * (groups == ("codebook",))
-    words = [f"{group}={word}" for group in groups for word in (kind,)]
+    words = [f"{group}={kind}" for group in groups]
     words += [f"{group}.{word}" for group in groups for word in small]
     config = resolve_fractions(compose("train", read_command_line(words)), max_steps=20)
     found = {group: dict(config[group]) for group in groups}

@@ -1,6 +1,5 @@
 """``vqtrain convert``: somebody else's checkpoint becomes a tokenizer directory."""
 
-import hashlib
 import inspect
 import json
 import re
@@ -12,12 +11,13 @@ from pathlib import Path
 from rich.console import Console
 
 from vqtrain.app.compose import compose, read_command_line
-from vqtrain.app.keys import describe, read_keys
+from vqtrain.app.keys import describe, read_keys, taken
 from vqtrain.app.output import expand, fill_whole, new_folder
 from vqtrain.build import bind, unknown
 from vqtrain.errors import ConfigError
 from vqtrain.formats.find import find, words
 from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.weights import sha256
 
 KEYS: dict[str, tuple[object, str]] = {
     "kind": (None, "whose checkpoint it is, one of the kinds below"),
@@ -42,7 +42,7 @@ def main(typed: Sequence[str]) -> int:
     if values is None:
         sys.stdout.write(usage())
         return 0
-    own = {key: values.pop(key) for key in KEYS}
+    own = taken(values, KEYS)
     chosen = {option: value for option, value in values.items() if value is not UNTYPED}
     return bind(run, {**own, "options": chosen}, where="vqtrain convert")
 
@@ -112,11 +112,7 @@ options:
 def hashes(source: Path) -> dict[str, str]:
     """Return the sha256 of a file, or of the files in a directory, by their names."""
     files = sorted(file for file in source.iterdir() if file.is_file()) if source.is_dir() else []
-    found = {}
-    for path in files or [source]:
-        with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {path.name: sha256(path) for path in files or [source]}
 
 
 def conclude(

@@ -2,14 +2,13 @@
 
 import json
 import re
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from rich.console import Console
@@ -24,8 +23,8 @@ from vqtrain.app.candidates import (
     save_images,
     with_cost,
 )
-from vqtrain.app.keys import describe, read_keys
-from vqtrain.app.output import interrupt, new_folder, refuse_inside
+from vqtrain.app.keys import describe, read_keys, taken
+from vqtrain.app.output import ending_in_order, expand, new_folder, refuse_inside
 from vqtrain.app.pictures import PICTURE_KEYS, TOKENIZER_KEYS, PictureSettings, find_device
 from vqtrain.app.ranks import WIDTH, is_first, is_rank, joined, launch, local_rank, local_world_size
 from vqtrain.build import bind, unknown
@@ -120,24 +119,17 @@ def main(words: Sequence[str]) -> int:
         sys.stdout.write(USAGE)
         return 0
     values["given"] = {name: values.pop(f"weights.{name}") for name in WEIGHTS}
-    options = bind(Options, _taken(values, Options.__annotations__), where=COMMAND)
+    options = bind(Options, taken(values, Options.__annotations__), where=COMMAND)
     crop = values["crop"] or CONVENTIONS[options.protocol].crop
-    pictures = {**_taken(values, PICTURE_KEYS), "crop": crop}
+    pictures = {**taken(values, PICTURE_KEYS), "crop": crop}
     settings = bind(PictureSettings, pictures, where=COMMAND)
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
+    with ending_in_order():
         if options.devices == 1:
             rest = {**values, "settings": settings, "options": options}
             return bind(run, rest, where=COMMAND)
         kept = [word for word in words if word.partition("=")[0] != "devices"]
         launch(["evaluate", *kept], options.devices)
         return 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _taken(values: dict[str, Any], names: Mapping[str, object]) -> dict[str, Any]:
-    return {name: values.pop(name) for name in names}
 
 
 def run(
@@ -160,7 +152,7 @@ def run(
     )
     settings = on_this_rank(settings)
     device = find_device(settings.device)
-    folder = new_folder(out) if is_first() else Path(out)
+    folder = new_folder(out) if is_first() else expand(out)
     refuse_inside(folder, images)
     candidates = load_all(tokenizer, allow, settings, COMMAND)
     names, notes = choose_metrics(options.metrics, [each.preparation for each in candidates])

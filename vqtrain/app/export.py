@@ -12,7 +12,7 @@ from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
 
-from vqtrain.app.keys import describe, read_keys
+from vqtrain.app.keys import describe, read_keys, taken
 from vqtrain.app.output import fill_whole, new_folder
 from vqtrain.app.pictures import TOKENIZER_KEYS, PictureSettings, load
 from vqtrain.build import bind
@@ -77,7 +77,7 @@ def main(words: Sequence[str]) -> int:
     if values is None:
         sys.stdout.write(USAGE)
         return 0
-    options = options_of(values["format"], {key: values.pop(key) for key in FORMAT_KEYS})
+    options = options_of(values["format"], taken(values, FORMAT_KEYS))
     return bind(run, {**values, "options": options}, where="vqtrain export")
 
 

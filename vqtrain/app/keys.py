@@ -1,6 +1,6 @@
 """Keys of the commands that compose no configuration: their help, and what was typed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vqtrain.app.compose import parse, read_command_line
@@ -41,3 +41,8 @@ def read_keys(command: str, words: Sequence[str], keys: Keys) -> dict[str, Any] 
     if command_line.show_help:
         return None
     return {key: default for key, (default, _) in keys.items()} | typed
+
+
+def taken(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Take some keys out of a command's, and return them with their values."""
+    return {name: values.pop(name) for name in names}

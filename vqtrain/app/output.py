@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
@@ -60,7 +62,7 @@ def fill_whole(out: Path, fill: Callable[[Path], Result]) -> Result:
 
 
 def refuse_inside(out: Path, images: str | list[str | dict[str, object]]) -> None:
-    """Refuse to write among the images, where the tokens would be taken for some of them.
+    """Refuse to write among the images, where what is written would be taken for some of them.
 
     Raises:
         ConfigError: If ``out`` is there.
@@ -71,6 +73,15 @@ def refuse_inside(out: Path, images: str | list[str | dict[str, object]]) -> Non
             raise ConfigError(f"out={out} lies inside images={source}: give another folder")
 
 
-def interrupt(number: int, _frame: FrameType | None) -> None:
-    """End in order, as for Ctrl-C."""
-    raise Interrupted(number)
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Return a context in which SIGTERM ends what is under way in order, as Ctrl-C does."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

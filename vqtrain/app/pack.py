@@ -1,7 +1,6 @@
 """``vqtrain pack``: images of any kind become WebDataset shards and an index.json."""
 
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from rich.console import Console
 
 from vqtrain.app.findings import count_cores
 from vqtrain.app.keys import describe, read_keys
-from vqtrain.app.output import expand, interrupt, refuse_inside
+from vqtrain.app.output import ending_in_order, expand, refuse_inside
 from vqtrain.app.progress import shown_progress
 from vqtrain.build import bind
 from vqtrain.data.packing.index import INDEX, Report
@@ -93,17 +92,17 @@ def run(
     console = Console(highlight=False, soft_wrap=True)
     index = open_images(images, role="training")
     was_complete = (folder / INDEX).is_file()
-    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        with shown_progress(console, "looking for equal pictures") as progress:
+        with (
+            ending_in_order(),
+            shown_progress(console, "looking for equal pictures") as progress,
+        ):
             report = pack(
                 index, out=folder, settings=settings, num_workers=num_workers, progress=progress
             )
     except (KeyboardInterrupt, Interrupted):
         console.print("stopped; the shards that are whole are kept: the same command goes on")
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if was_complete:
         console.print(f"{folder} was complete already", markup=False)
     conclude(console, folder, report)

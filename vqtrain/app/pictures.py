@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 
@@ -126,9 +126,3 @@ def load(tokenizer: str | None, allow: Sequence[str], command: str) -> Tokenizer
     if not tokenizer:
         raise ConfigError(f"name the tokenizer: {command} tokenizer=runs/NAME/latest")
     return Tokenizer.from_pretrained(tokenizer, allow=allow)
-
-
-def split(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Take the keys of ``PICTURE_KEYS`` out of a command's, and return both."""
-    mine = {key: value for key, value in values.items() if key in PICTURE_KEYS}
-    return mine, {key: value for key, value in values.items() if key not in PICTURE_KEYS}

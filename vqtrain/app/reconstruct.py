@@ -2,10 +2,10 @@
 
 import json
 import math
-import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from vqtrain.app.keys import describe, read_keys
-from vqtrain.app.output import fill_whole, interrupt, new_folder
+from vqtrain.app.output import ending_in_order, fill_whole, new_folder
 from vqtrain.app.pictures import PICTURE_KEYS, TOKENIZER_KEYS, PictureSettings, load
 from vqtrain.app.progress import shown_progress
 from vqtrain.build import bind
@@ -113,21 +113,17 @@ def run(
     index = open_images(images, role="validation")
     pictures = read(index, loaded, settings, limit)
     console = Console(highlight=False, soft_wrap=True)
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        with shown_progress(console, "reading") as progress:
-            total = min(len(index), limit or len(index))
-            rows, faults = fill_whole(
-                folder,
-                lambda beside: draw_all(
-                    pictures,
-                    beside,
-                    draw=lambda images: reconstruct(loaded, images, settings, tile),
-                    progress=lambda done: progress(str(folder), done, total),
-                ),
-            )
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    total = min(len(index), limit or len(index))
+    with ending_in_order(), shown_progress(console, "reading") as progress:
+        rows, faults = fill_whole(
+            folder,
+            lambda beside: draw_all(
+                pictures,
+                beside,
+                draw=lambda images: reconstruct(loaded, images, settings, tile),
+                progress=lambda done: progress(str(folder), done, total),
+            ),
+        )
     conclude(console, folder, rows, faults)
     return 0
 
@@ -146,12 +142,14 @@ def draw_all(
     """
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
+    names: set[str] = set()
     for done, (key, images_or_fault) in enumerate(pictures):
         progress(done)
         if isinstance(images_or_fault, str):
             faults.append(f"{key}: {images_or_fault}")
             continue
-        name = f"{file_name(key, {row['file'] for row in rows})}.png"
+        name = f"{file_name(key, names)}.png"
+        names.add(name)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         made, figures = draw(images_or_fault)
         made.save(folder / name)
@@ -211,7 +209,7 @@ def file_name(key: str, taken: Collection[str]) -> str:
     """Turn the key of a sample into a path that stays inside a folder and is not taken."""
     parts = [part for part in PurePosixPath(key).parts if part not in ("/", "..", ".")]
     name = "/".join(parts) or "picture"
-    names = (name, *(f"{name}-{number}" for number in range(2, len(taken) + 3)))
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
     return next(free for free in names if f"{free}.png" not in taken)
 
 

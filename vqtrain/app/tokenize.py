@@ -3,7 +3,6 @@
 import json
 import shlex
 import shutil
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,15 +14,14 @@ from jaxtyping import Int64, Shaped
 from rich.console import Console
 from torch import Tensor
 
-from vqtrain.app.keys import describe, read_keys
-from vqtrain.app.output import expand, interrupt, refuse_inside
+from vqtrain.app.keys import describe, read_keys, taken
+from vqtrain.app.output import ending_in_order, expand, refuse_inside
 from vqtrain.app.pictures import (
     PICTURE_KEYS,
     TOKENIZER_KEYS,
     PictureSettings,
     find_device,
     load,
-    split,
 )
 from vqtrain.app.progress import shown_progress
 from vqtrain.build import bind
@@ -88,9 +86,8 @@ def main(words: Sequence[str]) -> int:
     if values is None:
         sys.stdout.write(USAGE)
         return 0
-    pictures, rest = split(values)
-    settings = bind(PictureSettings, pictures, where=COMMAND)
-    return bind(run, {**rest, "settings": settings, "words": list(words)}, where=COMMAND)
+    settings = bind(PictureSettings, taken(values, PICTURE_KEYS), where=COMMAND)
+    return bind(run, {**values, "settings": settings, "words": list(words)}, where=COMMAND)
 
 
 def run(
@@ -128,9 +125,11 @@ def run(
     plan = make_token_plan(model, images, settings, shard_size=shard_size, layout=layout)
     was_complete = (folder / INDEX).is_file()
     report: Report | None
-    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        with shown_progress(console, "looking for what lies beside the pictures") as progress:
+        with (
+            ending_in_order(),
+            shown_progress(console, "looking for what lies beside the pictures") as progress,
+        ):
             if found is not None:
                 commands = commands_of(words, settings, max(devices, jobs), type(found))
                 report = launch(found, commands, folder, progress)
@@ -147,8 +146,6 @@ def run(
     except (KeyboardInterrupt, Interrupted):
         console.print("stopped; what is written is kept: the same command goes on")
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if was_complete:
         console.print(f"{folder} was complete already", markup=False)
     conclude(console, folder, share, report)

@@ -73,15 +73,10 @@ def rule(name: str, *, given: Mapping[str, str | None]) -> dict[str, str]:
             "dtype": "float64",
         }
     network = name.removeprefix(LPIPS)
-    file = weights.find(network, given.get(network))
-    known = weights.KNOWN[network]
-    digest = weights.sha256(file)
-    is_published = digest.startswith(known.sha256)
     return {
         "library": f"vqtrain {__version__}",
         "definition": f"LPIPS version 0.1, {network}",
-        "weights": file.name + ("" if is_published else ", not the published file"),
-        "weights_sha256": digest,
+        **weights.describe(network, weights.find(network, given.get(network))),
         "rounding": ROUNDING,
         "dtype": "float32",
     }

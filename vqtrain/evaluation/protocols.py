@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from vqtrain import weights
 from vqtrain.build import unknown
 from vqtrain.errors import ConfigError, WeightsError
-from vqtrain.metrics.fid import load_inception
+from vqtrain.metrics.fid import in_color, load_inception
 from vqtrain.ops.pixels import to_pixels
+from vqtrain.ops.precision import without_autocast
 from vqtrain.shapes import Images, Pixels
 
 INSTALL = 'pip install "vqtrain[evaluate]"'
@@ -226,7 +227,8 @@ class Protocol:
         self.word, self.convention = word, CONVENTIONS[word]
         self.crop = self.convention.crop
         self.network = self.convention.network(file)
-        self.file_name, self.sha256 = file.name, weights.sha256(file)
+        self._weights = weights.describe(self.convention.weights, file)
+        self.sha256 = self._weights["weights_sha256"]
         self.device = torch.device("cpu")
 
     def to(self, device: torch.device) -> "Protocol":
@@ -269,21 +271,18 @@ class Protocol:
 
     @torch.no_grad()
     def _features(self, pixels: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        if pixels.shape[1] not in (1, 3):
-            raise ConfigError(f"FID needs images of 1 or 3 channels, got {pixels.shape[1]}")
-        with torch.autocast(pixels.device.type, enabled=False):
-            features: Tensor = self.network(pixels.expand(-1, 3, -1, -1))
+        color = in_color(pixels)
+        with without_autocast(color):
+            features: Tensor = self.network(color)
         return features
 
     def describe(self) -> dict[str, str]:
         """Say how features are made, so that a number can be compared with others."""
         own = self.convention
-        is_published = self.sha256.startswith(weights.KNOWN[own.weights].sha256)
         return {
             "protocol": self.word,
             "library": f"{own.package} {version(own.package)}",
-            "weights": self.file_name + ("" if is_published else ", not the published file"),
-            "weights_sha256": self.sha256,
+            **self._weights,
             "rounding": own.rounding,
             "resize": own.resize,
             "crop_in_papers": own.crop,

@@ -1,6 +1,5 @@
 """What launchers share: a vqtrain command line in a process of its own, and how it ended."""
 
-import importlib
 import importlib.util
 import os
 import pkgutil
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import final
 
 from vqtrain import launchers
-from vqtrain.build import unknown
+from vqtrain.build import final_class, unknown
 from vqtrain.errors import ConfigError
 
 # What a command may take to end in order before it is killed.
@@ -76,13 +75,7 @@ def find(word: str) -> type[Launcher]:
     """
     if word not in words():
         raise ConfigError(unknown("launcher", word, words()))
-    module = importlib.import_module(f"{launchers.__name__}.{word}")
-    (found,) = (
-        value
-        for value in vars(module).values()
-        if getattr(value, "__final__", False) and value.__module__ == module.__name__
-    )
-    launcher: type[Launcher] = found
+    launcher: type[Launcher] = final_class(f"{launchers.__name__}.{word}")
     return launcher
 
 

@@ -4,12 +4,13 @@ import io
 from typing import final
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor, nn
 
 from vqtrain import weights
 from vqtrain.distributed import all_reduce_sum
 from vqtrain.errors import ConfigError, WeightsError
+from vqtrain.ops.precision import without_autocast
 from vqtrain.shapes import Mask, Pixels
 
 FEATURES = 2048
@@ -47,6 +48,17 @@ def load_inception(given: str | None) -> nn.Module:
         ) from error
     assert isinstance(network, nn.Module), "a feature extractor is a module"
     return network
+
+
+def in_color(pixels: Shaped[Tensor, "b c h w"]) -> Shaped[Tensor, "b 3 h w"]:
+    """Repeat gray images to the three channels that Inception takes.
+
+    Raises:
+        ConfigError: If images have neither 1 nor 3 channels.
+    """
+    if pixels.shape[1] not in (1, 3):
+        raise ConfigError(f"FID needs images of 1 or 3 channels, got {pixels.shape[1]}")
+    return pixels.expand(-1, 3, -1, -1)
 
 
 @final
@@ -189,10 +201,9 @@ class FID:
         """
         if pixels.dtype != torch.uint8:
             raise TypeError(f"FID is defined on uint8 pixels, got {pixels.dtype}")
-        if pixels.shape[1] not in (1, 3):
-            raise ConfigError(f"FID needs images of 1 or 3 channels, got {pixels.shape[1]}")
-        with torch.autocast(pixels.device.type, enabled=False):
-            return self.network(pixels.expand(-1, 3, -1, -1))[0]
+        color = in_color(pixels)
+        with without_autocast(color):
+            return self.network(color)[0]
 
     def compute(self) -> tuple[float, int]:
         """Return the distance, and the number of images over all ranks; every rank must call it.
