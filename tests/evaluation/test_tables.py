@@ -76,6 +76,7 @@ COST = Cost(
             calls=900,
             spread=0.25,
             is_steady=False,
+            change=0.5,
             memory_bytes=2**21,
         ),
     ),
@@ -172,8 +173,9 @@ def test_a_cost_that_does_not_repeat_is_said() -> None:
         "one image of 16 px: encode 0.003 GFLOPs, decode 0.003 GFLOPs; a multiply-add counts 2",
         (
             "encode 1 on cpu: 2.00 ms, 95 % within 3.00 ms, 450.0 images/s, 2.0 MiB; NOT STEADY, "
-            "two rounds differ by 25%"
+            "two rounds differ by 25%; NOT REPEATED, the last run here differs by 50%"
         ),
+        "the speed did not repeat: do not compare it with that of another run",
         "batch size 64 did not fit into the memory of cpu",
     ]
 

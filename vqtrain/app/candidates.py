@@ -25,6 +25,7 @@ from vqtrain.evaluation.cost import measure_cost
 from vqtrain.evaluation.measure import Measure, Measured, measure
 from vqtrain.evaluation.protocols import CONVENTIONS, Protocol
 from vqtrain.evaluation.reference import Reference, content_digest
+from vqtrain.evaluation.repeats import compare_with_last
 from vqtrain.tokenizer.model import Tokenizer
 
 MAX_NAME = 100  # characters of a name in the name of a file
@@ -263,7 +264,8 @@ def with_cost(
         autocast=settings.autocast,
         batch_sizes=sorted({1, settings.batch_size}),
     )
-    return replace(entry, cost=cost)
+    work = {**candidate.tokenizer.specification, "precision": settings.precision}
+    return replace(entry, cost=compare_with_last(cost, work=work))
 
 
 def save_images(

@@ -19,7 +19,7 @@ WARM_UP_S = 0.3
 ROUND_S = 1.0
 MIN_CALLS = 3
 LIMIT_S = 10.0
-# Two rounds that differ by more do not repeat.
+# Two rounds, or two runs, that differ by more do not repeat.
 MAX_SPREAD = 0.10
 
 # What codebooks call a table of codes, learned and frozen.
@@ -43,6 +43,8 @@ class Timing:
         spread: By what share of the smaller one the two rounds differ, in that of the three
             figures in which they differ most.
         is_steady: Whether the spread is at most 10 %.
+        change: By what share they differ from those of the last run with the same work on this
+            machine, likewise; None if there was none.
         memory_bytes: The most that torch had allocated at once beyond the weights and the input;
             None where it keeps no count, as on MPS.
     """
@@ -55,7 +57,18 @@ class Timing:
     calls: int
     spread: float
     is_steady: bool
+    change: float | None
     memory_bytes: int | None
+
+    @property
+    def figures(self) -> tuple[float, float, float]:
+        """The three figures of speed."""
+        return self.median_ms, self.p95_ms, self.images_per_s
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether the last run here has measured the same, within 10 %."""
+        return self.change is not None and self.change <= MAX_SPREAD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,8 +294,7 @@ def _clock(
 
 def _timing(each: _Pass, first: Sequence[float], second: Sequence[float]) -> Timing:
     median, p95, rate = _figures([*first, *second], each.batch_size)
-    pairs = zip(_figures(first, each.batch_size), _figures(second, each.batch_size), strict=True)
-    spread = max(max(pair) / min(pair) - 1 for pair in pairs)
+    spread = difference(_figures(first, each.batch_size), _figures(second, each.batch_size))
     return Timing(
         operation=each.operation,
         batch_size=each.batch_size,
@@ -292,8 +304,19 @@ def _timing(each: _Pass, first: Sequence[float], second: Sequence[float]) -> Tim
         calls=len(first) + len(second),
         spread=spread,
         is_steady=spread <= MAX_SPREAD,
+        change=None,
         memory_bytes=each.memory_bytes,
     )
+
+
+def difference(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return by what share of the smaller one two figures differ, of those that differ most.
+
+    Example:
+        >>> difference([2.0, 8.0], [2.5, 8.0])
+        0.25
+    """
+    return max(max(pair) / min(pair) - 1 for pair in zip(first, second, strict=True))
 
 
 def _figures(times: Sequence[float], batch_size: int) -> tuple[float, float, float]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vqtrain.data.cache import write_whole
-from vqtrain.evaluation.cost import Cost
+from vqtrain.evaluation.cost import Cost, Timing
 from vqtrain.evaluation.measure import RATE, Measured, Result
 from vqtrain.version import __version__
 
@@ -234,15 +234,28 @@ def cost_lines(cost: Cost) -> Iterator[str]:
         memory = ""
         if timing.memory_bytes is not None:
             memory = f", {timing.memory_bytes / 2**20:.1f} MiB"
-        doubt = (
-            "" if timing.is_steady else f"; NOT STEADY, two rounds differ by {timing.spread:.0%}"
-        )
+        doubts = ""
+        if not timing.is_steady:
+            doubts += f"; NOT STEADY, two rounds differ by {timing.spread:.0%}"
+        if timing.change is not None and not timing.is_repeated:
+            doubts += f"; NOT REPEATED, the last run here differs by {timing.change:.0%}"
         yield (
             f"{timing.operation} {timing.batch_size} on {cost.device}: {timing.median_ms:.2f} ms, "
-            f"95 % within {timing.p95_ms:.2f} ms, {timing.images_per_s:.1f} images/s{memory}{doubt}"
+            f"95 % within {timing.p95_ms:.2f} ms, {timing.images_per_s:.1f} images/s"
+            f"{memory}{doubts}"
         )
+    if cost.timings:
+        yield _repetition(cost.timings)
     for batch_size in cost.too_large:
         yield f"batch size {batch_size} did not fit into the memory of {cost.device}"
+
+
+def _repetition(timings: Sequence[Timing]) -> str:
+    if all(timing.is_repeated for timing in timings):
+        return "the last run on this machine gave the same speed, within 10 %"
+    if all(timing.change is None for timing in timings):
+        return "the speed was not measured on this machine before: run it again to see it repeat"
+    return "the speed did not repeat: do not compare it with that of another run"
 
 
 def markdown(report: Report) -> str:
