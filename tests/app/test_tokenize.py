@@ -20,7 +20,7 @@ from vqtrain.app.tokenize import KEYS, hash_of
 from vqtrain.cli import main
 from vqtrain.data.images import Preparation, prepare
 from vqtrain.data.tokens.read import read
-from vqtrain.launchers.base import Ended
+from vqtrain.launchers.base import Done, Ended, Job
 from vqtrain.tokenizer.model import Tokenizer
 
 SMALL = ["batch_size=4", "shard_size=10", "num_workers=0", "device=cpu"]
@@ -234,9 +234,9 @@ def test_two_processes_of_the_launcher_write_what_one_writes(words, vqtrain):
 
 
 def test_a_share_that_fails_is_said_after_the_others_have_ended(words, capsys, monkeypatch):
-    def run_here(_self: object, commands: list[list[str]], **_options: object) -> list[Ended]:
-        code = main(commands[0])
-        return [Ended(code=code, reason=""), Ended(code=137, reason="it was ended by SIGKILL")]
+    def run_here(_self: object, jobs: list[Job], *, done: Done, **_options: object) -> None:
+        done(jobs[1], Ended(code=137, reason="it was ended by SIGKILL"))
+        done(jobs[0], Ended(code=main(jobs[0].commands[0]), reason=""))
 
     monkeypatch.setattr("vqtrain.launchers.local.Local.launch", run_here)
     assert main([*words, "devices=2"]) == 1
@@ -249,9 +249,12 @@ def test_a_share_that_fails_is_said_after_the_others_have_ended(words, capsys, m
 
 
 def test_a_mistake_that_all_shares_find_is_one_line(words, capsys, monkeypatch):
-    def refuse(_self: object, commands: object, *, logs: Path, **_options: object) -> object:
+    def refuse(
+        _self: object, jobs: list[Job], *, logs: Path, done: Done, **_options: object
+    ) -> None:
         logs.mkdir(parents=True)
-        return [Ended(code=2, reason="device is cuda, but torch finds none here")] * len(commands)
+        for job in jobs:
+            done(job, Ended(code=2, reason="device is cuda, but torch finds none here"))
 
     monkeypatch.setattr("vqtrain.launchers.local.Local.launch", refuse)
     assert main([*words, "devices=2"]) == 2
@@ -262,8 +265,8 @@ def test_a_mistake_that_all_shares_find_is_one_line(words, capsys, monkeypatch):
 def test_the_command_line_of_a_share_is_that_of_the_command(words, monkeypatch):
     seen = []
 
-    def note(_self: object, commands: list[list[str]], **_options: object) -> object:
-        seen.extend(commands)
+    def note(_self: object, jobs: list[Job], **_options: object) -> object:
+        seen.extend(command for job in jobs for command in job.commands)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("vqtrain.launchers.local.Local.launch", note)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import vqtrain
+from vqtrain.launchers.base import Ended, Job, Launcher
 
 PROGRAM = """
 import os, signal, sys, time
@@ -60,3 +61,22 @@ def is_running() -> Callable[[int], bool]:
         return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
     return look
+
+
+@pytest.fixture
+def launched(here: Path) -> Callable[..., list[Ended]]:
+    """Launch each command as a job, named by its number; return how they ended, in their order."""
+
+    def launch(
+        launcher: Launcher, *commands: list[str], tick: Callable[[], None] = lambda: None
+    ) -> list[Ended]:
+        ends: dict[str, Ended] = {}
+        launcher.launch(
+            [Job(name=str(number), commands=[each]) for number, each in enumerate(commands)],
+            logs=here / "logs",
+            tick=tick,
+            done=lambda job, end: ends.update({job.name: end}),
+        )
+        return [ends[str(number)] for number in range(len(commands))]
+
+    return launch

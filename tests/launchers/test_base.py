@@ -8,7 +8,17 @@ import pytest
 
 from vqtrain.errors import ConfigError
 from vqtrain.launchers import base
-from vqtrain.launchers.base import Ended, check_package, ended, find, run, start, stop, words
+from vqtrain.launchers.base import (
+    Ended,
+    Job,
+    check_package,
+    ended,
+    find,
+    run,
+    start,
+    stop,
+    words,
+)
 from vqtrain.launchers.local import Local
 
 
@@ -34,10 +44,28 @@ def test_a_library_that_is_not_here_is_named_with_how_to_get_it():
         check_package("nowhere")
 
 
-def test_a_command_runs_to_its_end(here):
-    assert run(["say", "a b"], str(here / "logs/0.log"), str(here)) == (0, f"None {here} a b")
-    assert run(["fail", "2"], str(here / "logs/1.log"), str(here)) == (2, "it broke")
-    assert run(["die"], str(here / "logs/2.log"), str(here)) == (137, "it was ended by SIGKILL")
+def run_all(here, *commands):
+    job = Job(name="0", commands=commands, environment={"CUDA_VISIBLE_DEVICES": "job"})
+    return run(job, str(here / "logs/0.log"), str(here), {})
+
+
+def test_a_job_runs_to_its_end(here):
+    assert run_all(here, ["say", "a b"]) == Ended(code=0, reason=f"job {here} a b")
+    assert run_all(here, ["fail", "2"]) == Ended(code=2, reason="it broke")
+    assert run_all(here, ["die"]) == Ended(code=137, reason="it was ended by SIGKILL")
+
+
+def test_commands_of_a_job_run_one_after_the_other_until_one_fails(here):
+    assert run_all(here, ["say", "one"], ["say", "two"]).reason.endswith("two")
+    assert run_all(here, ["say", "three"], ["fail", "1"], ["say", "four"]).code == 1
+    words = [line.split()[-1] for line in (here / "logs/0.log").read_text().splitlines()]
+    assert words == ["one", "two", "three", "broke"]
+
+
+def test_a_machine_adds_to_the_environment_of_a_job(here):
+    job = Job(name="0", commands=[["say"]], environment={"CUDA_VISIBLE_DEVICES": "job"})
+    found = run(job, str(here / "0.log"), str(here), {"CUDA_VISIBLE_DEVICES": "machine"})
+    assert found.reason == f"machine {here}"
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.mark.slow
-def test_tasks_run_and_their_ends_are_in_order(here):
+def test_tasks_run_and_each_end_is_told(here, launched):
     before = signal.getsignal(signal.SIGTERM)
-    ends = Ray().launch([["say", "one"], ["fail", "2"]], logs=here / "logs", tick=lambda: None)
+    ends = launched(Ray(), ["say", "one"], ["fail", "2"])
     assert ends[0].code == 0
     assert ends[0].reason.endswith(f"{here} one")
     assert ends[1] == Ended(code=2, reason="it broke")
@@ -26,22 +26,22 @@ def test_tasks_run_and_their_ends_are_in_order(here):
 
 
 @pytest.mark.soak
-def test_an_interruption_ends_the_tasks(here, is_running):
+def test_an_interruption_ends_the_tasks(here, launched, is_running):
     def interrupt() -> None:
         if (here / "a").exists() and (here / "a").read_text():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Ray(cpus=0.5).launch([["obey", "a"]], logs=here / "logs", tick=interrupt)
+        launched(Ray(cpus=0.5), ["obey", "a"], tick=interrupt)
     deadline = time.monotonic() + 20
     while is_running(int((here / "a").read_text())):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def test_a_cluster_that_is_not_there_is_said(here):
+def test_a_cluster_that_is_not_there_is_said(launched):
     with pytest.raises(VqtrainError, match="cannot reach the Ray cluster"):
-        Ray(address="auto").launch([["say"]], logs=here / "logs", tick=lambda: None)
+        launched(Ray(address="auto"), ["say"])
 
 
 @pytest.mark.parametrize(

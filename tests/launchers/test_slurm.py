@@ -12,38 +12,33 @@ from vqtrain.launchers.slurm import Slurm
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.fixture
-def local():
-    return Slurm(cluster="local", gpus=0, timeout_min=1)
-
-
 @pytest.mark.slow
-def test_jobs_run_and_their_ends_are_in_order(here, local):
-    ends = local.launch([["say", "one"], ["fail", "2"]], logs=here / "logs", tick=lambda: None)
+@pytest.mark.parametrize("cluster", ["local", "debug"])
+def test_jobs_run_and_each_end_is_told(here, launched, cluster):
+    launcher = Slurm(cluster=cluster, gpus=0, timeout_min=1)
+    ends = launched(launcher, ["say", "one"], ["fail", "2"])
     assert ends[0].code == 0
     assert ends[0].reason.endswith(f"{here} one")
     assert ends[1] == Ended(code=2, reason="it broke")
 
 
 @pytest.mark.slow
-def test_an_interruption_cancels_the_jobs(here, local, is_running):
+def test_an_interruption_cancels_the_jobs(here, launched, is_running):
     def interrupt() -> None:
         if (here / "a").exists() and (here / "a").read_text():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        local.launch([["sleep", "a"]], logs=here / "logs", tick=interrupt)
+        launched(Slurm(cluster="local", gpus=0, timeout_min=1), ["sleep", "a"], tick=interrupt)
     deadline = time.monotonic() + 40
     while is_running(int((here / "a").read_text())):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def test_parameters_that_submitit_does_not_know_are_refused(here):
+def test_parameters_that_submitit_does_not_know_are_refused(launched):
     with pytest.raises(ConfigError, match=r"launcher_options: .*slurm_partitoin"):
-        Slurm(cluster="local", more={"slurm_partitoin": "gpu"}).launch(
-            [["say"]], logs=here / "logs", tick=lambda: None
-        )
+        launched(Slurm(cluster="local", more={"slurm_partitoin": "gpu"}), ["say"])
 
 
 def test_a_machine_without_slurm_is_said(monkeypatch):
@@ -53,5 +48,5 @@ def test_a_machine_without_slurm_is_said(monkeypatch):
 
 
 def test_another_cluster_is_refused():
-    with pytest.raises(ConfigError, match="cluster must be slurm or local, got 'debug'"):
-        Slurm(cluster="debug")
+    with pytest.raises(ConfigError, match="cluster must be one of slurm, local, debug, got 'lsf'"):
+        Slurm(cluster="lsf")

@@ -31,7 +31,7 @@ from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan, read_share
 from vqtrain.data.tokens.shards import progress_of
 from vqtrain.data.tokens.write import Encode, Progress, write
 from vqtrain.errors import ConfigError, Interrupted, VqtrainError, require
-from vqtrain.launchers.base import Launcher, find
+from vqtrain.launchers.base import Ended, Job, Launcher, find
 from vqtrain.launchers.base import words as launcher_words
 from vqtrain.launchers.local import Local
 from vqtrain.tokenizer.model import Tokenizer
@@ -262,8 +262,14 @@ def launch(
         if total:
             progress("all processes", done, total)
 
-    ends = launcher.launch(commands, logs=logs, tick=tick)
-    failed = [(number, end) for number, end in enumerate(ends) if end.code != 0]
+    ends: dict[int, Ended] = {}
+    launcher.launch(
+        [Job(name=str(number), commands=[command]) for number, command in enumerate(commands)],
+        logs=logs,
+        tick=tick,
+        done=lambda job, end: ends.update({int(job.name): end}),
+    )
+    failed = [(number, end) for number, end in sorted(ends.items()) if end.code != 0]
     if not failed:
         shutil.rmtree(state, ignore_errors=True)  # where all was complete, logs alone
         return read_report(out)

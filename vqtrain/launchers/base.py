@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
@@ -26,13 +27,35 @@ POLL_S = 0.2
 OTHERS = ("base", "child")
 
 
+# The code of what was ended from outside, without a word of its own.
+KILLED = 128 + signal.SIGKILL
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Command lines that run one after the other, until one fails.
+
+    Attributes:
+        name: Of its log.
+        commands: The words after ``vqtrain`` of each.
+        devices: So many it needs at once, all on one machine.
+        environment: Added to that in which it runs.
+    """
+
+    name: str
+    commands: Sequence[Sequence[str]]
+    devices: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a command ended.
+    """How a job ended.
 
     Attributes:
-        code: Its exit code; 128 + n if signal n ended it.
+        code: The exit code of its last command; 128 + n if signal n ended it.
         reason: The last line that it wrote, or what is known instead.
     """
 
@@ -40,24 +63,25 @@ class Ended:
     reason: str
 
 
+Done = Callable[[Job, Ended], None]
+
+
 class Launcher(ABC):
     """Runs vqtrain command lines somewhere; its arguments are what a user may set."""
 
     @abstractmethod
     def launch(
-        self, commands: Sequence[Sequence[str]], *, logs: Path, tick: Callable[[], None]
-    ) -> list[Ended]:
-        """Run all commands, also after one has failed.
+        self, jobs: Sequence[Job], *, logs: Path, tick: Callable[[], None], done: Done
+    ) -> None:
+        """Run all jobs, also after one has failed.
 
-        If this is interrupted, the commands end, too, and so they do if this process is killed.
+        If this is interrupted, the jobs end, too, and so they do if this process is killed.
 
         Args:
-            commands: The words after ``vqtrain`` of each.
-            logs: Folder of what they write: command i writes ``i.log``.
+            jobs: What to run; each starts when there is room for it, in this order.
+            logs: Folder of what they write: a job writes ``NAME.log``.
             tick: Called now and then while they run.
-
-        Returns:
-            How each ended, in the order given.
+            done: Called for each job as soon as it has ended.
         """
 
 
@@ -145,16 +169,54 @@ def ended(code: int, log: Path) -> Ended:
     return Ended(code=code, reason=last.removeprefix("vqtrain: "))
 
 
-def run(command: Sequence[str], log: str, folder: str) -> tuple[int, str]:
-    """Run one command to its end: what a cluster calls on another machine.
+@final
+class Running:
+    """A job that runs on this machine.
 
-    Returns:
-        Code and reason of ``Ended``, as plain data.
+    Args:
+        job: Of which the first command is started.
+        log: File of what all of its commands write.
+        folder: Where they run.
+        environment: Added to that of the job.
+
+    Attributes:
+        process: Of the command that runs.
     """
-    process = start(command, log=Path(log), environment={}, folder=Path(folder))
+
+    def __init__(
+        self, job: Job, *, log: Path, folder: Path, environment: Mapping[str, str]
+    ) -> None:
+        self._waiting = deque(job.commands)
+        self._log, self._folder = log, folder
+        self._environment = {**job.environment, **environment}
+        self.process = self._start_next()
+
+    def _start_next(self) -> "subprocess.Popen[bytes]":
+        command = self._waiting.popleft()
+        return start(command, log=self._log, environment=self._environment, folder=self._folder)
+
+    def poll(self) -> Ended | None:
+        """Start the next command if one has ended well; return how the job ended, if it has."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        self.stop()
+        if code == 0 and self._waiting:
+            self.process = self._start_next()
+            return None
+        return ended(code, self._log)
+
+    def stop(self) -> None:
+        """End it in order, and after a while by force; nothing if it has ended."""
+        stop([self.process])
+
+
+def run(job: Job, log: str, folder: str, environment: Mapping[str, str]) -> Ended:
+    """Run one job to its end: what a cluster calls on another machine."""
+    running = Running(job, log=Path(log), folder=Path(folder), environment=environment)
     try:
-        process.wait()
+        while (found := running.poll()) is None:
+            time.sleep(POLL_S)
     finally:
-        stop([process])
-    found = ended(process.returncode, Path(log))
-    return found.code, found.reason
+        running.stop()
+    return found

@@ -1,7 +1,6 @@
-"""Command lines in processes on this machine, one on each device at a time."""
+"""Command lines in processes on this machine, each on devices of its own."""
 
 import os
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -9,19 +8,19 @@ from pathlib import Path
 from typing import final
 
 from vqtrain.errors import require
-from vqtrain.launchers.base import POLL_S, Ended, Launcher, ended, start, stop
+from vqtrain.launchers.base import POLL_S, Done, Job, Launcher, Running, stop
 
 
 @final
 class Local(Launcher):
-    """Runs commands here.
+    """Runs jobs here.
 
     Args:
-        processes: Commands at a time, at least 1. Where there are GPUs, each place has one of them,
-            in turn.
+        processes: Devices that jobs may have at a time, at least 1; if one needs more, it has them.
+            Where there are GPUs, each is one of them, in turn.
 
     Raises:
-        ConfigError: If there is no place.
+        ConfigError: If there is no device.
     """
 
     def __init__(self, *, processes: int = 1) -> None:
@@ -29,40 +28,52 @@ class Local(Launcher):
         self._processes = processes
 
     def launch(
-        self, commands: Sequence[Sequence[str]], *, logs: Path, tick: Callable[[], None]
-    ) -> list[Ended]:
-        """Run all commands; see ``Launcher.launch``."""
-        devices = gpus()
-        waiting = deque(enumerate(commands))
-        running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}
-        found: dict[int, Ended] = {}
+        self, jobs: Sequence[Job], *, logs: Path, tick: Callable[[], None], done: Done
+    ) -> None:
+        """Run all jobs; see ``Launcher.launch``."""
+        names = gpus()
+        free = list(range(max(self._processes, *(job.devices for job in jobs), 0)))
+        waiting = deque(jobs)
+        running: list[tuple[Job, list[int], Running]] = []
         try:
             while waiting or running:
-                for place in range(self._processes):
-                    if place not in running and waiting:
-                        number, command = waiting.popleft()
-                        process = start(
-                            command,
-                            log=logs / f"{number}.log",
-                            environment=_environment(devices, place),
-                            folder=Path.cwd(),
-                        )
-                        running[place] = number, process
+                while waiting and (taken := _take(free, waiting[0].devices, len(names))):
+                    job = waiting.popleft()
+                    started = Running(
+                        job,
+                        log=logs / f"{job.name}.log",
+                        folder=Path.cwd(),
+                        environment=_environment(names, taken),
+                    )
+                    running.append((job, taken, started))
                 time.sleep(POLL_S)
                 tick()
-                for place, (number, process) in list(running.items()):
-                    code = process.poll()
-                    if code is not None:
-                        stop([process])
-                        found[number] = ended(code, logs / f"{number}.log")
-                        del running[place]
+                for entry in list(running):
+                    job, taken, started = entry
+                    if (found := started.poll()) is not None:
+                        running.remove(entry)
+                        free = sorted([*free, *taken])
+                        done(job, found)
         finally:
-            stop([process for _, process in running.values()])
-        return [found[number] for number in range(len(commands))]
+            stop([started.process for _, _, started in running])
 
 
-def _environment(devices: Sequence[str], place: int) -> dict[str, str]:
-    return {"CUDA_VISIBLE_DEVICES": devices[place % len(devices)]} if devices else {}
+def _take(free: list[int], count: int, num_gpus: int) -> list[int]:
+    """Take places out of those that are free, on different GPUs; none if there are too few."""
+    are_told_apart = num_gpus >= count
+    by_device = {place % num_gpus if are_told_apart else place: place for place in free[::-1]}
+    if len(by_device) < count:
+        return []
+    taken = sorted(by_device.values())[:count]
+    for place in taken:
+        free.remove(place)
+    return taken
+
+
+def _environment(names: Sequence[str], places: Sequence[int]) -> dict[str, str]:
+    if not names:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names[place % len(names)] for place in places)}
 
 
 def gpus() -> list[str]:

@@ -10,18 +10,27 @@ from pathlib import Path
 from typing import Any, final
 
 from vqtrain.errors import VqtrainError, require
-from vqtrain.launchers.base import POLL_S, Ended, Launcher, check_package, run
+from vqtrain.launchers.base import (
+    KILLED,
+    POLL_S,
+    Done,
+    Ended,
+    Job,
+    Launcher,
+    check_package,
+    run,
+)
 
 
 @final
 class Ray(Launcher):
-    """Runs each command as a task.
+    """Runs each job as a task.
 
     Args:
         address: Of the cluster; None is the one that ``RAY_ADDRESS`` names, or else one that is
             started on this machine, reachable from it alone, and ended at the end.
         cpus: Cores of a task.
-        gpus: GPUs of a task; None is one where the cluster has some.
+        gpus: GPUs of a task; None is one for each device of the job where the cluster has some.
 
     Raises:
         ConfigError: If ray is not here, or a number is impossible.
@@ -36,28 +45,27 @@ class Ray(Launcher):
         self._address, self._cpus, self._gpus = address, cpus, gpus
 
     def launch(
-        self, commands: Sequence[Sequence[str]], *, logs: Path, tick: Callable[[], None]
-    ) -> list[Ended]:
-        """Run all commands; see ``Launcher.launch``.
+        self, jobs: Sequence[Job], *, logs: Path, tick: Callable[[], None], done: Done
+    ) -> None:
+        """Run all jobs; see ``Launcher.launch``.
 
         The folder of the logs must be one that all machines see.
         """
         ray = self._connect()
         try:
-            gpus = self._gpus
-            if gpus is None:
-                gpus = float(ray.cluster_resources().get("GPU", 0) > 0)
-            task = ray.remote(num_cpus=self._cpus, num_gpus=gpus, max_retries=0)(run)
+            has_gpus = ray.cluster_resources().get("GPU", 0) > 0
             here = str(Path.cwd())
-            tasks = [
-                task.remote(list(command), str(logs.absolute() / f"{number}.log"), here)
-                for number, command in enumerate(commands)
-            ]
-            waiting = tasks
+            waiting: dict[Any, Job] = {}
+            for job in jobs:
+                gpus = self._gpus if self._gpus is not None else float(has_gpus * job.devices)
+                task = ray.remote(num_cpus=self._cpus, num_gpus=gpus, max_retries=0)(run)
+                log = str(logs.absolute() / f"{job.name}.log")
+                waiting[task.remote(job, log, here, {})] = job
             while waiting:
-                _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
+                ended, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=POLL_S)
                 tick()
-            return [_result(ray, one) for one in tasks]
+                for one in ended:
+                    done(waiting.pop(one), _result(ray, one))
         finally:
             ray.shutdown()
 
@@ -87,7 +95,7 @@ class Ray(Launcher):
 
 def _result(ray: Any, task: object) -> Ended:  # noqa: ANN401 - as above
     try:
-        code, reason = ray.get(task)
+        found: Ended = ray.get(task)
     except ray.exceptions.RayError as error:
-        return Ended(code=1, reason=f"Ray ended it: {str(error).splitlines()[0]}")
-    return Ended(code=code, reason=reason)
+        return Ended(code=KILLED, reason=f"Ray ended it: {str(error).splitlines()[0]}")
+    return found

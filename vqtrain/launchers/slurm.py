@@ -4,10 +4,23 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from vqtrain.errors import ConfigError, VqtrainError
-from vqtrain.launchers.base import POLL_S, Ended, Launcher, check_package, run
+from vqtrain.launchers.base import (
+    KILLED,
+    POLL_S,
+    Done,
+    Ended,
+    Job,
+    Launcher,
+    check_package,
+    run,
+)
+
+CLUSTERS = ("slurm", "local", "debug")
+# A job is one task, which starts its processes itself: what Lightning takes an interactive job for.
+ALONE = {"SLURM_JOB_NAME": "bash"}
 
 
 @final
@@ -17,12 +30,13 @@ class Slurm(Launcher):
     Args:
         timeout_min: Time limit of a job, in minutes.
         cpus: Cores of a job.
-        gpus: GPUs of a job.
+        gpus: GPUs of a job; None is one for each of its devices.
         memory_gb: Memory of a job in GB; None is the cluster's own default.
         partition: Where to submit; None is the default.
         account: Whom to charge; None is the default.
         more: Other parameters of submitit's executor, such as ``slurm_qos``.
-        cluster: ``slurm``, or ``local`` to try it on this machine.
+        cluster: ``slurm``; or ``local``, or ``debug`` within this process, to try it on this
+            machine.
 
     Raises:
         ConfigError: If submitit or SLURM is not here.
@@ -33,7 +47,7 @@ class Slurm(Launcher):
         *,
         timeout_min: int = 60,
         cpus: int = 8,
-        gpus: int = 1,
+        gpus: int | None = None,
         memory_gb: int | None = None,
         partition: str | None = None,
         account: str | None = None,
@@ -41,18 +55,17 @@ class Slurm(Launcher):
         cluster: str = "slurm",
     ) -> None:
         check_package("submitit")
-        if cluster not in ("slurm", "local"):
-            raise ConfigError(f"cluster must be slurm or local, got {cluster!r}")
+        if cluster not in CLUSTERS:
+            raise ConfigError(f"cluster must be one of {', '.join(CLUSTERS)}, got {cluster!r}")
         if cluster == "slurm" and shutil.which("sbatch") is None:
             raise ConfigError(
                 "launcher=slurm finds no sbatch here: call it where jobs are submitted"
             )
-        self._cluster = cluster
+        self._cluster, self._gpus = cluster, gpus
         parameters = {
             "name": "vqtrain",
             "timeout_min": timeout_min,
             "cpus_per_task": cpus,
-            "gpus_per_node": gpus,
             "mem_gb": memory_gb,
             "slurm_partition": partition,
             "slurm_account": account,
@@ -61,42 +74,64 @@ class Slurm(Launcher):
         self._parameters = {name: value for name, value in parameters.items() if value is not None}
 
     def launch(
-        self, commands: Sequence[Sequence[str]], *, logs: Path, tick: Callable[[], None]
-    ) -> list[Ended]:
-        """Run all commands; see ``Launcher.launch``.
+        self, jobs: Sequence[Job], *, logs: Path, tick: Callable[[], None], done: Done
+    ) -> None:
+        """Run all jobs; see ``Launcher.launch``.
 
         The folder of the logs must be one that all machines see. Jobs that wait in the queue when
         this process is killed are started nevertheless.
         """
         import submitit
 
-        here = str(Path.cwd())
-        files = [str(logs.absolute() / f"{number}.log") for number in range(len(commands))]
         try:
-            executor = submitit.AutoExecutor(folder=logs.absolute(), cluster=self._cluster)
-            executor.update_parameters(**self._parameters)
-            with executor.batch():
-                jobs = [
-                    executor.submit(run, list(command), file, here)
-                    for command, file in zip(commands, files, strict=True)
-                ]
+            waiting = [
+                pair
+                for devices in sorted({job.devices for job in jobs})
+                for pair in self._submit([job for job in jobs if job.devices == devices], logs)
+            ]
         except (NameError, TypeError, ValueError) as error:
             raise ConfigError(f"launcher_options: {error}") from error
         except (OSError, RuntimeError, submitit.core.utils.FailedJobError) as error:
             raise VqtrainError(f"SLURM takes no jobs: {error}") from error
         try:
-            while not all(job.done() for job in jobs):
+            while waiting:
                 time.sleep(POLL_S)
                 tick()
+                for pair in list(waiting):
+                    job, submitted = pair
+                    if submitted.done():
+                        waiting.remove(pair)
+                        done(job, _result(submitted))
         finally:
-            for job in jobs:
-                if not job.done():
-                    job.cancel(check=False)
-        found = []
-        for job in jobs:
-            try:
-                code, reason = job.result()
-            except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError):
-                code, reason = 1, f"job {job.job_id} is {job.state}; see {job.paths.stderr}"
-            found.append(Ended(code=code, reason=reason))
-        return found
+            for _, submitted in waiting:
+                submitted.cancel(check=False)
+
+    def _submit(self, jobs: Sequence[Job], logs: Path) -> list[tuple[Job, Any]]:
+        """Submit jobs that need alike."""
+        import submitit
+
+        gpus = jobs[0].devices if self._gpus is None else self._gpus
+        executor = submitit.AutoExecutor(folder=logs.absolute(), cluster=self._cluster)
+        executor.update_parameters(**self._parameters, gpus_per_node=gpus)
+        here = str(Path.cwd())
+        with executor.batch():
+            return [
+                (
+                    job,
+                    executor.submit(
+                        run, job, str(logs.absolute() / f"{job.name}.log"), here, ALONE
+                    ),
+                )
+                for job in jobs
+            ]
+
+
+def _result(submitted: Any) -> Ended:  # noqa: ANN401 - of a library without types
+    import submitit
+
+    try:
+        found: Ended = submitted.result()
+    except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError):
+        where = f"job {submitted.job_id} is {submitted.state}; see {submitted.paths.stderr}"
+        return Ended(code=KILLED, reason=where)
+    return found
