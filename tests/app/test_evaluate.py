@@ -18,6 +18,7 @@ from vqtrain import Tokenizer
 from vqtrain.app import candidates
 from vqtrain.app.evaluate import without_passwords
 from vqtrain.cli import main
+from vqtrain.data.sources import training_and_validation
 
 NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
 FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
@@ -53,6 +54,12 @@ def words(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> li
         *("evaluate", "tokenizer=own", f"images={pictures}/picture-0[0-5].png", "device=cpu"),
         *("num_workers=0", "metrics=[psnr,ssim]", "cost=false", "worst=2"),
     ]
+
+
+def save_run(folder: str, **data: object) -> None:
+    save_tokenizer(f"{folder}/tokenizer", FSQ)
+    known = {"train": "demo", "val": "auto", "crop": "native", **data}
+    Path(folder, "config.yaml").write_text(json.dumps({"data": known}))
 
 
 def evaluation(folder: str = "evaluation") -> dict[str, object]:
@@ -311,3 +318,41 @@ def test_too_many_damaged_pictures_are_a_failure_without_figures(
     assert main([*typed, "max_bad_fraction=0.5"]) == 0
     table = Path("mixed1/table.md").read_text()
     assert "- 4 images; 2 passed over" in table
+
+
+def test_without_images_those_are_measured_that_the_run_has_validated_on(
+    words: list[str], pictures: Path
+) -> None:
+    save_run("run", train=str(pictures))
+    known = [word for word in words if not word.startswith(("tokenizer=", "images="))]
+    assert main([*known, "tokenizer=run"]) == 0
+    found = evaluation()
+    _, held_out = training_and_validation(str(pictures), "auto")
+    assert found["images"] == {
+        "source": f"validation images of data.train={pictures} data.val=auto",
+        "count": len(held_out),
+        "digest": held_out.digest,
+    }
+    assert len(held_out) < 48
+    assert found["settings"]["crop"] == "native"  # type: ignore[index]  # plain data
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "message"),
+    [
+        ("own", "they are known of run directories alone"),
+        ("run,own", "they are known of run directories alone"),
+        ("run,other", "these runs have validated on different ones"),
+    ],
+)
+def test_images_that_no_run_names_are_asked_for(
+    words: list[str], capsys: pytest.CaptureFixture[str], tokenizer: str, message: str
+) -> None:
+    save_run("run")
+    save_run("other", val="elsewhere")
+    known = [word for word in words if not word.startswith(("tokenizer=", "images="))]
+    assert main([*known, f"tokenizer={tokenizer}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vqtrain: name the images: ")
+    assert message in line
+    assert not Path("evaluation").exists()

@@ -77,7 +77,7 @@ def load_all(
         ConfigError: If one is named twice, or a size does not fit it.
         CheckpointError: If one cannot be read.
     """
-    names = typed if isinstance(typed, list) else (typed or "").split(",")
+    names = names_of(typed)
     for name in names:
         require(names.count(name) == 1, f"tokenizer={name} is named twice")
     candidates = []
@@ -93,6 +93,11 @@ def load_all(
             )
         )
     return candidates
+
+
+def names_of(typed: str | list[str] | None) -> list[str]:
+    """Read the key ``tokenizer``, which may name several."""
+    return typed if isinstance(typed, list) else (typed or "").split(",")
 
 
 def choose_metrics(

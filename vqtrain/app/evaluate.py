@@ -19,6 +19,7 @@ from vqtrain.app.candidates import (
     load_all,
     load_metrics,
     measure_all,
+    names_of,
     other_crops,
     save_images,
     with_cost,
@@ -27,9 +28,9 @@ from vqtrain.app.keys import describe, read_keys, taken
 from vqtrain.app.output import ending_in_order, expand, new_folder, refuse_inside
 from vqtrain.app.pictures import PICTURE_KEYS, TOKENIZER_KEYS, PictureSettings, find_device
 from vqtrain.app.ranks import WIDTH, is_first, is_rank, joined, launch, local_rank, local_world_size
+from vqtrain.app.validation import ChosenImages, named_images, validation_images
 from vqtrain.build import bind, unknown
 from vqtrain.data.index import ImageIndex
-from vqtrain.data.sources import open_images
 from vqtrain.distributed import world_size
 from vqtrain.errors import ConfigError, VqtrainError, require
 from vqtrain.evaluation import metrics as known
@@ -42,10 +43,13 @@ WEIGHTS = ("vgg", "alex", "inception", "pytorch_fid", "clean_fid")
 KEYS: dict[str, tuple[object, str]] = {
     **TOKENIZER_KEYS,
     "tokenizer": (None, "a tokenizer, as of the other commands, or several: A,B"),
-    "images": (None, "what to measure on: demo, a folder, a glob, tars, a URL or a list of these"),
+    "images": (
+        None,
+        "demo, a folder, a glob, tars, a URL or a list; null is what the run has validated on",
+    ),
     "out": ("evaluation", "folder of the results, which must not exist"),
     **PICTURE_KEYS,
-    "crop": (None, f"{PICTURE_KEYS['crop'][1]}; null is that of the protocol"),
+    "crop": (None, f"{PICTURE_KEYS['crop'][1]}; null is that of the protocol, or of the run"),
     "metrics": (None, f"of {', '.join(known.METRICS)}; null is all that fit the images"),
     "protocol": (tables.USUAL_PROTOCOL, f"whose FID: {', '.join(PROTOCOLS)}"),
     "baselines": (True, "whether JPEG, WebP and smaller pictures are measured, too"),
@@ -56,7 +60,7 @@ KEYS: dict[str, tuple[object, str]] = {
     **{f"weights.{name}": (None, "file of weights; null is torch's cache") for name in WEIGHTS},
 }
 
-USAGE = f"""usage: {COMMAND} tokenizer=PATH images=IMAGES [out=DIR] [key=value ...]
+USAGE = f"""usage: {COMMAND} tokenizer=PATH [images=IMAGES] [out=DIR] [key=value ...]
 
 Prints a table, and writes it to DIR/table.md, all figures to DIR/evaluation.json, those of single
 images to DIR/per_image.parquet, and pictures to DIR/worst and DIR/best. Of several tokenizers,
@@ -71,7 +75,7 @@ options:
   --help   show this
 
 examples:
-  {COMMAND} tokenizer=runs/demo/latest images=demo metrics=[psnr,ssim] out=demo-figures
+  {COMMAND} tokenizer=runs/demo/latest metrics=[psnr,ssim] out=demo-figures
   {COMMAND} tokenizer=runs/a/latest,runs/b/latest images='val/{{00..15}}.tar' devices=8 protocol=adm
 """
 
@@ -120,12 +124,16 @@ def main(words: Sequence[str]) -> int:
         return 0
     values["given"] = {name: values.pop(f"weights.{name}") for name in WEIGHTS}
     options = bind(Options, taken(values, Options.__annotations__), where=COMMAND)
-    crop = values["crop"] or CONVENTIONS[options.protocol].crop
+    names = names_of(values["tokenizer"])
+    typed = values["images"]
+    images = named_images(typed) if typed else validation_images(names, COMMAND)
+    own_crop = images.crop if options.protocol == tables.USUAL_PROTOCOL else None
+    crop = values["crop"] or own_crop or CONVENTIONS[options.protocol].crop
     pictures = {**taken(values, PICTURE_KEYS), "crop": crop}
     settings = bind(PictureSettings, pictures, where=COMMAND)
     with ending_in_order():
         if options.devices == 1:
-            rest = {**values, "settings": settings, "options": options}
+            rest = {**values, "images": images, "settings": settings, "options": options}
             return bind(run, rest, where=COMMAND)
         kept = [word for word in words if word.partition("=")[0] != "devices"]
         launch(["evaluate", *kept], options.devices)
@@ -136,14 +144,12 @@ def run(
     *,
     tokenizer: str | list[str] | None,
     allow: list[str],
-    images: str | list[str | dict[str, object]] | None,
+    images: ChosenImages,
     out: str,
     settings: PictureSettings,
     options: Options,
 ) -> int:
     """Evaluate, and say what came of it; the arguments are those of ``KEYS``."""
-    if not images:
-        raise ConfigError(f"name the images: {COMMAND} tokenizer=PATH images=IMAGES out=DIR")
     console = Console(
         highlight=False,
         soft_wrap=True,
@@ -153,7 +159,7 @@ def run(
     settings = on_this_rank(settings)
     device = find_device(settings.device)
     folder = new_folder(out) if is_first() else expand(out)
-    refuse_inside(folder, images)
+    refuse_inside(folder, images.near)
     candidates = load_all(tokenizer, allow, settings, COMMAND)
     names, notes = choose_metrics(options.metrics, [each.preparation for each in candidates])
     for note in [*notes, *other_crops(candidates, settings.crop)]:
@@ -161,11 +167,11 @@ def run(
     metrics = load_metrics(
         names, options.protocol, given=options.given, device=measuring_device(device)
     )
-    index = open_images(images, role="validation")
+    index = images.open()
     entries: list[tables.Entry] = []
     with begun(folder, settings):
         with joined(device):
-            report = describe_run(images, index, settings, entries)
+            report = describe_run(images.source, index, settings, entries)
             for candidate, measured in measure_all(
                 candidates,
                 index,
@@ -200,14 +206,14 @@ def on_this_rank(settings: PictureSettings) -> PictureSettings:
 
 
 def describe_run(
-    images: str | list[str | dict[str, object]],
+    source: object,
     index: ImageIndex,
     settings: PictureSettings,
     entries: Sequence[tables.Entry],
 ) -> tables.Report:
     """Say on what and with what all is measured."""
     return tables.Report(
-        images={"source": without_passwords(images), "count": len(index), "digest": index.digest},
+        images={"source": without_passwords(source), "count": len(index), "digest": index.digest},
         settings={
             "crop": settings.crop,
             "batch_size": settings.batch_size,

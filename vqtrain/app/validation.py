@@ -1,0 +1,84 @@
+"""The images of an evaluation: those that are named, or those that a run was validated on."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import yaml
+
+from vqtrain.data.index import ImageIndex
+from vqtrain.data.sources import open_images, training_and_validation
+from vqtrain.errors import ConfigError
+
+Source = str | list[str | dict[str, object]]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ChosenImages:
+    """Images that are yet to be found.
+
+    Attributes:
+        source: Where they are from, for people.
+        near: Where no results may be written.
+        crop: How a run has made squares of them; None if they are of no run.
+        open: Finds them; raises DataError if they are not there.
+    """
+
+    source: object
+    near: Source
+    crop: str | None
+    open: Callable[[], ImageIndex]
+
+
+def named_images(images: Source) -> ChosenImages:
+    """Choose the images that a user has named."""
+    return ChosenImages(
+        source=images, near=images, crop=None, open=lambda: open_images(images, role="validation")
+    )
+
+
+def validation_images(tokenizers: Sequence[str], command: str) -> ChosenImages:
+    """Choose what the runs of tokenizers were validated on.
+
+    Args:
+        tokenizers: As the user named them.
+        command: For messages.
+
+    Raises:
+        ConfigError: If one is no run directory, or they differ.
+    """
+    found = [_data_of(name) for name in tokenizers]
+    data = found[0]
+    if data is None or None in found:
+        raise ConfigError(
+            f"name the images: {command} tokenizer=PATH images=IMAGES; they are known of run "
+            "directories alone, which have validated on some"
+        )
+    if any(other != data for other in found):
+        raise ConfigError(
+            f"name the images: {command} tokenizer=A,B images=IMAGES; these runs have validated on "
+            "different ones"
+        )
+    train, val, crop = data
+    typed = " ".join(
+        f"data.{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in (("train", train), ("val", val))
+    )
+    return ChosenImages(
+        source=f"validation images of {typed}",
+        near=train,
+        crop=crop,
+        open=lambda: training_and_validation(train, val)[1],
+    )
+
+
+def _data_of(name: str) -> tuple[Source, Source, str] | None:
+    try:
+        text = (Path(name).expanduser() / "config.yaml").read_text(encoding="utf-8")
+        data = yaml.safe_load(text)["data"]
+        return data["train"], data["val"], data["crop"]
+    except (OSError, RuntimeError, yaml.YAMLError, KeyError, TypeError):
+        return None
