@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vqtrain.metrics import codebook
-from vqtrain.metrics.codebook import IdCounts, perplexity, top1_share, usage
+from vqtrain.metrics.codebook import IdCounts, is_collapsed, perplexity, top1_share, usage
 
 
 @pytest.mark.parametrize(
@@ -135,3 +135,20 @@ for size in (16, 2**62):
     assert ids is None or ids.tolist() == [0, 1, 5, 7]
 """
     run_ranks(script, 2)
+
+
+@pytest.mark.parametrize(
+    ("perplexity", "size", "tokens", "expected"),
+    [
+        # 4 ids of 4 can be seen in 10**9 tokens, and a tenth of them is 0.4.
+        (0.39, 4, 10**9, True),
+        (0.41, 4, 10**9, False),
+        # 1,000 tokens show 10**6 (1 - exp(-0.001)) = 999.5 of a million ids.
+        (99.9, 10**6, 1000, True),
+        (100.0, 10**6, 1000, False),
+    ],
+)
+def test_a_collapse_is_measured_by_what_could_be_seen(
+    perplexity: float, size: int, tokens: int, expected: bool
+) -> None:
+    assert is_collapsed(perplexity, size=size, tokens=tokens) is expected

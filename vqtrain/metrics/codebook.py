@@ -1,5 +1,6 @@
 """How much of a codebook is used, from one histogram of all ids of all ranks."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import final
 
@@ -8,6 +9,9 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from vqtrain import distributed
+
+# Of the ids that an even use of the codebook would have shown, a collapsed one shows less.
+LEAST_USE = 0.1
 
 # Larger codebooks are counted by the ids that occur.
 LARGEST_DENSE = 2**22
@@ -57,6 +61,23 @@ def top1_share(counts: Int64[Tensor, "k size"]) -> Float64[Tensor, ""]:
     """
     totals = counts.sum(dim=1).clamp(min=1)
     return (counts.amax(dim=1).double() / totals).mean()
+
+
+def is_collapsed(perplexity: float, *, size: int, tokens: int) -> bool:
+    """Say whether hardly anything of a codebook is used: less than a tenth of what could be.
+
+    Args:
+        perplexity: Of the ids.
+        size: Ids of the codebook.
+        tokens: So many ids were seen: few of them cannot show many.
+
+    Example:
+        >>> is_collapsed(90.0, size=65536, tokens=1000), is_collapsed(2.0, size=16, tokens=10**6)
+        (True, False)
+    """
+    # So many ids would occur if all were equally probable.
+    possible = size * -math.expm1(-tokens / size)
+    return perplexity < LEAST_USE * possible
 
 
 @final

@@ -1,11 +1,9 @@
 """Whether a codebook has collapsed, in plain words."""
 
-import math
 from collections.abc import Mapping
 from typing import final
 
-# Of the ids that an even use of the codebook would have shown, a collapsed one shows less.
-LEAST_USE = 0.1
+from vqtrain.metrics.codebook import is_collapsed
 
 # Lines in a row: most codebooks begin with a few codes.
 PATIENCE = 3
@@ -31,10 +29,7 @@ class CollapseHint:
         usage, perplexity = values.get(USAGE), values.get(PERPLEXITY)
         if usage is None or perplexity is None:
             return None
-        # So many ids would occur if all were equally probable.
-        possible = size * -math.expm1(-tokens / size)
-        is_collapsed = perplexity < LEAST_USE * possible
-        self.lines = self.lines + 1 if is_collapsed else 0
+        self.lines = self.lines + 1 if is_collapsed(perplexity, size=size, tokens=tokens) else 0
         if self.lines != PATIENCE:
             return None
         return (
