@@ -17,6 +17,7 @@ COMMANDS = {
     "convert": "make a tokenizer of someone else's checkpoint",
     "tokenize": "turn images into shards of token ids",
     "reconstruct": "show pictures beside their reconstructions and ids",
+    "report": "write a page of a run, a sweep or an evaluation",
     "pack": "pack images into WebDataset shards",
     "doctor": "say what works on this machine, what is missing and how to get it",
 }

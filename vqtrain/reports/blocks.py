@@ -1,0 +1,198 @@
+"""What a page is made of: sections of texts, facts, tables, charts and viewers of pictures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, final
+
+MISSING = "-"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: What is shown.
+        value: What it is sorted by; None for a missing value, which comes last.
+        href: Where a click leads, relative to the page; empty for nowhere.
+        tone: A word for its look: ``good``, ``bad``, ``quiet`` or nothing.
+    """
+
+    text: str
+    value: float | str | None
+    href: str = ""
+    tone: str = ""
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is sorted as a number."""
+        return isinstance(self.value, int | float)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A paragraph; a ``warning`` stands out."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+    tone: str = ""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """A command line or the like."""
+
+    kind: ClassVar[str] = "code"
+    text: str
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Names with their values: ``large`` for the few that matter most."""
+
+    kind: ClassVar[str] = "facts"
+    rows: Sequence[tuple[str, str]]
+    is_large: bool = False
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table that can be sorted.
+
+    Attributes:
+        caption: What it holds.
+        heads: Of the columns.
+        rows: Cells, as many as heads.
+        search: What a field above it searches for; empty for none.
+        differing: Numbers of the rows that a box can limit the table to; None for no such box.
+        notes: Sentences below it.
+    """
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    search: str = ""
+    differing: frozenset[int] | None = None
+    notes: Sequence[str] = ()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Charts:
+    """Charts beside each other, as ``vqtrain.reports.charts`` describes them."""
+
+    kind: ClassVar[str] = "charts"
+    title: str
+    charts: Sequence[Mapping[str, object]]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One look of a picture: the original, a reconstruction, its ids.
+
+    Attributes:
+        name: Under which it is chosen.
+        picture: Its number in the page's album.
+        caption: Figures, for people.
+    """
+
+    name: str
+    picture: int
+    caption: str = ""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A picture in its looks, the first of which is the original."""
+
+    name: str
+    layers: Sequence[Layer]
+    caption: str = ""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Viewer:
+    """Pictures, two looks of one of them under a divider.
+
+    Attributes:
+        label: What it shows.
+        items: The pictures.
+        right: The look that is on the right at first.
+    """
+
+    kind: ClassVar[str] = "viewer"
+    label: str
+    items: Sequence[Item]
+    right: str
+
+
+Block = Text | Code | Facts | Table | Charts | Viewer
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of a page, with an entry in its table of contents."""
+
+    key: str
+    title: str
+    blocks: Sequence[Block]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A page.
+
+    Attributes:
+        title: Its head.
+        kind: What it is about, in two words.
+        subtitle: One line below the title.
+        sections: Its parts.
+        pictures: Data URIs that layers refer to by number.
+    """
+
+    title: str
+    kind: str
+    subtitle: str
+    sections: Sequence[Section]
+    pictures: Sequence[str] = field(default=())
+
+
+def word(text: object, *, tone: str = "", href: str = "") -> Cell:
+    """Make a cell of a word, which is sorted by its letters."""
+    shown = "" if text is None else str(text)
+    return Cell(text=shown or MISSING, value=shown.lower() or None, tone=tone, href=href)
+
+
+def number(value: object, *, decimals: int | None = None, tone: str = "") -> Cell:
+    """Make a cell of a number; of what is none, an empty one."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return Cell(text=MISSING, value=None, tone="quiet")
+    return Cell(text=figure(value, decimals=decimals), value=value, tone=tone)
+
+
+def figure(value: float, *, decimals: int | None = None) -> str:
+    """Write a number for people.
+
+    Example:
+        >>> figure(1234567), figure(0.5), figure(21.25, decimals=2), figure(0.0000123)
+        ('1,234,567', '0.5', '21.25', '1.23e-05')
+    """
+    if decimals is not None:
+        return f"{value:,.{decimals}f}"
+    if isinstance(value, int) or value == round(value):
+        return f"{value:,.0f}"
+    if abs(value) < 1e-3:
+        return f"{value:.3g}"
+    return f"{value:,.4f}".rstrip("0").rstrip(".")

@@ -1,0 +1,83 @@
+"""Finds out what a folder is, and writes its page."""
+
+from pathlib import Path
+
+import torch
+
+from vqtrain.data.cache import write_whole
+from vqtrain.errors import CheckpointError, ConfigError, require
+from vqtrain.reports.evaluation import evaluation_page, is_evaluation
+from vqtrain.reports.render import render
+from vqtrain.reports.run import CONFIG, Held, is_run, run_page
+from vqtrain.reports.sweep import is_sweep, sweep_page
+
+LIMIT = 64
+WOULD_BE_RIGHT = f"a run directory has {CONFIG}, an evaluation evaluation.json, a sweep sweep.json"
+
+
+def write(
+    path: Path,
+    *,
+    out: Path | None = None,
+    other: Path | None = None,
+    limit: int = LIMIT,
+    device: torch.device | None = None,
+    held: Held | None = None,
+) -> Path:
+    """Write the page of a run, a sweep or an evaluation.
+
+    Args:
+        path: Its folder.
+        out: A file that does not exist; None for ``report.html`` in the folder, of a sweep
+            ``sweep.html``, which is replaced.
+        other: Of a run, another one to compare the configuration with.
+        limit: Of a run, images that its tokenizer is measured on, at most.
+        device: Where that is done; None for the CPU.
+        held: Of a run, the images of its validation, if they are open already.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: If the folder is none of the three, or ``out`` exists.
+        CheckpointError: If the page cannot be written.
+    """
+    require(limit >= 1, f"limit must be at least 1, got {limit}")
+    if out is not None and (out.exists() or out.is_symlink()):
+        raise ConfigError(f"out={out} exists already: give a file that does not")
+    if other is not None and not is_run(other):
+        raise ConfigError(f"other={other} is no run directory: {CONFIG} is missing")
+    kind = kind_of(path)
+    if other is not None and kind != "run":
+        raise ConfigError(f"other={other} compares runs, but {path} is the folder of a {kind}")
+    if kind == "run":
+        page = run_page(
+            path, other=other, limit=limit, device=device or torch.device("cpu"), held=held
+        )
+    else:
+        page = sweep_page(path) if kind == "sweep" else evaluation_page(path)
+    file = out or path / ("sweep.html" if kind == "sweep" else "report.html")
+    try:
+        write_whole(file, render(page).encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise CheckpointError(f"cannot write {file}: {error.strerror or error}") from error
+    return file
+
+
+def kind_of(path: Path) -> str:
+    """Say what a folder is: a ``run``, a ``sweep`` or an ``evaluation``.
+
+    Raises:
+        ConfigError: If it is none of them.
+    """
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise ConfigError(f"path={path} {what}: name the folder of a run, a sweep or an evaluation")
+    if is_sweep(path):
+        return "sweep"
+    if is_run(path):
+        return "run"
+    if is_evaluation(path):
+        return "evaluation"
+    near = f"; did you mean {path / 'latest'}?" if is_run(path / "latest") else ""
+    raise ConfigError(f"path={path} is no run, sweep or evaluation: {WOULD_BE_RIGHT}{near}")
