@@ -207,7 +207,22 @@ def build_validation(
     device: torch.device,
     bad_samples: BadSamples,
 ) -> Validation:
-    """Build what a run is measured by; finds the weights of the metrics' networks."""
+    """Build what a run is measured by."""
+    measures, fid = build_metrics(config, settings, device)
+    return Validation(
+        data=data,
+        measures=measures,
+        fid=fid,
+        best=settings.metrics.best,
+        pictures=run_dir / "images",
+        bad_samples=bad_samples,
+    )
+
+
+def build_metrics(
+    config: Mapping[str, Any], settings: Settings, device: torch.device
+) -> tuple[dict[str, Measure], FID | None]:
+    """Build what validation measures of single images, and FID; finds their networks' weights."""
     metrics = settings.metrics
     measures: dict[str, Measure] = {}
     for name in metrics.names:
@@ -220,14 +235,12 @@ def build_validation(
     if "fid" in metrics.names:
         check_color("FID", settings)
         fid = FID(network=load_inception(config["weights"]["inception"])).to(device)
-    return Validation(
-        data=data,
-        measures=measures,
-        fid=fid,
-        best=metrics.best,
-        pictures=run_dir / "images",
-        bad_samples=bad_samples,
-    )
+    return measures, fid
+
+
+def begin_from(module: TokenizerTraining, init_from: str) -> None:
+    """Give the tokenizer of a new run the weights of another one."""
+    module.tokenizer.load_weights(Tokenizer.from_pretrained(init_from).state_dict())
 
 
 def split_kind(group: Mapping[str, Any]) -> dict[str, object]:

@@ -23,6 +23,9 @@ FREE = (
 # These may be what the user wants, but the run is then not what it would have been.
 WARNED = ("trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.max_steps")
 
+# So many changes are named.
+MAX_SHOWN = 3
+
 # Groups of which every key is free.
 FREE_GROUPS = ("logger", "weights")
 
@@ -72,29 +75,46 @@ def continued_config(
                 raise ConfigError(unknown("key", key, flatten(config)))
             put(config, key, value)
     config["resume"] = None
-    before, after = flatten(saved), flatten(config)
-    changed = [
-        key for key in {**before, **after} if key != "resume" and before.get(key) != after.get(key)
-    ]
-    refused = [
-        key
-        for key in changed
-        if key not in (*FREE, *WARNED) and key.partition(".")[0] not in FREE_GROUPS
-    ]
+    refused, warned = differences(saved, config)
     if refused:
-        # Another kind has other keys: one word for all of them.
-        kinds = [key.removesuffix("kind") for key in refused if key.endswith(".kind")]
-        refused = [k for k in refused if k.endswith(".kind") or not k.startswith(tuple(kinds))]
-        shown = [f"{key} ({before.get(key)} -> {after.get(key)})" for key in refused]
-        more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
         raise CheckpointError(
-            f"a resumed run cannot change {', '.join(shown[:3])}{more}: start a new run, with "
+            f"a resumed run cannot change {', '.join(refused)}: start a new run, with "
             "init_from=PATH to begin from the weights of this one"
         )
+    before, after = flatten(saved), flatten(config)
     warnings = [
         f"{key} was {before.get(key)} and is now {after.get(key)}: the run goes on, but not as it "
         "would have"
-        for key in changed
-        if key in WARNED
+        for key in warned
     ]
     return config, warnings
+
+
+def differences(saved: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Find what makes a configuration that of another run.
+
+    Args:
+        saved: The one of the run.
+        config: The other one.
+
+    Returns:
+        What cannot be changed, each with both values, at most three and the number of the rest; and
+        the keys that can, with a warning.
+    """
+    before, after = flatten(saved), flatten(config)
+    changed = [
+        key
+        for key in {**before, **after}
+        if key not in ("resume", *FREE)
+        and key.partition(".")[0] not in FREE_GROUPS
+        and before.get(key) != after.get(key)
+    ]
+    refused = [key for key in changed if key not in WARNED]
+    # Another kind has other keys: one word for all of them.
+    kinds = tuple(key.removesuffix("kind") for key in refused if key.endswith(".kind"))
+    refused = [key for key in refused if key.endswith(".kind") or not key.startswith(kinds)]
+    shown = [f"{key} ({before.get(key)} -> {after.get(key)})" for key in refused]
+    if len(shown) > MAX_SHOWN:
+        more = f"{shown[MAX_SHOWN - 1]} and {len(shown) - MAX_SHOWN} more"
+        shown = [*shown[: MAX_SHOWN - 1], more]
+    return shown, [key for key in changed if key in WARNED]
