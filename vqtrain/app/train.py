@@ -17,12 +17,17 @@ import yaml
 from lightning.pytorch import Trainer
 from torch import nn
 
-from vqtrain.app.build import Settings, build_module, build_validation, open_data
+from vqtrain.app.build import (
+    Settings,
+    begin_from,
+    build_module,
+    build_validation,
+    open_data,
+)
 from vqtrain.app.compose import CommandLine, compose, describe_keys, read_command_line
 from vqtrain.app.resume import continued_config, lookup_config
 from vqtrain.data.streams import Stream
 from vqtrain.errors import ConfigError, VqtrainError
-from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training import checkpoints, run_directory
 from vqtrain.training.bad_samples import FILE as BAD_SAMPLES
 from vqtrain.training.bad_samples import BadSamples
@@ -102,7 +107,7 @@ def train_on(
     module = build_module(config, settings)
     has_weights = checkpoint is not None
     if not has_weights and config["init_from"] is not None:
-        module.tokenizer.load_weights(Tokenizer.from_pretrained(config["init_from"]).state_dict())
+        begin_from(module, config["init_from"])
         has_weights = True
     if checkpoint is not None and checkpoint["training"]["step"] >= settings.trainer.max_steps:
         if trainer.is_global_zero:
