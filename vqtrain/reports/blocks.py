@@ -18,17 +18,14 @@ class Cell:
         value: What it is sorted by; None for a missing value, which comes last.
         href: Where a click leads, relative to the page; empty for nowhere.
         tone: A word for its look: ``good``, ``bad``, ``quiet`` or nothing.
+        is_number: Whether it is sorted and set as a number.
     """
 
     text: str
     value: float | str | None
     href: str = ""
     tone: str = ""
-
-    @property
-    def is_number(self) -> bool:
-        """Whether it is sorted as a number."""
-        return isinstance(self.value, int | float)
+    is_number: bool = False
 
 
 @final
@@ -172,14 +169,15 @@ class Page:
 def word(text: object, *, tone: str = "", href: str = "") -> Cell:
     """Make a cell of a word, which is sorted by its letters."""
     shown = "" if text is None else str(text)
+    tone = tone if shown else "quiet"
     return Cell(text=shown or MISSING, value=shown.lower() or None, tone=tone, href=href)
 
 
 def number(value: object, *, decimals: int | None = None, tone: str = "") -> Cell:
     """Make a cell of a number; of what is none, an empty one."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return Cell(text=MISSING, value=None, tone="quiet")
-    return Cell(text=figure(value, decimals=decimals), value=value, tone=tone)
+        return Cell(text=MISSING, value=None, tone="quiet", is_number=True)
+    return Cell(text=figure(value, decimals=decimals), value=value, tone=tone, is_number=True)
 
 
 def figure(value: float, *, decimals: int | None = None) -> str:

@@ -26,21 +26,55 @@ function tick(value) {
   return value.toLocaleString("en-US", { maximumSignificantDigits: 4 });
 }
 
+// Some room around the points and their bars, but none beyond 0 and 1 for what cannot be there.
+function pad(scale, isDown) {
+  const sets = scale.chart.data.datasets.filter((set, number) => scale.chart.isDatasetVisible(number));
+  const ends = sets.flatMap((set) => set.data.flatMap((raw) => raw[isDown ? "xEnds" : "yEnds"] || []));
+  const min = Math.min(scale.min, ...ends);
+  const max = Math.max(scale.max, ...ends);
+  const isCurve = scale.chart.config.type === "line";
+  const room = (max - min || Math.abs(max) || 1) * (isDown ? (isCurve ? 0 : 0.06) : 0.04);
+  scale.min = min >= 0 ? Math.max(0, min - room) : min - room;
+  scale.max = !isDown && min >= 0 && max <= 1 ? Math.min(1, max + room) : max + room;
+}
+
+// Round numbers within an axis.
+function niceTicks(min, max, isLog) {
+  const ticks = [];
+  if (isLog) {
+    const decades = Math.log10(max / min);
+    const heads = decades > 3 ? [1] : decades > 1.2 ? [1, 3] : [1, 2, 3, 5, 7];
+    const every = Math.max(1, Math.ceil(decades / 7));
+    for (let power = Math.floor(Math.log10(min)); power <= Math.log10(max); power += 1) {
+      if (power % every === 0) ticks.push(...heads.map((head) => head * 10 ** power));
+    }
+  } else {
+    const rough = (max - min) / 6 || 1;
+    const unit = 10 ** Math.floor(Math.log10(rough));
+    const step = unit * [1, 2, 5, 10].find((head) => head * unit >= rough * 0.999);
+    for (let n = Math.ceil(min / step - 1e-9); n * step <= max * (1 + 1e-9); n += 1) ticks.push(n * step);
+  }
+  return ticks.filter((value) => value >= min * (1 - 1e-9) && value <= max * (1 + 1e-9));
+}
+
 function axis(title, isLog, isDown) {
   return {
     type: isLog ? "logarithmic" : "linear",
     title: { display: true, text: title, color: color("quiet"), font: { size: 12 } },
     grid: { color: color("line"), drawTicks: false },
     border: { color: color("line") },
-    grace: isLog ? undefined : isDown ? 0 : "4%",
+    bounds: isDown ? "data" : "ticks",
     ticks: {
-      color: color("quiet"), padding: 6, maxRotation: 0, autoSkipPadding: 16, maxTicksLimit: isDown ? 7 : 6,
+      color: color("quiet"), padding: 8, maxRotation: 0, autoSkipPadding: 16, maxTicksLimit: isDown ? 7 : 6,
       font: { size: 11 },
-      callback(value, index, ticks) {
-        // Of a logarithmic axis powers of ten, or all ticks if there are few.
-        if (isLog && ticks.length > 7 && !Number.isInteger(Math.log10(value) + 1e-9) && Math.abs(Math.log10(value) - Math.round(Math.log10(value))) > 1e-6) return "";
-        return tick(value);
-      },
+      callback: tick,
+    },
+    afterDataLimits(scale) {
+      if (!isLog) pad(scale, isDown);
+      else if (isDown) [scale.min, scale.max] = [scale.min / 1.2, scale.max * 1.2];
+    },
+    afterBuildTicks(scale) {
+      if (isLog || isDown) scale.ticks = niceTicks(scale.min, scale.max, isLog).map((value) => ({ value }));
     },
     // One width for all, so that charts below each other begin at the same place.
     afterFit(scale) { if (!isDown) scale.width = Math.max(scale.width, 62); },
@@ -84,7 +118,7 @@ function scatterSets(spec) {
     borderColor: seriesColor(number), borderWidth: 2,
     backgroundColor: ({ raw }) => (raw && raw.point.hollow ? color("card") : seriesColor(number)),
     pointBackgroundColor: ({ raw }) => (raw && raw.point.hollow ? color("card") : seriesColor(number)),
-    pointRadius: 6, pointHoverRadius: 8, pointBorderWidth: 2,
+    pointRadius: 5, pointHoverRadius: 7, pointBorderWidth: 2,
     ...shapeOptions(number),
   }));
   if (spec.xs.length === 1) {
@@ -130,6 +164,12 @@ const bars = {
     });
   },
 };
+
+// Values that span more than a factor of ten are told apart on a logarithmic axis alone.
+function isWide(spec) {
+  const values = spec.points.map((point) => point.values[spec.x.key]).filter(Boolean).map(([mean]) => mean);
+  return Math.min(...values) > 0 && Math.max(...values) > 10 * Math.min(...values);
+}
 
 function range(values) {
   if (!values) return "-";
@@ -226,7 +266,10 @@ function walk(chart, event, spoken) {
 
 function drawChart(spec) {
   spec.isLog = spec.log === "on";
-  if (spec.kind === "scatter") [spec.x, spec.y] = [spec.xs[0], spec.ys[0]];
+  if (spec.kind === "scatter") {
+    [spec.x, spec.y] = [spec.xs[0], spec.ys[0]];
+    spec.isLogX = isWide(spec);
+  }
   const canvas = make("canvas", { tabindex: 0, role: "img" });
   const head = make("div", { class: "head" }, make("h4", { class: "title" }, spec.title));
   const legend = make("ul", { class: "legend", "aria-label": "Series" });
@@ -249,9 +292,12 @@ function drawChart(spec) {
     canvas.setAttribute("aria-label", `${spec.title}: ${y} over ${x}. Arrow keys go through the points; the numbers are in a table below.`);
   };
   if (spec.kind === "scatter") {
-    if (spec.xs.length > 1) head.append(chooser(`${spec.title}: horizontal axis`, spec.xs, (chosen) => { spec.x = chosen; update(); }));
-    const xLog = make("button", { type: "button", "aria-pressed": "false", "aria-label": `${spec.title}: logarithmic horizontal axis` }, "log x");
-    xLog.addEventListener("click", () => { spec.isLogX = !spec.isLogX; xLog.setAttribute("aria-pressed", String(spec.isLogX)); update(); });
+    const xLog = make("button", { type: "button", "aria-label": `${spec.title}: logarithmic horizontal axis` }, "log x");
+    const setLog = (isLog) => { spec.isLogX = isLog; xLog.setAttribute("aria-pressed", String(isLog)); };
+    setLog(spec.isLogX);
+    xLog.addEventListener("click", () => { setLog(!spec.isLogX); update(); });
+    const choose = (chosen) => { spec.x = chosen; setLog(isWide(spec)); update(); };
+    if (spec.xs.length > 1) head.append(chooser(`${spec.title}: horizontal axis`, spec.xs, choose));
     head.append(xLog);
   }
   if (spec.log) {
@@ -287,7 +333,9 @@ function drawChart(spec) {
 
 Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
 for (const place of document.querySelectorAll(".charts")) {
-  const drawn = page.blocks[Number(place.dataset.block)].map(drawChart);
+  const specs = page.blocks[Number(place.dataset.block)];
+  const drawn = specs.map(drawChart);
+  place.classList.toggle("large", specs.some((spec) => spec.kind === "scatter"));
   place.append(...drawn.map(([card]) => card));
   for (const [, start] of drawn) start();
 }

@@ -153,7 +153,10 @@ def figures(entries: Sequence[Entry]) -> list[Block]:
                 ]
             )
     heads = ["name", "kind", "px", "tokens", "bits/px", *map(label, names), "usage", "perplexity"]
-    note = "Baselines code each picture at the rate of the tokenizer, as near as they come to it."
+    note = (
+        "JPEG and WebP code each picture at the rate of the tokenizer, as near as they come to it; "
+        "down-sampling keeps one pixel for each token."
+    )
     return [Table(caption="Tokenizers and baselines", heads=heads, rows=rows, notes=[note])]
 
 
@@ -168,6 +171,7 @@ def rate_charts(entries: Sequence[Entry]) -> list[Block]:
             for each, found in baselines_of(entry).items()
         ]
     known = [point for point in points if point.values[RATE] is not None]
+    known.sort(key=lambda point: point.group in BASELINES.values())
     charts = [
         scatter(label(name), known, xs=[Axis(key=RATE, title="bits a pixel")], ys=[axis_of(name)])
         for name in metric_names(entries)
@@ -338,7 +342,7 @@ def cut_panels(picture: Picture, side: int) -> list[Picture]:
 
 def cost_blocks(entries: Sequence[Entry]) -> list[Block]:
     """Show parameters, FLOPs, speed, and what the evaluation has taken."""
-    parameters, timings, seconds = [], [], []
+    parameters, timings = [], []
     for entry in entries:
         cost, name = entry.get("cost"), entry.get("name")
         if cost:
@@ -353,10 +357,6 @@ def cost_blocks(entries: Sequence[Entry]) -> list[Block]:
                 ]
             )
             timings += [_timing(name, cost.get("device"), timing) for timing in cost["timings"]]
-        seconds += [
-            [word(name), word(part), number(taken, decimals=1)]
-            for part, taken in (entry.get("seconds") or {}).items()
-        ]
     blocks: list[Block] = []
     if parameters:
         heads = ["tokenizer", "parameters", *(part.replace("_", " ") for part in PARTS)]
@@ -366,9 +366,15 @@ def cost_blocks(entries: Sequence[Entry]) -> list[Block]:
         heads = ["tokenizer", "pass", "images at once", "device", "median (ms)", "95 % within (ms)"]
         heads += ["images/s", "memory (MiB)", "steady"]
         blocks.append(Table(caption="Speed", heads=heads, rows=timings))
-    if seconds:
-        heads = ["tokenizer", "part", "seconds"]
-        blocks.append(Table(caption="Time of the evaluation", heads=heads, rows=seconds))
+    taken = {str(entry.get("name")): entry.get("seconds") or {} for entry in entries}
+    parts = list(dict.fromkeys(part for seconds in taken.values() for part in seconds))
+    if parts:
+        rows = [
+            [word(name), *(number(seconds.get(part), decimals=1) for part in parts)]
+            for name, seconds in taken.items()
+        ]
+        heads = ["tokenizer", *(part.replace("_", " ") for part in parts)]
+        blocks.append(Table(caption="Seconds of the evaluation", heads=heads, rows=rows))
     return blocks or [Text(text="Cost was not measured.", tone="note")]
 
 
@@ -395,7 +401,10 @@ def protocols(report: Mapping[str, Any], entries: Sequence[Entry]) -> list[Block
     blocks: list[Block] = []
     for group in ("images", "settings"):
         facts = report.get(group) or {}
-        rows = [(name, without_passwords(str(value))) for name, value in facts.items()]
+        rows = [
+            (str(name).replace("_", " "), without_passwords(str(value)))
+            for name, value in facts.items()
+        ]
         blocks.append(Facts(rows=rows))
     rows_of = [
         [word(entry.get("name")), word(label(metric)), word(key), word(value)]

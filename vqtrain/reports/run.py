@@ -265,8 +265,9 @@ def picture_sections(album: Album, examined: Examined | None, trouble: str) -> l
         ),
     ]
     if examined.codebook is not None:
-        blocks = [Text(text=f"Ids in {count}."), *codebook_blocks([("", examined.codebook)])]
-        sections.append(Section(key="codebook", title="Use of the codebook", blocks=blocks))
+        use = codebook_blocks([("", examined.codebook)])
+        ids: list[Block] = [Text(text=f"Ids in {count}."), *use]
+        sections.append(Section(key="codebook", title="Use of the codebook", blocks=ids))
     return sections
 
 

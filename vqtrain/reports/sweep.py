@@ -36,7 +36,7 @@ JSON_FILE, FORMAT = "sweep.json", "vqtrain-sweep"
 SEED, RATE, USAGE = "seed", "bits_per_pixel", "usage"
 COSTS = {
     "train_seconds": "training time (s)",
-    "gflops": "encode and decode one image (GFLOPs)",
+    "gflops": "GFLOPs an image",
     "parameters": "parameters",
 }
 TONES = {"finished": "good", "collapsed": "bad", "failed": "bad", "interrupted": "bad"}
@@ -133,8 +133,8 @@ def spread(value: object, *, decimals: int) -> Cell:
     mean, low, high = found
     shown = figure(mean, decimals=decimals)
     if low < high:
-        shown += f" ({figure(low, decimals=decimals)} to {figure(high, decimals=decimals)})"
-    return Cell(text=shown, value=mean)
+        shown += f"\n{figure(low, decimals=decimals)} to {figure(high, decimals=decimals)}"
+    return Cell(text=shown, value=mean, is_number=True)
 
 
 def point_of(point: Plain, jobs: Sequence[Plain]) -> Point:

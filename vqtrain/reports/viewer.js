@@ -2,11 +2,14 @@
 const ZOOMS = [1, 2, 3, 4, 6, 8, 12, 16];
 let viewers = 0;
 
+// Long words, such as codebook.size=1024, may break after a sign.
+const breakable = (text) => text.replace(/[.=_/,]/g, "$&\u200b");
+
 function radio(group, isChecked, uri, label, choose) {
   const input = make("input", { type: "radio", class: "hidden", name: group, "aria-label": label.join(", "), onchange: choose });
   input.checked = isChecked;
   const image = make("img", { src: uri, alt: "" });
-  return make("label", { title: label.join(", ") }, input, image, ...label.map((line) => make("span", {}, line, make("br"))));
+  return make("label", { title: label.join(", ") }, input, image, ...label.map((line) => make("span", {}, breakable(line), make("br"))));
 }
 
 class Viewer {
@@ -36,13 +39,13 @@ class Viewer {
     const zoom = make("span", { class: "zoom" },
       button("\u2212", "Zoom out", () => this.zoomBy(-1)), this.output, button("+", "Zoom in", () => this.zoomBy(1)),
       button("Reset", "Reset zoom and divider", () => { this.cut = 50; this.reset(); this.show(); }));
-    const bar = make("div", { class: "bar" }, make("div", { class: "range" }, this.range),
+    const bar = make("div", { class: "bar" },
       make("label", {}, "Left", this.selects[0]), make("label", {}, "Right", this.selects[1]), zoom,
       make("label", {}, this.pixels, "Pixels"));
     place.setAttribute("role", "group");
     place.setAttribute("aria-label", spec.label);
     if (spec.items.length > 1) place.append(choices);
-    place.append(make("div", {}, this.stage, bar, this.caption), this.looks);
+    place.append(make("div", {}, this.stage, this.range), make("div", {}, bar, this.caption, this.looks));
     this.listen();
     this.choose(this.item);
   }
