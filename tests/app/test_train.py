@@ -40,9 +40,11 @@ def test_a_run_leaves_what_people_keep(
     assert sorted(p.name for p in latest.iterdir() if not p.name.startswith(".")) == [
         "checkpoints",
         "config.yaml",
+        "environment.json",
         "images",
         "log.txt",
         "metrics.jsonl",
+        "report.html",
         "tokenizer",
     ]
     config = yaml.safe_load((latest / "config.yaml").read_text())

@@ -25,7 +25,7 @@ INNER_CODEBOOK = "codebook.inner"
 
 # Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
 PATH_KEYS = (
-    *("data.train", "data.val", "images", "tokenizer", "path", "run", "out"),
+    *("data.train", "data.val", "images", "tokenizer", "path", "run", "other", "out"),
     *("run_dir", "resume", "init_from", "sweep_dir"),
 )
 

@@ -28,6 +28,9 @@ from vqtrain.app.compose import CommandLine, compose, describe_keys, read_comman
 from vqtrain.app.resume import continued_config, lookup_config
 from vqtrain.data.streams import Stream
 from vqtrain.errors import ConfigError, VqtrainError
+from vqtrain.reports.configuration import without_passwords
+from vqtrain.reports.page import write as write_page
+from vqtrain.reports.run import Held
 from vqtrain.training import checkpoints, run_directory
 from vqtrain.training.bad_samples import FILE as BAD_SAMPLES
 from vqtrain.training.bad_samples import BadSamples
@@ -43,6 +46,9 @@ from vqtrain.version import __version__
 CHANGED_IMAGES = (
     "the images of data.train are not those of the checkpoint: the epoch goes on in another order"
 )
+
+# Images of the page that a run leaves: they take a moment, and `vqtrain report` takes more of them.
+REPORT_IMAGES = 16
 
 USAGE = """usage: vqtrain train [group=choice ...] [key=value ...]
 
@@ -71,10 +77,10 @@ def main(words: Sequence[str]) -> int:
         config = compose("train", command_line)
         sys.stdout.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return 0
-    return train(command_line)
+    return train(command_line, without_passwords(shlex.join(["vqtrain", "train", *words])))
 
 
-def train(command_line: CommandLine) -> int:
+def train(command_line: CommandLine, typed: str) -> int:
     """Check everything that can be wrong before the first step, then run."""
     quiet_libraries()
     checkpoint, run_dir = locate(lookup_config(command_line))
@@ -86,7 +92,7 @@ def train(command_line: CommandLine) -> int:
     settings = Settings.of(config)
     trainer = build_trainer(settings.trainer)
     try:
-        return train_on(trainer, config, settings, run_dir, checkpoint, remarks)
+        return train_on(trainer, config, settings, run_dir, checkpoint, remarks, typed)
     except VqtrainError as error:
         if trainer.is_global_zero:
             raise
@@ -102,6 +108,7 @@ def train_on(
     run_dir: Path,
     checkpoint: TrainingCheckpoint | None,
     remarks: Sequence[str],
+    typed: str,
 ) -> int:
     """Build what the run needs, and run."""
     module = build_module(config, settings)
@@ -133,6 +140,9 @@ def train_on(
         if trainer.is_global_zero:
             stack.enter_context(run_directory.claim(run_dir, resuming=checkpoint is not None))
             run_directory.write_config(run_dir, config)
+            run_directory.write_environment(
+                run_dir, command=typed, processes=settings.trainer.world_size
+            )
             if config["run_dir"] is None:
                 run_directory.point_latest(run_dir)
             introduce(screen, module, data, run_dir, checkpoint, remarks)
@@ -161,10 +171,28 @@ def train_on(
             has_weights=has_weights,
         )
         conclude(screen, run_dir, outcome, bad_samples, seconds=time.monotonic() - began)
+        if trainer.is_global_zero:
+            write_report(screen, run_dir, data, device)
     # Launchers take the end of any process but the first one by a signal for a failure.
     if outcome.signal_number is None or not trainer.is_global_zero:
         return 0
     return 128 + outcome.signal_number
+
+
+def write_report(screen: Screen, run_dir: Path, data: TrainingData, device: torch.device) -> None:
+    """Write the run's page, on the first process alone: the others are not waited for.
+
+    The run has gone well, so whatever goes wrong here is a warning. What is said of it is not in
+    log.txt, whose last line is the end of the training.
+    """
+    held = Held(index=data.validation, preparation=data.settings.preparation)
+    try:
+        file = write_page(run_dir, limit=REPORT_IMAGES, device=device, held=held)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        screen.console.print(f"warning: there is no report: {reason}", markup=False)
+    else:
+        screen.console.print(f"report: {file}", markup=False)
 
 
 def locate(config: Mapping[str, Any]) -> tuple[TrainingCheckpoint | None, Path]:

@@ -1,17 +1,25 @@
 """The run directory: where a run keeps its files, and which run a call goes on with."""
 
+import json
 import os
+import platform
+import subprocess
 import time
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 
+import torch
 import yaml
 from filelock import FileLock, Timeout
 
 from vqtrain.errors import CheckpointError
 from vqtrain.training.checkpoints import numbered
+from vqtrain.version import __version__
 
-CONFIG = "config.yaml"
+CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+# Packages on which numbers may depend.
+PACKAGES = ("torch", "torchvision", "lightning", "numpy", "pillow", "scikit-image")
 
 
 def new_run_dir(name: str) -> Path:
@@ -97,6 +105,58 @@ def write_config(run_dir: Path, config: Mapping[str, object]) -> None:
     """Write a run's ``config.yaml``."""
     text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
     (run_dir / CONFIG).write_text(text, encoding="utf-8")
+
+
+def write_environment(run_dir: Path, *, command: str, processes: int) -> None:
+    """Write what a run was started with, and on what, as ``environment.json``.
+
+    It is made to be shown to others: no name of a machine or a user is in it, and no variable of
+    the environment.
+
+    Args:
+        run_dir: The run directory.
+        command: The command line, without passwords.
+        processes: That train together.
+    """
+    has_gpus = torch.cuda.is_available()
+    facts = {
+        "command": command,
+        "vqtrain": __version__,
+        "git commit": git_commit(),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in PACKAGES},
+        "CUDA": torch.version.cuda if has_gpus else None,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "CPU": cpu_name(),
+        "cores": os.cpu_count(),
+        "GPUs": [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())],
+        "processes": processes,
+    }
+    text = json.dumps({name: value for name, value in facts.items() if value}, indent=2)
+    (run_dir / ENVIRONMENT).write_text(f"{text}\n", encoding="utf-8")
+
+
+def cpu_name() -> str:
+    """Return the model of the CPU, as Linux knows it, or else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def git_commit() -> str | None:
+    """Return the commit of a checkout of vqtrain; None of an installed wheel."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def claim(run_dir: Path, *, resuming: bool) -> FileLock:
