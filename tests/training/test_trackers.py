@@ -332,6 +332,16 @@ def test_online_attempts_go_on_with_one_run(
     assert json.loads((tmp_path / "wandb.json").read_text())["attempts"] == 2
 
 
+def test_a_group_holds_runs_together(
+    build: Build, fake: FakeWandb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    build("wandb", group="sizes")
+    (begun,) = fake.begun
+    assert begun["group"] == "sizes"
+    assert begun["id"] != "sizes"
+
+
 def test_without_its_server_wandb_goes_offline(
     build: Build, fake: FakeWandb, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

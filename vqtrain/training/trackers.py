@@ -72,10 +72,12 @@ class WandbSettings:
     Attributes:
         project: Where the run is listed.
         entity: A user or a team; None for the account's default.
+        group: Holds runs together there; None for one of this run and its attempts alone.
     """
 
     project: str
     entity: str | None
+    group: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +105,7 @@ def build_tracker(
         warn: Shows a line to the user.
 
     Raises:
-        ConfigError: If the kind or a key is unknown or wrong, the package is not installed, or it
-            cannot begin.
+        ConfigError: If a key is unknown or wrong, the package is not here, or it cannot begin.
     """
     keys = dict(settings)
     kind = keys.pop("kind", None)
@@ -188,7 +189,7 @@ class WandbTracker(Tracker):
         except ImportError as error:
             raise ConfigError("logger=wandb needs a package: pip install wandb") from error
         mode = wandb_mode()
-        group, attempt = begin_attempt(run_dir / "wandb.json")
+        run_id, attempt = begin_attempt(run_dir / "wandb.json")
 
         def begin(mode: str) -> wandb.Run:
             quiet = wandb.Settings(
@@ -204,9 +205,9 @@ class WandbTracker(Tracker):
             run = wandb.init(
                 project=settings.project,
                 entity=settings.entity,
-                id=group if mode == "online" else f"{group}-a{attempt}",
+                id=run_id if mode == "online" else f"{run_id}-a{attempt}",
                 resume="allow" if mode == "online" else None,
-                group=group,
+                group=settings.group or run_id,
                 name=name,
                 dir=str(run_dir),
                 config=dict(config),
