@@ -18,6 +18,7 @@ COMMANDS = {
     "tokenize": "turn images into shards of token ids",
     "reconstruct": "show pictures beside their reconstructions and ids",
     "report": "write a page of a run, a sweep or an evaluation",
+    "sweep": "train one tokenizer for each combination of values, and compare them",
     "pack": "pack images into WebDataset shards",
     "doctor": "say what works on this machine, what is missing and how to get it",
 }

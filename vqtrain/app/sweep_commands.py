@@ -1,0 +1,110 @@
+"""The command lines of a sweep's runs, and what launches them."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vqtrain.app.evaluate import WEIGHTS
+from vqtrain.app.findings import count_cores
+from vqtrain.build import bind
+from vqtrain.errors import ConfigError, require
+from vqtrain.evaluation.metrics import LPIPS, METRICS
+from vqtrain.launchers.base import Launcher, find
+from vqtrain.launchers.local import Local, gpus
+from vqtrain.sweeps.job import SweepJob
+
+
+def train_command(job: SweepJob, group: str) -> list[str]:
+    """Return the words after ``vqtrain`` that train a run, or go on with it.
+
+    Args:
+        job: The run.
+        group: Under which wandb lists it, if nothing else was asked for.
+    """
+    words = [word for word in job.words if not word.startswith("name=")]
+    logger = job.config["logger"]
+    if logger.get("kind") == "wandb" and logger.get("group") is None:
+        words.append(f"logger.group={json.dumps(group)}")
+    return ["train", *words, f'name="{job.name}"', f"run_dir={job.run_dir}", "resume=auto"]
+
+
+def evaluate_command(job: SweepJob, *, images: Sequence[str], metrics: Sequence[str]) -> list[str]:
+    """Return the words after ``vqtrain`` that evaluate a run.
+
+    Args:
+        job: The run.
+        images: The word ``images=...``, or none for those that the run has validated on.
+        metrics: Of ``vqtrain.evaluation.metrics.METRICS``.
+    """
+    config = job.config
+    kinds = [config[group]["kind"] for group in ("encoder", "codebook", "decoder")]
+    packages = sorted({kind.partition(".")[0].partition(":")[0] for kind in kinds if ":" in kind})
+    given = {name: config["weights"].get(name) for name in WEIGHTS}
+    return [
+        "evaluate",
+        f"tokenizer={_one(job.run_dir)}",
+        *images,
+        f"out={job.evaluation}",
+        f"metrics=[{','.join(metrics)}]",
+        *(["device=cpu"] if config["trainer"]["accelerator"] == "cpu" else []),
+        f"num_workers={config['data']['num_workers']}",
+        *([f"allow=[{','.join(packages)}]"] if packages else []),
+        *(f"weights.{name}={path}" for name, path in given.items() if path is not None),
+        *("baselines=false", "cost=false", "worst=0"),
+    ]
+
+
+def _one(path: Path) -> str:
+    """Write a path so that a comma in it does not make it two."""
+    return json.dumps([str(path)]) if "," in str(path) or str(path).startswith("[") else str(path)
+
+
+def metrics_of(jobs: Sequence[SweepJob]) -> list[str]:
+    """Return what is evaluated: what the runs are validated by, for all of them the same."""
+    names: dict[str, None] = {}
+    for job in jobs:
+        metrics = job.config["metrics"]
+        for name in metrics["names"]:
+            full = f"{LPIPS}{metrics['lpips_network']}" if name == "lpips" else name
+            names |= {full: None} if full in METRICS else {}
+    return list(names) or ["psnr"]
+
+
+def make_launcher(
+    word: str,
+    *,
+    devices: int | None,
+    options: Mapping[str, object],
+    jobs: Sequence[SweepJob],
+) -> tuple[Launcher, dict[str, str]]:
+    """Return what launches the runs, and what is added to their environment.
+
+    Raises:
+        ConfigError: If there is no such launcher, or it cannot be had so.
+    """
+    launcher = find(word)
+    if launcher is not Local:
+        return bind(launcher, options, where="launcher_options"), {}
+    most = max(job.devices for job in jobs)
+    there = gpus()
+    places = devices or max(len(there), most)
+    environment = {}
+    if not there and places > most and "OMP_NUM_THREADS" not in os.environ:
+        # Or each run would start one thread for every core.
+        environment["OMP_NUM_THREADS"] = str(max(1, count_cores() // places))
+    return Local(processes=places), environment
+
+
+def check_keys(launcher: str, devices: int | None, options: Mapping[str, object]) -> None:
+    """Refuse keys that do not fit the launcher.
+
+    Raises:
+        ConfigError: If one does not.
+    """
+    is_here = find(launcher) is Local
+    if devices is not None:
+        require(devices >= 1, f"devices must be at least 1 or null, got {devices}")
+        require(is_here, f"devices={devices} is for this machine: leave out the launcher or it")
+    if is_here and options:
+        raise ConfigError("launcher=local takes no launcher_options")

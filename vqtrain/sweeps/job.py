@@ -1,0 +1,133 @@
+"""One run of a sweep: what sets it apart from the others, and where its files are."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from vqtrain.data.cache import write_whole
+
+JOBS, LOGS = "jobs", "logs"
+EVALUATION = "evaluation"
+# How a run failed; whoever deletes it lets the sweep try again.
+FAILURE = "failed.json"
+MAX_NAME = 100
+STAMP = "%Y-%m-%d %H:%M:%S"
+# What every call of a run says first.
+FIRST_LINE = "run directory: "
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SweepJob:
+    """A combination of values.
+
+    Attributes:
+        name: Of its folder, such as ``ema_size64_seed0``.
+        values: Those of the axes, by their keys.
+        config: The whole configuration of the run.
+        words: The overrides of its command line, without those that the sweep adds.
+        run_dir: Its run directory.
+        parameters: Of its tokenizer.
+        flops: Of encoding and decoding one image.
+    """
+
+    name: str
+    values: Mapping[str, object]
+    config: Mapping[str, Any]
+    words: Sequence[str]
+    run_dir: Path
+    parameters: int
+    flops: int
+
+    @property
+    def kind(self) -> str:
+        """The codebook's kind."""
+        return str(self.config["codebook"]["kind"])
+
+    @property
+    def devices(self) -> int:
+        """Devices that the run needs at a time."""
+        return int(self.config["trainer"]["devices"])
+
+    @property
+    def max_steps(self) -> int:
+        """Steps of the run."""
+        return int(self.config["trainer"]["max_steps"])
+
+    @property
+    def evaluation(self) -> Path:
+        """The folder of its evaluation."""
+        return self.run_dir / EVALUATION
+
+
+def name_jobs(values: Sequence[Mapping[str, object]], groups: Sequence[str]) -> list[str]:
+    """Name jobs by their values, so that each name can be a folder and none occurs twice.
+
+    Args:
+        values: Of each job, by key; all have the same keys.
+        groups: Keys of which a value says enough, such as ``codebook``.
+
+    Example:
+        >>> name_jobs([{"codebook": "ema", "codebook.size": 64}], ["codebook"])
+        ['ema_size64']
+    """
+    names: list[str] = []
+    for each in values:
+        last = [key.rpartition(".")[2] for key in each]
+        parts = []
+        for key, value in each.items():
+            short = key.rpartition(".")[2]
+            label = short if last.count(short) == 1 else key.replace(".", "-")
+            parts.append(f"{'' if key in groups else label}{value}")
+        name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", "_".join(parts)).strip("-.")
+        if len(name) > MAX_NAME or not name or name in names:
+            digest = hashlib.sha256(json.dumps(each, default=str).encode()).hexdigest()[:8]
+            name = f"{name[:MAX_NAME]}_{digest}"
+        names.append(name)
+    return names
+
+
+def read_failure(run_dir: Path) -> tuple[int, str] | None:
+    """Return the code and the reason of a run that has failed; None if it has not."""
+    try:
+        known = json.loads((run_dir / FAILURE).read_bytes())
+        return int(known["code"]), str(known["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_failure(run_dir: Path, *, code: int, reason: str) -> None:
+    """Note that a run has failed, so that it is not tried again.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    text = json.dumps({"code": code, "reason": reason})
+    write_whole(run_dir / FAILURE, f"{text}\n".encode())
+
+
+def training_seconds(run_dir: Path) -> float | None:
+    """Return how long a run has trained, over all calls of it, from the times in its log.
+
+    It is from the first to the last line of each call, so the start of the process is left out.
+    """
+    try:
+        lines = (run_dir / "log.txt").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    total, began, last = 0.0, None, None
+    for line in lines:
+        try:
+            at = time.mktime(time.strptime(line[:19], STAMP))
+        except ValueError:
+            continue
+        if line[20:].startswith(FIRST_LINE):
+            total += 0.0 if began is None or last is None else last - began
+            began = at
+        last = at
+    return None if began is None or last is None else total + last - began

@@ -1,0 +1,315 @@
+"""What came of the runs of a sweep: figures of each, of each point over its seeds, the frontier."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+from vqtrain.data.cache import write_whole
+from vqtrain.evaluation.tables import JSON_FILE
+from vqtrain.metrics.codebook import is_collapsed
+from vqtrain.sweeps.job import SweepJob, read_failure, training_seconds
+from vqtrain.version import __version__
+
+FILE = "sweep.json"
+FORMAT, VERSION = "vqtrain-sweep", 1
+# The axis over which figures are averaged.
+SEED = "seed"
+
+FINISHED, COLLAPSED, FAILED = "finished", "collapsed", "failed"
+INTERRUPTED, RUNNING, WAITING = "interrupted", "running", "waiting"
+# In which a run has figures.
+DONE = (FINISHED, COLLAPSED)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """What is known of a run.
+
+    Attributes:
+        name: Of its folder.
+        values: Those of the axes.
+        kind: Of the codebook.
+        state: ``finished``; ``collapsed`` if hardly any code is used, too; ``failed``;
+            ``interrupted``, if it goes on with the next call; ``waiting`` or ``running``.
+        code: The exit code, if it has ended.
+        reason: Why it failed, was interrupted or counts as collapsed.
+        run_dir: Relative to the sweep's folder.
+        image_size: Side of the images, in px; like all that follows None or empty if not known.
+        tokens_per_image: Ids of an image.
+        bits_per_pixel: Of the ids.
+        metrics: By name, from the evaluation.
+        codebook: Its ``usage``, ``perplexity`` and ``entropy_bits`` there.
+        parameters: Of the tokenizer.
+        gflops: Of encoding and decoding an image; a multiply-add counts 2.
+        train_seconds: Time of the training, without starting.
+    """
+
+    name: str
+    values: Mapping[str, object]
+    kind: str
+    state: str
+    code: int | None
+    reason: str
+    run_dir: str
+    image_size: int | None
+    tokens_per_image: int | None
+    bits_per_pixel: float | None
+    metrics: Mapping[str, float]
+    codebook: Mapping[str, float] | None
+    parameters: int
+    gflops: float
+    train_seconds: float | None
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A figure over seeds: its mean, the least and the greatest."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A combination of all axes but the seed.
+
+    Attributes:
+        label: Names it for people.
+        kind: Of the codebook.
+        values: Those of the axes.
+        jobs: Its runs that have figures.
+        bits_per_pixel: Of the ids; None of a continuous codebook.
+        parameters: Of the tokenizer.
+        gflops: Of an image.
+        train_seconds: Over its seeds, as all that follows.
+        usage: Share of the ids that occur; None of a continuous codebook.
+        metrics: By name.
+        frontier: Metrics by which no other point is better at no more bits a pixel.
+    """
+
+    label: str
+    kind: str
+    values: Mapping[str, object]
+    jobs: Sequence[str]
+    bits_per_pixel: float | None
+    parameters: int
+    gflops: float
+    train_seconds: Spread | None
+    usage: Spread | None
+    metrics: Mapping[str, Spread]
+    frontier: Sequence[str]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """All of a sweep; see docs/sweeps.md for the file that it becomes.
+
+    Attributes:
+        command: The command line.
+        axes: The values of each key that has several.
+        jobs: The runs, in the order of the grid.
+        points: The combinations of which there are figures.
+    """
+
+    command: str
+    axes: Mapping[str, Sequence[object]]
+    jobs: Sequence[JobResult]
+    points: Sequence[Point]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that there are."""
+        return list(dict.fromkeys(name for point in self.points for name in point.metrics))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every run has figures."""
+        return all(job.state in DONE for job in self.jobs)
+
+
+def is_lower_better(metric: str) -> bool:
+    """Say of a metric whether less of it is better."""
+    return metric.startswith(("lpips", "rfid"))
+
+
+def collect(
+    jobs: Sequence[SweepJob],
+    *,
+    command: str,
+    axes: Mapping[str, Sequence[object]],
+    sweep_dir: Path,
+    states: Mapping[str, tuple[str, int | None, str]],
+) -> SweepResult:
+    """Read what the runs have left.
+
+    Args:
+        jobs: The runs.
+        command: The command line.
+        axes: The values of each key that has several.
+        sweep_dir: The sweep's folder.
+        states: By name, state, code and reason of runs that have no figures and no failure in
+            their folder; all others wait.
+    """
+    results = [_result(job, sweep_dir, states.get(job.name, (WAITING, None, ""))) for job in jobs]
+    return SweepResult(command=command, axes=axes, jobs=results, points=points_of(results))
+
+
+def _result(job: SweepJob, sweep_dir: Path, known: tuple[str, int | None, str]) -> JobResult:
+    found = read_evaluation(job.evaluation)
+    state, code, reason = known
+    failure = read_failure(job.run_dir)
+    if failure is not None:
+        state, code, reason = FAILED, *failure
+        found = None
+    elif found is not None:
+        state, code, reason = FINISHED, 0, ""
+    figures = found or {}
+    codebook = figures.get("codebook")
+    if codebook is not None:
+        size, tokens = int(codebook["size"]), int(codebook["tokens"])
+        if is_collapsed(codebook["perplexity"], size=size, tokens=tokens):
+            state = COLLAPSED
+            reason = f"{sum(codebook['ids_seen'])} ids occur, unevenly: perplexity "
+            reason += f"{codebook['perplexity']:.1f} of {size}"
+        names = ("usage", "usage@tokens", "perplexity", "entropy_bits")
+        codebook = {name: codebook[name] for name in names if name in codebook}
+    return JobResult(
+        name=job.name,
+        values=job.values,
+        kind=job.kind,
+        state=state,
+        code=code,
+        reason=reason,
+        run_dir=job.run_dir.relative_to(sweep_dir).as_posix(),
+        image_size=figures.get("image_size"),
+        tokens_per_image=figures.get("tokens_per_image"),
+        bits_per_pixel=figures.get("bits_per_pixel"),
+        metrics={k: v for k, v in figures.get("metrics", {}).items() if v is not None},
+        codebook=codebook,
+        parameters=job.parameters,
+        gflops=job.flops / 1e9,
+        train_seconds=training_seconds(job.run_dir),
+    )
+
+
+def read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """Return the figures of a run's evaluation; None if it is not there, or not whole."""
+    try:
+        (entry,) = json.loads((folder / JSON_FILE).read_bytes())["tokenizers"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    found: dict[str, Any] = entry
+    return found
+
+
+def points_of(jobs: Sequence[JobResult]) -> list[Point]:
+    """Put runs that differ by their seed alone together, and find the frontier."""
+    groups: dict[str, list[JobResult]] = {}
+    for job in jobs:
+        if job.state in DONE:
+            rest = {key: value for key, value in job.values.items() if key != SEED}
+            groups.setdefault(json.dumps(rest, default=str), []).append(job)
+    points = [_point(group) for group in groups.values()]
+    names = dict.fromkeys(name for point in points for name in point.metrics)
+    ahead = {name: frontier(points, name) for name in names}
+    return [
+        replace(point, frontier=[name for name in names if place in ahead[name]])
+        for place, point in enumerate(points)
+    ]
+
+
+def _point(jobs: Sequence[JobResult]) -> Point:
+    first = jobs[0]
+    values = {key: value for key, value in first.values.items() if key != SEED}
+    seconds = [job.train_seconds for job in jobs if job.train_seconds is not None]
+    uses = [job.codebook["usage"] for job in jobs if job.codebook and "usage" in job.codebook]
+    names = [name for name in first.metrics if all(name in job.metrics for job in jobs)]
+    return Point(
+        label=label_of(values) or first.kind,
+        kind=first.kind,
+        values=values,
+        jobs=[job.name for job in jobs],
+        bits_per_pixel=first.bits_per_pixel,
+        parameters=first.parameters,
+        gflops=first.gflops,
+        train_seconds=_spread(seconds),
+        usage=_spread(uses),
+        metrics={name: _of([job.metrics[name] for job in jobs]) for name in names},
+        frontier=[],
+    )
+
+
+def label_of(values: Mapping[str, object]) -> str:
+    """Name a combination for people, such as ``ema, codebook.size=64``."""
+    return ", ".join(
+        str(value) if key == "codebook" else f"{key}={value}" for key, value in values.items()
+    )
+
+
+def _spread(values: Sequence[float]) -> Spread | None:
+    return _of(values) if values else None
+
+
+def _of(values: Sequence[float]) -> Spread:
+    return Spread(mean=sum(values) / len(values), low=min(values), high=max(values))
+
+
+def frontier(points: Sequence[Point], metric: str) -> set[int]:
+    """Return the places of the points than which none is better at no more bits a pixel.
+
+    Of two that are equal in both, both are on it. Points without a rate are not.
+    """
+    sign = -1.0 if is_lower_better(metric) else 1.0
+    rated = [
+        (place, point.bits_per_pixel, sign * point.metrics[metric].mean)
+        for place, point in enumerate(points)
+        if point.bits_per_pixel is not None and metric in point.metrics
+    ]
+    return {
+        place
+        for place, rate, quality in rated
+        if not any(
+            other_rate <= rate and other >= quality and (other_rate, other) != (rate, quality)
+            for _, other_rate, other in rated
+        )
+    }
+
+
+def to_plain(result: SweepResult) -> dict[str, object]:
+    """Return a sweep as plain data."""
+    directions = {name: "lower" if is_lower_better(name) else "higher" for name in result.metrics}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "vqtrain": __version__,
+        "command": result.command,
+        "axes": dict(result.axes),
+        "metrics": directions,
+        "jobs": [asdict(job) for job in result.jobs],
+        "points": [asdict(point) for point in result.points],
+    }
+
+
+def save(result: SweepResult, sweep_dir: Path) -> None:
+    """Write ``sweep.json``.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    text = json.dumps(to_plain(result), indent=2, default=str)
+    write_whole(sweep_dir / FILE, f"{text}\n".encode())
+
+
+def read_axes(sweep_dir: Path) -> list[str] | None:
+    """Return the keys that have several values in the sweep of a folder; None if there is none."""
+    try:
+        return list(json.loads((sweep_dir / FILE).read_bytes())["axes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,144 @@
+"""A sweep as a table: in the terminal, as CSV, as Parquet."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vqtrain.data.cache import write_whole
+from vqtrain.sweeps.results import (
+    COLLAPSED,
+    FAILED,
+    INTERRUPTED,
+    WAITING,
+    JobResult,
+    Point,
+    Spread,
+    SweepResult,
+)
+
+CSV_FILE, PARQUET_FILE = "sweep.csv", "sweep.parquet"
+MISSING = "-"
+
+
+def rows_of(result: SweepResult) -> list[dict[str, object]]:
+    """Return a row for each run, all with the same columns; what is not known is None."""
+    ahead = {name: point.frontier for point in result.points for name in point.jobs}
+    codebook = dict.fromkeys(name for job in result.jobs for name in job.codebook or {})
+    return [
+        {
+            "name": job.name,
+            "state": job.state,
+            "code": job.code,
+            "reason": job.reason,
+            **{key: _cell(job.values.get(key)) for key in result.axes},
+            "kind": job.kind,
+            "image_size": job.image_size,
+            "tokens_per_image": job.tokens_per_image,
+            "bits_per_pixel": job.bits_per_pixel,
+            **{name: job.metrics.get(name) for name in result.metrics},
+            **{name: (job.codebook or {}).get(name) for name in codebook},
+            "parameters": job.parameters,
+            "gflops": job.gflops,
+            "train_seconds": job.train_seconds,
+            "frontier": " ".join(ahead.get(job.name, [])),
+            "run_dir": job.run_dir,
+        }
+        for job in result.jobs
+    ]
+
+
+def _cell(value: object) -> object:
+    return value if isinstance(value, int | float | str) or value is None else str(value)
+
+
+def save_tables(result: SweepResult, sweep_dir: Path) -> None:
+    """Write ``sweep.csv`` and ``sweep.parquet``, a row for each run.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = rows_of(result)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(sweep_dir / CSV_FILE, text.getvalue().encode())
+    columns = {name: _column([row[name] for row in rows]) for name in rows[0]}
+    content = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns), content)
+    write_whole(sweep_dir / PARQUET_FILE, content.getvalue())
+
+
+def _column(values: Sequence[object]) -> list[object]:
+    """Make the values of a column those of one type, as Parquet needs it."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} or len(kinds) <= 1:
+        return [float(v) if kinds == {int, float} and isinstance(v, int) else v for v in values]
+    return [None if value is None else str(value) for value in values]
+
+
+def show(result: SweepResult, console: Console) -> None:
+    """Print a row for each point, those of a kind by their rate, and below what went wrong."""
+    if result.points:
+        console.print(_table(result), markup=False)
+        console.print(f"{'':<2}* on the frontier: none is better at no more bits a pixel")
+    for state in (COLLAPSED, FAILED, INTERRUPTED, WAITING):
+        for job in result.jobs:
+            if job.state == state:
+                why = f": {job.reason}" if job.reason else ""
+                console.print(f"{state:<12}{job.name}{why}", markup=False)
+
+
+def _table(result: SweepResult) -> Table:
+    table = Table(box=None, pad_edge=False)
+    metrics = result.metrics
+    keys = list(result.points[0].values)
+    for name in keys:
+        table.add_column(name.removeprefix("codebook."), justify="left", no_wrap=True)
+    for name in ("runs", "bits/px", *metrics, "usage", "GFLOPs", "train s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    kinds = list(dict.fromkeys(point.kind for point in result.points))
+    order = sorted(
+        result.points, key=lambda point: (kinds.index(point.kind), point.bits_per_pixel or 0.0)
+    )
+    for point in order:
+        table.add_row(
+            *(str(point.values[key]) for key in keys),
+            str(len(point.jobs)),
+            MISSING if point.bits_per_pixel is None else f"{point.bits_per_pixel:.4f}",
+            *(_figure(point, name) for name in metrics),
+            _around(point.usage, 3),
+            f"{point.gflops:.3g}",
+            MISSING if point.train_seconds is None else f"{point.train_seconds.mean:.0f}",
+        )
+    return table
+
+
+def _figure(point: Point, metric: str) -> str:
+    mark = "*" if metric in point.frontier else " "
+    return f"{_around(point.metrics.get(metric), 2 if metric == 'psnr' else 4)}{mark}"
+
+
+def _around(spread: Spread | None, decimals: int) -> str:
+    """Write a mean, and after it by how much the seeds differ from it at most."""
+    if spread is None:
+        return MISSING
+    farthest = max(spread.high - spread.mean, spread.mean - spread.low)
+    text = f"{spread.mean:.{decimals}f}"
+    return text if farthest == 0 else f"{text} +-{farthest:.{decimals}f}"
+
+
+def tally(jobs: Sequence[JobResult]) -> str:
+    """Count runs by their state, such as ``5 finished, 1 failed``."""
+    counts: Mapping[str, int] = {
+        state: sum(job.state == state for job in jobs)
+        for state in dict.fromkeys(job.state for job in jobs)
+    }
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
