@@ -3,7 +3,10 @@
 # Run: scripts/check_file_sizes.sh FILE...
 set -euo pipefail
 
-large=$(find "$@" -type f -size +200000c)
+# Pages carry this library: one file as its makers publish it, without a build of ours.
+library=vqtrain/reports/chart.umd.min.js
+
+large=$(find "$@" -type f -size +200000c | grep -vFx -e "$library" -e "./$library" || true)
 if [ -n "$large" ]; then
   printf 'over 200 kB: %s\n' "$large" >&2
   exit 1

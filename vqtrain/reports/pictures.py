@@ -52,7 +52,13 @@ class Shelf:
         self.left_out = 0
 
     def add(self, pictures: Sequence[Picture]) -> list[int] | None:
-        """Add pictures that belong together, all or none; return their numbers if they fit."""
+        """Add pictures that belong together, all or none; return their numbers if they fit.
+
+        Once some did not fit, no others are tried: to encode them takes time.
+        """
+        if self.left_out:
+            self.left_out += 1
+            return None
         uris = [encode(middle(picture)) for picture in pictures]
         size = self._album.size_of(uris)
         if size > self._room:
