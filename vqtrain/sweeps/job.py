@@ -17,8 +17,8 @@ EVALUATION = "evaluation"
 FAILURE = "failed.json"
 MAX_NAME = 100
 STAMP = "%Y-%m-%d %H:%M:%S"
-# What every call of a run says first.
-FIRST_LINE = "run directory: "
+# What every call of a run writes first, perhaps after a line that was cut.
+FIRST_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) vqtrain \S+, torch ")
 
 
 @final
@@ -117,16 +117,18 @@ def training_seconds(run_dir: Path) -> float | None:
     It is from the first to the last line of each call, so the start of the process is left out.
     """
     try:
-        lines = (run_dir / "log.txt").read_text(encoding="utf-8").splitlines()
+        # A line that was cut may end within a letter.
+        text = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     total, began, last = 0.0, None, None
-    for line in lines:
+    for line in text.splitlines():
+        first = FIRST_LINE.search(line)
         try:
-            at = time.mktime(time.strptime(line[:19], STAMP))
+            at = time.mktime(time.strptime(first[1] if first else line[:19], STAMP))
         except ValueError:
             continue
-        if line[20:].startswith(FIRST_LINE):
+        if first:
             total += 0.0 if began is None or last is None else last - began
             began = at
         last = at

@@ -20,7 +20,7 @@ SIDE_INCHES = 4.2
 DOTS_PER_INCH = 110
 # Of Okabe and Ito, told apart by those who do not see all colors.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-SHAPES = ("o", "s", "^", "D", "v", "P", "X")
+SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p")
 # Below this use, a point is drawn hollow.
 LITTLE_USE = 0.5
 SIZE_KEY = "codebook.size"

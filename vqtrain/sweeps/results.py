@@ -258,7 +258,10 @@ def _spread(values: Sequence[float]) -> Spread | None:
 
 
 def _of(values: Sequence[float]) -> Spread:
-    return Spread(mean=sum(values) / len(values), low=min(values), high=max(values))
+    low, high = min(values), max(values)
+    # The mean of equal numbers may be rounded to another one.
+    mean = min(max(sum(values) / len(values), low), high)
+    return Spread(mean=mean, low=low, high=high)
 
 
 def frontier(points: Sequence[Point], metric: str) -> set[int]:

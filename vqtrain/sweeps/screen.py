@@ -48,8 +48,12 @@ class Follower:
             return
         whole, newline, _ = new.rpartition(b"\n")
         self._read += len(whole + newline)
-        for line in whole.splitlines():
-            self.values |= json.loads(line)
+        try:
+            for line in whole.splitlines():
+                self.values |= json.loads(line)
+        except (ValueError, TypeError):
+            # The file became shorter, and then longer than it was: this is the middle of a line.
+            self._read = 0
 
     @property
     def step(self) -> int:

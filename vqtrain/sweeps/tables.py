@@ -79,7 +79,8 @@ def save_tables(result: SweepResult, sweep_dir: Path) -> None:
 def _column(values: Sequence[object]) -> list[object]:
     """Make the values of a column those of one type, as Parquet needs it."""
     kinds = {type(value) for value in values if value is not None}
-    if kinds <= {int, float} or len(kinds) <= 1:
+    fits = all(abs(value) < 2**63 for value in values if isinstance(value, int))
+    if fits and (kinds <= {int, float} or len(kinds) <= 1):
         return [float(v) if kinds == {int, float} and isinstance(v, int) else v for v in values]
     return [None if value is None else str(value) for value in values]
 
