@@ -5,7 +5,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,37 +13,14 @@ import yaml
 from PIL import Image
 
 from vqtrain import Tokenizer
+from vqtrain.app.build import split_kind
+from vqtrain.app.compose import compose, read_command_line
 from vqtrain.evaluation.side_by_side import side_by_side
 
-if TYPE_CHECKING:
-    pass
-
 KINDS = ["vq", "ema", "simvq", "fsq", "lfq", "bsq", "residual"]
-NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
+FSQ = ["codebook=fsq", "codebook.size=16"]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 NOT_FOUND = "this test needs Chromium: apt-get install chromium, or put google-chrome on the PATH"
-
-
-def tiny_tokenizer(
-    codebook: dict[str, Any], *, channels: int = 3, image_size: int = 16
-) -> Tokenizer:
-    """A tokenizer with random weights, 4 px a token."""
-    return Tokenizer(
-        encoder={
-            "kind": "vqvae",
-            "arguments": {"in_channels": channels, "num_downsamplings": 2, **NETWORK},
-        },
-        codebook=codebook,
-        decoder={
-            "kind": "vqvae",
-            "arguments": {"out_channels": channels, "num_upsamplings": 2, **NETWORK},
-        },
-        channels=channels,
-        training={"step": 40, "image_size": image_size},
-    ).eval()
-
-
-FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
 
 
 def write_strip(file: Path, *, side: int, count: int, seed: int, noise: float) -> None:
@@ -103,51 +80,27 @@ MakeRun = Callable[..., Path]
 
 
 @pytest.fixture
-def make_run(tmp_path: Path, pictures: Path) -> MakeRun:
+def make_run(tmp_path: Path, tiny: list[str]) -> MakeRun:
     """Write a run directory as ``vqtrain train`` does, without training."""
 
-    def make(
-        name: str = "run",
-        *,
-        codebook: dict[str, Any] | None = None,
-        channels: int = 3,
-        steps: int = 40,
-        every: int = 1,
-        has_tokenizer: bool = True,
-        **data: object,
-    ) -> Path:
+    def make(name: str, *words: str, steps: int = 40, every: int = 1) -> Path:
         run = tmp_path / name
         run.mkdir()
-        chosen = codebook or FSQ
-        config = {
-            "name": f"{name} <b>&",
-            "seed": 0,
-            "codebook": {"kind": chosen["kind"], **chosen["arguments"]},
-            "data": {
-                "train": str(pictures),
-                "val": "auto",
-                "sampling": "permuted",
-                "image_size": 16,
-                "channels": channels,
-                "range": None,
-                "background": "white",
-                "crop": "resize",
-                "flip": True,
-                "batch_size": 4,
-                "num_workers": 0,
-                "max_bad_fraction": 0.01,
-                **data,
-            },
-            "trainer": {"max_steps": steps, "limit_val": None},
-        }
+        base = [word for word in tiny if not word.startswith("codebook.")]
+        book = [] if any(word.startswith("codebook=") for word in words) else FSQ
+        typed = [*base, f"trainer.max_steps={steps}", *book, *words]
+        config = compose("train", read_command_line(typed))
+        config["name"] = f"{name} <b>&"
         (run / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         (run / "metrics.jsonl").write_text("".join(metrics_lines(steps, every)))
-        if has_tokenizer:
-            tiny_tokenizer(chosen, channels=channels).save_pretrained(run / "tokenizer")
+        parts = {part: split_kind(config[part]) for part in ("encoder", "codebook", "decoder")}
+        training = {"step": steps, "image_size": config["data"]["image_size"]}
+        channels = config["data"]["channels"]
+        tokenizer = Tokenizer(**parts, channels=channels, training=training)
+        tokenizer.save_pretrained(run / "tokenizer")
         for step in range(10, 41, 10):
-            write_strip(
-                run / f"images/step_{step:08d}.png", side=16, count=4, seed=step, noise=50 - step
-            )
+            file = run / f"images/step_{step:08d}.png"
+            write_strip(file, side=16, count=4, seed=step, noise=50 - step)
         return run
 
     return make

@@ -1,19 +1,28 @@
 """Where a run keeps its files, and which run a call goes on with."""
 
+import json
+import platform
+import re
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from vqtrain.errors import CheckpointError
+from vqtrain.training import run_directory
 from vqtrain.training.run_directory import (
     claim,
     find_checkpoint,
+    git_commit,
     is_unfinished,
     new_run_dir,
     point_latest,
     read_config,
     write_config,
+    write_environment,
 )
 
 
@@ -158,6 +167,34 @@ def test_a_damaged_configuration_is_named(text: str | None, tmp_path: Path) -> N
         (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(CheckpointError, match=r"cannot read .*config\.yaml: "):
         read_config(tmp_path)
+
+
+def test_the_environment_names_versions_and_no_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "of-the-environment")
+    write_environment(tmp_path, command="vqtrain train seed=1", processes=2)
+    text = (tmp_path / "environment.json").read_text()
+    facts = json.loads(text)
+    assert (facts["command"], facts["processes"]) == ("vqtrain train seed=1", 2)
+    assert (facts["torch"], facts["python"]) == (torch.__version__, platform.python_version())
+    assert facts["CPU"]
+    assert "of-the-environment" not in text
+    assert platform.node() not in [str(value) for value in facts.values()]
+
+
+def test_a_checkout_names_its_commit_and_a_wheel_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_directory, "__file__", str(tmp_path / "a/b/run_directory.py"))
+    assert git_commit() is None
+    (tmp_path / ".git").mkdir()  # not one that git can read
+    assert git_commit() is None
+    shutil.rmtree(tmp_path / ".git")
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], [*author, "commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    assert re.fullmatch("[0-9a-f]{40,64}", git_commit() or "")
 
 
 def test_a_run_directory_has_one_owner_at_a_time(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ class Cell:
     """
 
     text: str
-    value: float | str | None
+    value: int | float | str | None
     href: str = ""
     tone: str = ""
     is_number: bool = False
@@ -180,7 +180,7 @@ def number(value: object, *, decimals: int | None = None, tone: str = "") -> Cel
     return Cell(text=figure(value, decimals=decimals), value=value, tone=tone, is_number=True)
 
 
-def figure(value: float, *, decimals: int | None = None) -> str:
+def figure(value: int | float, *, decimals: int | None = None) -> str:
     """Write a number for people.
 
     Example:

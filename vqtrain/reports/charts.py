@@ -11,6 +11,10 @@ from jaxtyping import Float64
 # So many digits of a value are kept: more than can be seen.
 DIGITS = 5
 
+Number = int | float
+# A number, or mean, low and high.
+Value = Number | tuple[Number, Number, Number]
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +62,7 @@ class Point:
 
     name: str
     group: str
-    values: Mapping[str, float | tuple[float, float, float] | None]
+    values: Mapping[str, Value | None]
     note: str = ""
     is_hollow: bool = False
     frontier: Sequence[str] = ()
@@ -125,14 +129,14 @@ def scatter(
     }
 
 
-def _ends(value: float | tuple[float, float, float] | None) -> list[float | int | None] | None:
+def _ends(value: Value | None) -> list[Number | None] | None:
     if value is None:
         return None
     found = plain(value if isinstance(value, tuple) else [value])
     return None if None in found else found
 
 
-def plain(values: Sequence[float | int | None]) -> list[float | int | None]:
+def plain(values: Sequence[Number | None]) -> list[Number | None]:
     """Round to a few digits; what is no number becomes None.
 
     Example:
@@ -142,7 +146,7 @@ def plain(values: Sequence[float | int | None]) -> list[float | int | None]:
     return [_plain(value) for value in values]
 
 
-def _plain(value: float | int | None) -> float | int | None:
+def _plain(value: Number | None) -> Number | None:
     if value is None or not math.isfinite(value):
         return None
     if value == round(value):

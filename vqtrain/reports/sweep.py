@@ -27,7 +27,7 @@ from vqtrain.reports.blocks import (
     number,
     word,
 )
-from vqtrain.reports.charts import Axis, Point, scatter
+from vqtrain.reports.charts import Axis, Number, Point, Value, scatter
 from vqtrain.reports.configuration import without_passwords
 from vqtrain.reports.pictures import Album, Picture, cut_strip
 from vqtrain.reports.series import axis_title, label
@@ -117,7 +117,7 @@ def summary(sweep: Plain, jobs: Sequence[Plain]) -> list[Block]:
     ]
 
 
-def ends(value: object) -> tuple[float, float, float] | None:
+def ends(value: object) -> tuple[Number, Number, Number] | None:
     """Read mean, low and high."""
     if not isinstance(value, Mapping):
         return None
@@ -148,7 +148,7 @@ def point_of(point: Plain, jobs: Sequence[Plain]) -> Point:
         notes.append(f"hardly any code is used{of}")
     if len(own) > 1:
         notes.append(f"{len(own)} seeds")
-    values: dict[str, float | tuple[float, float, float] | None] = {
+    values: dict[str, Value | None] = {
         **{name: ends(value) for name, value in (point.get("metrics") or {}).items()},
         RATE: point.get(RATE),
         USAGE: ends(point.get(USAGE)),

@@ -19,7 +19,7 @@ from vqtrain.version import __version__
 
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 # Packages on which numbers may depend.
-PACKAGES = ("torch", "torchvision", "lightning", "numpy", "pillow", "scikit-image")
+PACKAGES = ("torchvision", "lightning", "numpy", "pillow", "scikit-image")
 
 
 def new_run_dir(name: str) -> Path:
@@ -124,6 +124,7 @@ def write_environment(run_dir: Path, *, command: str, processes: int) -> None:
         "vqtrain": __version__,
         "git commit": git_commit(),
         "python": platform.python_version(),
+        "torch": torch.__version__,
         **{name: metadata.version(name) for name in PACKAGES},
         "CUDA": torch.version.cuda if has_gpus else None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",

@@ -1,0 +1,140 @@
+"""``vqtrain report`` from the outside, and the page that a run leaves."""
+
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from vqtrain.app import train
+from vqtrain.cli import main
+from vqtrain.errors import ConfigError
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_page_and_what_it_was_started_with(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    assert main(["train", *tiny, f"run_dir={run_dir}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {run_dir / 'report.html'}"
+    html = (run_dir / "report.html").read_text()
+    assert "Finished, 4 steps" in html
+    assert "16 of 16 images of the validation" in html
+    assert "report" not in (run_dir / "log.txt").read_text()  # it ends as the training does
+    facts = json.loads((run_dir / "environment.json").read_text())
+    assert facts["command"] == shlex.join(["vqtrain", "train", *tiny, f"run_dir={run_dir}"])
+    assert facts["torch"] == torch.__version__
+    assert f"run_dir={run_dir}</code>" in html
+
+
+@pytest.mark.slow
+def test_the_command_makes_the_page_anew(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "run"
+    assert main(["train", *tiny, f"run_dir={run_dir}"]) == 0
+    (run_dir / "report.html").unlink()
+    capsys.readouterr()
+    assert main(["report", f"path={run_dir}", "limit=4", "device=cpu"]) == 0
+    assert capsys.readouterr().out == f"{run_dir / 'report.html'}\n"
+    assert "4 of 16 images of the validation" in (run_dir / "report.html").read_text()
+    other = tmp_path / "other=run [1]"  # a path is taken as typed
+    shutil.copytree(run_dir, other)
+    out = tmp_path / "page.html"
+    assert main(["report", f"path={run_dir}", f"other={other}", f"out={out}"]) == 0
+    assert "beside those of" in out.read_text()
+    assert main(["report", f"path={run_dir}", f"out={out}"]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_report_that_fails_is_a_warning_and_the_run_went_well(
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> Path:
+        raise ConfigError("no\nroom")
+
+    monkeypatch.setattr(train, "write_page", fail)
+    assert main(["train", *tiny, f"run_dir={tmp_path / 'run'}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "warning: there is no report: no room"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["signal", "time"])
+def test_a_run_that_is_stopped_leaves_its_page(
+    tiny: list[str],
+    tmp_path: Path,
+    ending: str,
+    start_vqtrain: Callable[..., subprocess.Popen[str]],
+) -> None:
+    folder = tmp_path / "run"
+    words = [*tiny, f"run_dir={folder}", "trainer.max_steps=100000"]
+    words += ["trainer.max_time=00:00:02"] if ending == "time" else []
+    process = start_vqtrain("train", *words)
+    if ending == "signal":
+        deadline = time.monotonic() + 60
+        while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == (130 if ending == "signal" else 0)
+    assert shown.splitlines()[-1] == f"report: {folder / 'report.html'}"
+    assert "Not finished" in (folder / "report.html").read_text()
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_of_two_processes_the_first_one_makes_the_page(
+    tiny: list[str], tmp_path: Path, vqtrain: Run
+) -> None:
+    folder = tmp_path / "run"
+    done = vqtrain("train", *tiny, "trainer.devices=2", f"run_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("report: ") == 1
+    assert json.loads((folder / "environment.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name the folder: vqtrain report path=runs/NAME/latest"),
+        (["path=/nowhere/at/all"], "path=/nowhere/at/all does not exist"),
+        (["path=.", "limit=0"], "limit must be at least 1, got 0"),
+        (["path=.", "limit=few"], "limit must be"),
+        (["path=.", "device=abacus"], "abacus"),
+        (["path=.", "pth=x"], "did you mean 'path'?"),
+        (["path=.", "other=/nowhere"], "other=/nowhere is no run directory"),
+        (["path=."], "path=. is no run, sweep or evaluation"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", *words]) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert message in shown
+
+
+def test_help_shows_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("path", "out", "other", "limit", "device", "examples:"):
+        assert word in shown

@@ -1,0 +1,111 @@
+"""The page of an evaluation."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vqtrain.errors import ConfigError
+from vqtrain.evaluation.side_by_side import side_by_side
+from vqtrain.reports.blocks import Charts, Page, Section, Table, Text, Viewer
+from vqtrain.reports.evaluation import captions_of, cut_panels, distribution, evaluation_page
+
+
+def sections(page: Page) -> Mapping[str, Section]:
+    return {section.key: section for section in page.sections}
+
+
+def test_tokenizers_and_baselines_are_in_the_table(evaluation: Path) -> None:
+    page = evaluation_page(evaluation)
+    assert page.subtitle == "2 tokenizers on 40 images of https://host/a.tar"
+    (table,) = sections(page)["figures"].blocks
+    assert isinstance(table, Table)
+    rows = {row[0].text: [cell.text for cell in row] for row in table.rows}
+    assert rows["runs/a<b>"][3:8] == ["64", "0.2500", "23.0000", "0.6000", "55.0000"]
+    assert rows["JPEG beside runs/a<b>"][4:7] == ["0.9000", "20.0000", "0.5000"]
+    assert rows["runs/kl"][4] == "-"
+
+
+def test_what_has_a_rate_is_a_point(evaluation: Path) -> None:
+    charts, note = sections(evaluation_page(evaluation))["rate"].blocks
+    assert isinstance(charts, Charts)
+    assert [chart["title"] for chart in charts.charts] == ["PSNR", "SSIM", "rFID@40"]
+    names = [point["name"] for point in charts.charts[0]["points"]]  # type: ignore[attr-defined]
+    assert "runs/a<b>" in names
+    assert "runs/kl" not in names
+    assert isinstance(note, Text)
+
+
+def test_worst_and_best_are_cut_into_their_looks(evaluation: Path) -> None:
+    blocks = sections(evaluation_page(evaluation))["pictures"].blocks
+    viewers = [block for block in blocks if isinstance(block, Viewer)]
+    assert [viewer.label for viewer in viewers][:2] == [
+        "Worst pictures of runs/a<b>",
+        "Best pictures of runs/a<b>",
+    ]
+    assert [layer.name for layer in viewers[0].items[0].layers] == [
+        *("original", "reconstruction", "ids"),
+    ]
+    assert viewers[0].items[0].name.startswith("image <")
+    assert viewers[0].items[0].caption.endswith(" dB")
+
+
+def test_panels_are_those_that_were_put_together() -> None:
+    random = np.random.default_rng(0)
+    panels = [random.integers(0, 256, (24, 24, 3), dtype=np.uint8) for _ in range(3)]
+    picture = np.asarray(side_by_side([(panel, "x") for panel in panels]))
+    for cut, panel in zip(cut_panels(picture, 24), panels, strict=True):
+        assert np.array_equal(cut, panel)
+    with pytest.raises(ValueError, match="another layout"):
+        cut_panels(picture, 23)
+
+
+@pytest.mark.parametrize(("side", "first"), [("worst", "b"), ("best", "c")])
+@pytest.mark.parametrize(("metric", "sign"), [("psnr", 1), ("lpips_alex", -1)])
+def test_captions_are_in_the_order_of_the_pictures(
+    side: str, first: str, metric: str, sign: int
+) -> None:
+    columns = {metric: sign * np.array([2.0, 1.0, 3.0])}
+    assert captions_of(["a", "b", "c"], columns, side)[0][0] == first
+
+
+def test_a_distribution_adds_up() -> None:
+    chart = distribution("psnr", {"a": np.array([1.0, 1, 2, 5]), "b": np.array([np.nan, 3.0])})
+    shares = {line["name"]: sum(line["y"]) for line in chart["lines"]}  # type: ignore[attr-defined]
+    assert shares == {"a": 100, "b": 100}
+
+
+def test_equal_values_have_a_distribution_too() -> None:
+    chart = distribution("psnr", {"a": np.full(3, 100.0)})
+    assert max(chart["lines"][0]["y"]) == 100  # type: ignore[index]  # plain data
+
+
+def test_without_pictures_and_single_values_the_rest_is_there(evaluation: Path) -> None:
+    for folder in filter(Path.is_dir, evaluation.iterdir()):
+        shutil.rmtree(folder)
+    found = sections(evaluation_page(evaluation))
+    assert isinstance(found["pictures"].blocks[0], Text)
+    assert isinstance(found["images"].blocks[0], Text)
+    assert isinstance(found["figures"].blocks[0], Table)
+
+
+def test_keys_that_are_not_there_are_missing(evaluation: Path) -> None:
+    file = evaluation / "evaluation.json"
+    report = json.loads(file.read_text())
+    for entry in report["tokenizers"]:
+        for key in ("cost", "codebook", "baselines", "seconds", "passed_over", "protocols"):
+            del entry[key]
+    file.write_text(json.dumps(report))
+    found = sections(evaluation_page(evaluation))
+    assert "codebook" not in found
+    assert isinstance(found["cost"].blocks[0], Text)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"tokenizers": []}'])
+def test_figures_that_cannot_be_read_are_refused(evaluation: Path, text: str) -> None:
+    (evaluation / "evaluation.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"cannot read .*evaluation\.json"):
+        evaluation_page(evaluation)

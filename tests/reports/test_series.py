@@ -1,0 +1,82 @@
+"""From metrics.jsonl to charts of what belongs together."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vqtrain.reports.series import (
+    MOST_OF_ALL,
+    Curve,
+    charts_of,
+    is_lower_better,
+    place_of,
+    read_metrics,
+)
+
+
+def test_metrics_are_read_with_gaps_and_without_what_is_torn(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(
+        '{"step": 1, "train/a": 0.5}\n{"step": 2, "train/a": null, "val/psnr": 20}\n'
+        '[1]\nno json\n{"train/a": 3}\n{"step": 3, "train/a": 0.'
+    )
+    metrics = read_metrics(file)
+    assert metrics["train/a"].steps.tolist() == [1, 2]
+    assert metrics["train/a"].values[0] == 0.5
+    assert math.isnan(metrics["train/a"].values[1])
+    assert metrics["val/psnr"].last() == (2, 20.0)
+    assert read_metrics(tmp_path / "missing.jsonl") == {}
+
+
+def test_the_best_is_the_highest_or_the_lowest_and_never_missing() -> None:
+    curve = Curve(steps=np.array([1.0, 2, 3]), values=np.array([5.0, math.nan, 7]))
+    assert curve.best(is_lower_better=False) == (3, 7.0)
+    assert curve.best(is_lower_better=True) == (1, 5.0)
+    empty = Curve(steps=np.array([1.0]), values=np.array([math.nan]))
+    assert (empty.best(is_lower_better=True), empty.last()) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("metric", "group", "chart", "name"),
+    [
+        ("val/psnr", "Validation", "PSNR", "PSNR"),
+        ("val/rfid@5000", "Validation", "rFID@5000", "rFID@5000"),
+        ("val/codebook/usage", "Codebook", "Usage", "validation"),
+        ("train/codebook/usage", "Codebook", "Usage", "training"),
+        ("train/generator/total", "Losses", "Terms of the loss", "total"),
+        ("train/generator/gradient_norm", "Optimization", "Gradient norms", "generator"),
+        ("train/discriminator/learning_rate", "Optimization", "Learning rates", "discriminator"),
+        ("train/discriminator/logits_fake", "Discriminator", "Mean logits", "fake"),
+        ("train/adversarial/weight", "Discriminator", "Adversarial weight", "weight"),
+        ("train/skipped_steps", "Other", "Skipped steps", "skipped steps"),
+        ("train/something/new", "Other", "New", "new"),
+    ],
+)
+def test_a_metric_has_its_place(metric: str, group: str, chart: str, name: str) -> None:
+    place = place_of(metric)
+    assert (place.group, place.chart, place.name) == (group, chart, name)
+
+
+def test_training_and_validation_share_a_chart_in_this_order() -> None:
+    curve = Curve(steps=np.array([1.0]), values=np.array([0.5]))
+    (group,) = charts_of({"val/codebook/usage": curve, "train/codebook/usage": curve})
+    (chart,) = group.charts
+    assert [line["name"] for line in chart["lines"]] == ["training", "validation"]  # type: ignore[attr-defined]
+
+
+def test_many_long_curves_stay_small() -> None:
+    steps = np.arange(500_000.0)
+    curve = Curve(steps=steps, values=np.sin(steps))
+    groups = charts_of({f"train/generator/{n}": curve for n in range(60)})
+    lines = [line for group in groups for chart in group.charts for line in chart["lines"]]  # type: ignore[attr-defined]
+    assert len(lines) == 60
+    assert sum(len(line["x"]) for line in lines) <= MOST_OF_ALL
+
+
+@pytest.mark.parametrize(
+    ("name", "lower"), [("psnr", False), ("lpips_vgg", True), ("rfid_adm@9", True), ("ssim", False)]
+)
+def test_distances_are_better_when_lower(name: str, lower: bool) -> None:
+    assert is_lower_better(name) is lower
