@@ -16,7 +16,7 @@ GROUPS = ["codebook", "loss/perceptual"]
         ({"codebook": "ema", "codebook.size": 64, "seed": 0}, "ema_size64_seed0"),
         ({"loss/perceptual": "lpips", "experiment": "demo"}, "lpips_experimentdemo"),
         ({"codebook.inner": "fsq"}, "innerfsq"),
-        ({"optim.lr": 0.1, "optim.discriminator.lr": 1e-5}, "optim-lr0.1_optim-discriminator-lr1e-05"),
+        ({"optim.lr": 0.1, "optim.d.lr": 1e-5}, "optim-lr0.1_optim-d-lr1e-05"),
         ({"optim.lr": 0.1, "a.lr": 2, "seed": 1}, "optim-lr0.1_a-lr2_seed1"),
         ({"optim.betas": [0.5, 0.9], "seed": 1}, "betas-0.5-0.9-_seed1"),
         ({"optim.betas": [0.5, 0.9]}, "betas-0.5-0.9"),
@@ -24,7 +24,7 @@ GROUPS = ["codebook", "loss/perceptual"]
         ({"optim.schedule": "../a b\\c:d*é$\n{x}"}, "schedule..-a-b-c-d-x"),
         ({"codebook.weight": -1}, "weight-1"),
     ],
-)  # fmt: skip
+)
 def test_a_name_is_short_and_can_be_a_folder(values: dict[str, object], name: str) -> None:
     assert name_jobs([values], GROUPS) == [name]
 

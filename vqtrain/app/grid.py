@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 
 from vqtrain.app.build import Settings, begin_from, build_metrics, build_module, check_some
-from vqtrain.app.compose import CommandLine, compose, group_choices, parse
+from vqtrain.app.compose import CommandLine, compose, group_choices, is_path_key, parse
 from vqtrain.app.resume import differences
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.sources import training_and_validation
@@ -54,41 +54,36 @@ def read_grid(command_line: CommandLine, sweep_dir: Path | None, *, is_here: boo
 
     Args:
         command_line: What the user typed, without the keys of the sweep.
-        sweep_dir: Where the runs are; None is a folder named by ``name``.
+        sweep_dir: Where the runs are; None is a folder named by ``name``, that of the first run.
         is_here: Whether they run on this machine, whose devices are then checked.
 
     Raises:
         VqtrainError: If any run cannot be.
     """
-    for key in OWN_KEYS:
-        if key in command_line.paths:
-            raise ConfigError(f"{key} is decided by the sweep: leave it out, and give sweep_dir")
     groups = group_choices(command_line.config_dir)
     options = [choices_of(word, groups) for word in command_line.overrides]
     axes = [words[0].partition("=")[0] for words in options if len(words) > 1]
-    if not axes:
-        raise ConfigError("name a key with several values, such as codebook.size=1024,4096")
-    require("name" not in axes, "name cannot have several values: it names the sweep")
+    _check_keys(command_line, axes)
     combinations = list(itertools.islice(itertools.product(*options), MAX_JOBS + 1))
     if len(combinations) > MAX_JOBS:
         raise ConfigError(f"a sweep has at most {MAX_JOBS:,} runs: give fewer values")
     values = [_values_of(words, axes) for words in combinations]
     found: dict[str, SweepJob] = {}
-    home = sweep_dir or FOLDER
+    home = sweep_dir
     checks = Checks(is_here=is_here)
     for words, name, each in zip(
         combinations, name_jobs(values, list(groups)), values, strict=True
     ):
         typed = replace(command_line, overrides=words)
-        config = compose("train", typed)
-        if identity(config) in found:
-            continue
-        home = sweep_dir or FOLDER / str(config["name"])
         try:
+            config = compose("train", typed)
+            if identity(config) in found:
+                continue
             parameters, flops = checks.check(config)
         except ConfigError as error:
             error.args = (f"{_listed(each)}: {error}",)
             raise
+        home = home or FOLDER / str(config["name"])  # experiments may differ in it
         found[identity(config)] = SweepJob(
             name=name,
             values=each,
@@ -98,12 +93,30 @@ def read_grid(command_line: CommandLine, sweep_dir: Path | None, *, is_here: boo
             parameters=parameters,
             flops=flops,
         )
+    assert home is not None, "there is a first run"
     return Grid(
         sweep_dir=home,
         axes={key: _distinct(each[key] for each in values) for key in values[0]},
         jobs=list(found.values()),
         equal=len(combinations) - len(found),
     )
+
+
+def _check_keys(command_line: CommandLine, axes: Sequence[str]) -> None:
+    """Refuse keys that the sweep decides, and several values where there can be one alone."""
+    typed = [*command_line.paths, *map(_key_of, command_line.overrides)]
+    for key in OWN_KEYS:
+        if key in typed:
+            raise ConfigError(f"{key} is decided by the sweep: leave it out, and give sweep_dir")
+    if not axes:
+        raise ConfigError("name a key with several values, such as codebook.size=1024,4096")
+    for key in map(_key_of, axes):
+        require(key != "name", "name cannot have several values: it names the sweep")
+        require(not is_path_key(key), f"{key} cannot have several values: it is a path")
+
+
+def _key_of(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
 
 
 def choices_of(word: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
@@ -226,7 +239,7 @@ class Checks:
 
 def _values_of(words: Sequence[str], axes: Sequence[str]) -> dict[str, object]:
     parsed = {word.partition("=")[0]: parse(word) for word in words}
-    return {parsed[axis].key_or_group: parsed[axis].value() for axis in axes}
+    return {_key_of(axis): parsed[axis].value() for axis in axes}
 
 
 def _distinct(values: Iterable[object]) -> list[object]:

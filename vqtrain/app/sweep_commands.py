@@ -13,6 +13,7 @@ from vqtrain.evaluation.metrics import LPIPS, METRICS
 from vqtrain.launchers.base import Launcher, find
 from vqtrain.launchers.local import Local, gpus
 from vqtrain.sweeps.job import SweepJob
+from vqtrain.tokenizer.storage import PARTS, kinds_in
 
 
 def train_command(job: SweepJob, group: str) -> list[str]:
@@ -25,7 +26,7 @@ def train_command(job: SweepJob, group: str) -> list[str]:
     words = [word for word in job.words if not word.startswith("name=")]
     logger = job.config["logger"]
     if logger.get("kind") == "wandb" and logger.get("group") is None:
-        words.append(f"logger.group={json.dumps(group)}")
+        words.append(f"logger.group={json.dumps(group, ensure_ascii=False)}")
     return ["train", *words, f'name="{job.name}"', f"run_dir={job.run_dir}", "resume=auto"]
 
 
@@ -38,7 +39,7 @@ def evaluate_command(job: SweepJob, *, images: Sequence[str], metrics: Sequence[
         metrics: Of ``vqtrain.evaluation.metrics.METRICS``.
     """
     config = job.config
-    kinds = [config[group]["kind"] for group in ("encoder", "codebook", "decoder")]
+    kinds = kinds_in([config[group] for group in PARTS])
     packages = sorted({kind.partition(".")[0].partition(":")[0] for kind in kinds if ":" in kind})
     given = {name: config["weights"].get(name) for name in WEIGHTS}
     return [
@@ -57,7 +58,8 @@ def evaluate_command(job: SweepJob, *, images: Sequence[str], metrics: Sequence[
 
 def _one(path: Path) -> str:
     """Write a path so that a comma in it does not make it two."""
-    return json.dumps([str(path)]) if "," in str(path) or str(path).startswith("[") else str(path)
+    is_read_as_list = "," in str(path) or str(path).startswith("[")
+    return json.dumps([str(path)], ensure_ascii=False) if is_read_as_list else str(path)
 
 
 def metrics_of(jobs: Sequence[SweepJob]) -> list[str]:

@@ -1,0 +1,320 @@
+"""The command lines of a sweep's runs, and what launches them."""
+
+import os
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vqtrain.app import evaluate, sweep_commands
+from vqtrain.app.compose import compose, put, read_command_line
+from vqtrain.app.keys import read_keys
+from vqtrain.app.resume import differences
+from vqtrain.app.sweep_commands import (
+    check_keys,
+    evaluate_command,
+    make_launcher,
+    metrics_of,
+    train_command,
+)
+from vqtrain.errors import ConfigError
+from vqtrain.evaluation.metrics import METRICS
+from vqtrain.launchers.local import Local
+from vqtrain.launchers.slurm import Slurm
+from vqtrain.sweeps.job import SweepJob
+
+MakeJob = Callable[..., SweepJob]
+
+
+@pytest.fixture(scope="module")
+def usual() -> dict[str, Any]:
+    """The configuration of a run, composed once."""
+    return compose("train", read_command_line([]))
+
+
+@pytest.fixture
+def make_job(usual: dict[str, Any]) -> MakeJob:
+    """Make a run of a sweep: values are put into its configuration."""
+
+    def make(*words: str, run_dir: str = "sweep/jobs/seed1", **values: object) -> SweepJob:
+        config = deepcopy(usual)
+        for key, value in values.items():
+            put(config, key.replace("__", "."), value)
+        return SweepJob(
+            name=Path(run_dir).name,
+            values={"seed": 1},
+            config=config,
+            words=words,
+            run_dir=Path(run_dir),
+            parameters=1,
+            flops=1,
+        )
+
+    return make
+
+
+# Training.
+
+
+def test_a_run_is_trained_or_goes_on_in_its_folder(make_job: MakeJob) -> None:
+    job = make_job("seed=1", "name=mine", "optim.lr=1", "data.train=a b,c.tar")
+    assert train_command(job, "sweep") == [
+        *("train", "seed=1", "optim.lr=1", "data.train=a b,c.tar"),
+        *('name="seed1"', "run_dir=sweep/jobs/seed1", "resume=auto"),
+    ]
+
+
+def test_a_train_command_describes_the_run(usual: dict[str, Any]) -> None:
+    words = ["data.train=a/{0..9} b,c.tar", "seed=1", "name='x y'"]
+    config = compose("train", read_command_line(words))
+    job = SweepJob(
+        name="1e-3_[x]",
+        values={},
+        config=config,
+        words=words,
+        run_dir=Path("/a, b/{c}=d"),
+        parameters=1,
+        flops=1,
+    )
+    typed = compose("train", read_command_line(train_command(job, "sweep")[1:]))
+    assert differences(config, typed) == ([], [])
+    assert typed["data"]["train"] == "a/{0..9} b,c.tar"
+    assert typed["seed"] == 1 != usual["seed"]
+    assert (typed["name"], typed["run_dir"], typed["resume"]) == ("1e-3_[x]", "/a, b/{c}=d", "auto")
+
+
+WANDB = {"kind": "wandb", "project": "p", "entity": None, "group": None}
+
+
+@pytest.mark.parametrize("group", ["sizes", "my, sizes", "größe", 'a"b', "[x]", "1", "true", "a=b"])
+def test_wandb_holds_the_runs_together(make_job: MakeJob, group: str) -> None:
+    words = train_command(make_job("logger=wandb", logger=WANDB), group)
+    typed = compose("train", read_command_line(words[1:]))
+    assert typed["logger"] == {
+        "kind": "wandb",
+        "project": "vqtrain",
+        "entity": None,
+        "group": group,
+    }
+
+
+def test_a_group_that_was_asked_for_stays(make_job: MakeJob) -> None:
+    job = make_job("logger=wandb", "logger.group=mine", logger={**WANDB, "group": "mine"})
+    assert [word for word in train_command(job, "sweep") if "group" in word] == [
+        "logger.group=mine"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["none", "tensorboard"])
+def test_other_loggers_have_no_groups(make_job: MakeJob, kind: str) -> None:
+    job = make_job(f"logger={kind}", logger={"kind": kind})
+    assert not [word for word in train_command(job, "sweep") if "group" in word]
+
+
+# Evaluation.
+
+
+def values_of(words: list[str]) -> dict[str, Any]:
+    """Read an evaluation's command line as the command does."""
+    assert words[0] == "evaluate"
+    values = read_keys("vqtrain evaluate", words[1:], evaluate.KEYS)
+    assert values is not None
+    return values
+
+
+def test_a_run_is_evaluated_as_it_was_validated(make_job: MakeJob) -> None:
+    words = evaluate_command(make_job(data__num_workers=3), images=[], metrics=["psnr", "ssim"])
+    assert words == [
+        *("evaluate", "tokenizer=sweep/jobs/seed1", "out=sweep/jobs/seed1/evaluation"),
+        *("metrics=[psnr,ssim]", "num_workers=3", "baselines=false", "cost=false", "worst=0"),
+    ]
+    values = values_of(words)
+    assert values["metrics"] == ["psnr", "ssim"]
+    assert (values["images"], values["num_workers"], values["allow"]) == (None, 3, [])
+    assert (values["baselines"], values["cost"], values["worst"]) == (False, False, 0)
+
+
+def test_images_are_those_typed(make_job: MakeJob) -> None:
+    words = evaluate_command(make_job(), images=["images=a/{0..9} b,c.tar"], metrics=["psnr"])
+    assert values_of(words)["images"] == "a/{0..9} b,c.tar"
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "device"), [("cpu", "cpu"), ("auto", "auto"), ("gpu", "auto")]
+)
+def test_what_was_trained_on_the_cpu_is_evaluated_there(
+    make_job: MakeJob, accelerator: str, device: str
+) -> None:
+    job = make_job(trainer__accelerator=accelerator)
+    words = evaluate_command(job, images=[], metrics=["psnr"])
+    assert values_of(words)["device"] == device
+
+
+@pytest.mark.parametrize(
+    "run_dir",
+    [
+        "/a,b/jobs/x",
+        "[a]/jobs/x",
+        "größe, weiß/jobs/x",
+        "a b/{0..9}=~#/jobs/x",
+        '/a, "b"/jobs/x',
+        "it's, so/jobs/x",
+        "${a},b/jobs/x",
+        "größe/jobs/x",
+    ],
+)
+def test_any_folder_is_one_tokenizer(make_job: MakeJob, run_dir: str) -> None:
+    words = evaluate_command(make_job(run_dir=run_dir), images=[], metrics=["psnr"])
+    assert evaluate.names_of(values_of(words[:2])["tokenizer"]) == [run_dir]
+
+
+def test_third_parties_that_were_trained_are_trusted(make_job: MakeJob) -> None:
+    job = make_job(
+        encoder={"kind": "mine.encoders:Mine"},
+        decoder={"kind": "mine.decoders:Mine"},
+        codebook={"kind": "other:Theirs", "size": 4},
+    )
+    words = evaluate_command(job, images=[], metrics=["psnr"])
+    assert values_of(words)["allow"] == ["mine", "other"]
+
+
+def test_a_third_partys_codebook_inside_another_is_trusted_too(make_job: MakeJob) -> None:
+    job = make_job(codebook={"kind": "grouped", "inner": {"kind": "other.vq:Theirs"}})
+    words = evaluate_command(job, images=[], metrics=["psnr"])
+    assert values_of(words)["allow"] == ["other"]
+
+
+def test_weights_that_were_given_are_used(make_job: MakeJob) -> None:
+    job = make_job(
+        weights__alex="/a b/{x},=~.pth", weights__inception="i.pth", weights__squeeze="s.pth"
+    )
+    words = evaluate_command(job, images=[], metrics=["lpips_alex"])
+    values = values_of(words)
+    assert (values["weights.alex"], values["weights.inception"]) == ("/a b/{x},=~.pth", "i.pth")
+    # None for what was not given, and none for a network that evaluations do not know.
+    assert [word for word in words if word.startswith("weights.")] == [
+        *("weights.alex=/a b/{x},=~.pth", "weights.inception=i.pth")
+    ]
+
+
+# Metrics.
+
+
+def job_with(make_job: MakeJob, names: list[str], network: str = "alex") -> SweepJob:
+    return make_job(metrics={"names": names, "lpips_network": network, "best": names[0]})
+
+
+@pytest.mark.parametrize(
+    ("names", "network", "expected"),
+    [
+        (["psnr", "ssim"], "alex", ["psnr", "ssim"]),
+        (["ssim"], "alex", ["ssim"]),
+        (["psnr", "lpips", "fid"], "alex", ["psnr", "lpips_alex", "fid"]),
+        (["lpips"], "vgg", ["lpips_vgg"]),
+        # Evaluations have no LPIPS with this network.
+        (["psnr", "lpips"], "squeeze", ["psnr"]),
+        (["lpips"], "squeeze", ["psnr"]),
+    ],
+)
+def test_metrics_are_those_of_the_validation(
+    make_job: MakeJob, names: list[str], network: str, expected: list[str]
+) -> None:
+    found = metrics_of([job_with(make_job, names, network)])
+    assert found == expected
+    assert set(found) <= set(METRICS)
+
+
+def test_metrics_are_the_same_for_all_runs(make_job: MakeJob) -> None:
+    jobs = [
+        job_with(make_job, ["psnr", "lpips"], "vgg"),
+        job_with(make_job, ["ssim", "lpips", "psnr"], "alex"),
+    ]
+    assert metrics_of(jobs) == ["psnr", "lpips_vgg", "ssim", "lpips_alex"]
+
+
+# Launchers.
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Be on a machine with so many GPUs and cores; return the places that are made of them."""
+    places: list[int] = []
+
+    class Noted(Local):
+        def __init__(self, *, processes: int = 1) -> None:
+            places.append(processes)
+            super().__init__(processes=processes)
+
+    def be(*, gpus: int, cores: int, threads: str | None = None) -> list[int]:
+        monkeypatch.setattr(sweep_commands, "gpus", lambda: [str(n) for n in range(gpus)])
+        monkeypatch.setattr(sweep_commands, "count_cores", lambda: cores)
+        monkeypatch.setattr(sweep_commands, "Local", Noted)
+        monkeypatch.setattr(
+            sweep_commands, "find", lambda word: Noted if word == "local" else original(word)
+        )
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if threads is not None:
+            monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        return places
+
+    original = sweep_commands.find
+    return be
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "devices", "needs", "place", "threads"),
+    [
+        (0, 8, None, 1, 1, None),  # one run has all cores
+        (0, 8, 2, 1, 2, "4"),
+        (0, 8, 3, 1, 3, "2"),
+        (0, 2, 5, 1, 5, "1"),  # at least one
+        (0, 8, None, 4, 4, None),  # one run of four processes, which share the cores by themselves
+        (0, 8, 8, 4, 8, "1"),
+        (4, 8, None, 1, 4, None),
+        (4, 8, 2, 1, 2, None),
+        (4, 8, 8, 1, 8, None),
+        (2, 8, None, 4, 4, None),
+    ],
+)
+def test_places_and_threads_on_this_machine(
+    make_job: MakeJob, machine, gpus, cores, devices, needs, place, threads
+) -> None:
+    places = machine(gpus=gpus, cores=cores)
+    jobs = [make_job(), make_job(trainer__devices=needs)]
+    launcher, environment = make_launcher("local", devices=devices, options={}, jobs=jobs)
+    assert isinstance(launcher, Local)
+    assert places == [place]
+    assert environment == ({} if threads is None else {"OMP_NUM_THREADS": threads})
+
+
+def test_threads_that_were_asked_for_stay(make_job: MakeJob, machine) -> None:
+    machine(gpus=0, cores=8, threads="3")
+    _, environment = make_launcher("local", devices=2, options={}, jobs=[make_job()])
+    assert environment == {}
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+def test_launchers_elsewhere_get_their_options(make_job: MakeJob) -> None:
+    launcher, environment = make_launcher(
+        "slurm", devices=None, options={"cluster": "local"}, jobs=[make_job()]
+    )
+    assert isinstance(launcher, Slurm)
+    assert environment == {}
+    with pytest.raises(ConfigError, match=r"launcher_options.*partitoin"):
+        make_launcher("slurm", devices=None, options={"partitoin": "gpu"}, jobs=[make_job()])
+
+
+def test_keys_that_do_not_fit_are_refused() -> None:
+    check_keys("local", None, {})
+    check_keys("local", 3, {})
+    check_keys("slurm", None, {"partition": "gpu"})
+    for launcher, devices, options, message in (
+        ("local", 0, {}, "devices must be at least 1 or null, got 0"),
+        ("slurm", 2, {}, "devices=2 is for this machine: leave out the launcher or it"),
+        ("local", None, {"a": 1}, "launcher=local takes no launcher_options"),
+        ("slrum", None, {}, "unknown launcher 'slrum', did you mean 'slurm'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check_keys(launcher, devices, options)
