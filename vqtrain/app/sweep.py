@@ -23,7 +23,7 @@ from vqtrain.app.sweep_commands import (
     train_command,
 )
 from vqtrain.build import bind
-from vqtrain.errors import CheckpointError, Interrupted, VqtrainError
+from vqtrain.errors import CheckpointError, ConfigError, Interrupted, VqtrainError
 from vqtrain.launchers.base import Ended, Job, find
 from vqtrain.launchers.base import words as launcher_words
 from vqtrain.launchers.local import Local
@@ -115,6 +115,9 @@ def run(
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     try:
         grid.sweep_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write {grid.sweep_dir}: {error.strerror}") from error
+    try:
         with FileLock(grid.sweep_dir / ".lock", blocking=False):
             sweep.introduce(console)
             try:

@@ -1,0 +1,299 @@
+"""``vqtrain sweep`` as its users meet it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from pyarrow import parquet
+
+from vqtrain import Tokenizer
+from vqtrain.cli import main
+
+RunCommand = Callable[..., subprocess.CompletedProcess[str]]
+
+# A codebook that tells what each rank was given.
+PROBE = """
+import inspect, os
+from pathlib import Path
+from vqtrain.codebooks.vq import VQ
+
+class Probe(VQ):
+    __signature__ = inspect.signature(VQ)
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.told = Path(os.environ["PROBE"])
+
+    __init__.__annotations__ = VQ.__init__.__annotations__
+
+    def forward(self, z):
+        if self.training:
+            rank = os.environ.get("LOCAL_RANK", "0")
+            (self.told / f"size{self.size}_rank{rank}").touch()
+        return super().forward(z)
+"""
+
+
+def results(folder: str | Path = "sweep") -> dict[str, dict[str, object]]:
+    """Read the runs of a sweep by their names."""
+    found = json.loads(Path(folder, "sweep.json").read_text())
+    return {job["name"]: job for job in found["jobs"]}
+
+
+def states(folder: str | Path = "sweep") -> dict[str, str]:
+    return {name: str(job["state"]) for name, job in results(folder).items()}
+
+
+def attempts(run_dir: Path) -> int:
+    """Count how often a run has begun or gone on."""
+    return (run_dir / "log.txt").read_text().count("run directory: ")
+
+
+def steps(run_dir: Path) -> list[int]:
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+def process_of(run_dir: str) -> int | None:
+    """Find the process that trains into a run directory, but none of its children."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode().split("\0")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if "vqtrain.launchers.child" in words and f"run_dir={run_dir}" in words:
+            return int(folder.name)
+    return None
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_grid_becomes_runs_a_table_and_a_picture(
+    vqtrain: RunCommand, tiny: list[str], tmp_path: Path
+) -> None:
+    words = ["sweep", *tiny, "codebook=vq,ema", "codebook.size=8,16", "sweep_dir=sweep"]
+    words.remove("codebook.size=16")
+    done = vqtrain(*words)
+    assert done.returncode == 0, done.stderr
+    assert "runs        4: 2 codebook x 2 codebook.size\n" in done.stdout
+    folder = tmp_path / "sweep"
+    names = ["vq_size8", "vq_size16", "ema_size8", "ema_size16"]
+    found = results(folder)
+    assert list(found) == names
+    for name in names:
+        job = found[name]
+        evaluation = json.loads((folder / "jobs" / name / "evaluation/evaluation.json").read_text())
+        (entry,) = evaluation["tokenizers"]
+        assert job["metrics"] == entry["metrics"]
+        assert job["bits_per_pixel"] == entry["bits_per_pixel"]
+        assert (folder / "jobs" / name / "tokenizer/model.safetensors").exists()
+    vq = Tokenizer.from_pretrained(folder / "jobs/vq_size8")
+    assert found["vq_size8"]["parameters"] == sum(each.numel() for each in vq.parameters())
+    with (folder / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == names
+    assert [row["codebook.size"] for row in rows] == ["8", "16", "8", "16"]
+    assert [float(row["psnr"]) for row in rows] == [
+        job["metrics"]["psnr"] for job in found.values()
+    ]  # type: ignore[index]  # plain data
+    assert parquet.read_table(folder / "sweep.parquet").column("name").to_pylist() == names
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert "<html" in (folder / "sweep.html").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep"]  # and nothing else
+    again = vqtrain(*words)
+    assert again.returncode == 0
+    assert "done        4, which are not run again\n" in again.stdout
+    assert [attempts(folder / "jobs" / name) for name in names] == [1, 1, 1, 1]
+
+
+@pytest.mark.slow
+def test_a_failure_a_kill_and_an_interruption_cost_no_run_twice(
+    vqtrain: RunCommand,
+    start_vqtrain: Callable[..., subprocess.Popen[str]],
+    tiny: list[str],
+    tmp_path: Path,
+) -> None:
+    rates = ["0.001", "1e30", "0.002", "0.003", "0.004", "0.005"]
+    words = [
+        *("sweep", *tiny, f"optim.lr={','.join(rates)}", "sweep_dir=sweep", "devices=2"),
+        *("trainer.max_steps=120", "trainer.checkpoint_every=10", "trainer.validate_every=60"),
+        *("optim.schedule=constant", "trainer.clip=null", "metrics.names=[psnr]"),
+    ]
+    jobs = tmp_path / "sweep/jobs"
+    sweep = start_vqtrain(*words)
+    # One is killed once it has a checkpoint, and the sweep while the one after it trains.
+    killed, stopped = "lr0.001", "lr0.003"
+    wait_until(lambda: list((jobs / killed / "checkpoints").glob("step_*")))
+    number = process_of(f"sweep/jobs/{killed}")
+    assert number is not None
+    os.kill(number, signal.SIGKILL)
+    wait_until(lambda: list((jobs / stopped / "checkpoints").glob("step_*")))
+    sweep.send_signal(signal.SIGINT)
+    printed, errors = sweep.communicate(timeout=120)
+    assert sweep.returncode == 130, errors
+    assert "stopped; the same command goes on with what is missing\n" in printed
+    assert "lr0.001 interrupted: it was ended by SIGKILL\n" in printed
+    before = states(tmp_path / "sweep")
+    assert before["lr0.001"] == before["lr0.003"] == "interrupted"
+    assert before["lr1e+30"] == "failed"
+    assert process_of(f"sweep/jobs/{stopped}") is None
+    begun = {folder.name for folder in jobs.iterdir() if (folder / "log.txt").exists()}
+    trained = {name for name in begun if (jobs / name / "checkpoints/step_00000120.ckpt").exists()}
+    assert not trained.intersection((killed, stopped))
+    done = vqtrain(*words)
+    assert done.returncode == 1, done.stderr
+    found = results(tmp_path / "sweep")
+    assert {name: job["state"] for name, job in found.items()} == {
+        "lr0.001": "finished",
+        "lr1e+30": "failed",
+        **{f"lr{rate}": "finished" for rate in rates[2:]},
+    }
+    assert found["lr1e+30"]["code"] == 1
+    assert "20 steps in a row had a loss or a gradient that is not finite" in str(
+        found["lr1e+30"]["reason"]
+    )
+    assert "failed      lr1e+30: 20 steps in a row" in done.stdout
+    for name in found:
+        goes_on = name in begun and name not in (*trained, "lr1e+30")
+        assert attempts(jobs / name) == 1 + goes_on, name
+        # Each step once: those that went on did so at their checkpoint.
+        assert len(steps(jobs / name)) == len(set(steps(jobs / name)))
+    last = vqtrain(*words)
+    assert last.returncode == 1
+    assert "done        6, which are not run again\n" in last.stdout
+
+
+@pytest.mark.ddp
+def test_every_rank_sees_the_values_of_its_own_run(
+    vqtrain: RunCommand, tiny: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "told").mkdir()
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/probe.py").write_text(PROBE)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": str(tmp_path / "code"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PROBE": str(tmp_path / "told"),
+    }
+    words = [word for word in tiny if word != "codebook.size=16"]
+    done = vqtrain(
+        *("sweep", *words, "codebook=vq", "codebook.kind=probe:Probe", "codebook.size=8,16"),
+        *("trainer.devices=2", "sweep_dir=sweep"),
+        env=environment,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.name for path in (tmp_path / "told").iterdir()) == [
+        *("size16_rank0", "size16_rank1", "size8_rank0", "size8_rank1")
+    ]
+    for name, size in (("size8", 8), ("size16", 16)):
+        config = json.loads((tmp_path / f"sweep/jobs/{name}/tokenizer/config.json").read_text())
+        assert config["codebook"]["arguments"]["size"] == size
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["code", "sweep", "told"]
+
+
+@pytest.mark.slow
+def test_clusters_give_the_numbers_of_this_machine(
+    vqtrain: RunCommand, tiny: list[str], tmp_path: Path
+) -> None:
+    words = ["sweep", *tiny, "codebook=vq", "seed=3,4"]
+    clusters = {
+        "here": [],
+        "ray": ["launcher=ray"],
+        "slurm": ["launcher=slurm", "launcher_options={cluster: debug, gpus: 0}"],
+    }
+    for name, options in clusters.items():
+        done = vqtrain(*words, *options, f"sweep_dir={name}")
+        assert done.returncode == 0, done.stdout + done.stderr
+    own = results(tmp_path / "here")
+    kept = ("state", "metrics", "codebook", "bits_per_pixel")
+    for name in ("ray", "slurm"):
+        for job, found in results(tmp_path / name).items():
+            assert {key: found[key] for key in kept} == {key: own[job][key] for key in kept}
+            first, second = (
+                Tokenizer.from_pretrained(tmp_path / folder / "jobs" / job).state_dict()
+                for folder in ("here", name)
+            )
+            assert all(torch.equal(first[key], second[key]) for key in first)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(clusters)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["codebook=lfq", "codebook.size=16,20"], "codebook.size=20: codebook=lfq: size must be a"),
+        (["codebook.size=16"], "name a key with several values"),
+        (["codebook=vq,fq"], "unknown codebook 'fq', did you mean 'lfq'?"),
+        (["optim.lr=interval(0,1)"], "has no end of values: list them"),
+        (["seed=0,1", "run_dir=here"], "run_dir is decided by the sweep"),
+        (["seed=0,1", "resume=auto"], "resume is decided by the sweep"),
+        (["name=a,b"], "name cannot have several values"),
+        (["seed=0,1", "data.train=nowhere"], "nowhere does not exist"),
+        (["seed=0,1", "launcher=ry"], "unknown launcher 'ry', did you mean 'ray'?"),
+        (["seed=0,1", "devices=0"], "devices must be at least 1 or null, got 0"),
+        (["seed=0,1", "launcher=ray", "devices=2"], "devices=2 is for this machine"),
+        (["seed=0,1", "launcher_options={a: 1}"], "launcher=local takes no launcher_options"),
+        (["seed=0,1", "trainer.num_nodes=2"], "trainer.num_nodes must be 1 in a sweep"),
+        (["seed=0,1", "sweep_dri=x"], "unknown key 'sweep_dri'"),
+        (["seed=0,1", "init_from=nowhere"], "nowhere"),
+        (["seed=0,1", "sweep_dir=file/below"], "cannot write file/below: Not a directory"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_runs(
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    known = [word for word in tiny if word != "codebook.dim=4"]  # which lfq does not have
+    assert main(["sweep", *known, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vqtrain: ")
+    assert message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_command_lines_of_all_runs_are_shown(
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", *tiny, "seed=0,1", "name=mine", "--print-config"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["train", "evaluate"] * 2
+    for line, seed in zip(lines[::2], (0, 1), strict=True):
+        assert f" seed={seed} " in line
+        assert line.endswith(
+            f"'name=\"seed{seed}\"' run_dir=sweeps/mine/jobs/seed{seed} resume=auto"
+        )
+    assert "tokenizer=sweeps/mine/jobs/seed0 out=sweeps/mine/jobs/seed0/evaluation" in lines[1]
+    assert not any(tmp_path.iterdir())
+
+
+def test_help_shows_keys_groups_and_two_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "--help"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("sweep_dir", "launcher", "codebook.size", "discriminator "):
+        assert f"  {word}" in printed
+    assert printed.count("\n  vqtrain sweep ") == 2
