@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 from vqtrain.app.build import Settings, build_module
 from vqtrain.app.compose import compose, read_command_line
+from vqtrain.app.grid import read_grid
+from vqtrain.app.sweep import KEYS as SWEEP_KEYS
 from vqtrain.cli import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +87,21 @@ def test_a_command_line_describes_a_run(
         config = compose("train", read_command_line(rest))
         config["loss"]["perceptual"]["weight"] = 0.0  # its network's weights may not be here
         build_module(config, Settings.of(config))
+    if command == "sweep" and rest and "--help" not in rest:
+        monkeypatch.setattr("vqtrain.app.grid.training_and_validation", lambda *_: (None, None))
+        grid_words = [word for word in rest if word.partition("=")[0] not in SWEEP_KEYS]
+        assert len(read_grid(read_command_line(grid_words), None, is_here=True).jobs) > 1
+
+
+def test_the_grid_for_wandb_describes_runs() -> None:
+    (text,) = blocks(ROOT / "docs/sweeps.md", "yaml")
+    grid = yaml.safe_load(text)
+    assert grid["command"] == ["vqtrain", "train", "${args_no_hyphens}"]
+    known = grid["parameters"].items()
+    words = [f"{key}={given.get('value', given.get('values', [''])[0])}" for key, given in known]
+    config = compose("train", read_command_line(words))
+    assert (config["codebook"]["kind"], config["codebook"]["size"]) == ("ema", 64)
+    assert config["logger"]["kind"] == "wandb"
 
 
 @pytest.mark.parametrize("words", commands("make", PAGES))
