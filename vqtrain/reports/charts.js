@@ -28,14 +28,17 @@ function tick(value) {
 
 // Some room around the points and their bars, but none beyond 0 and 1 for what cannot be there.
 function pad(scale, isDown) {
-  const sets = scale.chart.data.datasets.filter((set, number) => scale.chart.isDatasetVisible(number));
-  const ends = sets.flatMap((set) => set.data.flatMap((raw) => raw[isDown ? "xEnds" : "yEnds"] || []));
-  const min = Math.min(scale.min, ...ends);
-  const max = Math.max(scale.max, ...ends);
-  const isCurve = scale.chart.config.type === "line";
-  const room = (max - min || Math.abs(max) || 1) * (isDown ? (isCurve ? 0 : 0.06) : 0.04);
+  const { data, config } = scale.chart;
+  const sets = data.datasets.filter((set, number) => scale.chart.isDatasetVisible(number));
+  const [key, ends] = isDown ? ["x", "xEnds"] : ["y", "yEnds"];
+  const values = sets.flatMap((set) => set.data.flatMap((raw) => [raw[key], ...(raw[ends] || [])])).filter((value) => value !== null);
+  if (!values.length) return;
+  const [min, max] = values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+  let room = (max - min) * (isDown ? 0.06 : 0.04);
+  if (min === max) room = Math.abs(max) / 10 || 1;
+  else if (isDown && config.type === "line") room = 0;
   scale.min = min >= 0 ? Math.max(0, min - room) : min - room;
-  scale.max = !isDown && min >= 0 && max <= 1 ? Math.min(1, max + room) : max + room;
+  scale.max = !isDown && min >= 0 && min < max && max <= 1 ? Math.min(1, max + room) : max + room;
 }
 
 // Round numbers within an axis.
@@ -204,7 +207,7 @@ function optionsOf(spec) {
     interaction: isCurves ? { mode: "nearest", axis: "x", intersect: false } : { mode: "nearest", axis: "xy", intersect: true },
     scales: {
       x: axis(isCurves ? spec.x : spec.x.title, spec.isLogX, true),
-      y: axis(isCurves ? spec.y : spec.y.title, spec.isLog, false),
+      y: axis(isCurves ? spec.y : spec.y.title + (spec.y.better && `, ${spec.y.better} is better`), spec.isLog, false),
     },
     plugins: { legend: { display: false }, tooltip: tooltipOf(spec) },
   };
@@ -233,7 +236,7 @@ function numbersTable(spec) {
       const number = Array.isArray(value) ? value[0] : value;
       const isWord = typeof number === "string";
       const text = isWord ? number : Array.isArray(value) ? range(value) : shown(value);
-      return make("td", { class: isWord ? "" : "number", "data-value": number }, text);
+      return make("td", { class: isWord ? (text.length > 20 ? "long" : "") : "number", "data-value": number }, text);
     })))));
   prepareTable(table);
   return table;

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import final
 
 import numpy as np
@@ -40,10 +40,12 @@ class Axis:
     Attributes:
         key: Of the values of the points.
         title: With the unit.
+        better: ``higher`` or ``lower``, if one of them is.
     """
 
     key: str
     title: str
+    better: str = ""
 
 
 @final
@@ -112,8 +114,8 @@ def scatter(
     return {
         "kind": "scatter",
         "title": title,
-        "xs": [{"key": axis.key, "title": axis.title} for axis in xs],
-        "ys": [{"key": axis.key, "title": axis.title} for axis in ys],
+        "xs": [asdict(axis) for axis in xs],
+        "ys": [asdict(axis) for axis in ys],
         "groups": groups,
         "points": [
             {

@@ -174,7 +174,7 @@ def is_number(value: object) -> bool:
 
 def quality_axis(name: str, direction: str) -> Axis:
     """Make the axis of a metric, which says in which direction it is better."""
-    return Axis(key=name, title=f"{axis_title(name)}, {direction} is better")
+    return Axis(key=name, title=axis_title(name), better=direction)
 
 
 def rate_charts(points: Sequence[Point], metrics: Mapping[str, str]) -> list[Block]:
