@@ -8,7 +8,7 @@ from vqtrain.reports.blocks import Block, Cell, Table, Text, number, word
 PARTS = ("encoder", "decoder", "projections", "codebook", "codebook_entries")
 
 
-def cost_blocks(entries: Sequence[Entry]) -> list[Block]:
+def cost_blocks(entries: Sequence[Mapping[str, Any]]) -> list[Block]:
     """Show parameters, FLOPs, speed, and what the evaluation has taken."""
     parameters, timings = [], []
     for entry in entries:
