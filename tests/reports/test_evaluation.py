@@ -57,10 +57,9 @@ def test_panels_are_those_that_were_put_together() -> None:
     random = np.random.default_rng(0)
     panels = [random.integers(0, 256, (24, 24, 3), dtype=np.uint8) for _ in range(3)]
     picture = np.asarray(side_by_side([(panel, "x") for panel in panels]))
-    for cut, panel in zip(cut_panels(picture, 24), panels, strict=True):
+    for cut, panel in zip(cut_panels(picture, 24) or [], panels, strict=True):
         assert np.array_equal(cut, panel)
-    with pytest.raises(ValueError, match="another layout"):
-        cut_panels(picture, 23)
+    assert cut_panels(picture, 23) is None
 
 
 @pytest.mark.parametrize(("side", "first"), [("worst", "b"), ("best", "c")])

@@ -1,5 +1,6 @@
 """What a folder is, and where its page goes."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,3 +85,13 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(make_run: MakeRun, tmp_
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="cannot write"):
         write(make_run("run"), out=tmp_path / "file/page.html")
+
+
+def test_results_with_holes_are_one_sentence(make_sweep: MakeSweep, evaluation: Path) -> None:
+    sweep = make_sweep(kinds=1, sizes=1)
+    plain = json.loads((sweep / "sweep.json").read_text())
+    (sweep / "sweep.json").write_text(json.dumps({**plain, "axes": None}))
+    (evaluation / "evaluation.json").write_text('{"tokenizers": [3]}')
+    for folder in (sweep, evaluation):
+        with pytest.raises(ConfigError, match="cannot read the results in"):
+            write(folder)

@@ -2,11 +2,14 @@
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from vqtrain.reports.pictures import Album, cut_strip, encode, evenly, middle
+from vqtrain.reports import pictures
+from vqtrain.reports.pictures import Album, cut_strip, encode, evenly, middle, read_picture
 
 
 def noise(seed: int, side: int = 16) -> np.ndarray:
@@ -61,3 +64,19 @@ def test_a_strip_is_cut_into_originals_and_reconstructions() -> None:
     originals, made = cut_strip(strip)
     assert [np.array_equal(a, b) for a, b in zip(originals, above, strict=True)] == [True] * 3
     assert [np.array_equal(a, b) for a, b in zip(made, below, strict=True)] == [True] * 3
+
+
+def test_a_picture_that_is_damaged_or_too_large_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.png"
+    Image.fromarray(noise(0)[..., 0]).save(file)
+    found = read_picture(file)
+    assert found is not None
+    assert np.array_equal(found[..., 2], noise(0)[..., 0])
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 255)
+    assert read_picture(file) is None
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 256)
+    file.write_bytes(file.read_bytes()[:-40])
+    assert read_picture(file) is None
+    assert read_picture(tmp_path / "missing.png") is None

@@ -164,3 +164,21 @@ def test_a_configuration_that_cannot_be_read_is_refused(make_run: MakeRun, text:
     (run / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"cannot read .*config\.yaml"):
         page_of(run)
+
+
+def test_of_large_images_the_middle_is_shown_and_the_page_says_so(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run("run")
+    assert "the middle is shown" not in words(sections(page_of(run))["reconstructions"])
+    monkeypatch.setattr("vqtrain.reports.run.MOST_SIDE", 8)
+    assert "the middle is shown, 8 px" in words(sections(page_of(run))["reconstructions"])
+
+
+def test_a_configuration_that_says_little_has_a_page(make_run: MakeRun) -> None:
+    run = make_run("run")
+    for text in ("{}", "{data: 3, trainer: [], codebook: vq, name: null}"):
+        (run / "config.yaml").write_text(text)
+        page = page_of(run)
+        assert page.title == "run"
+        assert "no groups data and trainer" in words(sections(page)["reconstructions"])

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
-from PIL import Image
 
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.measure import RATE
@@ -33,12 +32,12 @@ from vqtrain.reports.charts import Axis, Line, Point, curves, scatter
 from vqtrain.reports.configuration import without_passwords
 from vqtrain.reports.cost import cost_blocks
 from vqtrain.reports.histogram import codebook_blocks
-from vqtrain.reports.pictures import Album, Picture, Shelf
+from vqtrain.reports.pictures import Album, Picture, Shelf, read_picture
 from vqtrain.reports.series import axis_title, is_lower_better, label
 
 LOOKS = ("original", "reconstruction", "ids")
 PICTURE_BYTES = 3_000_000
-BINS = 40
+BINS, MOST_NAMED = 40, 3
 BASELINES = {"jpeg": "JPEG", "webp": "WebP", "down_up": "down-sampling"}
 
 Entry = Mapping[str, Any]
@@ -60,6 +59,7 @@ def evaluation_page(folder: Path) -> Page:
     values = {str(entry.get("name")): per_image(folder, entry) for entry in entries}
     album = Album()
     names = ", ".join(str(entry.get("name")) for entry in entries)
+    title = names if len(entries) <= MOST_NAMED else f"{len(entries)} tokenizers"
     images = report.get("images") or {}
     sections = [
         Section(key="figures", title="Figures", blocks=figures(entries)),
@@ -83,7 +83,7 @@ def evaluation_page(folder: Path) -> Page:
     count = images.get("count")
     shown = f"{count:,} images" if isinstance(count, int) else "images"
     return Page(
-        title=names,
+        title=title,
         kind="Evaluation",
         subtitle=f"{len(entries)} tokenizer{'s' * (len(entries) > 1)} on {shown} of "
         f"{without_passwords(str(images.get('source')))}",
@@ -312,9 +312,9 @@ def items_of(
     """Cut the pictures of a folder into their panels."""
     items = []
     for place, file in enumerate(sorted(folder.glob("*.png"))):
-        try:
-            panels = cut_panels(np.asarray(Image.open(file).convert("RGB")), side)
-        except (OSError, ValueError):
+        picture = read_picture(file)
+        panels = None if picture is None else cut_panels(picture, side)
+        if panels is None:
             continue
         numbers = shelf.add(panels)
         if numbers is None:
@@ -328,15 +328,11 @@ def items_of(
     return items
 
 
-def cut_panels(picture: Picture, side: int) -> list[Picture]:
-    """Take squares out of a picture that ``side_by_side`` has put together.
-
-    Raises:
-        ValueError: If it is no such picture.
-    """
+def cut_panels(picture: Picture, side: int) -> list[Picture] | None:
+    """Take squares out of what ``side_by_side`` has put together; None if it is another picture."""
     height, width, _ = picture.shape
     if side < 1 or height != side + MARGIN + CAPTION_HEIGHT or (width - MARGIN) % (side + MARGIN):
-        raise ValueError("another layout")
+        return None
     lefts = range(MARGIN, width - MARGIN, side + MARGIN)
     return [picture[MARGIN : MARGIN + side, left : left + side] for left in lefts]
 

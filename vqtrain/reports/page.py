@@ -55,7 +55,10 @@ def write(
             path, other=other, limit=limit, device=device or torch.device("cpu"), held=held
         )
     else:
-        page = sweep_page(path) if kind == "sweep" else evaluation_page(path)
+        try:
+            page = sweep_page(path) if kind == "sweep" else evaluation_page(path)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ConfigError(f"cannot read the results in {path}: {error!r}") from error
     file = out or path / ("sweep.html" if kind == "sweep" else "report.html")
     try:
         write_whole(file, render(page).encode("utf-8", "backslashreplace"))

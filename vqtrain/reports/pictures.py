@@ -2,7 +2,9 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -13,6 +15,8 @@ Picture = UInt8[np.ndarray, "_ _ 3"]
 
 # Of larger pictures the middle is shown, pixel by pixel: a whole one would not fit into a page.
 MOST_SIDE = 768
+# Larger files are not opened: they would fill the memory.
+MOST_PIXELS = 2**26
 
 
 @final
@@ -66,6 +70,17 @@ class Shelf:
             return None
         self._room -= size
         return [self._album.number(uri) for uri in uris]
+
+
+def read_picture(file: Path) -> Picture | None:
+    """Read a picture as color; None if it is damaged or too large."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(file) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                return None
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # Pillow's
+        return None
 
 
 def encode(picture: Picture) -> str:

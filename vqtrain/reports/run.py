@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import torch
 import yaml
-from PIL import Image
 
 from vqtrain.data.images import Preparation
 from vqtrain.data.index import ImageIndex
@@ -36,7 +34,7 @@ from vqtrain.reports.blocks import (
 from vqtrain.reports.configuration import configuration, without_passwords
 from vqtrain.reports.examine import Examined, Shown, examine, open_validation
 from vqtrain.reports.histogram import codebook_blocks
-from vqtrain.reports.pictures import Album, Shelf, cut_strip, evenly
+from vqtrain.reports.pictures import MOST_SIDE, Album, Shelf, cut_strip, evenly, read_picture
 from vqtrain.reports.series import Curve, charts_of, is_lower_better, label, read_metrics
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -255,7 +253,10 @@ def picture_sections(album: Album, examined: Examined | None, trouble: str) -> l
     mean = math.fsum(examined.values) / len(examined.values)
     some = viewer_of("Reconstructions", examined.some, album.shelf(SOME_BYTES))
     worst = viewer_of("Worst cases", examined.worst, album.shelf(WORST_BYTES))
-    intro = Text(text=f"The exported tokenizer on {count}; their mean PSNR is {mean:.2f} dB.")
+    text = f"The exported tokenizer on {count}; their mean PSNR is {mean:.2f} dB."
+    if max(examined.some[0].original.shape) > MOST_SIDE:
+        text += f" They are large: the middle is shown, {MOST_SIDE} px a side."
+    intro = Text(text=text)
     sections = [
         Section(key="reconstructions", title="Reconstructions", blocks=[intro, *some]),
         Section(
@@ -306,9 +307,8 @@ def progress_blocks(run: Path, album: Album) -> list[Block]:
     files = sorted((run / "images").glob("step_*.png"))
     strips = {}
     for place in evenly(len(files), MOST_STEPS):
-        try:
-            strip = np.asarray(Image.open(files[place]).convert("RGB"))
-        except (OSError, ValueError):
+        strip = read_picture(files[place])
+        if strip is None:
             continue
         step = files[place].stem.removeprefix("step_").lstrip("0") or "0"
         strips[f"step {int(step):,}" if step.isdecimal() else step] = cut_strip(strip)

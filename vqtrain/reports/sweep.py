@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-from PIL import Image
-
 from vqtrain.errors import ConfigError
 from vqtrain.reports.blocks import (
     Block,
@@ -29,7 +26,7 @@ from vqtrain.reports.blocks import (
 )
 from vqtrain.reports.charts import Axis, Number, Point, Value, scatter
 from vqtrain.reports.configuration import without_passwords
-from vqtrain.reports.pictures import Album, Picture, cut_strip
+from vqtrain.reports.pictures import Album, Picture, cut_strip, read_picture
 from vqtrain.reports.series import axis_title, label
 
 JSON_FILE, FORMAT = "sweep.json", "vqtrain-sweep"
@@ -195,6 +192,8 @@ def rate_charts(points: Sequence[Point], metrics: Mapping[str, str]) -> list[Blo
     )
     if not charts:
         return [Text(text="No job has figures yet.")]
+    if any(point.values[RATE] is None for point in points):
+        text += " Points of continuous codebooks have no rate, and are not here."
     return [Text(text=text), Charts(title="", charts=charts)]
 
 
@@ -362,10 +361,7 @@ def first_that_fit(looks: Sequence[Picture], album: Album) -> list[int]:
 def last_strip(run: Path | None) -> tuple[list[Picture], list[Picture]] | None:
     """Read originals and reconstructions of a run's last validation; None without any."""
     files = sorted((run / "images").glob("step_*.png")) if run is not None else []
-    try:
-        strip = np.asarray(Image.open(files[-1]).convert("RGB")) if files else None
-    except (OSError, ValueError):
-        return None
+    strip = read_picture(files[-1]) if files else None
     if strip is None or strip.shape[0] < 2 or strip.shape[1] < strip.shape[0] // 2:
         return None
     return cut_strip(strip)
