@@ -21,7 +21,7 @@ GROUPS = ["codebook", "loss/perceptual"]
         ({"optim.betas": [0.5, 0.9], "seed": 1}, "betas-0.5-0.9-_seed1"),
         ({"optim.betas": [0.5, 0.9]}, "betas-0.5-0.9"),
         ({"trainer.max_time": None, "trainer.compile": True}, "max_timeNone_compileTrue"),
-        ({"optim.schedule": "../a b\\c:d*é$\n{x}"}, "schedule..-a-b-c-d-x"),
+        ({"optim.schedule": "../a b\\c:d*\xe9$\n{x}"}, "schedule..-a-b-c-d-x"),
         ({"codebook.weight": -1}, "weight-1"),
     ],
 )
@@ -29,7 +29,7 @@ def test_a_name_is_short_and_can_be_a_folder(values: dict[str, object], name: st
     assert name_jobs([values], GROUPS) == [name]
 
 
-@pytest.mark.parametrize("value", ["..", ".", "/", "-", "é", ""])
+@pytest.mark.parametrize("value", ["..", ".", "/", "-", "\xe9", ""])
 def test_a_value_of_which_no_letter_is_left_has_a_name_all_the_same(value: str) -> None:
     (name,) = name_jobs([{"codebook": value}], GROUPS)
     assert re.fullmatch(r"_[0-9a-f]{8}", name)
@@ -73,8 +73,8 @@ def test_a_job_knows_what_its_configuration_says(make_job, tmp_path: Path) -> No
 def test_a_failure_is_kept_until_it_is_deleted(tmp_path: Path) -> None:
     run_dir = tmp_path / "not yet there"
     assert read_failure(run_dir) is None
-    write_failure(run_dir, code=1, reason='é "quoted"')
-    assert read_failure(run_dir) == (1, 'é "quoted"')
+    write_failure(run_dir, code=1, reason='\xe9 "quoted"')
+    assert read_failure(run_dir) == (1, '\xe9 "quoted"')
     assert [file.name for file in run_dir.iterdir()] == [FAILURE]
     (run_dir / FAILURE).unlink()
     assert read_failure(run_dir) is None

@@ -66,22 +66,25 @@ def test_rate_use_and_cost_have_a_panel_each(make_result, drawn) -> None:
         make_result("a", values={"codebook": "vq"}, rate=0.5, psnr=20.0, usage=0.9, seconds=30.0),
         make_result("b", values={"codebook": "fsq"}, rate=0.25, psnr=18.0, usage=0.4, seconds=20.0),
     ]
-    rate, use, cost = drawn(*jobs)
+    worse = make_result("c", values={"codebook": "lfq"}, rate=0.75, psnr=17.0)
+    rate, use, cost = drawn(*jobs, worse)
     assert [axes.get_xlabel() for axes in (rate, use, cost)] == [
         *("bits a pixel", "bits a pixel", "seconds of training")
     ]
     assert [axes.get_ylabel() for axes in (rate, use, cost)] == [
         *("PSNR in dB", "share of the codes that occur", "PSNR in dB")
     ]
-    assert marks(rate).keys() == {(0.5, 20.0), (0.25, 18.0)}
+    assert marks(rate).keys() == {(0.5, 20.0), (0.25, 18.0), (0.75, 17.0)}
     assert marks(use).keys() == {(0.5, 0.9), (0.25, 0.4)}
     assert marks(cost).keys() == {(30.0, 20.0), (20.0, 18.0)}
-    # Both are on the frontier, which is drawn by the rate.
+    # Two are on the frontier, which is drawn by the rate.
     assert rate.lines[0].get_label() == "frontier"
     assert list(rate.lines[0].get_xydata().flat) == [0.25, 18.0, 0.5, 20.0]
-    assert [text.get_text() for text in rate.get_legend().get_texts()] == ["frontier", "vq", "fsq"]
+    assert [text.get_text() for text in rate.get_legend().get_texts()] == [
+        *("frontier", "vq", "fsq", "lfq")
+    ]
     # Of a little use is hollow.
-    assert [filled for *_, filled in marks(rate).values()] == [True, False]
+    assert [filled for *_, filled in marks(rate).values()] == [True, False, True]
 
 
 def test_bars_are_from_the_least_to_the_greatest_seed(make_result, drawn) -> None:
@@ -153,6 +156,15 @@ def test_metrics_of_which_less_is_better_say_so(make_result, drawn) -> None:
     assert [axes.get_ylabel() for axes in panels[:3]] == ["PSNR in dB", "LPIPS (alex)", "rfid@16"]
     # Four panels are two by two.
     assert panels[0].get_subplotspec().get_gridspec().get_geometry() == (2, 2)
+
+
+def test_a_point_is_drawn_where_it_has_the_metric(make_result, drawn) -> None:
+    psnr, ssim = drawn(
+        make_result("a", values={"n": 1}, rate=0.5, psnr=20.0, metrics={"psnr": 20.0, "ssim": 0.5}),
+        make_result("b", values={"n": 2}, rate=0.25, psnr=18.0),
+    )
+    assert marks(psnr).keys() == {(0.5, 20.0), (0.25, 18.0)}
+    assert marks(ssim).keys() == {(0.5, 0.5)}
 
 
 def test_one_point_without_anything_else_is_a_picture(make_result, drawn) -> None:

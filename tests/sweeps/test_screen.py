@@ -67,13 +67,13 @@ def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
 
 def test_half_a_letter_waits_too(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
-    content = '{"step": 1, "é": 2}\n'.encode()
+    content = '{"step": 1, "\xe9": 2}\n'.encode()
     follower = Follower(tmp_path)
     file.write_bytes(content[:14])
     follower.look()
     file.write_bytes(content)
     follower.look()
-    assert follower.values == {"step": 1, "é": 2}
+    assert follower.values == {"step": 1, "\xe9": 2}
 
 
 def test_a_file_that_is_cut_back_is_read_anew(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def test_parquet_holds_the_same_with_types(mixed: SweepResult, tmp_path: Path) -
         ([None, None], [None, None], ["", ""]),
         ([True, False], [True, False], ["True", "False"]),
         ([True, 2], ["True", "2"], ["True", "2"]),
-        (["10%", 5], ["10%", "5"], ["10%", "5"]),
+        (["10%", 5, None], ["10%", "5", None], ["10%", "5", ""]),
+        # A fraction has 53 bits.
+        ([2**53 + 1, 0.5], [2.0**53, 0.5], [str(2**53 + 1), "0.5"]),
         ([[0.5, 0.9], [0.9, 0.99]], ["[0.5, 0.9]", "[0.9, 0.99]"], ["[0.5, 0.9]", "[0.9, 0.99]"]),
         ([{"a": 1}, None], ["{'a': 1}", None], ["{'a': 1}", ""]),
         # LFQ has up to 2^63 codes, one more than Parquet's integers.
