@@ -22,7 +22,7 @@ from vqtrain.reports.blocks import (
 )
 from vqtrain.reports.render import as_json, render
 
-EVIL = '</script><img src=x onerror="alert(1)">&\''
+EVIL = '</script ><img src=x onerror="alert(1)">&\''
 
 
 def page_of(name: str) -> Page:
@@ -50,7 +50,7 @@ def page_of(name: str) -> Page:
 def test_names_never_become_markup() -> None:
     html = render(page_of(EVIL))
     assert "<img" not in html.replace(as_json(EVIL), "")
-    assert html.count("</script>") == html.count("<script") == 3
+    assert html.count("</script") == html.count("<script") == 3
 
 
 def test_the_data_comes_back_as_it_was() -> None:
