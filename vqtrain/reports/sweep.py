@@ -241,7 +241,7 @@ def points_table(points: Sequence[Plain], metrics: Mapping[str, str]) -> Table:
                 *(spread(found.get(name), decimals=4) for name in metrics),
                 spread(point.get(USAGE), decimals=3),
                 spread(point.get("train_seconds"), decimals=1),
-                number(point.get("gflops"), decimals=3),
+                number(point.get("gflops")),
                 number(point.get("parameters")),
                 number(len(point.get("jobs") or [])),
             ]
@@ -273,7 +273,7 @@ def jobs_table(
                 number(codebook.get("usage"), decimals=3),
                 number(codebook.get("perplexity"), decimals=1),
                 number(job.get("parameters")),
-                number(job.get("gflops"), decimals=3),
+                number(job.get("gflops")),
                 number(job.get("train_seconds"), decimals=1),
             ]
         )
