@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BASE ?= origin/main
 BIN := .venv/bin
+BROWSER := $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -36,7 +37,8 @@ demo: .venv/installed ## Train the demo tokenizer on bundled photographs, on the
 
 # One thread each: the two-process tests would otherwise fight over two cores.
 test: setup ## Run every test that needs no GPU
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -m "not gpu and not soak"
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -m "not gpu and not soak$(if $(BROWSER),, and not browser)"
+	@$(if $(BROWSER),:,echo "Left out: the tests in a browser, as there is no Chromium here; apt-get install chromium")
 
 soak: setup ## Run the long storms (kills, memory)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -m soak
