@@ -16,7 +16,6 @@ from pyarrow import parquet
 
 from vqtrain import Tokenizer
 from vqtrain.app import candidates
-from vqtrain.app.evaluate import without_passwords
 from vqtrain.cli import main
 from vqtrain.data.sources import training_and_validation
 
@@ -289,14 +288,6 @@ def test_all_metrics_with_weights_from_files(
     assert list(entry["seconds"]) == [
         *("hashing", "reading", "tokenizer", "psnr", "ssim", "ms_ssim"),
         *("lpips_alex", "lpips_vgg", "fid"),
-    ]
-
-
-def test_no_password_is_written() -> None:
-    typed = ["https://me:secret@example.org/a.tar", {"images": "s3://bucket/b@c.tar"}]
-    assert without_passwords(typed) == [
-        "https://example.org/a.tar",
-        {"images": "s3://bucket/b@c.tar"},
     ]
 
 

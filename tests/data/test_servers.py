@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, HfFileSystem
 
 from vqtrain.data import servers
 from vqtrain.data.remote import read
-from vqtrain.data.servers import RemoteFile, ask, find, read_small
+from vqtrain.data.servers import RemoteFile, ask, find, read_small, without_passwords
 from vqtrain.errors import DataError
 
 
@@ -143,3 +143,16 @@ def test_gs_files_are_read_and_checked(monkeypatch):
     assert servers.fetch(file, 0, 3) == b"abc"
     with pytest.raises(servers.ChangedError):
         servers.fetch(file, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("vqtrain train data.train='s3://key:secret@bucket/{0..9}.tar'", "s3://bucket/{0..9}.tar"),
+        ("name@host", "name@host"),
+        ("https://host/a@b.tar", "https://host/a@b.tar"),
+    ],
+)
+def test_urls_lose_their_passwords(text: str, clean: str) -> None:
+    assert clean in without_passwords(text)
+    assert "secret" not in without_passwords(text)

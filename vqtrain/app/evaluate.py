@@ -1,7 +1,6 @@
 """``vqtrain evaluate``: numbers of one tokenizer or several, which others can compare with."""
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +30,7 @@ from vqtrain.app.ranks import WIDTH, is_first, is_rank, joined, launch, local_ra
 from vqtrain.app.validation import ChosenImages, named_images, validation_images
 from vqtrain.build import bind, unknown
 from vqtrain.data.index import ImageIndex
+from vqtrain.data.servers import without_passwords
 from vqtrain.distributed import world_size
 from vqtrain.errors import ConfigError, VqtrainError, require
 from vqtrain.evaluation import metrics as known
@@ -212,8 +212,9 @@ def describe_run(
     entries: Sequence[tables.Entry],
 ) -> tables.Report:
     """Say on what and with what all is measured."""
+    shown = json.loads(without_passwords(json.dumps(source)))
     return tables.Report(
-        images={"source": without_passwords(source), "count": len(index), "digest": index.digest},
+        images={"source": shown, "count": len(index), "digest": index.digest},
         settings={
             "crop": settings.crop,
             "batch_size": settings.batch_size,
@@ -260,8 +261,3 @@ def begun(folder: Path, settings: PictureSettings) -> Iterator[None]:
         if is_first():
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
-
-
-def without_passwords(images: object) -> object:
-    """Leave names and passwords out of URLs, as what is written may be published."""
-    return json.loads(re.sub(r"(?<=://)[^/@\s\"]*@", "", json.dumps(images)))

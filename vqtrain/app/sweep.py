@@ -10,7 +10,6 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from vqtrain.app.compose import CommandLine, describe_keys, read_command_line
-from vqtrain.app.evaluate import without_passwords
 from vqtrain.app.grid import Grid, read_grid, refuse_others
 from vqtrain.app.keys import describe, read_keys
 from vqtrain.app.output import ending_in_order, expand
@@ -23,6 +22,7 @@ from vqtrain.app.sweep_commands import (
     train_command,
 )
 from vqtrain.build import bind
+from vqtrain.data.servers import without_passwords
 from vqtrain.errors import CheckpointError, ConfigError, Interrupted, VqtrainError
 from vqtrain.launchers.base import Ended, Job, find
 from vqtrain.launchers.base import words as launcher_words
@@ -241,7 +241,7 @@ class Sweep:
         grid = self._grid
         result = results.collect(
             grid.jobs,
-            command=str(without_passwords(self._typed)),
+            command=without_passwords(self._typed),
             axes=grid.axes,
             sweep_dir=grid.sweep_dir,
             states=states,

@@ -26,9 +26,9 @@ from vqtrain.app.build import (
 )
 from vqtrain.app.compose import CommandLine, compose, describe_keys, read_command_line
 from vqtrain.app.resume import continued_config, lookup_config
+from vqtrain.data.servers import without_passwords
 from vqtrain.data.streams import Stream
 from vqtrain.errors import ConfigError, VqtrainError
-from vqtrain.reports.configuration import without_passwords
 from vqtrain.reports.page import write as write_page
 from vqtrain.reports.run import Held
 from vqtrain.training import checkpoints, run_directory

@@ -371,3 +371,13 @@ def _newest_commit(repo_type: str, repo_id: str, revision: str) -> str:
     from huggingface_hub import HfApi
 
     return str(HfApi().repo_info(repo_id, repo_type=repo_type, revision=revision).sha)
+
+
+def without_passwords(text: str) -> str:
+    """Leave names and passwords out of URLs: what is written may be published.
+
+    Example:
+        >>> without_passwords("https://me:secret@host/a.tar")
+        'https://host/a.tar'
+    """
+    return re.sub(r"(?<=://)[^/@\s\"']*@", "", text)

@@ -1,11 +1,11 @@
 """A run's configuration as a table, beside that of another run."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from vqtrain.data.servers import without_passwords
 from vqtrain.reports.blocks import Cell, Table, word
 
 UNSET = "not set"
@@ -64,13 +64,3 @@ def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             text = text.strip().removesuffix("...").strip()
             found[f"{prefix}{key}"] = without_passwords(text)
     return found
-
-
-def without_passwords(text: str) -> str:
-    """Leave names and passwords out of URLs: pages are mailed.
-
-    Example:
-        >>> without_passwords("https://me:secret@host/a.tar")
-        'https://host/a.tar'
-    """
-    return re.sub(r"(?<=://)[^/@\s\"']*@", "", text)

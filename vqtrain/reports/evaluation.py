@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from vqtrain.data.servers import without_passwords
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.measure import RATE
 from vqtrain.evaluation.side_by_side import CAPTION_HEIGHT, MARGIN
@@ -29,7 +30,6 @@ from vqtrain.reports.blocks import (
     word,
 )
 from vqtrain.reports.charts import Axis, Line, Point, curves, scatter
-from vqtrain.reports.configuration import without_passwords
 from vqtrain.reports.cost import cost_blocks
 from vqtrain.reports.histogram import codebook_blocks
 from vqtrain.reports.pictures import Album, Picture, Shelf, read_picture

@@ -12,6 +12,7 @@ import yaml
 
 from vqtrain.data.images import Preparation
 from vqtrain.data.index import ImageIndex
+from vqtrain.data.servers import without_passwords
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.evaluation.baselines import bits_per_pixel
 from vqtrain.reports.blocks import (
@@ -31,7 +32,7 @@ from vqtrain.reports.blocks import (
     number,
     word,
 )
-from vqtrain.reports.configuration import configuration, without_passwords
+from vqtrain.reports.configuration import configuration
 from vqtrain.reports.examine import Examined, Shown, examine, open_validation
 from vqtrain.reports.histogram import codebook_blocks
 from vqtrain.reports.pictures import MOST_SIDE, Album, Shelf, cut_strip, evenly, read_picture

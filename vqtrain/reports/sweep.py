@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from vqtrain.data.servers import without_passwords
 from vqtrain.errors import ConfigError
 from vqtrain.reports.blocks import (
     Block,
@@ -25,7 +26,6 @@ from vqtrain.reports.blocks import (
     word,
 )
 from vqtrain.reports.charts import Axis, Number, Point, Value, scatter
-from vqtrain.reports.configuration import without_passwords
 from vqtrain.reports.pictures import Album, Picture, cut_strip, read_picture
 from vqtrain.reports.series import axis_title, label
 
