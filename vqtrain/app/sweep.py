@@ -186,7 +186,7 @@ class Sweep:
         evaluate = evaluate_command(job, images=self._images, metrics=self._metrics)
         if _has_trained(job):
             return [evaluate]
-        return [train_command(job, self._grid.sweep_dir.name), evaluate]
+        return [train_command(job, self._grid.sweep_dir.resolve().name), evaluate]
 
     def begin(self, job: SweepJob) -> list[list[str]]:
         """Clear away what an interrupted evaluation has left, and return ``commands_of``."""
@@ -234,7 +234,7 @@ class Sweep:
         where = page.write(folder)
         tables.show(result, console)
         console.print(f"{'runs':<12}{tables.tally(result.jobs)}", markup=False)
-        console.print(f"{'written':<12}{where}, and beside it sweep.png, .csv, .parquet, .json")
+        console.print(f"{'written':<12}{where}", markup=False)
         return result
 
     def _write(self, states: Mapping[str, tuple[str, int | None, str]]) -> SweepResult:

@@ -47,6 +47,7 @@ def save_plot(result: SweepResult, sweep_dir: Path) -> None:
     kinds = list(dict.fromkeys(point.kind for point in result.points))
     panels = _panels(result, kinds)
     if not panels:
+        (sweep_dir / FILE).unlink(missing_ok=True)  # of an earlier call
         return
     columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
