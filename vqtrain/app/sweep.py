@@ -234,7 +234,9 @@ class Sweep:
         where = page.write(folder)
         tables.show(result, console)
         console.print(f"{'runs':<12}{tables.tally(result.jobs)}", markup=False)
-        console.print(f"{'written':<12}{where}", markup=False)
+        console.print(
+            f"{'written':<12}{where}; figures beside it as .csv, .parquet, .json", markup=False
+        )
         return result
 
     def _write(self, states: Mapping[str, tuple[str, int | None, str]]) -> SweepResult:
