@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from vqtrain import Tokenizer
 from vqtrain.cli import main
+from vqtrain.launchers.base import Done, Ended, Job
 
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -270,6 +271,50 @@ def test_a_mistake_is_one_line_before_anything_runs(
     assert line.startswith("vqtrain: ")
     assert message in line
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "is_kept"),
+    [
+        (Ended(code=1, reason="no memory left"), "failed", True),
+        (Ended(code=2, reason="no GPU there"), "failed", True),
+        (Ended(code=137, reason="it was ended by SIGKILL"), "interrupted", False),
+        (Ended(code=143, reason="it was told to"), "interrupted", False),
+        (Ended(code=0, reason=""), "interrupted", False),  # out of trainer.max_time
+    ],
+)
+def test_what_failed_stays_so_and_what_was_cut_off_goes_on(
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    end: Ended,
+    state: str,
+    is_kept: bool,
+) -> None:
+    launched: list[list[str]] = []
+
+    def launch(_self: object, jobs: list[Job], *, done: Done, **_options: object) -> None:
+        launched.append([job.name for job in jobs])
+        for job in jobs[:1]:
+            done(job, end)
+
+    monkeypatch.setattr("vqtrain.launchers.local.Local.launch", launch)
+    monkeypatch.chdir(tmp_path)
+    words = ["sweep", *tiny, "seed=0,1", "sweep_dir=sweep"]
+    assert main(words) == 1
+    printed = capsys.readouterr().out
+    assert states() == {"seed0": state, "seed1": "waiting"}
+    assert results()["seed0"]["code"] == end.code
+    reason = end.reason or "trainer.max_time is over"
+    assert f"{state:<12}seed0: {reason}" in printed
+    failure = Path("sweep/jobs/seed0/failed.json")
+    assert failure.exists() == is_kept
+    assert main(words) == 1
+    failure.unlink(missing_ok=True)  # which lets it try again
+    assert main(words) == 1
+    both = ["seed0", "seed1"]
+    assert launched == ([both, ["seed1"], ["seed0"]] if is_kept else [both, both, both])
 
 
 def test_the_command_lines_of_all_runs_are_shown(
