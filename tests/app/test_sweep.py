@@ -86,6 +86,7 @@ def test_a_grid_becomes_runs_a_table_and_a_picture(
     vqtrain: RunCommand, tiny: list[str], tmp_path: Path
 ) -> None:
     words = ["sweep", *tiny, "codebook=vq,ema", "codebook.size=8,16", "sweep_dir=sweep"]
+    words.append("devices=2")
     words.remove("codebook.size=16")
     done = vqtrain(*words)
     assert done.returncode == 0, done.stderr
@@ -214,7 +215,7 @@ def test_clusters_give_the_numbers_of_this_machine(
 ) -> None:
     words = ["sweep", *tiny, "codebook=vq", "seed=3,4"]
     clusters = {
-        "here": [],
+        "here": ["devices=2"],
         "ray": ["launcher=ray"],
         "slurm": ["launcher=slurm", "launcher_options={cluster: debug, gpus: 0}"],
     }
