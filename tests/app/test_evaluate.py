@@ -333,6 +333,8 @@ def test_without_images_those_are_measured_that_the_run_has_validated_on(
     [
         ("own", "they are known of run directories alone"),
         ("run,own", "they are known of run directories alone"),
+        ("nowhere", "nowhere"),
+        ("run,own/../nowhere", "nowhere"),
         ("run,other", "these runs have validated on different ones"),
     ],
 )
@@ -344,6 +346,6 @@ def test_images_that_no_run_names_are_asked_for(
     known = [word for word in words if not word.startswith(("tokenizer=", "images="))]
     assert main([*known, f"tokenizer={tokenizer}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("vqtrain: name the images: ")
+    assert line.startswith("vqtrain: name the images: ") == ("nowhere" not in tokenizer)
     assert message in line
     assert not Path("evaluation").exists()

@@ -94,6 +94,19 @@ def test_a_run_that_is_stopped_leaves_its_page(
     assert "Not finished" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
+def test_a_run_that_fails_in_mid_run_leaves_its_page(
+    tiny: list[str], tmp_path: Path, vqtrain: Run
+) -> None:
+    folder = tmp_path / "run"
+    words = ["optim.lr=1e30", "trainer.clip=null", "trainer.max_steps=40", f"run_dir={folder}"]
+    done = vqtrain("train", *tiny, *words)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == f"report: {folder / 'report.html'}"
+    assert "20 steps in a row" in done.stderr.splitlines()[-1]
+    assert "Not finished" in (folder / "report.html").read_text()
+
+
 @pytest.mark.ddp
 @pytest.mark.slow
 def test_of_two_processes_the_first_one_makes_the_page(
@@ -115,7 +128,6 @@ def test_of_two_processes_the_first_one_makes_the_page(
         (["path=.", "limit=few"], "limit must be"),
         (["path=.", "device=abacus"], "abacus"),
         (["path=.", "pth=x"], "did you mean 'path'?"),
-        (["path=.", "other=/nowhere"], "other=/nowhere is no run directory"),
         (["path=."], "path=. is no run, sweep or evaluation"),
     ],
 )

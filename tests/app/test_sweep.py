@@ -117,7 +117,7 @@ def test_a_grid_becomes_runs_a_table_and_a_picture(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep"]  # and nothing else
     again = vqtrain(*words)
     assert again.returncode == 0
-    assert "done        4, which are not run again\n" in again.stdout
+    assert "done        4, not run again\n" in again.stdout
     assert [attempts(folder / "jobs" / name) for name in names] == [1, 1, 1, 1]
 
 
@@ -175,7 +175,7 @@ def test_a_failure_a_kill_and_an_interruption_cost_no_run_twice(
         assert len(steps(jobs / name)) == len(set(steps(jobs / name)))
     last = vqtrain(*words)
     assert last.returncode == 1
-    assert "done        6, which are not run again\n" in last.stdout
+    assert "done        5, not run again\nfailed      1, not run again\n" in last.stdout
 
 
 @pytest.mark.ddp
@@ -254,6 +254,9 @@ def test_clusters_give_the_numbers_of_this_machine(
         (["seed=0,1", "sweep_dri=x"], "unknown key 'sweep_dri'"),
         (["seed=0,1", "init_from=nowhere"], "nowhere"),
         (["seed=0,1", "sweep_dir=file/below"], "cannot write file/below: Not a directory"),
+        (["seed=0,1", "sweep_dir=file"], "sweep_dir=file is a file"),
+        (["seed=0,1", "sweep_dir="], "sweep_dir must name a folder, got nothing"),
+        (["seed=0,1", "sweepdir=x"], "unknown key 'sweepdir', did you mean 'sweep_dir'?"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_runs(
@@ -335,6 +338,20 @@ def test_the_command_lines_of_all_runs_are_shown(
         )
     assert "tokenizer=sweeps/mine/jobs/seed0 out=sweeps/mine/jobs/seed0/evaluation" in lines[1]
     assert not any(tmp_path.iterdir())
+
+
+def test_a_file_where_a_run_should_be_is_said_before_anything_runs(
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sweep/jobs").mkdir(parents=True)
+    Path("sweep/jobs/seed1").touch()
+    assert main(["sweep", *tiny, "seed=0,1", "sweep_dir=sweep"]) == 2
+    assert "sweep/jobs/seed1 is in the way" in capsys.readouterr().err
+    assert [path.name for path in Path("sweep/jobs").iterdir()] == ["seed1"]
 
 
 def test_help_shows_keys_groups_and_two_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, HfFileSystem
 
 from vqtrain.data import servers
 from vqtrain.data.remote import read
-from vqtrain.data.servers import RemoteFile, ask, find, read_small, without_passwords
+from vqtrain.data.servers import RemoteFile, ask, find, read_small, shareable
 from vqtrain.errors import DataError
 
 
@@ -154,5 +154,11 @@ def test_gs_files_are_read_and_checked(monkeypatch):
     ],
 )
 def test_urls_lose_their_passwords(text: str, clean: str) -> None:
-    assert clean in without_passwords(text)
-    assert "secret" not in without_passwords(text)
+    assert clean in shareable(text)
+    assert "secret" not in shareable(text)
+
+
+def test_the_home_folder_is_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/alice")
+    assert shareable("data.train=/home/alice/a.tar 'x=/home/alice'") == "data.train=~/a.tar 'x=~'"
+    assert shareable("/home/alice2/a /mnt/home/alice/x") == "/home/alice2/a /mnt/home/alice/x"

@@ -44,6 +44,14 @@ def test_a_cluster_that_is_not_there_is_said(launched):
         launched(Ray(address="auto"), ["say"])
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_cluster_that_does_not_answer_is_said_at_once(launched, address):
+    began = time.monotonic()
+    with pytest.raises(VqtrainError, match=f"Ray cluster at {address}: Connection refused"):
+        launched(Ray(address=address), ["say"])
+    assert time.monotonic() - began < 5
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"cpus": 0.0}, "cpus must be above 0"), ({"gpus": -1.0}, "gpus must be at least 0")],

@@ -22,12 +22,13 @@ def test_metrics_are_read_with_gaps_and_without_what_is_torn(tmp_path: Path) -> 
         '{"step": 1, "train/a": 0.5}\n{"step": 2, "train/a": null, "val/psnr": 20}\n'
         '[1]\nno json\n{"train/a": 3}\n{"step": 3, "train/a": 0.'
     )
-    metrics = read_metrics(file)
+    metrics, damaged = read_metrics(file)
+    assert damaged == 3  # the last one is being written
     assert metrics["train/a"].steps.tolist() == [1, 2]
     assert metrics["train/a"].values[0] == 0.5
     assert math.isnan(metrics["train/a"].values[1])
     assert metrics["val/psnr"].last() == (2, 20.0)
-    assert read_metrics(tmp_path / "missing.jsonl") == {}
+    assert read_metrics(tmp_path / "missing.jsonl") == ({}, 0)
 
 
 def test_the_best_is_the_highest_or_the_lowest_and_never_missing() -> None:

@@ -124,7 +124,7 @@ def test_a_sweep_of_which_nothing_is_known_yet_has_a_page(make_sweep: MakeSweep)
         point |= {"parameters": None, "gflops": None, "bits_per_pixel": None}
     (folder / "sweep.json").write_text(json.dumps(sweep))
     page = sweep_page(folder)
-    assert page.subtitle == "0 of 8 jobs are finished, 4 points"
+    assert page.subtitle == "0 of 8 jobs have figures, 4 points"
     assert "No job has figures yet." in render(page)
     (folder / "sweep.json").write_text(json.dumps({**sweep, "jobs": [], "points": []}))
     assert list(sections(sweep_page(folder))) == ["summary", "jobs"]

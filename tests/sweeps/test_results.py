@@ -65,7 +65,7 @@ def test_a_run_that_finished_has_its_figures(make_job, tmp_path: Path) -> None:
     assert (found.state, found.code, found.reason) == ("finished", 0, "")
     assert (found.image_size, found.tokens_per_image, found.bits_per_pixel) == (64, 256, 0.25)
     assert found.metrics == {"psnr": 21.5}  # what is no number is not there
-    assert found.codebook == {"usage": 0.75, "perplexity": 9.5, "entropy_bits": 3.2}
+    assert found.codebook == {"ids": 16, "usage": 0.75, "perplexity": 9.5, "entropy_bits": 3.2}
     assert (found.parameters, found.gflops, found.train_seconds) == (1_000, 2.5, 30)
     assert found.values == {"seed": 3}
     assert result.is_whole
@@ -142,7 +142,12 @@ def test_use_of_large_codebooks_is_labelled_otherwise(make_job, tmp_path: Path) 
     large = {name: value for name, value in CODEBOOK.items() if name != "usage"}
     evaluate(job, codebook={**large, "usage@tokens": 0.5})
     result = collected(tmp_path, job)
-    assert result.jobs[0].codebook == {"usage@tokens": 0.5, "perplexity": 9.5, "entropy_bits": 3.2}
+    assert result.jobs[0].codebook == {
+        "ids": 16,
+        "usage@tokens": 0.5,
+        "perplexity": 9.5,
+        "entropy_bits": 3.2,
+    }
     assert result.points[0].usage is None
 
 
@@ -320,3 +325,12 @@ def test_a_folder_without_a_sweep_has_no_axes(tmp_path: Path, content: bytes) ->
     assert read_axes(tmp_path) is None
     (tmp_path / "sweep.json").write_bytes(content)
     assert read_axes(tmp_path) is None
+
+
+def test_a_point_counts_its_collapsed_seeds(make_result) -> None:
+    jobs = [
+        make_result(str(seed), values={"seed": seed}, rate=0.5, psnr=20.0, state=state)
+        for seed, state in enumerate(["finished", "collapsed", "collapsed", "failed"])
+    ]
+    (point,) = points_of(jobs)
+    assert (point.collapsed, point.jobs) == (2, ["0", "1", "2"])

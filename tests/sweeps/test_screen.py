@@ -174,8 +174,9 @@ def test_without_a_terminal_there_is_a_line_a_minute(show, clock, tmp_path: Path
 
 
 def test_an_estimate_is_by_the_steps_of_this_call(show, clock, tmp_path: Path) -> None:
-    shown, file = show("abc")  # d is done
     begin(tmp_path, "a", line(40))  # goes on from step 40
+    shown, file = show("abc")  # d is done
+    begin(tmp_path, "a", line(40))
     clock.now += 2
     shown.tick()
     begin(tmp_path, "b", line(10))
@@ -186,11 +187,12 @@ def test_an_estimate_is_by_the_steps_of_this_call(show, clock, tmp_path: Path) -
     begin(tmp_path, "b", line(10) + line(50))
     clock.now += 12
     shown.tick()
-    # In 62 s a made 20 steps and b 40; a has 40 left, b 50, and c 100: 190 x 62 / 60 = 196.3 s.
-    assert file.getvalue() == "1 of 4 done, 2 running, 1 waiting, about 0:03:16 to go\n"
+    # In 62 s a made 20 steps and b 50; a has 40 left, b 50, and c 100: 190 x 62 / 70 = 168.3 s.
+    assert file.getvalue() == "1 of 4 done, 2 running, 1 waiting, about 0:02:48 to go\n"
 
 
 def test_without_a_step_there_is_no_estimate(show, clock, tmp_path: Path) -> None:
+    begin(tmp_path, "a", line(40))
     shown, file = show("ab")
     clock.now += 61
     shown.tick()
@@ -201,7 +203,7 @@ def test_without_a_step_there_is_no_estimate(show, clock, tmp_path: Path) -> Non
     clock.now += 61
     shown.tick()
     assert file.getvalue().splitlines() == [
-        "2 of 4 done, 2 waiting",
+        "2 of 4 done, 1 running, 1 waiting",
         "2 of 4 done, 1 running, 1 waiting",
         "2 of 4 done, 1 running, 1 waiting",
     ]
@@ -223,9 +225,9 @@ def test_an_end_is_a_line_with_figures_or_a_reason(show, clock, tmp_path: Path) 
     ]
     clock.now += 80
     shown.tick()
-    # 90 steps of a in 90 s; c has 100.
+    # 100 steps of a in 90 s; c has 100.
     assert file.getvalue().splitlines()[2:] == [
-        "3 of 4 done, 1 without figures, 1 waiting, about 0:01:40 to go"
+        "3 of 4 done, 1 without figures, 1 waiting, about 0:01:30 to go"
     ]
 
 

@@ -17,6 +17,9 @@ def sweep(*jobs, **axes: list[object]) -> SweepResult:
     return SweepResult(command="x", axes=found, jobs=jobs, points=points_of(jobs))
 
 
+AGAIN = "            what failed is tried again once its failed.json is deleted"
+
+
 @pytest.fixture
 def mixed(make_result) -> SweepResult:
     """Two seeds of one kind, a continuous one, one that failed, one that waits."""
@@ -112,10 +115,12 @@ def test_the_terminal_shows_points_and_below_what_went_wrong(mixed: SweepResult)
         *("ema", "2", "0.5000", "20.50", "+-0.50*", "0.625", "+-0.125", "2.5", "8")
     ]
     assert lines[2].split() == ["kl", "1", "-", "30.12", "-", "2.5", "12"]
-    assert lines[3] == "  * on the frontier: none is better at no more bits a pixel"
-    assert lines[4] == 'failed      kl1: lost, "quoted"'
-    assert lines[6] == "waiting     vq0"
-    assert len(lines) == 7
+    assert lines[3] == "*  on the frontier: no other point is better at no more bits a pixel"
+    assert lines[4] == "+- by how much the farthest seed differs from the mean"
+    assert lines[5] == 'failed      kl1: lost, "quoted"'
+    assert lines[7] == "waiting     vq0"
+    assert lines[8] == AGAIN
+    assert len(lines) == 9
 
 
 def test_points_are_by_kind_and_rate(make_result) -> None:
@@ -140,7 +145,7 @@ def test_what_looks_like_markup_is_shown_as_it_is(make_result) -> None:
     ]
     lines = printed(sweep(*jobs, k=["[red]", "x"]))
     assert lines[1].split()[0] == "[red]"
-    assert lines[-1] == "failed      b: [/] in [bold]x"
+    assert lines[-2] == "failed      b: [/] in [bold]x"
 
 
 def test_without_points_there_is_no_table(make_result) -> None:
@@ -148,13 +153,15 @@ def test_without_points_there_is_no_table(make_result) -> None:
         make_result("a", values={"seed": 0}, state="interrupted"),
         make_result("b", values={"seed": 1}, state="failed", reason="why"),
     ]
-    assert printed(sweep(*jobs, seed=[0, 1])) == ["failed      b: why", "interrupted a"]
+    assert printed(sweep(*jobs, seed=[0, 1])) == [*("failed      b: why", "interrupted a", AGAIN)]
 
 
 def test_a_collapse_is_told_beside_its_figures(make_result) -> None:
     job = make_result("a", rate=0.5, psnr=9.0, usage=0.125, state="collapsed", reason="1 id occurs")
     lines = printed(sweep(job, seed=[0]))
-    assert lines[1].split()[:5] == ["1", "0.5000", "9.00*", "0.125", "2.5"]
+    assert lines[1].split() == [
+        *("1", "0.5000", "9.00*", "0.125", "2.5", "-", "collapsed:", "1", "of", "1")
+    ]
     assert lines[-1] == "collapsed   a: 1 id occurs"
 
 

@@ -30,7 +30,7 @@ from vqtrain.app.ranks import WIDTH, is_first, is_rank, joined, launch, local_ra
 from vqtrain.app.validation import ChosenImages, named_images, validation_images
 from vqtrain.build import bind, unknown
 from vqtrain.data.index import ImageIndex
-from vqtrain.data.servers import without_passwords
+from vqtrain.data.servers import shareable
 from vqtrain.distributed import world_size
 from vqtrain.errors import ConfigError, VqtrainError, require
 from vqtrain.evaluation import metrics as known
@@ -126,7 +126,7 @@ def main(words: Sequence[str]) -> int:
     options = bind(Options, taken(values, Options.__annotations__), where=COMMAND)
     names = names_of(values["tokenizer"])
     typed = values["images"]
-    images = named_images(typed) if typed else validation_images(names, COMMAND)
+    images = named_images(typed) if typed else validation_images(names, values["allow"], COMMAND)
     own_crop = images.crop if options.protocol == tables.USUAL_PROTOCOL else None
     crop = values["crop"] or own_crop or CONVENTIONS[options.protocol].crop
     pictures = {**taken(values, PICTURE_KEYS), "crop": crop}
@@ -212,7 +212,7 @@ def describe_run(
     entries: Sequence[tables.Entry],
 ) -> tables.Report:
     """Say on what and with what all is measured."""
-    shown = json.loads(without_passwords(json.dumps(source)))
+    shown = json.loads(shareable(json.dumps(source)))
     return tables.Report(
         images={"source": shown, "count": len(index), "digest": index.digest},
         settings={

@@ -180,6 +180,8 @@ def refuse_others(grid: Grid) -> None:
 
 
 def _refuse_other(job: SweepJob) -> None:
+    if job.run_dir.exists() and not job.run_dir.is_dir():
+        raise ConfigError(f"{job.run_dir} is in the way: it must be a run directory, or nothing")
     if not (job.run_dir / CONFIG).exists():
         return
     refused, warned = differences(read_config(job.run_dir), job.config)

@@ -1,5 +1,6 @@
 """``vqtrain sweep``: one run for each combination of values, one table, one picture."""
 
+import difflib
 import shlex
 import shutil
 import sys
@@ -21,9 +22,9 @@ from vqtrain.app.sweep_commands import (
     metrics_of,
     train_command,
 )
-from vqtrain.build import bind
-from vqtrain.data.servers import without_passwords
-from vqtrain.errors import CheckpointError, ConfigError, Interrupted, VqtrainError
+from vqtrain.build import bind, unknown
+from vqtrain.data.servers import shareable
+from vqtrain.errors import CheckpointError, ConfigError, Interrupted, VqtrainError, require
 from vqtrain.launchers.base import Ended, Job, find
 from vqtrain.launchers.base import words as launcher_words
 from vqtrain.launchers.local import Local
@@ -76,6 +77,10 @@ def main(words: Sequence[str]) -> int:
     """Sweep, or show the help or the command lines."""
     own = [word for word in words if word.partition("=")[0] in KEYS]
     command_line = read_command_line([word for word in words if word not in own])
+    for word in command_line.overrides:
+        key = word.partition("=")[0]
+        if difflib.get_close_matches(key, KEYS, cutoff=0.8):
+            raise ConfigError(unknown("key", key, KEYS))
     values = read_keys(COMMAND, own, KEYS)
     assert values is not None, "options are among the other words"
     if command_line.show_help:
@@ -100,14 +105,17 @@ def run(
 ) -> int:
     """Sweep, and say what came of it; the arguments are those of ``KEYS``."""
     check_keys(launcher, devices, launcher_options)
+    require(sweep_dir != "", "sweep_dir must name a folder, got nothing")
     folder = expand(sweep_dir) if sweep_dir else None
+    require(folder is None or not folder.is_file(), f"sweep_dir={sweep_dir} is a file")
     grid = read_grid(command_line, folder, is_here=find(launcher) is Local)
     refuse_others(grid)
     sweep = Sweep(grid=grid, typed=typed, images=images)
     if command_line.print_config:
         for job in grid.jobs:
-            for words in sweep.commands_of(job):
-                sys.stdout.write(f"vqtrain {shlex.join(words)}\n")
+            commands = sweep.commands_of(job)
+            lines = [f"vqtrain {shlex.join(words)}\n" for words in commands]
+            sys.stdout.write("".join(lines) or f"# {job.name} is not run again\n")
         return 0
     found, environment = make_launcher(
         launcher, devices=devices, options=launcher_options, jobs=grid.jobs
@@ -175,9 +183,11 @@ class Sweep:
         equal = f", {grid.equal} more are equal to one of them" if grid.equal else ""
         console.print(f"sweep       {grid.sweep_dir}", markup=False)
         console.print(f"runs        {len(grid.jobs)}: {shape}{equal}", markup=False)
-        done = sum(self._is_done(job) for job in grid.jobs)
-        if done:
-            console.print(f"done        {done}, which are not run again", markup=False)
+        failed = sum(read_failure(job.run_dir) is not None for job in grid.jobs)
+        done = sum(self._is_done(job) for job in grid.jobs) - failed
+        for word, count in (("done", done), ("failed", failed)):
+            if count:
+                console.print(f"{word:<12}{count}, not run again")
 
     def commands_of(self, job: SweepJob) -> list[list[str]]:
         """Return the command lines of a run that are still to run."""
@@ -234,16 +244,17 @@ class Sweep:
         where = page.write(folder)
         tables.show(result, console)
         console.print(f"{'runs':<12}{tables.tally(result.jobs)}", markup=False)
-        console.print(
-            f"{'written':<12}{where}; figures beside it as .csv, .parquet, .json", markup=False
-        )
+        console.print(f"{'written':<12}{where}", markup=False)
+        beside = [plot.FILE, tables.CSV_FILE, tables.PARQUET_FILE, results.FILE]
+        there = ", ".join(name for name in beside if (folder / name).exists())
+        console.print(f"{'':<12}beside it: {there}", markup=False)
         return result
 
     def _write(self, states: Mapping[str, tuple[str, int | None, str]]) -> SweepResult:
         grid = self._grid
         result = results.collect(
             grid.jobs,
-            command=without_passwords(self._typed),
+            command=shareable(self._typed),
             axes=grid.axes,
             sweep_dir=grid.sweep_dir,
             states=states,

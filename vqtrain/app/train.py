@@ -6,8 +6,8 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from vqtrain.app.build import (
 )
 from vqtrain.app.compose import CommandLine, compose, describe_keys, read_command_line
 from vqtrain.app.resume import continued_config, lookup_config
-from vqtrain.data.servers import without_passwords
+from vqtrain.data.servers import shareable
 from vqtrain.data.streams import Stream
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.reports.page import write as write_page
@@ -77,7 +77,7 @@ def main(words: Sequence[str]) -> int:
         config = compose("train", command_line)
         sys.stdout.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return 0
-    return train(command_line, without_passwords(shlex.join(["vqtrain", "train", *words])))
+    return train(command_line, shareable(shlex.join(["vqtrain", "train", *words])))
 
 
 def train(command_line: CommandLine, typed: str) -> int:
@@ -157,32 +157,46 @@ def train_on(
         if tracker is not None:
             stack.enter_context(tracker)
         began = time.monotonic()
-        outcome = fit(
-            trainer=trainer,
-            module=module,
-            data=data,
-            validation=validation,
-            bad_samples=bad_samples,
-            config=config,
-            run_dir=run_dir,
-            screen=screen,
-            tracker=tracker,
-            checkpoint=checkpoint,
-            has_weights=has_weights,
-        )
-        conclude(screen, run_dir, outcome, bad_samples, seconds=time.monotonic() - began)
-        if trainer.is_global_zero:
-            write_report(screen, run_dir, data, device)
+        with reported(screen, run_dir, data, device, is_main=trainer.is_global_zero):
+            outcome = fit(
+                trainer=trainer,
+                module=module,
+                data=data,
+                validation=validation,
+                bad_samples=bad_samples,
+                config=config,
+                run_dir=run_dir,
+                screen=screen,
+                tracker=tracker,
+                checkpoint=checkpoint,
+                has_weights=has_weights,
+            )
+            conclude(screen, run_dir, outcome, bad_samples, seconds=time.monotonic() - began)
     # Launchers take the end of any process but the first one by a signal for a failure.
     if outcome.signal_number is None or not trainer.is_global_zero:
         return 0
     return 128 + outcome.signal_number
 
 
+@contextmanager
+def reported(
+    screen: Screen, run_dir: Path, data: TrainingData, device: torch.device, *, is_main: bool
+) -> Iterator[None]:
+    """Return a context after which the run has a page, also if it has failed in mid-run."""
+    try:
+        yield
+    except VqtrainError as error:
+        if is_main and error.exit_code == 1:
+            write_report(screen, run_dir, data, device)
+        raise
+    if is_main:
+        write_report(screen, run_dir, data, device)
+
+
 def write_report(screen: Screen, run_dir: Path, data: TrainingData, device: torch.device) -> None:
     """Write the run's page, on the first process alone: the others are not waited for.
 
-    The run has gone well, so whatever goes wrong here is a warning. What is said of it is not in
+    Whatever goes wrong here is a warning, as the run is over. What is said of it is not in
     log.txt, whose last line is the end of the training.
     """
     held = Held(index=data.validation, preparation=data.settings.preparation)

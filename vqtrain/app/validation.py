@@ -8,6 +8,7 @@ from typing import final
 
 import yaml
 
+from vqtrain.app.pictures import load
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.sources import open_images, training_and_validation
 from vqtrain.errors import ConfigError
@@ -40,19 +41,26 @@ def named_images(images: Source) -> ChosenImages:
     )
 
 
-def validation_images(tokenizers: Sequence[str], command: str) -> ChosenImages:
+def validation_images(
+    tokenizers: Sequence[str], allow: Sequence[str], command: str
+) -> ChosenImages:
     """Choose what the runs of tokenizers were validated on.
 
     Args:
         tokenizers: As the user named them.
+        allow: Packages whose classes they may name.
         command: For messages.
 
     Raises:
         ConfigError: If one is no run directory, or they differ.
+        CheckpointError: If one is no tokenizer.
     """
     found = [_data_of(name) for name in tokenizers]
     data = found[0]
     if data is None or None in found:
+        for name, each in zip(tokenizers, found, strict=True):
+            if each is None:
+                load(name, allow, command)  # says what is wrong with one that is no tokenizer
         raise ConfigError(
             f"name the images: {command} tokenizer=PATH images=IMAGES; they are known of run "
             "directories alone, which have validated on some"

@@ -373,11 +373,15 @@ def _newest_commit(repo_type: str, repo_id: str, revision: str) -> str:
     return str(HfApi().repo_info(repo_id, repo_type=repo_type, revision=revision).sha)
 
 
-def without_passwords(text: str) -> str:
-    """Leave names and passwords out of URLs: what is written may be published.
+def shareable(text: str) -> str:
+    """Leave out what is nobody's business: passwords in URLs, and the home folder, which is ``~``.
 
     Example:
-        >>> without_passwords("https://me:secret@host/a.tar")
+        >>> shareable("https://me:secret@host/a.tar")
         'https://host/a.tar'
     """
-    return re.sub(r"(?<=://)[^/@\s\"']*@", "", text)
+    text = re.sub(r"(?<=://)[^/@\s\"']*@", "", text)
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path raises where there is none
+    if len(home) > 1:
+        text = re.sub(rf"(?<![\w./~-]){re.escape(home)}(?=[/\s\"',\]]|$)", "~", text)
+    return text

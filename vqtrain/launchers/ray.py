@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from vqtrain.launchers.base import (
     check_package,
     run,
 )
+
+CONNECT_S = 10.0
 
 
 @final
@@ -75,6 +78,7 @@ class Ray(Launcher):
         if address == "local":
             # What Ray calls so keeps it on the loopback device, here as on those systems.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        _check_address(address)
         ray: Any = importlib.import_module("ray")  # reads them; a second, where nothing needs it
         is_main = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGTERM)
@@ -91,6 +95,22 @@ class Ray(Launcher):
             if is_main:
                 signal.signal(signal.SIGTERM, before)  # Ray puts its own
         return ray
+
+
+def _check_address(address: str) -> None:
+    """Knock at a cluster's door: Ray itself knocks for minutes, and says so in many lines.
+
+    Raises:
+        VqtrainError: If nobody answers.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # a word of Ray's, such as local or auto
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise VqtrainError(f"cannot reach the Ray cluster at {address}: {reason}") from error
 
 
 def _result(ray: Any, task: object) -> Ended:  # noqa: ANN401 - as above

@@ -180,15 +180,21 @@ def number(value: object, *, decimals: int | None = None, tone: str = "") -> Cel
     return Cell(text=figure(value, decimals=decimals), value=value, tone=tone, is_number=True)
 
 
+# Longer numbers are written with a power of ten.
+LARGEST_WHOLE = 1e15
+
+
 def figure(value: int | float, *, decimals: int | None = None) -> str:
     """Write a number for people.
 
     Example:
-        >>> figure(1234567), figure(0.5), figure(21.25, decimals=2), figure(0.0000123)
-        ('1,234,567', '0.5', '21.25', '1.23e-05')
+        >>> figure(1234567), figure(0.5), figure(21.25, decimals=2), figure(0.0000123), figure(1e30)
+        ('1,234,567', '0.5', '21.25', '1.23e-05', '1e+30')
     """
     if decimals is not None:
         return f"{value:,.{decimals}f}"
+    if abs(value) >= LARGEST_WHOLE:
+        return f"{value:.3g}"
     if isinstance(value, int) or value == round(value):
         return f"{value:,.0f}"
     if abs(value) < 1e-3:

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from vqtrain.data.servers import without_passwords
+from vqtrain.data.servers import shareable
 from vqtrain.reports.blocks import Cell, Table, word
 
 UNSET = "not set"
@@ -62,5 +62,5 @@ def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
             text = text.strip().removesuffix("...").strip()
-            found[f"{prefix}{key}"] = without_passwords(text)
+            found[f"{prefix}{key}"] = shareable(text)
     return found

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from vqtrain.data.servers import without_passwords
+from vqtrain.data.servers import shareable
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.measure import RATE
 from vqtrain.evaluation.side_by_side import CAPTION_HEIGHT, MARGIN
@@ -86,7 +86,7 @@ def evaluation_page(folder: Path) -> Page:
         title=title,
         kind="Evaluation",
         subtitle=f"{len(entries)} tokenizer{'s' * (len(entries) > 1)} on {shown} of "
-        f"{without_passwords(str(images.get('source')))}",
+        f"{shareable(str(images.get('source')))}",
         sections=sections,
         pictures=album.uris,
     )
@@ -343,8 +343,7 @@ def protocols(report: Mapping[str, Any], entries: Sequence[Entry]) -> list[Block
     for group in ("images", "settings"):
         facts = report.get(group) or {}
         rows = [
-            (str(name).replace("_", " "), without_passwords(str(value)))
-            for name, value in facts.items()
+            (str(name).replace("_", " "), shareable(str(value))) for name, value in facts.items()
         ]
         blocks.append(Facts(rows=rows))
     rows_of = [

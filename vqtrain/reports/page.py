@@ -45,11 +45,11 @@ def write(
     require(limit >= 1, f"limit must be at least 1, got {limit}")
     if out is not None and (out.exists() or out.is_symlink()):
         raise ConfigError(f"out={out} exists already: give a file that does not")
-    if other is not None and not is_run(other):
-        raise ConfigError(f"other={other} is no run directory: {CONFIG} is missing")
     kind = kind_of(path)
     if other is not None and kind != "run":
         raise ConfigError(f"other={other} compares runs, but {path} is the folder of a {kind}")
+    if other is not None and not is_run(other):
+        raise ConfigError(f"other={other} is no run directory: {CONFIG} is missing")
     if kind == "run":
         page = run_page(
             path, other=other, limit=limit, device=device or torch.device("cpu"), held=held

@@ -12,13 +12,12 @@ import yaml
 
 from vqtrain.data.images import Preparation
 from vqtrain.data.index import ImageIndex
-from vqtrain.data.servers import without_passwords
+from vqtrain.data.servers import shareable
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.evaluation.baselines import bits_per_pixel
 from vqtrain.reports.blocks import (
     MISSING,
     Block,
-    Charts,
     Code,
     Facts,
     Item,
@@ -81,7 +80,7 @@ def run_page(
         ConfigError: If a configuration cannot be read.
     """
     config = read_config(run)
-    metrics = read_metrics(run / METRICS)
+    metrics, damaged = read_metrics(run / METRICS)
     album = Album()
     tokenizer, trouble = load_tokenizer(run)
     examined = None
@@ -89,7 +88,7 @@ def run_page(
         examined, trouble = examine_run(tokenizer, config, limit=limit, device=device, held=held)
     sections = [
         Section(key="summary", title="Summary", blocks=summary(config, metrics, tokenizer)),
-        Section(key="curves", title="Curves", blocks=curve_blocks(metrics)),
+        Section(key="curves", title="Curves", blocks=curve_blocks(metrics, damaged)),
         *picture_sections(album, examined, trouble),
     ]
     if progress := progress_blocks(run, album):
@@ -152,7 +151,7 @@ def examine_run(
             index, preparation = held.index, held.preparation
         found = examine(tokenizer, index, preparation, limit=limit, shown=MOST_SHOWN, device=device)
     except VqtrainError as error:
-        reason = without_passwords(str(error))
+        reason = shareable(str(error))
         return None, f"The images of the validation cannot be shown: {reason}."
     return found, ""
 
@@ -237,12 +236,15 @@ def tokenizer_facts(tokenizer: Tokenizer, size: object) -> list[tuple[str, str]]
     return facts
 
 
-def curve_blocks(metrics: Mapping[str, Curve]) -> Sequence[Block]:
-    """Show every metric."""
-    found: list[Charts] = charts_of(metrics)
-    if not found:
-        return [Text(text="No metric is logged yet.")]
-    return found
+def curve_blocks(metrics: Mapping[str, Curve], damaged: int) -> Sequence[Block]:
+    """Show every metric, and say how many lines are missing."""
+    blocks: list[Block] = []
+    if damaged:
+        lines = f"{damaged:,} line{'s' * (damaged != 1)} of {METRICS}"
+        text = f"{lines} cannot be read: all that stands here and above is without them."
+        blocks.append(Text(text=text, tone="warning"))
+    blocks += charts_of(metrics)
+    return blocks if metrics else [*blocks, Text(text="No metric is logged yet.")]
 
 
 def picture_sections(album: Album, examined: Examined | None, trouble: str) -> list[Section]:
@@ -350,7 +352,7 @@ def environment(run: Path) -> list[Block]:
     except (OSError, ValueError, AttributeError, TypeError):
         return [Text(text=f"There is no {ENVIRONMENT} that can be read.")]
     blocks: list[Block] = [Facts(rows=rows)]
-    return [Code(text=without_passwords(str(command))), *blocks] if command else blocks
+    return [Code(text=shareable(str(command))), *blocks] if command else blocks
 
 
 def flat(value: object) -> list[tuple[str, str]]:

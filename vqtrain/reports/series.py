@@ -77,33 +77,37 @@ class Place:
     can_be_log: bool = False
 
 
-def read_metrics(file: Path) -> dict[str, Curve]:
-    """Read every metric of a run; lines that are not whole are passed over.
+def read_metrics(file: Path) -> tuple[dict[str, Curve], int]:
+    """Read every metric of a run, and count the lines that cannot be read.
 
-    A file that is not there holds none.
+    A last line that is being written is passed over. A file that is not there holds none.
     """
+    damaged = 0
     steps: dict[str, array[float]] = {}
     values: dict[str, array[float]] = {}
     try:
         lines = file.open(encoding="utf-8", errors="replace")
     except OSError:
-        return {}
+        return {}, 0
     with lines:
         for line in lines:
-            for name, step, value in _numbers(line):
+            numbers = _numbers(line)
+            damaged += numbers is None and line.endswith("\n")
+            for name, step, value in numbers or []:
                 steps.setdefault(name, array("d")).append(step)
                 values.setdefault(name, array("d")).append(value)
-    return {
+    curves = {
         name: Curve(steps=np.array(steps[name]), values=np.array(values[name])) for name in steps
     }
+    return curves, damaged
 
 
-def _numbers(line: str) -> list[tuple[str, float, float]]:
+def _numbers(line: str) -> list[tuple[str, float, float]] | None:
     try:
         row = json.loads(line)
         step = float(row.pop("step"))
     except (ValueError, TypeError, KeyError, AttributeError):
-        return []
+        return None
     return [
         (name, step, math.nan if value is None else float(value))
         for name, value in row.items()

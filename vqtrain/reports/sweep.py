@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from vqtrain.data.servers import without_passwords
+from vqtrain.data.servers import shareable
 from vqtrain.errors import ConfigError
 from vqtrain.reports.blocks import (
     Block,
@@ -73,10 +73,11 @@ def sweep_page(folder: Path) -> Page:
         Section(key="jobs", title="Jobs", blocks=[jobs_table(folder, sweep, jobs, metrics)])
     )
     finished = sum(job.get("state") in ("finished", "collapsed") for job in jobs)
+    counted = f"{len(points)} point{'s' * (len(points) != 1)}"
     return Page(
         title=folder.resolve().name,
         kind="Sweep",
-        subtitle=f"{finished} of {len(jobs)} jobs are finished, {len(points)} points",
+        subtitle=f"{finished} of {len(jobs)} jobs have figures, {counted}",
         sections=sections,
         pictures=album.uris,
     )
@@ -92,7 +93,9 @@ def read_sweep(folder: Path) -> dict[str, Any]:
     try:
         sweep = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {file}: {error}") from error
+        raise ConfigError(
+            f"cannot read {file}, which the command of the sweep writes anew: {error}"
+        ) from error
     if not isinstance(sweep, dict) or sweep.get("format") != FORMAT:
         raise ConfigError(f"cannot read {file}: its format is not {FORMAT}")
     if sweep.get("version") != 1 or not isinstance(sweep.get("jobs"), list):
@@ -109,7 +112,7 @@ def summary(sweep: Plain, jobs: Sequence[Plain]) -> list[Block]:
     axes = [(key, ", ".join(map(str, values))) for key, values in sweep["axes"].items()]
     return [
         Facts(rows=facts, is_large=True),
-        Code(text=without_passwords(str(sweep.get("command")))),
+        Code(text=shareable(str(sweep.get("command")))),
         Facts(rows=axes),
     ]
 
@@ -230,6 +233,7 @@ def cost_charts(points: Sequence[Point], metrics: Mapping[str, str]) -> list[Blo
 def points_table(points: Sequence[Plain], metrics: Mapping[str, str]) -> Table:
     """List the points, with the metrics for which each is on the frontier."""
     rows = []
+    has_collapsed = any(point.get("collapsed") for point in points)
     for point in points:
         frontier = list(point.get("frontier") or [])
         found = point.get("metrics") or {}
@@ -237,6 +241,7 @@ def points_table(points: Sequence[Plain], metrics: Mapping[str, str]) -> Table:
             [
                 word(point.get("label")),
                 word(", ".join(map(label, frontier)) or None, tone="good" if frontier else "quiet"),
+                *([collapse(point)] if has_collapsed else []),
                 number(point.get(RATE), decimals=4),
                 *(spread(found.get(name), decimals=4) for name in metrics),
                 spread(point.get(USAGE), decimals=3),
@@ -246,10 +251,17 @@ def points_table(points: Sequence[Plain], metrics: Mapping[str, str]) -> Table:
                 number(len(point.get("jobs") or [])),
             ]
         )
-    heads = ["point", "frontier of", "bits/px", *map(label, metrics), "usage"]
+    heads = ["point", "frontier of", *(["collapsed"] if has_collapsed else []), "bits/px"]
+    heads += [*map(label, metrics), "usage"]
     heads += ["training (s)", "GFLOPs", "parameters", "seeds"]
     note = "Means over seeds, with the least and the greatest."
     return Table(caption="Points", heads=heads, rows=rows, search="point", notes=[note])
+
+
+def collapse(point: Plain) -> Cell:
+    """Say of how many seeds of a point hardly any code is used."""
+    count, of = point.get("collapsed") or 0, len(point.get("jobs") or [])
+    return word(f"{count} of {of}" if count else None, tone="bad")
 
 
 def jobs_table(
@@ -265,7 +277,7 @@ def jobs_table(
             [
                 word(job.get("name"), href=link(folder, job)),
                 word(state, tone=TONES.get(state, "quiet")),
-                word(without_passwords(str(job.get("reason") or ""))),
+                word(shareable(str(job.get("reason") or ""))),
                 *(axis_cell(values.get(key)) for key in axes),
                 number(job.get(RATE), decimals=4),
                 number(job.get("tokens_per_image")),

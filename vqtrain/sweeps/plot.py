@@ -13,16 +13,17 @@ from vqtrain.sweeps.results import Point, Spread, SweepResult, is_lower_better
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 FILE = "sweep.png"
-COLUMNS = 3
+COLUMNS, LEGEND_COLUMNS = 3, 6
 SIDE_INCHES = 4.2
 DOTS_PER_INCH = 110
 # Of Okabe and Ito, told apart by those who do not see all colors.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p")
-# Below this use, a point is drawn hollow.
-LITTLE_USE = 0.5
+FRONTIER = {"color": "0.8", "linewidth": 6, "solid_capstyle": "round"}
+HOLLOW = "hollow: hardly any code is used"
 SIZE_KEY = "codebook.size"
 TITLES = {
     "psnr": "PSNR in dB",
@@ -37,7 +38,8 @@ def save_plot(result: SweepResult, sweep_dir: Path) -> None:
     """Write ``sweep.png``, if there is anything to draw.
 
     Colors and shapes are kinds of codebooks; bars are from the least to the greatest of the seeds;
-    lines join points that differ by their size alone; a gray line is the frontier.
+    lines join points that differ by their size alone, which stands beside them; a gray line is the
+    frontier; a point of which a run has collapsed is hollow.
 
     Raises:
         OSError: If it cannot be written.
@@ -51,17 +53,48 @@ def save_plot(result: SweepResult, sweep_dir: Path) -> None:
         return
     columns = 2 if len(panels) == 4 else min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(SIDE_INCHES * columns, SIDE_INCHES * 0.85 * rows), layout="tight")
+    size = SIDE_INCHES * columns, SIDE_INCHES * 0.85 * rows + 0.6
+    figure = Figure(figsize=size, layout="constrained")
     for place, draw in enumerate(panels):
         axes = figure.add_subplot(rows, columns, place + 1)
         draw(axes)
         axes.grid(visible=True, alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        if place == 0:
-            axes.legend(frameon=False, fontsize="small")
+    figure.suptitle(f"{sweep_dir.resolve().name}: {len(result.jobs)} runs", fontsize="medium")
+    figure.legend(
+        handles=_legend(result.points, kinds),
+        loc="outside lower center",
+        ncols=LEGEND_COLUMNS,
+        frameon=False,
+        fontsize="small",
+    )
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DOTS_PER_INCH)
     write_whole(sweep_dir / FILE, content.getvalue())
+
+
+def _legend(points: Sequence[Point], kinds: Sequence[str]) -> list["Line2D"]:
+    """Return what stands for each kind, for the frontier, and for hollow points."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=_color(number), marker=_shape(number), markersize=7, label=kind)
+        for number, kind in enumerate(kinds)
+    ]
+    if any(point.frontier for point in points):
+        handles.append(Line2D([], [], label="frontier", **FRONTIER))  # type: ignore[arg-type]  # looks
+    if any(point.collapsed for point in points):
+        hollow = {"color": "0.4", "markerfacecolor": "white", "linestyle": "none"}
+        handles.append(Line2D([], [], marker="o", markersize=7, label=HOLLOW, **hollow))  # type: ignore[arg-type]  # looks
+    return handles
+
+
+def _color(number: int) -> str:
+    return COLORS[number % len(COLORS)]
+
+
+def _shape(number: int) -> str:
+    return SHAPES[number % len(SHAPES)]
 
 
 def _panels(result: SweepResult, kinds: Sequence[str]) -> list[Callable[["Axes"], None]]:
@@ -89,11 +122,8 @@ def _rate(points: Sequence[Point], metric: str, kinds: Sequence[str], axes: "Axe
     axes.plot(
         [point.bits_per_pixel or 0.0 for point in ahead],
         [point.metrics[metric].mean for point in ahead],
-        color="0.75",
-        linewidth=5,
-        solid_capstyle="round",
         zorder=1,
-        label="frontier",
+        **FRONTIER,  # type: ignore[arg-type]  # looks
     )
     _scatter(
         axes,
@@ -126,6 +156,7 @@ def _cost(points: Sequence[Point], metric: str, kinds: Sequence[str], axes: "Axe
 
     known = [point for point in points if metric in point.metrics]
     _scatter(axes, known, kinds, x=seconds, y=lambda point: point.metrics[metric], joined=False)
+    axes.set_title("on a busy machine the time says little", fontsize="small", loc="left")
     axes.set_xlabel("seconds of training")
     axes.set_ylabel(title(metric))
 
@@ -144,12 +175,10 @@ def _scatter(
     for point in points:
         rest = {key: value for key, value in point.values.items() if key != SIZE_KEY}
         series.setdefault(json.dumps([point.kind, rest], default=str), []).append(point)
-    named: set[str] = set()
     for members in series.values():
         members.sort(key=x)
-        kind = members[0].kind
-        number = kinds.index(kind)
-        color = COLORS[number % len(COLORS)]
+        number = kinds.index(members[0].kind)
+        color = _color(number)
         means = [y(point).mean for point in members]
         axes.errorbar(
             [x(point) for point in members],
@@ -165,18 +194,24 @@ def _scatter(
             zorder=2,
         )
         for point, mean in zip(members, means, strict=True):
-            is_little = point.usage is not None and point.usage.mean < LITTLE_USE
             axes.plot(
                 [x(point)],
                 [mean],
-                SHAPES[number % len(SHAPES)],
+                _shape(number),
                 color=color,
-                markerfacecolor="white" if is_little else color,
+                markerfacecolor="white" if point.collapsed else color,
                 markersize=7,
                 zorder=3,
-                label=None if kind in named else kind,
             )
-            named.add(kind)
+            if SIZE_KEY in point.values:
+                axes.annotate(
+                    str(point.values[SIZE_KEY]),
+                    (x(point), mean),
+                    xytext=(5, 6),
+                    textcoords="offset points",
+                    fontsize="x-small",
+                    color=color,
+                )
 
 
 def title(metric: str) -> str:

@@ -41,7 +41,7 @@ class JobResult:
         tokens_per_image: Ids of an image.
         bits_per_pixel: Of the ids.
         metrics: By name, from the evaluation.
-        codebook: Its ``usage``, ``perplexity`` and ``entropy_bits`` there.
+        codebook: Its ``ids``, ``usage``, ``perplexity`` and ``entropy_bits`` there.
         parameters: Of the tokenizer.
         gflops: Of encoding and decoding an image; a multiply-add counts 2.
         train_seconds: Time of the training, without starting.
@@ -58,7 +58,7 @@ class JobResult:
     tokens_per_image: int | None
     bits_per_pixel: float | None
     metrics: Mapping[str, float]
-    codebook: Mapping[str, float] | None
+    codebook: Mapping[str, float | int] | None
     parameters: int
     gflops: float
     train_seconds: float | None
@@ -84,6 +84,7 @@ class Point:
         kind: Of the codebook.
         values: Those of the axes.
         jobs: Its runs that have figures.
+        collapsed: How many of them have collapsed.
         bits_per_pixel: Of the ids; None of a continuous codebook.
         parameters: Of the tokenizer.
         gflops: Of an image.
@@ -97,6 +98,7 @@ class Point:
     kind: str
     values: Mapping[str, object]
     jobs: Sequence[str]
+    collapsed: int
     bits_per_pixel: float | None
     parameters: int
     gflops: float
@@ -179,7 +181,7 @@ def _result(job: SweepJob, sweep_dir: Path, known: tuple[str, int | None, str]) 
             reason = f"{sum(codebook['ids_seen'])} ids occur, unevenly: perplexity "
             reason += f"{codebook['perplexity']:.1f} of {size}"
         names = ("usage", "usage@tokens", "perplexity", "entropy_bits")
-        codebook = {name: codebook[name] for name in names if name in codebook}
+        codebook = {"ids": size, **{name: codebook[name] for name in names if name in codebook}}
     return JobResult(
         name=job.name,
         values=job.values,
@@ -236,6 +238,7 @@ def _point(jobs: Sequence[JobResult]) -> Point:
         kind=first.kind,
         values=values,
         jobs=[job.name for job in jobs],
+        collapsed=sum(job.state == COLLAPSED for job in jobs),
         bits_per_pixel=first.bits_per_pixel,
         parameters=first.parameters,
         gflops=first.gflops,

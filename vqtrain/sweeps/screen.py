@@ -88,8 +88,8 @@ class SweepScreen:
         self._failed = 0
         self._logs, self._console, self._best = logs, console, best
         self._began, self._looked, self._told = time.time(), 0.0, time.monotonic()
-        self._steps_before = 0
         self._steps_done = 0
+        self._first = {name: _step_of(self._jobs[name].run_dir) for name in waiting}
         self._live: Live | None = None
 
     @contextmanager
@@ -112,7 +112,6 @@ class SweepScreen:
             del self._waiting[name]
             self._running[name] = Follower(self._jobs[name].run_dir)
             self._running[name].look()
-            self._steps_before += self._running[name].step
         for follower in self._running.values():
             follower.look()
         if self._live is not None:
@@ -132,7 +131,7 @@ class SweepScreen:
         follower = self._running.pop(name, None)
         if follower is not None:
             follower.look()
-        self._steps_done += follower.step if follower is not None else 0
+            self._steps_done += follower.step - self._first[name]
         self._done += 1
         self._failed += not figures
         what = ", ".join(f"{key} {value:.4f}" for key, value in figures.items()) or reason
@@ -156,13 +155,16 @@ class SweepScreen:
         return ", ".join(words)
 
     def _seconds_left(self) -> float | None:
-        """Estimate by the steps that were made and are left, all alike."""
-        running = sum(follower.step for follower in self._running.values())
-        made = self._steps_done + running - self._steps_before
-        left = sum(self._jobs[name].max_steps for name in (*self._waiting, *self._running))
-        if made <= 0:
+        """Estimate by the steps that were made in this call and are left; None if unknown."""
+        steps = {name: follower.step for name, follower in self._running.items()}
+        made = self._steps_done + sum(step - self._first[name] for name, step in steps.items())
+        left = sum(
+            self._jobs[name].max_steps - steps.get(name, self._first[name])
+            for name in (*self._waiting, *steps)
+        )
+        if made <= 0 or left <= 0:
             return None
-        return (time.time() - self._began) / made * (left - running)
+        return (time.time() - self._began) / made * left
 
     def _table(self) -> Group:
         table = Table(box=None, pad_edge=False)
@@ -185,3 +187,9 @@ class SweepScreen:
 
 def _figure(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else ""
+
+
+def _step_of(run_dir: Path) -> int:
+    follower = Follower(run_dir)
+    follower.look()
+    return follower.step

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vqtrain.data.cache import write_whole
+from vqtrain.sweeps.job import FAILURE
 from vqtrain.sweeps.results import (
     COLLAPSED,
     FAILED,
@@ -89,12 +90,16 @@ def show(result: SweepResult, console: Console) -> None:
     """Print a row for each point, those of a kind by their rate, and below what went wrong."""
     if result.points:
         console.print(_table(result), markup=False)
-        console.print(f"{'':<2}* on the frontier: none is better at no more bits a pixel")
+        console.print("*  on the frontier: no other point is better at no more bits a pixel")
+        if any(len(point.jobs) > 1 for point in result.points):
+            console.print("+- by how much the farthest seed differs from the mean")
     for state in (COLLAPSED, FAILED, INTERRUPTED, WAITING):
         for job in result.jobs:
             if job.state == state:
                 why = f": {job.reason}" if job.reason else ""
                 console.print(f"{state:<12}{job.name}{why}", markup=False)
+    if any(job.state == FAILED for job in result.jobs):
+        console.print(f"{'':<12}what failed is tried again once its {FAILURE} is deleted")
 
 
 def _table(result: SweepResult) -> Table:
@@ -105,6 +110,7 @@ def _table(result: SweepResult) -> Table:
         table.add_column(name.removeprefix("codebook."), justify="left", no_wrap=True)
     for name in ("runs", "bits/px", *metrics, "usage", "GFLOPs", "train s"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     kinds = list(dict.fromkeys(point.kind for point in result.points))
     order = sorted(
         result.points, key=lambda point: (kinds.index(point.kind), point.bits_per_pixel or 0.0)
@@ -118,6 +124,7 @@ def _table(result: SweepResult) -> Table:
             _around(point.usage, 3),
             f"{point.gflops:.3g}",
             MISSING if point.train_seconds is None else f"{point.train_seconds.mean:.0f}",
+            f"collapsed: {point.collapsed} of {len(point.jobs)}" if point.collapsed else "",
         )
     return table
 
