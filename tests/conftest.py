@@ -125,7 +125,8 @@ def run_ranks(tmp_path: Path) -> Callable[[str, int], Path]:
         folder = tmp_path / f"world-{world_size}"
         folder.mkdir()
         file = folder / "script.py"
-        ending = "\nif dist.is_initialized(): dist.destroy_process_group()\n"
+        # None leaves while another still talks to it, which at times ends that one by a C++ error.
+        ending = "\nif dist.is_initialized(): dist.barrier(); dist.destroy_process_group()\n"
         file.write_text(RANK_PRELUDE + script + ending)
         processes = [
             subprocess.Popen(
