@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vqtrain.evaluation.metrics import is_lower_better
 from vqtrain.reports.series import (
     MOST_OF_ALL,
     Curve,
     charts_of,
-    is_lower_better,
     place_of,
     read_metrics,
 )

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from vqtrain.evaluation.metrics import is_lower_better
 from vqtrain.sweeps.job import write_failure
 from vqtrain.sweeps.results import (
     Point,
     Spread,
     collect,
     frontier,
-    is_lower_better,
     label_of,
     points_of,
     read_axes,

@@ -44,6 +44,11 @@ def obstacle(name: str, *, image_size: int, channels: int) -> str | None:
     return None
 
 
+def is_lower_better(name: str) -> bool:
+    """Say of a metric, by its name in any table or log, whether less of it is better."""
+    return name.startswith(("lpips", "rfid", "fid"))
+
+
 def load(name: str, *, given: Mapping[str, str | None], device: torch.device) -> Measure:
     """Load what measures single images.
 

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from vqtrain.data.servers import shareable
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.measure import RATE
+from vqtrain.evaluation.metrics import is_lower_better
 from vqtrain.evaluation.side_by_side import CAPTION_HEIGHT, MARGIN
 from vqtrain.evaluation.tables import JSON_FILE
 from vqtrain.reports.blocks import (
@@ -33,7 +34,7 @@ from vqtrain.reports.charts import Axis, Line, Point, curves, scatter
 from vqtrain.reports.cost import cost_blocks
 from vqtrain.reports.histogram import codebook_blocks
 from vqtrain.reports.pictures import Album, Picture, Shelf, read_picture
-from vqtrain.reports.series import axis_title, is_lower_better, label
+from vqtrain.reports.series import axis_title, label
 
 LOOKS = ("original", "reconstruction", "ids")
 PICTURE_BYTES = 3_000_000

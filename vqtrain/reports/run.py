@@ -15,6 +15,7 @@ from vqtrain.data.index import ImageIndex
 from vqtrain.data.servers import shareable
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.evaluation.baselines import bits_per_pixel
+from vqtrain.evaluation.metrics import is_lower_better
 from vqtrain.reports.blocks import (
     MISSING,
     Block,
@@ -35,7 +36,7 @@ from vqtrain.reports.configuration import configuration
 from vqtrain.reports.examine import Examined, Shown, examine, open_validation
 from vqtrain.reports.histogram import codebook_blocks
 from vqtrain.reports.pictures import MOST_SIDE, Album, Shelf, cut_strip, evenly, read_picture
-from vqtrain.reports.series import Curve, charts_of, is_lower_better, label, read_metrics
+from vqtrain.reports.series import Curve, charts_of, label, read_metrics
 from vqtrain.tokenizer.model import Tokenizer
 
 CONFIG, METRICS, ENVIRONMENT = "config.yaml", "metrics.jsonl", "environment.json"

@@ -115,11 +115,6 @@ def _numbers(line: str) -> list[tuple[str, float, float]] | None:
     ]
 
 
-def is_lower_better(name: str) -> bool:
-    """Say whether less is better in a metric of validation or evaluation."""
-    return name.startswith(("lpips", "rfid", "fid"))
-
-
 def label(name: str) -> str:
     """Name a metric for people.
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqtrain.data.cache import write_whole
-from vqtrain.sweeps.results import Point, Spread, SweepResult, is_lower_better
+from vqtrain.evaluation.metrics import is_lower_better
+from vqtrain.sweeps.results import Point, Spread, SweepResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

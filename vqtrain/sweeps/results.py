@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, final
 
 from vqtrain.data.cache import write_whole
+from vqtrain.evaluation.metrics import is_lower_better
 from vqtrain.evaluation.tables import JSON_FILE
 from vqtrain.metrics.codebook import is_collapsed
 from vqtrain.sweeps.job import SweepJob, read_failure, training_seconds
@@ -134,11 +135,6 @@ class SweepResult:
     def is_whole(self) -> bool:
         """Whether every run has figures."""
         return all(job.state in DONE for job in self.jobs)
-
-
-def is_lower_better(metric: str) -> bool:
-    """Say of a metric whether less of it is better."""
-    return metric.startswith(("lpips", "rfid"))
 
 
 def collect(
