@@ -422,7 +422,6 @@ def test_a_run_is_examined_after_the_machine(
     examine: Examine, tiny: list[str], pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor_speed, "LOADING_S", 0.1)
-    monkeypatch.setattr(doctor_speed, "DEVICE_S", 0.1)
     code, lines = examine(*tiny, "data.num_workers=1")
     assert code == 0
     names = ["images", "sizes", "modes", "loading", "device", "workers"]
