@@ -70,7 +70,12 @@ class Loader(Iterable[Batch]):
         """
         for item in self._loader:
             if isinstance(item, DataError):
-                raise item
+                try:
+                    raise item
+                finally:
+                    # Else the error holds itself by this frame, and with it the workers' pipes:
+                    # collected as a cycle these may close first, and each worker is waited for.
+                    del item
             yield item
 
 
