@@ -1,5 +1,6 @@
 """Processes that run one command together: how they meet, and how they fail."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> list["subprocess.Popen[bytes]"]:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 cwd=folder,
+                start_new_session=True,
             )
         started.append(process)
         return process
@@ -64,6 +66,34 @@ def test_one_that_is_killed_ends_the_others(scripts: list["subprocess.Popen[byte
         launch([f"{FIRST_WAITS}\nos.kill(os.getpid(), 9)"], 2)
     assert time.monotonic() - began < 20
     assert all(process.returncode for process in scripts)
+
+
+@pytest.mark.ddp
+def test_one_that_waits_for_the_others_is_ended_at_once(
+    scripts: list["subprocess.Popen[bytes]"], tmp_path: Path
+) -> None:
+    file = tmp_path / "waits"
+    code = f"""
+import os, sys, time
+from pathlib import Path
+import torch
+from vqtrain.app.output import ending_in_order
+from vqtrain.app.ranks import joined
+file = Path({str(file)!r})
+if os.environ['RANK'] == '1':
+    while not file.exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    print('vqtrain: out exists already')
+    sys.exit(2)
+with ending_in_order():
+    file.touch()
+    with joined(torch.device('cpu')):
+        pass
+"""
+    with pytest.raises(ConfigError, match="out exists already"):
+        launch([code], 2)
+    assert [process.returncode for process in scripts] == [-signal.SIGTERM, 2]
 
 
 @pytest.mark.usefixtures("scripts")

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -169,27 +169,30 @@ def run(
     )
     index = images.open()
     entries: list[tables.Entry] = []
-    with begun(folder, settings):
-        with joined(device):
-            report = describe_run(images.source, index, settings, entries)
-            for candidate, measured in measure_all(
-                candidates,
-                index,
-                metrics,
-                settings,
-                with_baselines=options.baselines,
-                max_bad_fraction=options.max_bad_fraction,
-                console=console,
-            ):
-                if is_first():
-                    entries.append(entry_of(candidate, measured, index, metrics, settings))
-                    tables.save(report, folder)  # at once: the next tokenizer may fail
-                    save_images(entries[-1], candidate, index, settings, options.worst, folder)
-        if not is_first():
-            return 0
-        if options.cost:  # alone on the machine
-            entries[:] = map(partial(with_cost, settings=settings), entries, candidates)
-            tables.save(report, folder)
+    with ExitStack() as together:
+        together.enter_context(joined(device))
+        # Made once all are there: what ends one that waits for the others leaves no folder.
+        with begun(folder, settings):
+            with together.pop_all():
+                report = describe_run(images.source, index, settings, entries)
+                for candidate, measured in measure_all(
+                    candidates,
+                    index,
+                    metrics,
+                    settings,
+                    with_baselines=options.baselines,
+                    max_bad_fraction=options.max_bad_fraction,
+                    console=console,
+                ):
+                    if is_first():
+                        entries.append(entry_of(candidate, measured, index, metrics, settings))
+                        tables.save(report, folder)  # at once: the next tokenizer may fail
+                        save_images(entries[-1], candidate, index, settings, options.worst, folder)
+            if not is_first():
+                return 0
+            if options.cost:  # alone on the machine
+                entries[:] = map(partial(with_cost, settings=settings), entries, candidates)
+                tables.save(report, folder)
     tables.show(report, console)
     console.print(f"{'written':<12}{folder}", markup=False)
     return 0

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -59,11 +60,17 @@ def joined(device: torch.device) -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
+        # Whoever waits for the others there runs no handler of Python's, and has nothing to lose.
+        handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
             stack.enter_context(distributed.process_group(device, TIMEOUT))
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise VqtrainError(f"the processes cannot find each other: {reason}") from error
+            failure = VqtrainError(f"the processes cannot find each other: {reason}")
+            failure.exit_code = 1
+            raise failure from error
+        finally:
+            signal.signal(signal.SIGTERM, handler)
         try:
             yield
         except RuntimeError as error:
