@@ -82,46 +82,6 @@ def wait_until(holds: Callable[[], object], seconds: float = 120) -> None:
 
 
 @pytest.mark.slow
-def test_a_grid_becomes_runs_a_table_and_a_picture(
-    vqtrain: RunCommand, tiny: list[str], tmp_path: Path
-) -> None:
-    words = ["sweep", *tiny, "codebook=vq,ema", "codebook.size=8,16", "sweep_dir=sweep"]
-    words.append("devices=2")
-    words.remove("codebook.size=16")
-    done = vqtrain(*words)
-    assert done.returncode == 0, done.stderr
-    assert "runs        4: 2 codebook x 2 codebook.size\n" in done.stdout
-    folder = tmp_path / "sweep"
-    names = ["vq_size8", "vq_size16", "ema_size8", "ema_size16"]
-    found = results(folder)
-    assert list(found) == names
-    for name in names:
-        job = found[name]
-        evaluation = json.loads((folder / "jobs" / name / "evaluation/evaluation.json").read_text())
-        (entry,) = evaluation["tokenizers"]
-        assert job["metrics"] == entry["metrics"]
-        assert job["bits_per_pixel"] == entry["bits_per_pixel"]
-        assert (folder / "jobs" / name / "tokenizer/model.safetensors").exists()
-    vq = Tokenizer.from_pretrained(folder / "jobs/vq_size8")
-    assert found["vq_size8"]["parameters"] == sum(each.numel() for each in vq.parameters())
-    with (folder / "sweep.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["name"] for row in rows] == names
-    assert [row["codebook.size"] for row in rows] == ["8", "16", "8", "16"]
-    assert [float(row["psnr"]) for row in rows] == [
-        job["metrics"]["psnr"] for job in found.values()
-    ]  # type: ignore[index]  # plain data
-    assert parquet.read_table(folder / "sweep.parquet").column("name").to_pylist() == names
-    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    assert "<html" in (folder / "sweep.html").read_text()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep"]  # and nothing else
-    again = vqtrain(*words)
-    assert again.returncode == 0
-    assert "done        4, not run again\n" in again.stdout
-    assert [attempts(folder / "jobs" / name) for name in names] == [1, 1, 1, 1]
-
-
-@pytest.mark.slow
 def test_a_failure_a_kill_and_an_interruption_cost_no_run_twice(
     vqtrain: RunCommand,
     start_vqtrain: Callable[..., subprocess.Popen[str]],
@@ -196,7 +156,7 @@ def test_every_rank_sees_the_values_of_its_own_run(
     words = [word for word in tiny if word != "codebook.size=16"]
     done = vqtrain(
         *("sweep", *words, "codebook=vq", "codebook.kind=probe:Probe", "codebook.size=8,16"),
-        *("trainer.devices=2", "sweep_dir=sweep"),
+        *("trainer.devices=2", "devices=4", "sweep_dir=sweep"),
         env=environment,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -209,33 +169,69 @@ def test_every_rank_sees_the_values_of_its_own_run(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["code", "sweep", "told"]
 
 
-@pytest.mark.slow
-def test_clusters_give_the_numbers_of_this_machine(
+@pytest.fixture
+def swept(
     start_vqtrain: Callable[..., subprocess.Popen[str]], tiny: list[str], tmp_path: Path
-) -> None:
-    words = ["sweep", *tiny, "codebook=vq", "seed=3,4"]
-    clusters = {
+) -> dict[str, tuple[list[str], str]]:
+    """Sweep on this machine and on two clusters; the words of each and what it has printed."""
+    words = ["sweep", *(word for word in tiny if word != "codebook.size=16")]
+    words += ["codebook=vq", "codebook.size=8,16"]
+    places = {
         "here": ["devices=2"],
         "ray": ["launcher=ray"],
         "slurm": ["launcher=slurm", "launcher_options={cluster: debug, gpus: 0}"],
     }
-    started = [
-        start_vqtrain(*words, *options, f"sweep_dir={name}") for name, options in clusters.items()
-    ]
-    for process in started:
-        printed, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, printed + errors
-    own = results(tmp_path / "here")
+    typed = {name: [*words, *place, f"sweep_dir={name}"] for name, place in places.items()}
+    started = {name: start_vqtrain(*each) for name, each in typed.items()}
+    printed = {}
+    for name, process in started.items():
+        printed[name], errors = process.communicate(timeout=300)
+        assert process.returncode == 0, printed[name] + errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(places)  # and nothing else
+    return {name: (typed[name], printed[name]) for name in places}
+
+
+@pytest.mark.slow
+def test_a_grid_becomes_runs_a_table_and_a_picture_and_clusters_give_the_same(
+    swept: dict[str, tuple[list[str], str]], vqtrain: RunCommand, tmp_path: Path
+) -> None:
+    words, printed = swept["here"]
+    assert "runs        2: 2 codebook.size\n" in printed
+    folder = tmp_path / "here"
+    names = ["size8", "size16"]
+    own = results(folder)
+    assert list(own) == names
+    for name in names:
+        job = own[name]
+        evaluation = json.loads((folder / "jobs" / name / "evaluation/evaluation.json").read_text())
+        (entry,) = evaluation["tokenizers"]
+        assert job["metrics"] == entry["metrics"]
+        assert job["bits_per_pixel"] == entry["bits_per_pixel"]
+    first = Tokenizer.from_pretrained(folder / "jobs/size8")
+    assert own["size8"]["parameters"] == sum(each.numel() for each in first.parameters())
+    with (folder / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == names
+    assert [row["codebook.size"] for row in rows] == ["8", "16"]
+    assert [float(row["psnr"]) for row in rows] == [job["metrics"]["psnr"] for job in own.values()]  # type: ignore[index]  # plain data
+    assert parquet.read_table(folder / "sweep.parquet").column("name").to_pylist() == names
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert "<html" in (folder / "sweep.html").read_text()
+
     kept = ("state", "metrics", "codebook", "bits_per_pixel")
-    for name in ("ray", "slurm"):
-        for job, found in results(tmp_path / name).items():
+    for cluster in ("ray", "slurm"):
+        for job, found in results(tmp_path / cluster).items():
             assert {key: found[key] for key in kept} == {key: own[job][key] for key in kept}
-            first, second = (
-                Tokenizer.from_pretrained(tmp_path / folder / "jobs" / job).state_dict()
-                for folder in ("here", name)
+            here, there = (
+                Tokenizer.from_pretrained(tmp_path / place / "jobs" / job).state_dict()
+                for place in ("here", cluster)
             )
-            assert all(torch.equal(first[key], second[key]) for key in first)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(clusters)
+            assert all(torch.equal(here[key], there[key]) for key in here)
+
+    again = vqtrain(*words)
+    assert again.returncode == 0
+    assert "done        2, not run again\n" in again.stdout
+    assert [attempts(folder / "jobs" / name) for name in names] == [1, 1]
 
 
 @pytest.mark.parametrize(

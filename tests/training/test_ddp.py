@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -109,17 +110,20 @@ def train(tmp_path: Path, tiny: list[str]) -> Callable[..., Outcome]:
 def test_two_ranks_equal_one_process_on_the_joined_batch(
     adaptive: str, train: Callable[..., Outcome]
 ) -> None:
+    cuts = {
+        "one": ["data.batch_size=8"],
+        "two": ["trainer.devices=2", "data.batch_size=4"],
+        "two-by-two": ["trainer.devices=2", "data.batch_size=2", "trainer.accumulate=2"],
+    }
     word = f"loss.adversarial.adaptive={adaptive}"
-    done, (one,), one_lines = train("one", word, "data.batch_size=8")
+    with ThreadPoolExecutor() as pool:
+        first, *others = pool.map(lambda name: train(name, word, *cuts[name]), cuts)
+    done, (one,), one_lines = first
     assert done.returncode == 0, done.stderr
     # The game has begun in it, and the discriminator has moved the tokenizer.
     assert one_lines[-1]["train/adversarial/share"] > 0.01
     assert "train/adversarial/share" not in one_lines[0]
-    for name, *cut in [
-        ("two", "data.batch_size=4"),
-        ("two-by-two", "data.batch_size=2", "trainer.accumulate=2"),
-    ]:
-        done, ranks, lines = train(name, word, "trainer.devices=2", *cut)
+    for done, ranks, lines in others:
         assert done.returncode == 0, done.stderr
         assert len(ranks) == 2
         for key, expected in one.items():

@@ -86,31 +86,36 @@ def slurm(variables: dict[str, str], tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.ddp
 def test_all_launchers_make_the_same_run(
-    tiny: list[str],
-    tmp_path: Path,
-    vqtrain: Run,
-    variables: dict[str, str],
-    slurm: dict[str, str],
+    tiny: list[str], tmp_path: Path, variables: dict[str, str], slurm: dict[str, str]
 ) -> None:
-    done = vqtrain("train", *tiny, *GAN, "trainer.devices=2", f"run_dir={tmp_path / 'own'}")
-    assert done.returncode == 0, done.stderr
-    expected = (tmp_path / "own/metrics.jsonl").read_bytes()
+    own, torchrun, by_slurm = tmp_path / "own", tmp_path / "torchrun", tmp_path / "runs/slurm-4711"
+    script = str(ROOT / "scripts/train_torchrun.sh")
+    node = {**variables, "GPUS": "2", "MASTER": f"127.0.0.1:{free_port()}"}
+    ways = [
+        ["vqtrain", "train", *tiny, *GAN, "trainer.devices=2", f"run_dir={own}"],
+        [script, *tiny, *GAN, f"run_dir={torchrun}"],
+        [str(ROOT / "scripts/train_slurm.sh"), *tiny, *GAN],
+    ]
+    started = [
+        subprocess.Popen(
+            way,
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for way, environment in zip(ways, (variables, node, slurm), strict=True)
+    ]
+    for process in started:
+        printed, errors = process.communicate(timeout=180)
+        assert process.returncode == 0, errors
+        # One process speaks.
+        assert printed.count("run directory:") == 1
+    expected = (own / "metrics.jsonl").read_bytes()
     assert b"adversarial/share" in expected
-    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 180}
-
-    torchrun = {**variables, "GPUS": "2", "MASTER": f"127.0.0.1:{free_port()}"}
-    script = ROOT / "scripts/train_torchrun.sh"
-    words = [str(script), *tiny, *GAN, f"run_dir={tmp_path / 'torchrun'}"]
-    done = subprocess.run(words, env=torchrun, check=False, **options)  # type: ignore[call-overload]  # options
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "torchrun/metrics.jsonl").read_bytes() == expected
-    # One process speaks.
-    assert done.stdout.count("run directory:") == 1
-
-    words = [str(ROOT / "scripts/train_slurm.sh"), *tiny, *GAN]
-    done = subprocess.run(words, env=slurm, check=False, **options)  # type: ignore[call-overload]  # options
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs/slurm-4711/metrics.jsonl").read_bytes() == expected
+    for run in (torchrun, by_slurm):
+        assert (run / "metrics.jsonl").read_bytes() == expected
     assert not (tmp_path / "requeued").exists()
 
 

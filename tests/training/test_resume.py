@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from vqtrain.cli import main
+
 STEPS = 24
 SETTINGS = [
     f"trainer.max_steps={STEPS}",
@@ -143,33 +145,35 @@ GAN = [
 
 @pytest.mark.ddp
 def test_a_killed_game_goes_on_where_it_was(
-    tiny: list[str], tmp_path: Path, vqtrain: Run, start_vqtrain: Start
+    tiny: list[str], tmp_path: Path, start_vqtrain: Start
 ) -> None:
     words = ["train", *tiny, *SETTINGS, *GAN, "trainer.devices=2"]
     words += ["loss.adversarial.start_step=8", "codebook.decay=0.8", "optim.lr=3.0e-3"]
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    done = vqtrain(*words, f"run_dir={unbroken}")
-    assert done.returncode == 0, done.stderr
+    processes = [start_vqtrain(*words, f"run_dir={run}") for run in (unbroken, broken)]
+    # Killed as the game begins.
+    checkpoint = broken / "checkpoints/step_00000008.ckpt"
+    kill_after(processes[1], checkpoint, signal.SIGKILL)
+    _, errors = processes[0].communicate(timeout=120)
+    assert processes[0].returncode == 0, errors
     expected = load(unbroken / "checkpoints/last.ckpt")
     lines = (unbroken / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["train/adversarial/share"] > 0.01
     state = expected["training"]["discriminator"]["optimizer"]["state"]  # type: ignore[index]  # plain data
     assert state[0]["step"].item() == STEPS - 8
 
-    # Killed as the game begins.
-    process = start_vqtrain(*words, f"run_dir={broken}")
-    checkpoint = broken / "checkpoints/step_00000008.ckpt"
-    kill_after(process, checkpoint, signal.SIGKILL)
     for file in checkpoint.parent.glob("step_*.ckpt"):
         if file.name > checkpoint.name:  # the kill was late: as if it had come at step 8
             file.unlink()
-    done = vqtrain(*words, f"run_dir={broken}", "resume=auto")
-    assert "resuming at step 8" in done.stdout, done.stderr
+    resumed = {8: start_vqtrain(*words, f"run_dir={broken}", "resume=auto")}
     # Ended before it begins, and in the midst of it.
     for step in (4, 12):
         file = unbroken / f"checkpoints/step_{step:08d}.ckpt"
-        done = vqtrain(*words, f"run_dir={tmp_path / str(step)}", f"resume={file}")
-        assert f"resuming at step {step}" in done.stdout, done.stderr
+        words_of_step = [*words, f"run_dir={tmp_path / str(step)}", f"resume={file}"]
+        resumed[step] = start_vqtrain(*words_of_step)
+    for step, process in resumed.items():
+        printed, errors = process.communicate(timeout=120)
+        assert f"resuming at step {step}" in printed, errors
     for run, begins in [(broken, 0), (tmp_path / "4", 4), (tmp_path / "12", 12)]:
         found = load(run / "checkpoints/last.ckpt")
         found["config"]["run_dir"] = expected["config"]["run_dir"]  # type: ignore[index]  # plain data
@@ -181,7 +185,12 @@ def test_a_killed_game_goes_on_where_it_was(
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_with_a_checkpoint_of_that_step(
-    number: int, code: int, tiny: list[str], tmp_path: Path, vqtrain: Run, start_vqtrain: Start
+    number: int,
+    code: int,
+    tiny: list[str],
+    tmp_path: Path,
+    start_vqtrain: Start,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = ["train", *tiny, "trainer.max_steps=100000", "trainer.checkpoint_every=100000"]
     words += ["data.num_workers=2", "trainer.validate_every=100000", f"run_dir={tmp_path / 'run'}"]
@@ -202,10 +211,10 @@ def test_a_signal_ends_with_a_checkpoint_of_that_step(
     assert file.stem == f"step_{step:08d}"
     last = metrics.read_text().splitlines()[-1]
     assert json.loads(last)["step"] == step
-    done = vqtrain("train", f"resume={tmp_path / 'run'}", f"trainer.max_steps={step + 1}")
-    assert done.returncode == 0, done.stderr
-    assert f"resuming at step {step}" in done.stdout
-    assert "warning: trainer.max_steps was 100000" in done.stdout
+    assert main(["train", f"resume={tmp_path / 'run'}", f"trainer.max_steps={step + 1}"]) == 0
+    printed = capsys.readouterr().out
+    assert f"resuming at step {step}" in printed
+    assert "warning: trainer.max_steps was 100000" in printed
 
 
 @pytest.mark.ddp
