@@ -1,7 +1,11 @@
 """The loaders with and without worker processes: the same batches, errors and good manners."""
 
+import gc
+import multiprocessing
 import os
 import signal
+import time
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -192,6 +196,31 @@ def test_batches_are_pinned_where_there_is_a_gpu(numbered, num_workers):
     batch = next(iter(training(numbered(3), num_workers=num_workers)))
     assert batch.images.is_pinned()
     assert batch.mask.is_pinned()
+
+
+@pytest.mark.parametrize("is_error", [False, True])
+def test_a_loader_in_a_cycle_ends_its_workers_at_once(is_error):
+    class Faulty(torch.utils.data.Dataset[Batch]):
+        def __getitem__(self, number: int) -> Batch:
+            raise DataError(f"nothing at {number}")
+
+    class Node:
+        pass
+
+    for _ in range(5):  # which of its parts is collected first is a matter of chance
+        before = set(multiprocessing.active_children())
+        node = Node()
+        node.loader = Loader(Faulty() if is_error else Probe(), numbers=range(9), num_workers=1)
+        node.batches = iter(node.loader)
+        node.itself = node
+        with suppress(DataError):
+            next(node.batches)
+        (worker,) = set(multiprocessing.active_children()) - before
+        del node
+        began = time.monotonic()
+        gc.collect()
+        assert time.monotonic() - began < 4  # torch waits for 5 s
+        assert not worker.is_alive()
 
 
 def test_no_worker_outlives_its_loader():

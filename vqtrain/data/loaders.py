@@ -4,6 +4,7 @@ import atexit
 import multiprocessing
 import os
 import signal
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
@@ -57,6 +58,9 @@ class Loader(Iterable[Batch]):
             # Its own, as each iter() draws from it: loading must not move the run's random state.
             generator=torch.Generator(),
         )
+        # Held from outside until this is gone: in a cycle of garbage, such as Lightning leaves, the
+        # workers' pipes may be closed before the workers are told to end.
+        weakref.finalize(self, _let_go, self._loader).atexit = False
 
     def __len__(self) -> int:
         """Count the batches; a TypeError if there is no end of them."""
@@ -140,6 +144,10 @@ def validation_loader(
         world_size=world_size,
     )
     return Loader(batches, numbers=range(len(batches)), num_workers=settings.num_workers)
+
+
+def _let_go(_loader: DataLoader[Batch | DataError]) -> None:
+    """Drop the last reference but those that are garbage themselves."""
 
 
 class _EndlessNumbers:
