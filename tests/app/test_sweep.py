@@ -174,14 +174,14 @@ def swept(
     start_vqtrain: Callable[..., subprocess.Popen[str]], tiny: list[str], tmp_path: Path
 ) -> dict[str, tuple[list[str], str]]:
     """Sweep on this machine and on two clusters; the words of each and what it has printed."""
-    words = ["sweep", *(word for word in tiny if word != "codebook.size=16")]
-    words += ["codebook=vq", "codebook.size=8,16"]
+    words = [word for word in tiny if word != "codebook.size=16"]
+    words.append("codebook.size=8,16")
     places = {
-        "here": ["devices=2"],
-        "ray": ["launcher=ray"],
-        "slurm": ["launcher=slurm", "launcher_options={cluster: debug, gpus: 0}"],
+        "here": ["codebook=vq,ema", "devices=2"],
+        "ray": ["codebook=vq", "launcher=ray"],
+        "slurm": ["codebook=vq", "launcher=slurm", "launcher_options={cluster: debug, gpus: 0}"],
     }
-    typed = {name: [*words, *place, f"sweep_dir={name}"] for name, place in places.items()}
+    typed = {name: ["sweep", *place, *words, f"sweep_dir={name}"] for name, place in places.items()}
     started = {name: start_vqtrain(*each) for name, each in typed.items()}
     printed = {}
     for name, process in started.items():
@@ -196,9 +196,9 @@ def test_a_grid_becomes_runs_a_table_and_a_picture_and_clusters_give_the_same(
     swept: dict[str, tuple[list[str], str]], vqtrain: RunCommand, tmp_path: Path
 ) -> None:
     words, printed = swept["here"]
-    assert "runs        2: 2 codebook.size\n" in printed
+    assert "runs        4: 2 codebook x 2 codebook.size\n" in printed
     folder = tmp_path / "here"
-    names = ["size8", "size16"]
+    names = ["vq_size8", "vq_size16", "ema_size8", "ema_size16"]
     own = results(folder)
     assert list(own) == names
     for name in names:
@@ -207,12 +207,13 @@ def test_a_grid_becomes_runs_a_table_and_a_picture_and_clusters_give_the_same(
         (entry,) = evaluation["tokenizers"]
         assert job["metrics"] == entry["metrics"]
         assert job["bits_per_pixel"] == entry["bits_per_pixel"]
-    first = Tokenizer.from_pretrained(folder / "jobs/size8")
-    assert own["size8"]["parameters"] == sum(each.numel() for each in first.parameters())
+        assert (folder / "jobs" / name / "tokenizer/model.safetensors").exists()
+    vq = Tokenizer.from_pretrained(folder / "jobs/vq_size8")
+    assert own["vq_size8"]["parameters"] == sum(each.numel() for each in vq.parameters())
     with (folder / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == names
-    assert [row["codebook.size"] for row in rows] == ["8", "16"]
+    assert [row["codebook.size"] for row in rows] == ["8", "16", "8", "16"]
     assert [float(row["psnr"]) for row in rows] == [job["metrics"]["psnr"] for job in own.values()]  # type: ignore[index]  # plain data
     assert parquet.read_table(folder / "sweep.parquet").column("name").to_pylist() == names
     assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
@@ -221,17 +222,18 @@ def test_a_grid_becomes_runs_a_table_and_a_picture_and_clusters_give_the_same(
     kept = ("state", "metrics", "codebook", "bits_per_pixel")
     for cluster in ("ray", "slurm"):
         for job, found in results(tmp_path / cluster).items():
-            assert {key: found[key] for key in kept} == {key: own[job][key] for key in kept}
+            same = own[f"vq_{job}"]
+            assert {key: found[key] for key in kept} == {key: same[key] for key in kept}
             here, there = (
-                Tokenizer.from_pretrained(tmp_path / place / "jobs" / job).state_dict()
-                for place in ("here", cluster)
+                Tokenizer.from_pretrained(run).state_dict()
+                for run in (folder / f"jobs/vq_{job}", tmp_path / cluster / "jobs" / job)
             )
             assert all(torch.equal(here[key], there[key]) for key in here)
 
     again = vqtrain(*words)
     assert again.returncode == 0
-    assert "done        2, not run again\n" in again.stdout
-    assert [attempts(folder / "jobs" / name) for name in names] == [1, 1]
+    assert "done        4, not run again\n" in again.stdout
+    assert [attempts(folder / "jobs" / name) for name in names] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

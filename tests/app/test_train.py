@@ -29,6 +29,13 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
+def assert_trained(run: Path) -> None:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all(value is not None for line in lines for value in line.values())
+    assert lines[-1]["train/skipped_steps"] == 0
+    Tokenizer.from_pretrained(run)
+
+
 @pytest.mark.slow
 def test_a_run_leaves_what_people_keep(
     tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Path
@@ -328,7 +335,6 @@ def test_losses_that_are_not_finite_end_the_run_with_a_checkpoint(
         ["trainer.precision=bf16-mixed"],
         ["data.channels=1"],
         ["codebook=vq", "codebook.size=16", "codebook.dim=4", "codebook.l2_normalize=true"],
-        ["trainer.deterministic=true"],
         ["loss/reconstruction=mix"],
     ],
     ids=lambda words: words[0],
@@ -338,12 +344,20 @@ def test_each_option_trains(
 ) -> None:
     run = tmp_path / "run"
     assert main(["train", *tiny, *words, f"run_dir={run}"]) == 0
-    torch.use_deterministic_algorithms(False)  # one of the options
     assert capsys.readouterr().err == ""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert all(value is not None for line in lines for value in line.values())
-    assert lines[-1]["train/skipped_steps"] == 0
-    Tokenizer.from_pretrained(run)
+    assert_trained(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["compile", "deterministic"])
+def test_each_option_that_changes_the_process_trains(
+    option: str, tiny: list[str], tmp_path: Path, vqtrain: Run
+) -> None:
+    run = tmp_path / "run"
+    done = vqtrain("train", *tiny, f"trainer.{option}=true", f"run_dir={run}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert_trained(run)
 
 
 @pytest.mark.slow

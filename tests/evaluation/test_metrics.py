@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vqtrain.evaluation.metrics import METRICS, load, obstacle, rule
+from vqtrain.evaluation.metrics import METRICS, is_lower_better, load, obstacle, rule
 from vqtrain.layers.lpips import load_lpips
 from vqtrain.metrics.image import ms_ssim
 from vqtrain.metrics.lpips import LPIPSDistance
@@ -58,3 +58,20 @@ def test_lpips_is_that_of_the_named_network_and_file(
     found = rule("lpips_alex", given=given)
     assert found["weights"] == "alex.pth, not the published file"
     assert found["weights_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("metric", "lower"),
+    [
+        ("psnr", False),
+        ("ssim", False),
+        ("ms_ssim", False),
+        ("lpips_alex", True),
+        ("lpips_vgg", True),
+        ("rfid@500", True),
+        ("rfid_adm@500", True),
+        ("rfid_adm@9", True),
+    ],
+)
+def test_of_distances_less_is_better(metric: str, lower: bool) -> None:
+    assert is_lower_better(metric) == lower

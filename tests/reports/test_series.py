@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vqtrain.evaluation.metrics import is_lower_better
 from vqtrain.reports.series import (
     MOST_OF_ALL,
     Curve,
@@ -74,10 +73,3 @@ def test_many_long_curves_stay_small() -> None:
     lines = [line for group in groups for chart in group.charts for line in chart["lines"]]  # type: ignore[attr-defined]
     assert len(lines) == 60
     assert sum(len(line["x"]) for line in lines) <= MOST_OF_ALL
-
-
-@pytest.mark.parametrize(
-    ("name", "lower"), [("psnr", False), ("lpips_vgg", True), ("rfid_adm@9", True), ("ssim", False)]
-)
-def test_distances_are_better_when_lower(name: str, lower: bool) -> None:
-    assert is_lower_better(name) is lower

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from vqtrain.evaluation.metrics import is_lower_better
 from vqtrain.sweeps.job import write_failure
 from vqtrain.sweeps.results import (
     Point,
@@ -243,22 +242,6 @@ def test_a_label_names_the_kind_first_of_all() -> None:
     values = {"codebook": "ema", "codebook.size": 64, "encoder": "cnn"}
     assert label_of(values) == "ema, codebook.size=64, encoder=cnn"
     assert label_of({}) == ""
-
-
-@pytest.mark.parametrize(
-    ("metric", "lower"),
-    [
-        ("psnr", False),
-        ("ssim", False),
-        ("ms_ssim", False),
-        ("lpips_alex", True),
-        ("lpips_vgg", True),
-        ("rfid@500", True),
-        ("rfid_adm@500", True),
-    ],
-)
-def test_of_distances_less_is_better(metric: str, lower: bool) -> None:
-    assert is_lower_better(metric) == lower
 
 
 def points(make_result, *pairs: tuple[float | None, float], metric: str = "psnr") -> list[Point]:

@@ -135,7 +135,6 @@ def main(words: Sequence[str]) -> int:
         if options.devices == 1:
             rest = {**values, "images": images, "settings": settings, "options": options}
             return bind(run, rest, where=COMMAND)
-        new_folder(values["out"])  # before processes are started for nothing
         kept = [word for word in words if word.partition("=")[0] != "devices"]
         launch(["evaluate", *kept], options.devices)
         return 0

@@ -58,8 +58,8 @@ class Loader(Iterable[Batch]):
             # Its own, as each iter() draws from it: loading must not move the run's random state.
             generator=torch.Generator(),
         )
-        # Held from outside until this is gone: in a cycle of garbage, such as Lightning leaves, the
-        # workers' pipes may be closed before the workers are told to end.
+        # Held from outside until this is gone: in a cycle of garbage, as Lightning and every raised
+        # error leave it, the workers' pipes may be closed before the workers are told to end.
         weakref.finalize(self, _let_go, self._loader).atexit = False
 
     def __len__(self) -> int:
@@ -74,12 +74,7 @@ class Loader(Iterable[Batch]):
         """
         for item in self._loader:
             if isinstance(item, DataError):
-                try:
-                    raise item
-                finally:
-                    # Else the error holds itself by this frame, and with it the workers' pipes:
-                    # collected as a cycle these may close first, and each worker is waited for.
-                    del item
+                raise item
             yield item
 
 
