@@ -1,6 +1,8 @@
 """Kind words, arguments that are checked, and steps written as a share."""
 
+import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,36 @@ def test_base_is_no_kind() -> None:
 def test_a_class_that_cannot_be_imported_is_named(kind: str) -> None:
     with pytest.raises(ConfigError, match=kind):
         build.resolve("codebook", kind)
+
+
+def test_a_class_outside_the_groups_contract_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"must inherit from vqtrain\.encoders\.base\.Encoder"):
+        build.resolve("encoder", "vqtrain.codebooks.vq:VQ")
+
+
+@pytest.mark.parametrize("group", build.GROUPS)
+def test_every_group_has_a_contract_and_kinds_that_keep_it(group: str) -> None:
+    contract = build.contract_of(group)
+    assert inspect.isabstract(contract)
+    assert build.kinds(group)
+    assert all(issubclass(build.resolve(group, kind), contract) for kind in build.kinds(group))
+
+
+def test_the_group_of_a_class_is_that_of_its_contract() -> None:
+    assert build.group_of(VQ) == "codebook"
+    with pytest.raises(ConfigError, match="Path is no part: it must inherit from"):
+        build.group_of(Path)
+
+
+def test_a_part_gets_what_it_asks_for_by_name() -> None:
+    context = {"in_channels": 4, "out_channels": 4, "sample_size": (8, 8), "world_size": 2}
+    part = {"kind": "patchgan", "arguments": {"channels": 8}}
+    assert build.in_context("discriminator", part, context) == {
+        "kind": "patchgan",
+        "arguments": {"in_channels": 4, "channels": 8},
+    }
+    own = {"kind": "patchgan", "arguments": {"in_channels": 1}}
+    assert build.in_context("discriminator", own, context) == own  # what is set stays
 
 
 def test_whole_numbers_are_widened_where_numbers_are_meant() -> None:

@@ -1,7 +1,8 @@
 """From plain data to objects: a kind word becomes a class, a mapping becomes its arguments.
 
 The kind word is the registry: ``codebook: fsq`` is the one final class of
-``vqtrain/codebooks/fsq.py``. A class of a third party is written ``package.module:Class``.
+``vqtrain/codebooks/fsq.py``. A class of a third party is written ``package.module:Class``. This
+holds for every group of ``GROUPS``: what the kinds of a group share is in its package's ``parts/``.
 """
 
 import difflib
@@ -21,37 +22,70 @@ Built = TypeVar("Built")
 # More words than these are no help in a message.
 MAX_LISTED = 20
 
-PACKAGES = {
-    "encoder": "vqtrain.encoders",
-    "codebook": "vqtrain.codebooks",
-    "decoder": "vqtrain.decoders",
-    "discriminator": "vqtrain.discriminators",
+# The contract of each group: the base class of all its kinds, whose package holds ours.
+GROUPS = {
+    "encoder": "vqtrain.encoders.base:Encoder",
+    "codebook": "vqtrain.codebooks.base:Codebook",
+    "decoder": "vqtrain.decoders.base:Decoder",
+    "discriminator": "vqtrain.discriminators.base:Discriminator",
+    "launcher": "vqtrain.launchers.base:Launcher",
 }
+# Modules of a group's package that are no kinds.
+OTHERS = ("base", "contract", "parts")
+
+
+def package_of(group: str) -> str:
+    """Return the name of the package that holds the kinds of a group."""
+    return GROUPS[group].partition(":")[0].removesuffix(".base")
+
+
+def contract_of(group: str) -> type:
+    """Return the base class that every kind of a group inherits."""
+    module, _, name = GROUPS[group].partition(":")
+    contract: type = getattr(importlib.import_module(module), name)
+    return contract
+
+
+def group_of(part: type) -> str:
+    """Return the group whose contract a class keeps.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    found = [group for group in GROUPS if issubclass(part, contract_of(group))]
+    if not found:
+        contracts = ", ".join(contract.replace(":", ".") for contract in GROUPS.values())
+        raise ConfigError(f"{part.__name__} is no part: it must inherit from one of {contracts}")
+    return found[0]
 
 
 def kinds(group: str) -> list[str]:
-    """List the kind words of a group, such as ``codebook``."""
-    package = importlib.import_module(PACKAGES[group])
-    return sorted(
-        module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base"
-    )
+    """List the kind words of a group, such as ``codebook``; imports none of them."""
+    package = importlib.import_module(package_of(group))
+    names = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    return sorted(names.difference(OTHERS))
 
 
 def resolve(group: str, kind: str) -> type:
     """Find the class that a kind word names.
 
     Args:
-        group: A key of ``PACKAGES``.
+        group: A key of ``GROUPS``.
         kind: A word of ``kinds(group)``, or ``package.module:Class``.
 
     Raises:
-        ConfigError: If there is no such class.
+        ConfigError: If there is no such class, or it does not keep the contract of the group.
     """
-    if ":" in kind:
-        return third_party(group, kind)
-    if kind not in kinds(group):
-        raise ConfigError(f"{group}.kind: {unknown('kind', kind, kinds(group))}")
-    return final_class(f"{PACKAGES[group]}.{kind}")
+    if ":" not in kind:
+        if kind not in kinds(group):
+            raise ConfigError(f"{group}.kind: {unknown('kind', kind, kinds(group))}")
+        return final_class(f"{package_of(group)}.{kind}")
+    found, contract = third_party(kind, where=f"{group}.kind"), contract_of(group)
+    if not issubclass(found, contract):
+        raise ConfigError(
+            f"{group}.kind: {kind} must inherit from {contract.__module__}.{contract.__name__}"
+        )
+    return found
 
 
 def final_class(module_name: str) -> type:
@@ -68,45 +102,94 @@ def final_class(module_name: str) -> type:
     return found[0]
 
 
-def third_party(group: str, kind: str) -> type:
-    """Import ``package.module:Class``."""
+def third_party(kind: str, *, where: str) -> type:
+    """Import ``package.module:Class``.
+
+    Args:
+        kind: What to import.
+        where: The key that names it, for messages.
+
+    Raises:
+        ConfigError: If it cannot be imported, or is not a class.
+    """
     module_name, _, class_name = kind.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{group}.kind: cannot import {kind!r}: {error}") from error
+        raise ConfigError(f"{where}: cannot import {kind!r}: {error}") from error
     if not inspect.isclass(found):
-        raise ConfigError(f"{group}.kind: {kind!r} is not a class")
+        raise ConfigError(f"{where}: {kind!r} is not a class")
     return found
 
 
-def build(group: str, kind: str, arguments: Mapping[str, object]) -> object:
+def build(
+    group: str,
+    kind: str,
+    arguments: Mapping[str, object],
+    *,
+    where: str | None = None,
+) -> object:
     """Build the object that a kind word and its arguments describe.
+
+    Args:
+        group: A key of ``GROUPS``.
+        kind: As of ``resolve``.
+        arguments: Of the constructor, by name.
+        where: The config key that holds them, for messages; None for that of the group.
 
     Raises:
         ConfigError: If the kind or an argument is unknown, missing, of a wrong type or impossible;
             the message begins with the group or with the argument's config key.
     """
+    where = where or group
     factory = resolve(group, kind)
-    checked = check_arguments(factory, arguments, where=group)
+    checked = check_arguments(factory, arguments, where=where)
     try:
         return factory(**checked)
     except ConfigError as error:
-        raise ConfigError(f"{group}={kind}: {error}") from error
+        raise ConfigError(f"{where}={kind}: {error}") from error
     except RuntimeError as error:  # torch has no type of its own for it on the CPU
         if "allocate memory" not in str(error):
             raise
         needed = re.search(r"allocate (\d+) bytes", str(error))
         amount = f"{int(needed[1]) / 1e9:,.0f} GB" if needed else "more than there is"
-        raise ConfigError(f"{group}={kind}: its sizes need {amount} of memory") from error
+        raise ConfigError(f"{where}={kind}: its sizes need {amount} of memory") from error
+
+
+def in_context(
+    group: str, specification: Mapping[str, object], context: Mapping[str, object]
+) -> dict[str, object]:
+    """Add what a part asks for by name of the run it is in to its arguments.
+
+    Args:
+        group: A key of ``GROUPS``.
+        specification: ``{"kind": word, "arguments": {...}}``.
+        context: What is known of the run: ``in_channels`` and ``out_channels``, the channels of a
+            sample; ``sample_size``, the sizes of its axes; ``max_steps``; ``world_size``. An
+            argument that is set stays as it is.
+
+    Raises:
+        ConfigError: If there is no such kind.
+    """
+    kind, arguments = kind_and_arguments(group, specification)
+    parameters = inspect.signature(resolve(group, kind)).parameters
+    asked = {name: value for name, value in context.items() if name in parameters}
+    return {"kind": kind, "arguments": {**asked, **arguments}}
+
+
+def kind_and_arguments(
+    group: str, specification: Mapping[str, object]
+) -> tuple[str, Mapping[str, object]]:
+    """Read ``{"kind": word, "arguments": {...}}``."""
+    kind, arguments = specification.get("kind"), specification.get("arguments")
+    if not isinstance(kind, str) or not isinstance(arguments, Mapping):
+        raise ConfigError(f'{group} must be {{"kind": word, "arguments": {{...}}}}')
+    return kind, arguments
 
 
 def build_part(group: str, specification: Mapping[str, object]) -> object:
     """Build one module from ``{"kind": word, "arguments": {...}}``; see ``build``."""
-    kind, arguments = specification.get("kind"), specification.get("arguments")
-    if not isinstance(kind, str) or not isinstance(arguments, Mapping):
-        raise ConfigError(f'{group} must be {{"kind": word, "arguments": {{...}}}}')
-    return build(group, kind, arguments)
+    return build(group, *kind_and_arguments(group, specification))
 
 
 def bind(factory: Callable[..., Built], arguments: Mapping[str, object], *, where: str) -> Built:

@@ -69,7 +69,7 @@ def process_of(run_dir: str) -> int | None:
             words = (folder / "cmdline").read_bytes().decode().split("\0")
         except (OSError, UnicodeDecodeError):
             continue
-        if "vqtrain.launchers.child" in words and f"run_dir={run_dir}" in words:
+        if "vqtrain.launchers.parts.child" in words and f"run_dir={run_dir}" in words:
             return int(folder.name)
     return None
 

@@ -24,7 +24,7 @@ GRACE_S = 30.0
 # Between two looks at what is running.
 POLL_S = 0.2
 # Files of this folder that are no launchers.
-OTHERS = ("base", "child")
+OTHERS = ("base", "parts")
 
 
 # The code of what was ended from outside, without a word of its own.
@@ -129,7 +129,7 @@ def start(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", f"{launchers.__name__}.child", *command],
+            [sys.executable, "-m", f"{launchers.__name__}.parts.child", *command],
             stdin=subprocess.PIPE,  # the child sees its end
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,6 +1,6 @@
 """Runs a vqtrain command line, and ends it when the process that has started it is gone.
 
-Run as ``python -m vqtrain.launchers.child COMMAND ...`` with a pipe from the parent as stdin.
+Run as ``python -m vqtrain.launchers.parts.child COMMAND ...`` with a pipe from the parent as stdin.
 """
 
 import os
