@@ -96,9 +96,8 @@ def train(command_line: CommandLine, typed: str) -> int:
     except VqtrainError as error:
         if trainer.is_global_zero:
             raise
-        speaking = type(error)(f"process {trainer.global_rank} of {trainer.world_size}: {error}")
-        speaking.exit_code = error.exit_code
-        raise speaking from error
+        error.args = (f"process {trainer.global_rank} of {trainer.world_size}: {error}",)
+        raise
 
 
 def train_on(

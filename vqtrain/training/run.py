@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vqtrain import distributed
-from vqtrain.errors import ConfigError, DataError, Interrupted, VqtrainError
+from vqtrain.errors import ConfigError, FailedError, Interrupted, as_failure
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.callbacks import MAX_SKIPPED_IN_ROW, Stopping
 from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint, restore
@@ -118,7 +118,7 @@ def fit(
         has_weights: Whether the tokenizer was given weights to start from.
 
     Raises:
-        VqtrainError: If something fails in mid-run; its exit code is 1.
+        VqtrainError: If something fails after training began; its exit code is 1.
     """
     stopping = Stopping(max_time_s=module.settings.max_time_s, bad_samples=bad_samples)
     record = Record(
@@ -146,46 +146,35 @@ def fit(
     callbacks = [beginning, screen, bad_samples, validation, stopping, record, checkpointing]
     trainer.callbacks = callbacks  # type: ignore[attr-defined]  # its type is not declared
     stopping.take_signals()
-    try:
-        fit_or_end(trainer, module, data)
-    except VqtrainError as error:
-        raise in_mid_run(error) from error
-    except torch.OutOfMemoryError as error:
-        raise in_mid_run(
-            VqtrainError(
+    with as_failure(
+        {
+            torch.OutOfMemoryError: lambda _: (
                 f"the device has no memory left at step {module.step}: lower data.batch_size and "
                 "raise trainer.accumulate by as much, which makes the same steps"
-            )
-        ) from error
-    except OSError as error:
-        raise in_mid_run(VqtrainError(f"stopped at step {module.step}: {error}")) from error
-    except RuntimeError as error:
-        if not distributed.is_lost_peer(error):
-            raise
-        again = run_dir if trainer.is_global_zero else "auto"
-        raise in_mid_run(
-            VqtrainError(
+            ),
+            OSError: lambda error: f"stopped at step {module.step}: {error}",
+            RuntimeError: lambda error: (
                 f"lost another process of the run at step {module.step}: it failed, was killed "
-                "(for want of memory?) or could not be reached; look at what it printed, and go on "
-                f"with resume={again}"
-            )
-        ) from error
+                "(out of memory?) or could not be reached; look at what it printed, and go on "
+                f"with resume={run_dir if trainer.is_global_zero else 'auto'}"
+                if distributed.is_lost_peer(error)
+                else None
+            ),
+        }
+    ):
+        fit_or_end(trainer, module, data)
     if stopping.reason == "nonfinite":
-        raise in_mid_run(
-            VqtrainError(
-                f"{MAX_SKIPPED_IN_ROW} steps in a row had a loss or a gradient that is not finite; "
-                f"they were skipped, and {run_dir}/checkpoints/last.ckpt holds step {module.step}. "
-                "Lower optim.lr or trainer.clip, or look at the data"
-            )
+        raise FailedError(
+            f"{MAX_SKIPPED_IN_ROW} steps in a row had a loss or a gradient that is not finite; "
+            f"they were skipped, and {run_dir}/checkpoints/last.ckpt holds step {module.step}. "
+            "Lower optim.lr or trainer.clip, or look at the data"
         )
     if stopping.reason == "data":
-        raise in_mid_run(
-            DataError(
-                f"{bad_samples.count} of {bad_samples.total} images cannot be read, more than "
-                f"data.max_bad_fraction={data.settings.max_bad_fraction} allows; "
-                f"{bad_samples.path} lists them. Mend them or raise it, and go on with "
-                f"resume={run_dir}"
-            )
+        raise FailedError(
+            f"{bad_samples.count} of {bad_samples.total} images cannot be read, more than "
+            f"data.max_bad_fraction={data.settings.max_bad_fraction} allows; "
+            f"{bad_samples.path} lists them. Mend them or raise it, and go on with "
+            f"resume={run_dir}"
         )
     assert stopping.reason is not None, "the run ends by a decision of Stopping"
     return Outcome(
@@ -213,9 +202,3 @@ def fingerprint(config: Mapping[str, object], *facts: int | str) -> int:
     """Hash all that the ranks of a run must agree on; their clocks may name run_dir differently."""
     text = json.dumps([{**config, "run_dir": None}, facts], sort_keys=True)
     return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
-
-
-def in_mid_run(error: VqtrainError) -> VqtrainError:
-    """Mark an error as one that came after the first step."""
-    error.exit_code = 1
-    return error
