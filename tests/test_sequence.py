@@ -324,7 +324,7 @@ def test_ids_that_the_codebook_does_not_have_are_refused(wrong: int) -> None:
         ({"size": 0}, "size must be at least 1, got 0"),
         ({"num_codebooks": 0}, "num_codebooks must be at least 1, got 0"),
         ({"text_size": -1}, "text_size must be at least 0, got -1"),
-        ({"order": "parallel"}, "order must be interleaved or delayed, got 'parallel'"),
+        ({"order": "parallel"}, "order must be one of interleaved, delayed, got 'parallel'"),
     ],
 )
 def test_impossible_layouts_are_refused(arguments: dict[str, object], message: str) -> None:

@@ -10,12 +10,12 @@ import importlib
 import inspect
 import pkgutil
 import re
-import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from vqtrain.errors import ConfigError
+from vqtrain.ranges import check, dotted, widened
 
 Built = TypeVar("Built")
 
@@ -198,11 +198,11 @@ def bind(factory: Callable[..., Built], arguments: Mapping[str, object], *, wher
     Args:
         factory: A class or function with annotated keyword arguments.
         arguments: What to call it with.
-        where: The config key that holds the arguments, for messages.
+        where: The config key that holds the arguments, for messages; "" if none does.
 
     Raises:
-        ConfigError: If an argument is unknown, missing or of a wrong type, or if the factory
-            refuses it.
+        ConfigError: If an argument is unknown, missing, of a wrong type or out of range, or if the
+            factory refuses it.
     """
     return factory(**check_arguments(factory, arguments, where=where))
 
@@ -212,61 +212,21 @@ def check_arguments(
 ) -> dict[str, object]:
     """Return the arguments, integers widened where floats are meant, or say what is wrong."""
     parameters = inspect.signature(factory).parameters
-    hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    hints = typing.get_type_hints(
+        factory.__init__ if inspect.isclass(factory) else factory, include_extras=True
+    )
     for name in arguments:
         if name not in parameters:
-            raise ConfigError(f"{where}: {unknown('key', name, parameters)}")
+            unknown_key = unknown("key", name, parameters)
+            raise ConfigError(f"{where}: {unknown_key}" if where else unknown_key)
     checked: dict[str, object] = {}
     for name, parameter in parameters.items():
-        if name not in arguments:
-            if parameter.default is inspect.Parameter.empty:
-                raise ConfigError(f"{where}.{name} is missing")
-            continue
-        value, hint = arguments[name], hints[name]
-        if isinstance(value, int) and not isinstance(value, bool) and not fits(value, hint):
-            value = float(value) if fits(float(value), hint) else value
-        if not fits(value, hint):
-            raise ConfigError(f"{where}.{name} must be {describe(hint)}, got {value!r}")
-        checked[name] = value
+        if name in arguments:
+            check(dotted(where, name), arguments[name], hints[name])
+            checked[name] = widened(arguments[name], hints[name])
+        elif parameter.default is inspect.Parameter.empty:
+            raise ConfigError(f"{dotted(where, name)} is missing")
     return checked
-
-
-def fits(value: object, hint: object) -> bool:
-    """Say whether plain data (numbers, words, lists, mappings) is of an annotated type."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, option) for option in inner)
-    if origin is not None and issubclass(origin, Mapping):
-        return isinstance(value, Mapping)
-    if origin is not None and issubclass(origin, Sequence):
-        return isinstance(value, list | tuple) and all(
-            fits(item, inner[0]) or (isinstance(item, int) and fits(float(item), inner[0]))
-            for item in value
-        )
-    if hint is None or hint is type(None):
-        return value is None
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(hint, type) and isinstance(value, hint)
-
-
-def describe(hint: object) -> str:
-    """Say in words what an annotated type takes."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(option) for option in inner)
-    if origin is not None and issubclass(origin, Mapping):
-        return "a mapping"
-    if origin is not None and issubclass(origin, Sequence):
-        return f"a list, each item {describe(inner[0])}"
-    words = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "a word",
-        type(None): "null",
-    }
-    return words.get(typing.cast(type, hint), str(hint))
 
 
 def unknown(what: str, word: str, valid: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ Ids are as ``Tokenizer.encode`` gives them; no tokenizer is needed here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Annotated, final
 
 import torch
 from einops import rearrange
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vqtrain.errors import ConfigError, require
+from vqtrain.ranges import at_least, check_fields, one_of
 
 ORDERS = ("interleaved", "delayed")
 # What the ids after those of the codebooks mean, in their order.
@@ -75,20 +76,17 @@ class SequenceLayout:
                  [3, 4]]])
     """
 
-    size: int
-    num_codebooks: int = 1
-    text_size: int = 0
+    size: Annotated[int, at_least(1)]
+    num_codebooks: Annotated[int, at_least(1)] = 1
+    text_size: Annotated[int, at_least(0)] = 0
     begin: bool = True
     end: bool = True
     rows: bool = False
-    order: str = "interleaved"
+    order: Annotated[str, one_of(*ORDERS)] = "interleaved"
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        for name, least in (("size", 1), ("num_codebooks", 1), ("text_size", 0)):
-            value = getattr(self, name)
-            require(value >= least, f"{name} must be at least {least}, got {value}")
-        require(self.order in ORDERS, f"order must be {' or '.join(ORDERS)}, got {self.order!r}")
+        check_fields(self, "")
 
     @property
     def begin_id(self) -> int:

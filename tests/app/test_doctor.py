@@ -359,7 +359,10 @@ def test_of_many_names_three_are_shown() -> None:
         (["images"], "cannot read 'images': write key=value"),
         (["images=demo", "device=gpu"], "unknown device 'gpu', did you mean 'cpu'?"),
         (["images=demo", "image_size=63"], "must be a multiple of the encoder's downsampling, 4"),
-        (["images=demo", "precision=16"], "trainer.precision must be a word, got 16"),
+        (
+            ["images=demo", "precision=16"],
+            "one of 32-true, bf16-mixed, 64-true, got 16",
+        ),
         (["--halp"], "unknown option '--halp', did you mean '--help'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -180,7 +180,10 @@ def test_missing_weights_are_one_line_before_anything_is_written(
         (["out=own"], "out=own exists already"),
         (["out=own/model.safetensors/x"], "cannot write own/model.safetensors/x"),
         (["image_size=18"], "18 x 18 px does not divide into tokens"),
-        (["crop=middle"], "unknown crop 'middle'"),
+        (
+            ["crop=middle"],
+            "maskbit, ldm, got 'middle'",
+        ),
         (["cost=2"], "cost must be true or false, got 2"),
         (["weights.vg=x"], "did you mean 'weights.vgg'?"),
         (["worts=2"], "did you mean 'worst'?"),

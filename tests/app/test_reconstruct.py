@@ -115,12 +115,21 @@ def test_a_damaged_picture_is_passed_over_and_said(
             "tile must be a multiple of 4 px and at least 32",
         ),
         (["tokenizer=tokenizer", "images=demo", "image_size=10"], "10 x 10 px does not divide"),
-        (["tokenizer=tokenizer", "images=demo", "image_size=9000"], "must be at most 8192"),
+        (
+            ["tokenizer=tokenizer", "images=demo", "image_size=9000"],
+            "at most 8192 or null, got 9000",
+        ),
         (["tokenizer=tokenizer", "images=demo", "image_size=0"], "image_size must be at least 1"),
-        (["tokenizer=tokenizer", "images=demo", "crop=middle"], "unknown crop 'middle'"),
+        (
+            ["tokenizer=tokenizer", "images=demo", "crop=middle"],
+            "maskbit, ldm, got 'middle'",
+        ),
         (["tokenizer=tokenizer", "images=demo", "limit=0"], "limit must be at least 1"),
         (["tokenizer=tokenizer", "images=demo", "device=gpu"], "unknown device 'gpu'"),
-        (["tokenizer=tokenizer", "images=demo", "precision=half"], "unknown precision 'half'"),
+        (
+            ["tokenizer=tokenizer", "images=demo", "precision=half"],
+            "one of 32-true, bf16-mixed, 64-true, got 'half'",
+        ),
         (["tokenizer=tokenizer", "images=demo", "tiles=8"], "did you mean 'tile'?"),
     ],
 )

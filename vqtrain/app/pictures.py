@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import final
+from typing import Annotated, final
 
 import torch
 
@@ -11,8 +11,9 @@ from vqtrain.app.findings import count_cores
 from vqtrain.build import unknown
 from vqtrain.data.crops import CROPS
 from vqtrain.data.images import Preparation
-from vqtrain.data.settings import check_largest
+from vqtrain.data.settings import LARGEST_SIZE
 from vqtrain.errors import ConfigError
+from vqtrain.ranges import at_least, at_most, check_fields, one_of
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.settings import PRECISIONS
 
@@ -39,23 +40,16 @@ class PictureSettings:
         ConfigError: If a value is impossible.
     """
 
-    image_size: int | None
-    crop: str
-    batch_size: int
-    num_workers: int | None
+    image_size: Annotated[int, at_least(1), at_most(LARGEST_SIZE)] | None
+    crop: Annotated[str, one_of(*CROPS)]
+    batch_size: Annotated[int, at_least(1)]
+    num_workers: Annotated[int, at_least(0)] | None
     device: str
-    precision: str
+    precision: Annotated[str, one_of(*PRECISIONS)]
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        for name, least in (("image_size", 1), ("batch_size", 1), ("num_workers", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} must be at least {least}, got {value}")
-        check_largest("image_size", self.image_size or 1)
-        for name, choices in (("crop", CROPS), ("precision", PRECISIONS)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(unknown(name, getattr(self, name), choices))
+        check_fields(self, "")
         find_device(self.device)
 
     @property

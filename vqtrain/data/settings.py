@@ -1,10 +1,8 @@
 """What a user sets under ``data``, checked before anything starts."""
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import final
+from typing import Annotated, final
 
 from PIL import ImageColor
 
@@ -12,6 +10,7 @@ from vqtrain.data.crops import CROPS
 from vqtrain.data.images import Preparation
 from vqtrain.data.order import SAMPLINGS
 from vqtrain.errors import ConfigError
+from vqtrain.ranges import at_least, at_most, check_fields, one_of, within
 
 # A square of so many pixels a side takes 0.2 GB.
 LARGEST_SIZE = 8192
@@ -43,33 +42,24 @@ class DataSettings:
 
     train: str | list[str | dict[str, object]]
     val: str | list[str | dict[str, object]]
-    sampling: str
-    image_size: int
-    channels: int
+    sampling: Annotated[str, one_of(*SAMPLINGS)]
+    image_size: Annotated[int, at_least(1), at_most(LARGEST_SIZE)]
+    channels: Annotated[int, at_least(1)]
     range: list[int | float] | None
     background: str
-    crop: str
+    crop: Annotated[str, one_of(*CROPS)]
     flip: bool
-    batch_size: int
-    num_workers: int
-    max_bad_fraction: float
+    batch_size: Annotated[int, at_least(1)]
+    num_workers: Annotated[int, at_least(0)]
+    max_bad_fraction: Annotated[float, within(0, 1)]
 
     def __post_init__(self) -> None:
-        """Refuse impossible values, also those of a wrong type, as they come from a user."""
+        """Refuse impossible values."""
         _check_images("data.train", self.train)
         _check_images("data.val", self.val)
-        _check_count("data.image_size", self.image_size, least=1)
-        check_largest("data.image_size", self.image_size)
-        _check_count("data.batch_size", self.batch_size, least=1)
-        _check_count("data.num_workers", self.num_workers, least=0)
-        _check_count("data.channels", self.channels, least=1)
-        if type(self.flip) is not bool:
-            raise ConfigError(f"data.flip must be true or false, got {self.flip!r}")
-        _check_choice("data.crop", self.crop, CROPS)
-        _check_choice("data.sampling", self.sampling, SAMPLINGS)
         _check_range(self.range)
+        check_fields(self, "data")
         _check_background(self.background)
-        _check_share("data.max_bad_fraction", self.max_bad_fraction)
 
     @property
     def preparation(self) -> Preparation:
@@ -89,29 +79,12 @@ class DataSettings:
         return None if self.range is None else (float(self.range[0]), float(self.range[1]))
 
 
-def check_largest(name: str, image_size: int) -> None:
-    """Refuse squares that no memory holds.
-
-    Raises:
-        ConfigError: If they are larger than ``LARGEST_SIZE``.
-    """
-    if image_size > LARGEST_SIZE:
-        raise ConfigError(f"{name} must be at most {LARGEST_SIZE}, got {image_size}")
-
-
 def _check_images(name: str, value: object) -> None:
     sources = value if isinstance(value, list) else [value]
     if not sources or not all(source and isinstance(source, str | dict) for source in sources):
         raise ConfigError(
             f"{name} must be demo, a folder, a glob, tars, a URL or a list of those, got {value!r}"
         )
-
-
-def _check_choice(name: str, value: object, choices: Collection[str]) -> None:
-    if value not in list(choices):  # a list, as what users write may not be hashable
-        near = get_close_matches(str(value), choices, n=1)
-        suggestion = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}{suggestion}")
 
 
 def _check_range(value: object) -> None:
@@ -126,20 +99,10 @@ def _check_range(value: object) -> None:
         )
 
 
-def _check_share(name: str, value: object) -> None:
-    if type(value) is bool or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ConfigError(f"{name} must be in [0, 1], got {value!r}")
-
-
-def _check_background(value: object) -> None:
+def _check_background(value: str) -> None:
     try:
-        ImageColor.getrgb(str(value))
+        ImageColor.getrgb(value)
     except ValueError:
         raise ConfigError(
             f'data.background must be a color such as white or "#808080", got {value!r}'
         ) from None
-
-
-def _check_count(name: str, value: object, *, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}")

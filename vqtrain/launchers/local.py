@@ -5,10 +5,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import final
+from typing import Annotated, final
 
-from vqtrain.errors import require
 from vqtrain.launchers.base import POLL_S, Done, Job, Launcher, Running, stop
+from vqtrain.ranges import at_least, checked
 
 
 @final
@@ -23,8 +23,8 @@ class Local(Launcher):
         ConfigError: If there is no device.
     """
 
-    def __init__(self, *, processes: int = 1) -> None:
-        require(processes >= 1, f"processes must be at least 1, got {processes}")
+    @checked
+    def __init__(self, *, processes: Annotated[int, at_least(1)] = 1) -> None:
         self._processes = processes
 
     def launch(

@@ -8,9 +8,9 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Annotated, Any, final
 
-from vqtrain.errors import VqtrainError, require
+from vqtrain.errors import VqtrainError
 from vqtrain.launchers.base import (
     KILLED,
     POLL_S,
@@ -21,6 +21,7 @@ from vqtrain.launchers.base import (
     check_package,
     run,
 )
+from vqtrain.ranges import above, at_least, checked
 
 CONNECT_S = 10.0
 
@@ -39,12 +40,15 @@ class Ray(Launcher):
         ConfigError: If ray is not here, or a number is impossible.
     """
 
+    @checked
     def __init__(
-        self, *, address: str | None = None, cpus: float = 1.0, gpus: float | None = None
+        self,
+        *,
+        address: str | None = None,
+        cpus: Annotated[float, above(0)] = 1.0,
+        gpus: Annotated[float, at_least(0)] | None = None,
     ) -> None:
         check_package("ray")
-        require(cpus > 0, f"cpus must be above 0, got {cpus}")
-        require(gpus is None or gpus >= 0, f"gpus must be at least 0, got {gpus}")
         self._address, self._cpus, self._gpus = address, cpus, gpus
 
     def launch(

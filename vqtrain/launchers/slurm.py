@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Annotated, Any, final
 
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.launchers.base import (
@@ -17,6 +17,7 @@ from vqtrain.launchers.base import (
     check_package,
     run,
 )
+from vqtrain.ranges import at_least, checked, one_of
 
 CLUSTERS = ("slurm", "local", "debug")
 # A job is one task, which starts its processes itself: what Lightning takes an interactive job for.
@@ -42,21 +43,20 @@ class Slurm(Launcher):
         ConfigError: If submitit or SLURM is not here.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        timeout_min: int = 60,
-        cpus: int = 8,
-        gpus: int | None = None,
-        memory_gb: int | None = None,
+        timeout_min: Annotated[int, at_least(1)] = 60,
+        cpus: Annotated[int, at_least(1)] = 8,
+        gpus: Annotated[int, at_least(0)] | None = None,
+        memory_gb: Annotated[int, at_least(1)] | None = None,
         partition: str | None = None,
         account: str | None = None,
         more: Mapping[str, object] | None = None,
-        cluster: str = "slurm",
+        cluster: Annotated[str, one_of(*CLUSTERS)] = "slurm",
     ) -> None:
         check_package("submitit")
-        if cluster not in CLUSTERS:
-            raise ConfigError(f"cluster must be one of {', '.join(CLUSTERS)}, got {cluster!r}")
         if cluster == "slurm" and shutil.which("sbatch") is None:
             raise ConfigError(
                 "launcher=slurm finds no sbatch here: call it where jobs are submitted"

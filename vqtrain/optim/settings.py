@@ -1,20 +1,23 @@
 """The settings of an optimizer, and the optimizer they describe."""
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import torch
 from torch import nn
 
-from vqtrain.errors import ConfigError
 from vqtrain.optim.schedule import SHAPES
+from vqtrain.ranges import FINITE, Range, above, at_least, check_fields, one_of
+
+
+def _are_decays(betas: Sequence[float]) -> bool:
+    return len(betas) == 2 and all(0.0 <= beta < 1.0 for beta in betas)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimSettings:
-    """How the weights of the generator are moved.
+    """How the optimizer updates the weights of the generator.
 
     Args:
         lr: Learning rate after the warm-up, above 0.
@@ -29,38 +32,20 @@ class OptimSettings:
 
     key: ClassVar[str] = "optim"
 
-    lr: float
-    betas: list[float]
-    weight_decay: float
-    warmup_steps: int
-    schedule: str
+    lr: Annotated[float, above(0), FINITE]
+    betas: Annotated[list[float], Range("two numbers, each at least 0 and below 1", _are_decays)]
+    weight_decay: Annotated[float, at_least(0), FINITE]
+    warmup_steps: Annotated[int, at_least(0)]
+    schedule: Annotated[str, one_of(*SHAPES)]
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.lr < math.inf:
-            raise ConfigError(f"{self.key}.lr must be above 0 and finite, got {self.lr}")
-        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
-            raise ConfigError(
-                f"{self.key}.betas must be two numbers, each at least 0 and below 1, "
-                f"got {self.betas}"
-            )
-        if not 0.0 <= self.weight_decay < math.inf:
-            raise ConfigError(
-                f"{self.key}.weight_decay must be at least 0 and finite, got {self.weight_decay}"
-            )
-        if self.warmup_steps < 0:
-            raise ConfigError(
-                f"{self.key}.warmup_steps must be at least 0, got {self.warmup_steps}"
-            )
-        if self.schedule not in SHAPES:
-            raise ConfigError(
-                f"{self.key}.schedule must be one of {', '.join(SHAPES)}, got {self.schedule!r}"
-            )
+        check_fields(self, self.key)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorOptimSettings(OptimSettings):
-    """How the weights of the discriminator are moved, from the step on at which it begins.
+    """How the optimizer updates the weights of the discriminator, from its first step on.
 
     Args:
         clip: Largest norm of its gradient, or None.
@@ -71,12 +56,7 @@ class DiscriminatorOptimSettings(OptimSettings):
 
     key: ClassVar[str] = "optim.discriminator"
 
-    clip: float | None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.clip is not None and self.clip <= 0:
-            raise ConfigError(f"{self.key}.clip must be above 0 or null, got {self.clip}")
+    clip: Annotated[float, above(0)] | None
 
 
 def build_optimizer(

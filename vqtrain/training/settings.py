@@ -4,10 +4,12 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from vqtrain.errors import ConfigError
+from vqtrain.ranges import above, at_least, check_fields, one_of, within
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
@@ -43,55 +45,28 @@ class TrainerSettings:
         ConfigError: If a value is out of range.
     """
 
-    max_steps: int
+    max_steps: Annotated[int, at_least(1)]
     max_time: str | None
-    accelerator: str
-    devices: int
-    num_nodes: int
-    precision: str
-    accumulate: int
-    clip: float | None
+    accelerator: Annotated[str, one_of(*ACCELERATORS)]
+    devices: Annotated[int, at_least(1)]
+    num_nodes: Annotated[int, at_least(1)]
+    precision: Annotated[str, one_of(*PRECISIONS)]
+    accumulate: Annotated[int, at_least(1)]
+    clip: Annotated[float, above(0)] | None
     compile: bool
     deterministic: bool
-    ema_decay: float
-    log_every: int
-    validate_every: int
-    checkpoint_every: int
-    keep_checkpoints: int
-    limit_val: int | None
+    ema_decay: Annotated[float, within(0, 1, below_high=True)]
+    log_every: Annotated[int, at_least(1)]
+    validate_every: Annotated[int, at_least(1)]
+    checkpoint_every: Annotated[int, at_least(1)]
+    keep_checkpoints: Annotated[int, at_least(1)]
+    limit_val: Annotated[int, at_least(1)] | None
 
     def __post_init__(self) -> None:
-        counts = (
-            "max_steps",
-            "devices",
-            "num_nodes",
-            "accumulate",
-            "log_every",
-            "validate_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-        )
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"trainer.{name} must be at least 1, got {getattr(self, name)}")
-        if self.limit_val is not None and self.limit_val < 1:
-            raise ConfigError(f"trainer.limit_val must be at least 1 or null, got {self.limit_val}")
-        if self.accelerator not in ACCELERATORS:
-            raise ConfigError(
-                f"trainer.accelerator must be one of {', '.join(ACCELERATORS)}, "
-                f"got {self.accelerator!r}"
-            )
+        check_fields(self, "trainer")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ConfigError("trainer.accelerator is gpu, but torch finds none here: try cpu")
         self.check_devices()
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"trainer.precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
-            )
-        if self.clip is not None and self.clip <= 0:
-            raise ConfigError(f"trainer.clip must be above 0 or null, got {self.clip}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"trainer.ema_decay must be in [0, 1), got {self.ema_decay}")
         if self.max_time is not None and not re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", self.max_time):
             raise ConfigError(f'trainer.max_time must be "HH:MM:SS" or null, got {self.max_time!r}')
 
@@ -145,18 +120,14 @@ class MetricsSettings:
     """
 
     names: Sequence[str]
-    lpips_network: str
+    lpips_network: Annotated[str, one_of(*LPIPS_NETWORKS)]
     best: str
 
     def __post_init__(self) -> None:
+        check_fields(self, "metrics")
         for name in self.names:
             if name not in METRICS:
                 raise ConfigError(f"metrics.names holds {name!r}, valid are: {', '.join(METRICS)}")
-        if self.lpips_network not in LPIPS_NETWORKS:
-            raise ConfigError(
-                f"metrics.lpips_network must be one of {', '.join(LPIPS_NETWORKS)}, "
-                f"got {self.lpips_network!r}"
-            )
         if self.best not in self.names:
             raise ConfigError(
                 f"metrics.best must be one of metrics.names ({', '.join(self.names)}), "

@@ -1,0 +1,177 @@
+"""Types and ranges of settings, declared on the fields and arguments that hold them.
+
+    batch_size: Annotated[int, at_least(1)]
+    limit: Annotated[int, at_least(1)] | None
+    precision: Annotated[str, one_of("32-true", "64-true")]
+
+``build.check_arguments``, ``check_fields`` and ``checked`` refuse other values, and say what is
+valid.
+"""
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ParamSpec, TypeVar, final
+
+from vqtrain.errors import ConfigError
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+@final
+@dataclass(frozen=True)
+class Range:
+    """A condition on a value of an annotated type.
+
+    Attributes:
+        words: What follows "must be" in a message.
+        holds: Says whether a value meets it.
+        choices: All valid values, if they can be listed.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+    choices: Iterable[str] = ()
+
+
+def at_least(least: int | float) -> Range:
+    """Take this number and larger ones."""
+    return Range(f"at least {least}", lambda value: value >= least)
+
+
+def at_most(largest: int | float) -> Range:
+    """Take this number and smaller ones."""
+    return Range(f"at most {largest}", lambda value: value <= largest)
+
+
+def above(bound: int | float) -> Range:
+    """Take larger numbers."""
+    return Range(f"above {bound}", lambda value: value > bound)
+
+
+def within(low: int | float, high: int | float, *, below_high: bool = False) -> Range:
+    """Take the numbers of an interval, with both ends or, with ``below_high``, without the last."""
+    if below_high:
+        return Range(f"in [{low}, {high})", lambda value: low <= value < high)
+    return Range(f"in [{low}, {high}]", lambda value: low <= value <= high)
+
+
+def one_of(*choices: str) -> Range:
+    """Take one of some words."""
+    return Range(f"one of {', '.join(choices)}", lambda value: value in choices, choices)
+
+
+FINITE = Range("finite", math.isfinite)
+
+
+def check_fields(settings: Any, where: str) -> None:  # noqa: ANN401 - any dataclass
+    """Check the fields of a dataclass by their annotations; call it in ``__post_init__``.
+
+    Args:
+        settings: The dataclass.
+        where: The config key that holds its fields, for messages; "" if none does.
+
+    Raises:
+        ConfigError: If a value is of a wrong type, or out of range.
+    """
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        check(dotted(where, field.name), getattr(settings, field.name), hints[field.name])
+
+
+def checked(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Let a function, such as a constructor, refuse arguments that are out of range."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*positional: Parameters.args, **named: Parameters.kwargs) -> Result:
+        hints = typing.get_type_hints(function, include_extras=True)
+        for name, value in signature.bind(*positional, **named).arguments.items():
+            if any(ranges for _, ranges in options(hints.get(name))):
+                check(name, value, hints[name])
+        return function(*positional, **named)
+
+    return call
+
+
+def check(key: str, value: object, hint: object) -> None:
+    """Refuse a value that is not of an annotated type, or out of its range.
+
+    Raises:
+        ConfigError: If it is; the message says what is valid.
+    """
+    wanted = expected(value, hint)
+    if wanted is not None:
+        choices = [word for _, ranges in options(hint) for each in ranges for word in each.choices]
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        suggestion = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{key} must be {wanted}, got {value!r}{suggestion}")
+
+
+def dotted(where: str, name: str) -> str:
+    """Write a key below another, or alone.
+
+    Example:
+        >>> dotted("data", "crop"), dotted("", "crop")
+        ('data.crop', 'crop')
+    """
+    return f"{where}.{name}" if where else name
+
+
+def options(hint: object) -> Iterator[tuple[object, Iterable[Range]]]:
+    """Bring the types that a union allows, or the one type, each with its ranges."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        for each in typing.get_args(hint):
+            yield from options(each)
+    elif typing.get_origin(hint) is Annotated:
+        plain, *ranges = typing.get_args(hint)
+        yield plain, [each for each in ranges if isinstance(each, Range)]
+    else:
+        yield hint, []
+
+
+def widened(value: object, hint: object) -> object:
+    """Turn a whole number into a float where a type takes floats alone."""
+    plain = [each for each, _ in options(hint)]
+    if isinstance(value, int) and not isinstance(value, bool) and float in plain:
+        return value if int in plain else float(value)
+    return value
+
+
+def expected(value: object, hint: object) -> str | None:
+    """Say what a value must be to fit an annotated type, in words; None if it fits."""
+    found = []
+    for plain, ranges in options(hint):
+        wanted = _expected_type(value, plain)
+        if wanted is not None:
+            found.append(next((each.words for each in ranges if each.choices), wanted))
+        elif all(each.holds(value) for each in ranges):
+            return None
+        else:
+            found.append(" and ".join(each.words for each in ranges))
+    return " or ".join(found)
+
+
+def _expected_type(value: object, plain: object) -> str | None:
+    origin, inner = typing.get_origin(plain), typing.get_args(plain)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return None if isinstance(value, Mapping) else "a mapping"
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        items = value if isinstance(value, list | tuple) else [object()]
+        wanted = next(filter(None, (expected(item, inner[0]) for item in items)), None)
+        return None if wanted is None else f"a list, each item {wanted}"
+    if plain is None or plain is type(None):
+        return None if value is None else "null"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    assert isinstance(plain, type), f"{plain} is no type of a setting"
+    accepted = (int, float) if plain is float else plain
+    if isinstance(value, accepted) and (plain is bool or not isinstance(value, bool)):
+        return None
+    return words.get(plain, str(plain))
