@@ -1,7 +1,7 @@
 """Times vqtrain tokenize against its bare encoder, and against one file an image.
 
 Three ways take turns over the same images, and their medians are compared: the encoder alone, on
-batches that are ready in memory; all of vqtrain tokenize, from encoded pictures to shards with
+batches that are ready in memory; all of vqtrain tokenize, from encoded images to shards with
 their hashes; and the way of LlamaGen's extraction script: batches of 1, and np.save for each. The
 network is that of f16 tokenizers, with random weights: what it costs does not depend on them.
 The last line is JSON.
@@ -24,7 +24,8 @@ from vqtrain.app.pictures import PictureSettings
 from vqtrain.app.tokenize import encoder, make_token_plan
 from vqtrain.data.batches import Batch, ValidationBatches
 from vqtrain.data.loaders import Loader
-from vqtrain.data.tokens.plan import Plan, Share
+from vqtrain.data.shards.folder import Share
+from vqtrain.data.tokens.plan import Plan
 from vqtrain.data.tokens.write import Encode, write
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -48,9 +49,9 @@ def build(channels: int) -> Tokenizer:
 
 
 def loaded(plan: Plan, *, batch_size: int, num_workers: int) -> Loader:
-    """Load the pictures of a plan."""
+    """Load the images of a plan."""
     batches = ValidationBatches(
-        plan.pictures,
+        plan.images,
         preparation=plan.settings.preparation,
         batch_size=batch_size,
         rank=0,
@@ -84,7 +85,7 @@ def tokenize(plan: Plan, encode: Encode, folder: Path, num_workers: int) -> None
         progress=lambda _shard, _done, _total: None,
     )
     assert report is not None
-    assert report["samples"] == len(plan.pictures)
+    assert report["samples"] == len(plan.images)
 
 
 def main() -> None:
@@ -112,9 +113,9 @@ def main() -> None:
     tokenizer = build(arguments.channels)
     sources = [str(Path(source).absolute()) for source in arguments.sources]
     whole = make_token_plan(tokenizer, sources, settings, shard_size=10_000, layout="webdataset")
-    chosen = whole.pictures.select(np.arange(min(arguments.images, len(whole.pictures))))
+    chosen = whole.images.select(np.arange(min(arguments.images, len(whole.images))))
     plan = Plan(
-        pictures=chosen,
+        images=chosen,
         keys=whole.keys[: len(chosen)],
         settings=whole.settings,
         identity={**whole.identity, "images": {"count": len(chosen), "digest": chosen.digest}},

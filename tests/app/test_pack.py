@@ -147,7 +147,7 @@ def test_help_shows_every_key_and_two_examples(capsys):
         (["images={}", "val=none"], "val must be auto or a share from 0 to 0.5, got 'none'"),
         (["images={}", "num_workers=-1"], "num_workers must be at least 0, got -1"),
         (["images={}", "out=file"], "cannot write out=file: Not a directory"),
-        (["images={}", "out=foreign"], "out=foreign holds notes.txt, which is not of a pack"),
+        (["images={}", "out=foreign"], "out=foreign holds notes.txt, which is not of vqtrain pack"),
         (["images={}", "out={}/packed"], "lies inside images="),
         (["images=[{images: demo, weight: 2}]"], "images have weights, which a pack does not"),
         (["images={}", "out=/proc/pack"], "cannot write out=/proc/pack: "),

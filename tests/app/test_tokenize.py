@@ -297,14 +297,14 @@ def test_a_storm_of_kills_changes_no_byte(
     state, kept = Path("broken/.tokenize"), [0]
     while len(kept) <= 5:
         process = start_vqtrain(*broken)
-        while command.progress_of(state)[0] <= kept[-1]:
+        while command.progress_of(state) <= kept[-1]:
             assert process.poll() is None
             time.sleep(0.001)
         time.sleep(random.uniform(0, 0.01))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         time.sleep(1)  # the processes of a launcher end after it
-        kept.append(command.progress_of(state)[0])
+        kept.append(command.progress_of(state))
         assert kept[-1] < 12 * 48
     done = start_vqtrain(*broken)
     assert done.communicate(timeout=240)

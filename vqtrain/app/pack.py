@@ -12,9 +12,10 @@ from vqtrain.app.keys import describe, read_keys
 from vqtrain.app.output import ending_in_order, expand, refuse_inside
 from vqtrain.app.progress import shown_progress
 from vqtrain.build import bind
-from vqtrain.data.packing.index import INDEX, Report
+from vqtrain.data.packing.images import FORMATS, PackSettings
 from vqtrain.data.packing.pack import pack
-from vqtrain.data.packing.pictures import FORMATS, PackSettings
+from vqtrain.data.packing.report import Report
+from vqtrain.data.shards.folder import INDEX
 from vqtrain.data.sources import open_images
 from vqtrain.errors import ConfigError, Interrupted
 

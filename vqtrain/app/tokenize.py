@@ -25,11 +25,12 @@ from vqtrain.app.pictures import (
 )
 from vqtrain.app.progress import shown_progress
 from vqtrain.build import bind
+from vqtrain.data.shards.folder import INDEX, PLAN, Progress, read_share
+from vqtrain.data.shards.writer import progress_of
 from vqtrain.data.sources import open_images
-from vqtrain.data.tokens.index import INDEX, LAYOUTS, UNFINISHED, Report, read_report
-from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan, read_share
-from vqtrain.data.tokens.shards import progress_of
-from vqtrain.data.tokens.write import Encode, Progress, write
+from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan
+from vqtrain.data.tokens.report import LAYOUTS, UNFINISHED, Report, read_report
+from vqtrain.data.tokens.write import Encode, write
 from vqtrain.errors import ConfigError, Interrupted, VqtrainError, require
 from vqtrain.launchers.base import Ended, Job, Launcher, find
 from vqtrain.launchers.base import words as launcher_words
@@ -258,9 +259,9 @@ def launch(
     logs = state.absolute() / "logs"
 
     def tick() -> None:
-        done, total = progress_of(state)
-        if total:
-            progress("all processes", done, total)
+        with suppress(OSError, ValueError, KeyError):  # before the first process has begun
+            total = json.loads((state / PLAN).read_text())["images"]["count"]
+            progress("all processes", progress_of(state), total)
 
     ends: dict[int, Ended] = {}
     launcher.launch(

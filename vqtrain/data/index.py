@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import final
@@ -136,6 +136,17 @@ class ImageIndex:
             keys=self.keys[image_ids],
             weights=self.weights[image_ids],
             faults=self.faults,
+        )
+
+    def part(self, image_ids: Int64[np.ndarray, " m"]) -> "ImageIndex":
+        """Keep some of the images and only their files, so that little is sent to a worker."""
+        chosen = self.select(image_ids)
+        used, path_ids = np.unique(chosen.path_ids, return_inverse=True)
+        return replace(
+            chosen,
+            paths=tuple(chosen.paths[i] for i in used.tolist()),
+            path_ids=path_ids.astype(np.int32),
+            faults=(),
         )
 
     @staticmethod

@@ -11,8 +11,9 @@ from torch import Tensor
 from vqtrain.data.images import Preparation
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.scan import scan_tar
-from vqtrain.data.tokens.index import Report
-from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan, read_share
+from vqtrain.data.shards.folder import read_share
+from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan
+from vqtrain.data.tokens.report import Report
 from vqtrain.data.tokens.write import write
 
 PREPARATION = Preparation(

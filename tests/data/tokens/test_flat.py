@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vqtrain.data.scan import scan_tar
-from vqtrain.data.tokens import flat, write
+from vqtrain.data.shards import folder
+from vqtrain.data.tokens import flat
 
 
 def test_numpy_maps_the_array_and_a_line_tells_of_each_row(
@@ -66,7 +67,7 @@ def test_a_kill_before_the_index_costs_nothing(
 ):
     plan = plan_of(index_of(), layout="flat")
     written(plan, tmp_path / "unbroken")
-    whole = write.write_whole
+    whole = folder.write_whole
 
     def stop(path, content):
         if path.name == "index.json":
@@ -74,7 +75,7 @@ def test_a_kill_before_the_index_costs_nothing(
         whole(path, content)
 
     with monkeypatch.context() as patched:
-        patched.setattr(write, "write_whole", stop)
+        patched.setattr(folder, "write_whole", stop)
         with pytest.raises(KeyboardInterrupt):
             written(plan, tmp_path / "out")
     written(plan, tmp_path / "out", encode=stopping(0))

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vqtrain.data.tokens.plan import read_share
+from vqtrain.data.shards.folder import read_share
 from vqtrain.errors import ConfigError
 
 

@@ -13,8 +13,8 @@ import pytest
 import webdataset
 from filelock import FileLock
 
-from vqtrain.data.tokens import write as module
-from vqtrain.data.tokens.shards import ShardWriter
+from vqtrain.data.shards.folder import ShardFolder
+from vqtrain.data.shards.writer import ShardWriter
 from vqtrain.errors import ConfigError, DataError, VqtrainError
 
 # webdataset leaves its last shard open.
@@ -93,19 +93,19 @@ def cut_journal(state: Path) -> None:
 
 
 def cut_shard(state: Path) -> None:
-    file = state / "shard-00000.tar"
+    file = state / "shard-00000.part"
     file.write_bytes(file.read_bytes()[:-700])
 
 
 def lengthen(state: Path) -> None:
-    with (state / "shard-00000.tar").open("ab") as file:
+    with (state / "shard-00000.part").open("ab") as file:
         file.write(b"half a batch")
     with (state / "shard-00000.jsonl").open("ab") as file:
         file.write(b'{"batches": 2, "sam')
 
 
 def change(state: Path) -> None:
-    file = state / "shard-00000.tar"
+    file = state / "shard-00000.part"
     content = bytearray(file.read_bytes())
     content[600] ^= 1
     file.write_bytes(content)
@@ -138,7 +138,7 @@ def test_a_shard_that_is_whole_but_not_moved_is_moved(
     written(plan, tmp_path / "unbroken")
     with pytest.raises(KeyboardInterrupt):
         written(plan, tmp_path / "out", encode=stopping(3))
-    (tmp_path / "out/shard-00000.tar").rename(tmp_path / "out/.tokenize/shard-00000.tar")
+    (tmp_path / "out/shard-00000.tar").rename(tmp_path / "out/.tokenize/shard-00000.part")
     written(plan, tmp_path / "out", encode=second)
     assert second.calls == 2
     assert content_of(tmp_path / "out") == content_of(tmp_path / "unbroken")
@@ -182,7 +182,13 @@ def test_a_process_that_comes_late_writes_nothing(
     plan = plan_of(index_of())
     report = written(plan, tmp_path / "out")
     before = content_of(tmp_path / "out")
-    monkeypatch.setattr(module, "_complete", lambda _out, _plan: None)  # it looked before
+    read_complete, calls = ShardFolder.read_complete, []
+
+    def late(self):
+        calls.append(0)
+        return read_complete(self) if len(calls) > 1 else None  # it looked before
+
+    monkeypatch.setattr(ShardFolder, "read_complete", late)
     assert written(plan, tmp_path / "out", encode=stopping(0)) == report
     assert content_of(tmp_path / "out") == before
 
@@ -204,13 +210,13 @@ def test_too_many_bad_pictures_end_it_and_more_may_be_allowed(
     index_of, plan_of, written, stopping, tmp_path
 ):
     plan, second = plan_of(index_of(0, 9)), stopping(5)
-    with pytest.raises(DataError, match="2 of 10 pictures cannot be used, more than") as raised:
+    with pytest.raises(DataError, match="2 of 10 images cannot be used, more than") as raised:
         written(plan, tmp_path / "out", max_bad_fraction=0.1)
     assert raised.value.exit_code == 1
     assert "'009' in " in str(raised.value)
     assert not (tmp_path / "out/index.json").exists()
     # The shares of others count as well.
-    with pytest.raises(DataError, match="2 of 10 pictures"):
+    with pytest.raises(DataError, match="2 of 10 images"):
         written(plan, tmp_path / "out", share="1/2", max_bad_fraction=0.1)
     report = written(plan, tmp_path / "out", max_bad_fraction=0.2, encode=second)
     assert second.calls == 0
@@ -218,7 +224,7 @@ def test_too_many_bad_pictures_end_it_and_more_may_be_allowed(
 
 
 def test_without_tolerance_one_bad_picture_ends_it(index_of, plan_of, written, tmp_path):
-    with pytest.raises(DataError, match="1 of 10 pictures"):
+    with pytest.raises(DataError, match="1 of 10 images"):
         written(plan_of(index_of(0)), tmp_path / "out", max_bad_fraction=0.0)
 
 
@@ -286,11 +292,11 @@ def test_a_full_disk_ends_it_with_a_sentence(
     written(plan, tmp_path / "unbroken")
     add, calls = ShardWriter.add, []
 
-    def full(self, *arguments):
+    def full(self, *arguments, **named):
         calls.append(0)
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        add(self, *arguments)
+        add(self, *arguments, **named)
 
     with monkeypatch.context() as patched:
         patched.setattr(ShardWriter, "add", full)

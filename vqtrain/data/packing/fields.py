@@ -1,4 +1,4 @@
-"""What lies beside the pictures: captions and labels, which become fields of their samples."""
+"""What lies beside the images: captions and labels, which become fields of their samples."""
 
 import os
 import tarfile
@@ -18,6 +18,9 @@ from vqtrain.data.index import ImageIndex
 from vqtrain.data.remote import is_url
 from vqtrain.data.scan import is_picture
 
+# Names that no field can have in WebDataset: none at all, and that of the sample's key.
+_RESERVED = ("", "__key__")
+
 # Name of a field, its file, where it begins there and how long it is.
 _Field = tuple[str, str, int, int]
 
@@ -28,8 +31,8 @@ class Fields:
     """The fields of all samples.
 
     Attributes:
-        index: Where they lie, in the order of their pictures; the keys are the names of the fields.
-        first: The fields of picture i are those from ``first[i]`` to before ``first[i + 1]``.
+        index: Where they lie, in the order of their images; the keys are the names of the fields.
+        first: The fields of image i are those from ``first[i]`` to before ``first[i + 1]``.
         faults: Fields that cannot be packed.
     """
 
@@ -38,36 +41,36 @@ class Fields:
     faults: tuple[Fault, ...]
 
     def of(self, image_id: int) -> range:
-        """Return the positions of a picture's fields in ``index``."""
+        """Return the positions of an image's fields in ``index``."""
         return range(int(self.first[image_id]), int(self.first[image_id + 1]))
 
 
-def find_fields(pictures: ImageIndex) -> Fields:
-    """Look for files of the same stem beside pictures, and for the other members inside tars.
+def find_fields(images: ImageIndex) -> Fields:
+    """Look for files of the same stem beside images, and for the other members inside tars.
 
     On this machine only: a URL tells nothing of what lies beside it.
     """
     folders: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     tars: dict[str, dict[int, int]] = defaultdict(dict)
-    for image_id in range(len(pictures)):
-        path = pictures.path(image_id)
+    for image_id in range(len(images)):
+        path = images.path(image_id)
         if is_url(path):
             continue
         if is_picture(path):
             folder, name = os.path.split(path)
             folders[folder][os.path.splitext(name)[0]].append(image_id)  # noqa: PTH122 - in a loop
         else:
-            tars[path][int(pictures.offsets[image_id])] = image_id
+            tars[path][int(images.offsets[image_id])] = image_id
     found = [field for folder, stems in folders.items() for field in _beside(folder, stems)]
     found += [field for tar, offsets in tars.items() for field in _inside(tar, offsets)]
-    found.sort()
+    found = sorted(field for field in found if field[1][0] not in _RESERVED)
     faults = [
-        pictures.fault(image_id, f"it has a second field {name}, which is left out")
+        images.fault(image_id, f"it has a second field {name}, which is left out")
         for (other_id, (other, *_)), (image_id, (name, *_)) in pairwise(found)
         if (other_id, other) == (image_id, name)
     ]
     found = [next(same) for _, same in groupby(found, key=lambda field: (field[0], field[1][0]))]
-    counts = np.bincount([image_id for image_id, _ in found], minlength=len(pictures))
+    counts = np.bincount([image_id for image_id, _ in found], minlength=len(images))
     return Fields(
         index=_to_index([field for _, field in found]),
         first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
@@ -90,15 +93,15 @@ def _beside(folder: str, stems: Mapping[str, Sequence[int]]) -> Iterator[tuple[i
                     break
 
 
-def _inside(path: str, pictures: Mapping[int, int]) -> Iterator[tuple[int, _Field]]:
-    # What is damaged, the index of the pictures has said already.
+def _inside(path: str, images: Mapping[int, int]) -> Iterator[tuple[int, _Field]]:
+    # What is damaged, the index of the images has said already.
     with suppress(OSError, tarfile.TarError), tarfile.open(path, "r:") as tar:
         for _, group in groupby(filter(tarfile.TarInfo.isfile, tar), key=_key):
             members = list(group)
-            owners = [pictures[m.offset_data] for m in members if m.offset_data in pictures]
+            owners = [images[m.offset_data] for m in members if m.offset_data in images]
             for member in members:
                 name = PurePosixPath(member.name).name.partition(".")[2].lower()
-                if owners and name and member.offset_data not in pictures:
+                if owners and member.offset_data not in images:
                     yield owners[0], (name, path, member.offset_data, member.size)
 
 

@@ -1,9 +1,8 @@
 """What goes into a pack, under which names, in which order and on which side of the split."""
 
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from itertools import pairwise
 from typing import final
@@ -13,11 +12,14 @@ from jaxtyping import Bool, Int64
 
 from vqtrain.data.index import ImageIndex, hold_out
 from vqtrain.data.packing.fields import Fields, find_fields
-from vqtrain.data.packing.pictures import Chunk, PackSettings, digests
+from vqtrain.data.packing.images import Chunk, PackSettings, digests
 from vqtrain.data.packing.workers import Workers
+from vqtrain.data.shards.folder import Identity
+from vqtrain.data.shards.keys import unique_keys
 from vqtrain.errors import ConfigError
 
 SPLITS = ("train", "val")
+FORMAT, VERSION = "vqtrain-pack", 1
 # What a worker gets at once, at most, but for one larger picture: some MB, and a second of work.
 CHUNK_SIZE = 16
 CHUNK_BYTES = 8_000_000
@@ -29,20 +31,20 @@ class Plan:
     """What goes where; a function of the images and the settings alone.
 
     Attributes:
-        pictures: All images, in the order of their sources.
+        images: All images, in the order of their sources.
         fields: What lies beside them.
         settings: What the user set.
         keys: Name of each sample, unique, as WebDataset reads it.
-        order: All positions in ``pictures``, in the order in which they are packed.
-        digest: A hash of the names, sizes and order of all images and fields.
+        order: All positions in ``images``, in the order in which they are packed.
+        identity: What the pack is made from: equal ones give equal bytes.
     """
 
-    pictures: ImageIndex
+    images: ImageIndex
     fields: Fields
     settings: PackSettings
     keys: Sequence[str]
     order: Int64[np.ndarray, " n"]
-    digest: str
+    identity: Identity
 
     def side(self, split: str, val_ids: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " k"]:
         """Return the positions of one side of the split, in packing order."""
@@ -50,20 +52,20 @@ class Plan:
 
     def chunks(self, image_ids: Int64[np.ndarray, " m"]) -> Iterator[Chunk]:
         """Cut some of the samples into pieces of work."""
-        for ids in _pieces(image_ids, self.pictures):
+        for ids in _pieces(image_ids, self.images):
             ranges = [self.fields.of(image_id) for image_id in ids.tolist()]
             counts = np.cumsum([0, *map(len, ranges)]).tolist()
             yield Chunk(
-                pictures=part_of(self.pictures, ids),
-                fields=part_of(
-                    self.fields.index, np.array([i for r in ranges for i in r], dtype=np.int64)
+                images=self.images.part(ids),
+                fields=self.fields.index.part(
+                    np.array([i for r in ranges for i in r], dtype=np.int64)
                 ),
                 field_ids=[range(start, end) for start, end in pairwise(counts)],
                 settings=self.settings,
             )
 
 
-def make_plan(pictures: ImageIndex, settings: PackSettings) -> Plan:
+def make_plan(images: ImageIndex, settings: PackSettings) -> Plan:
     """Decide on names and order.
 
     The order is that of a hash of the names. A tree that is sorted by class so gives shards that
@@ -72,53 +74,30 @@ def make_plan(pictures: ImageIndex, settings: PackSettings) -> Plan:
     Raises:
         ConfigError: If images have weights, or a single one is to be split.
     """
-    if (pictures.weights != 1).any():
+    if (images.weights != 1).any():
         raise ConfigError("images have weights, which a pack does not hold: give them to train")
-    if len(pictures) < 2 and settings.val != 0:
-        raise ConfigError(f"{len(pictures)} image cannot be split: give val=0")
-    fields = find_fields(pictures)
+    if len(images) < 2 and settings.val != 0:
+        raise ConfigError(f"{len(images)} image cannot be split: give val=0")
+    fields = find_fields(images)
     digest = blake2b(digest_size=16)
-    for part in (pictures.digest, fields.index.digest):
+    for part in (images.digest, fields.index.digest):
         digest.update(part.encode())
     digest.update(fields.first.tobytes())
-    keys = unique_keys([pictures.key(image_id) for image_id in range(len(pictures))])
+    keys = unique_keys([images.key(image_id) for image_id in range(len(images))])
     hashes = b"".join(blake2b(os.fsencode(key), digest_size=8).digest() for key in keys)
     return Plan(
-        pictures=pictures,
+        images=images,
         fields=fields,
         settings=settings,
         keys=keys,
         order=np.argsort(np.frombuffer(hashes, dtype=">u8"), kind="stable").astype(np.int64),
-        digest=digest.hexdigest(),
+        identity={
+            "format": FORMAT,
+            "version": VERSION,
+            "settings": asdict(settings),
+            "images": {"count": len(images), "digest": digest.hexdigest()},
+        },
     )
-
-
-def unique_keys(names: Sequence[str]) -> list[str]:
-    """Make names that WebDataset reads as they are: without dots in the last part, and unique.
-
-    The first of equal ones keeps its name, the others get a number.
-
-    Example:
-        >>> unique_keys(["cats/1", "cats/1", "v1.0/a.b", "../c"])
-        ['cats/1', 'cats/1-2', 'v1.0/a_b', 'c']
-    """
-    cleaned = []
-    for name in names:
-        *folders, last = [part for part in name.split("/") if part not in ("", ".", "..")] or ["_"]
-        cleaned.append("/".join([*folders, last.replace(".", "_")]))
-    taken = set(cleaned)
-    if len(taken) == len(cleaned):
-        return cleaned
-    numbers: dict[str, int] = defaultdict(int)
-    for position, key in enumerate(cleaned):
-        numbers[key] += 1
-        if numbers[key] == 1:
-            continue
-        while (numbered := f"{key}-{numbers[key]}") in taken:
-            numbers[key] += 1
-        taken.add(numbered)
-        cleaned[position] = numbered
-    return cleaned
 
 
 def split(plan: Plan, workers: Workers) -> Int64[np.ndarray, " m"]:
@@ -129,53 +108,41 @@ def split(plan: Plan, workers: Workers) -> Int64[np.ndarray, " m"]:
     validation too good. Only images of the size of a held-out one are read for that.
 
     Returns:
-        Positions in the plan's pictures.
+        Positions in the plan's images.
     """
-    pictures, val = plan.pictures, plan.settings.val
-    is_val = np.zeros(len(pictures), dtype=bool)
+    images, val = plan.images, plan.settings.val
+    is_val = np.zeros(len(images), dtype=bool)
     if isinstance(val, str):
         # hold_out looks at keys and places alone, so that sizes can carry the positions through.
-        numbered = replace(pictures, sizes=np.arange(len(pictures), dtype=np.int64))
+        numbered = replace(images, sizes=np.arange(len(images), dtype=np.int64))
         is_val[hold_out(numbered)[1].sizes] = True
     else:
-        is_val[plan.order[: round(val * len(pictures))]] = True
-    _keep_copies_together(pictures, is_val, workers)
+        is_val[plan.order[: round(val * len(images))]] = True
+    _keep_copies_together(images, is_val, workers)
     return np.flatnonzero(is_val)
 
 
 def _keep_copies_together(
-    pictures: ImageIndex,
+    images: ImageIndex,
     is_val: Bool[np.ndarray, " n"],
     workers: Workers,
 ) -> None:
-    sizes, inverse, counts = np.unique(pictures.sizes, return_inverse=True, return_counts=True)
+    sizes, inverse, counts = np.unique(images.sizes, return_inverse=True, return_counts=True)
     holds_val = np.bincount(inverse[is_val], minlength=len(sizes)) > 0
     ids = np.flatnonzero((holds_val & (counts > 1))[inverse])
     first: dict[str, int] = {}
-    parts = (part_of(pictures, piece) for piece in _pieces(ids, pictures))
+    parts = (images.part(piece) for piece in _pieces(ids, images))
     found = (digest for part in workers.map(digests, parts) for digest in part)
     for image_id, digest in zip(ids.tolist(), found, strict=True):
         if digest is not None:
             is_val[image_id] = is_val[first.setdefault(digest, image_id)]
 
 
-def part_of(index: ImageIndex, image_ids: Int64[np.ndarray, " m"]) -> ImageIndex:
-    """Keep some of the images and only their files, so that little is sent to a worker."""
-    chosen = index.select(image_ids)
-    used, path_ids = np.unique(chosen.path_ids, return_inverse=True)
-    return replace(
-        chosen,
-        paths=tuple(chosen.paths[i] for i in used.tolist()),
-        path_ids=path_ids.astype(np.int32),
-        faults=(),
-    )
-
-
 def _pieces(
-    image_ids: Int64[np.ndarray, " m"], pictures: ImageIndex
+    image_ids: Int64[np.ndarray, " m"], images: ImageIndex
 ) -> Iterator[Int64[np.ndarray, " k"]]:
     start = total = 0
-    for place, size in enumerate(pictures.sizes[image_ids].tolist()):
+    for place, size in enumerate(images.sizes[image_ids].tolist()):
         is_full = place - start == CHUNK_SIZE or total + size > CHUNK_BYTES
         if is_full and place > start:
             yield image_ids[start:place]

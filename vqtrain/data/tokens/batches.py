@@ -1,4 +1,4 @@
-"""Batches to encode: pictures with the fields that lie beside them, cut by arithmetic."""
+"""Batches to encode: images with the fields that lie beside them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from vqtrain.data.batches import Batch, ValidationBatches
 from vqtrain.data.images import Preparation
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.packing.fields import find_fields
-from vqtrain.data.tokens.shards import Members
+from vqtrain.data.shards.writer import Fields
 from vqtrain.errors import BadSampleError
 
 # The field of the ids. One of the source with that name gets another.
@@ -21,31 +21,31 @@ IDS_FIELD = "npy"
 
 @final
 class TokenBatches(Dataset[Batch]):
-    """Pictures in the order of an index, each with its fields.
+    """Images in the order of an index, each with its fields.
 
-    All batches are full, so that each picture is always encoded among the same ones: what is
+    All batches are full, so that each image is always encoded among the same ones: what is
     missing in one is filled with its last image, masked, as is what cannot be read.
 
     Args:
-        pictures: All pictures, in the order of the batches.
-        counts: Pictures of each batch, at most ``batch_size``.
-        preparation: How pictures become arrays.
+        images: All images, in the order of the batches.
+        counts: Images of each batch, at most ``batch_size``.
+        preparation: How images become arrays.
         batch_size: Images per batch.
     """
 
     def __init__(
         self,
-        pictures: ImageIndex,
+        images: ImageIndex,
         *,
         counts: Sequence[int],
         preparation: Preparation,
         batch_size: int,
     ) -> None:
-        self._pictures, self._counts = pictures, counts
+        self._images, self._counts = images, counts
         self._ends = list(accumulate(counts))
         self._preparation = preparation
         self._batch_size = batch_size
-        self._fields = find_fields(pictures)
+        self._fields = find_fields(images)
 
     def __getitem__(self, number: int) -> Batch:
         """Load a batch; its ``fields`` are those of the images that are not filled in.
@@ -55,7 +55,7 @@ class TokenBatches(Dataset[Batch]):
         """
         end = self._ends[number]
         image_ids = range(end - self._counts[number], end)
-        part = self._pictures.select(np.array(image_ids))
+        part = self._images.select(np.array(image_ids))
         batch = ValidationBatches(
             part,
             preparation=self._preparation,
@@ -63,20 +63,20 @@ class TokenBatches(Dataset[Batch]):
             rank=0,
             world_size=1,
         )[0]
-        for place, image_id in enumerate(image_ids):
-            members: Members = ()
-            if batch.mask[place]:
+        for position, image_id in enumerate(image_ids):
+            fields: Fields = ()
+            if batch.mask[position]:
                 try:
-                    members = self._members(image_id)
+                    fields = self._read_fields(image_id)
                 except BadSampleError as error:
-                    batch.mask[place] = False
-                    batch.faults.append(self._pictures.fault(image_id, str(error)))
-            batch.fields.append(members)
-        mine = [self._pictures.fault(image_id, "") for image_id in image_ids]
+                    batch.mask[position] = False
+                    batch.faults.append(self._images.fault(image_id, str(error)))
+            batch.fields.append(fields)
+        mine = [self._images.fault(image_id, "") for image_id in image_ids]
         batch.faults += [f for f in self._fields.faults if replace(f, reason="") in mine]
         return batch
 
-    def _members(self, image_id: int) -> Members:
+    def _read_fields(self, image_id: int) -> Fields:
         index = self._fields.index
         found = [(index.key(i), index.read(i)) for i in self._fields.of(image_id)]
         return tuple((f"2.{name}" if name == IDS_FIELD else name, some) for name, some in found)

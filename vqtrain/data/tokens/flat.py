@@ -1,4 +1,4 @@
-"""All tokens as one array that numpy maps into memory, and a line for each of its rows."""
+"""All tokens as one array that numpy maps into memory, and a line for each image."""
 
 import json
 import os
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vqtrain.data.tokens.index import FileEntry, Form
+from vqtrain.data.shards.writer import FileEntry
 from vqtrain.data.tokens.read import ARRAY, SAMPLES, TokenSample, read_tar, sha256_of
+from vqtrain.data.tokens.report import Form
 
 
 def flatten(

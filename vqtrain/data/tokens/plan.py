@@ -10,9 +10,10 @@ import numpy as np
 
 from vqtrain.data.images import Preparation
 from vqtrain.data.index import ImageIndex
-from vqtrain.data.packing.plan import unique_keys
-from vqtrain.data.tokens.index import FORMAT, LAYOUTS, UNFINISHED, VERSION, Form, Identity
-from vqtrain.errors import ConfigError, require
+from vqtrain.data.shards.folder import Identity, Share
+from vqtrain.data.shards.keys import unique_keys
+from vqtrain.data.tokens.report import FORMAT, LAYOUTS, UNFINISHED, VERSION, Form
+from vqtrain.errors import require
 
 
 @final
@@ -21,11 +22,11 @@ class TokenSettings:
     """What decides the tokens, besides images and tokenizer.
 
     Attributes:
-        preparation: How pictures become arrays.
-        batch_size: Pictures that are encoded at once.
+        preparation: How images become arrays.
+        batch_size: Images that are encoded at once.
         precision: A word for the arithmetic.
         device: A word for the kind of device: others round in other ways.
-        shard_size: Pictures of a shard.
+        shard_size: Images of a shard.
         layout: ``webdataset`` or ``flat``.
 
     Raises:
@@ -61,63 +62,33 @@ class TokenSettings:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """The part of one process among several: shards number, number + of, number + 2 of, ...
-
-    Attributes:
-        number: In [0, of).
-        of: Processes.
-
-    Raises:
-        ConfigError: If there is no such part.
-    """
-
-    number: int
-    of: int
-
-    def __post_init__(self) -> None:
-        """Refuse a part that is none."""
-        require(
-            0 <= self.number < self.of,
-            f"share must be r/n with r from 0 to n - 1, such as 0/4, got {self}",
-        )
-
-    def __str__(self) -> str:
-        """Write it as a user types it."""
-        return f"{self.number}/{self.of}"
-
-
-@final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
     """What goes where.
 
     Attributes:
-        pictures: All pictures, in the order of their sources.
+        images: All images, in the order of their sources.
         keys: Name of each sample, unique, as WebDataset reads it.
         settings: What the user set.
         identity: What the tokens are made from.
     """
 
-    pictures: ImageIndex
+    images: ImageIndex
     keys: Sequence[str]
     settings: TokenSettings
     identity: Identity
 
     def shards(self, share: Share) -> range:
         """Return the numbers of the shards of a process."""
-        return range(
-            share.number, math.ceil(len(self.pictures) / self.settings.shard_size), share.of
-        )
+        return range(share.number, math.ceil(len(self.images) / self.settings.shard_size), share.of)
 
     def batches(self, shard: int) -> list[range]:
         """Cut a shard into the positions of each batch."""
         size, step = self.settings.shard_size, self.settings.batch_size
-        end = min((shard + 1) * size, len(self.pictures))
+        end = min((shard + 1) * size, len(self.images))
         return [range(i, min(i + step, end)) for i in range(shard * size, end, step)]
 
-    def folder(self, out: Path) -> Path:
+    def shard_folder(self, out: Path) -> Path:
         """Return where whole shards lie; those of ``flat`` are taken apart at the end."""
         return out if self.settings.layout == "webdataset" else out / UNFINISHED / "whole"
 
@@ -128,7 +99,7 @@ def shard_name(shard: int) -> str:
 
 
 def make_plan(
-    pictures: ImageIndex,
+    images: ImageIndex,
     *,
     settings: TokenSettings,
     tokenizer: Mapping[str, object],
@@ -138,7 +109,7 @@ def make_plan(
     """Decide on names and types.
 
     Args:
-        pictures: What to encode.
+        images: What to encode.
         settings: What the user set.
         tokenizer: What tells a tokenizer from others, as plain data.
         shape: Of the ids of one image.
@@ -148,31 +119,19 @@ def make_plan(
         ConfigError: If images have weights.
     """
     require(
-        bool((pictures.weights == 1).all()),
+        bool((images.weights == 1).all()),
         "images have weights, which tokens do not hold: give them to what reads the tokens",
     )
     return Plan(
-        pictures=pictures,
-        keys=unique_keys([pictures.key(image_id) for image_id in range(len(pictures))]),
+        images=images,
+        keys=unique_keys([images.key(image_id) for image_id in range(len(images))]),
         settings=settings,
-        identity=Identity(
-            format=FORMAT,
-            version=VERSION,
-            tokenizer=dict(tokenizer),
-            tokens=Form(shape=list(shape), dtype=np.min_scalar_type(size - 1).name, size=size),
-            settings=settings.described(),
-            images={"count": len(pictures), "digest": pictures.digest},
-        ),
+        identity={
+            "format": FORMAT,
+            "version": VERSION,
+            "tokenizer": dict(tokenizer),
+            "tokens": Form(shape=list(shape), dtype=np.min_scalar_type(size - 1).name, size=size),
+            "settings": settings.described(),
+            "images": {"count": len(images), "digest": images.digest},
+        },
     )
-
-
-def read_share(text: str) -> Share:
-    """Read ``r/n``.
-
-    Raises:
-        ConfigError: If it is none.
-    """
-    number, _, of = text.partition("/")
-    if not (number.isdecimal() and of.isdecimal()):
-        raise ConfigError(f"share must be r/n, such as 0/4, got {text!r}")
-    return Share(number=int(number), of=int(of))

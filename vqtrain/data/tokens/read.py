@@ -14,8 +14,10 @@ from typing import final
 import numpy as np
 from jaxtyping import UInt
 
+from vqtrain.data.shards.folder import check_files
+from vqtrain.data.shards.writer import FileEntry
 from vqtrain.data.tokens.batches import IDS_FIELD
-from vqtrain.data.tokens.index import FileEntry, Form, Report, check_files, read_report
+from vqtrain.data.tokens.report import Form, Report, read_report
 from vqtrain.errors import DataError
 
 ARRAY, SAMPLES = "tokens.npy", "samples.jsonl"

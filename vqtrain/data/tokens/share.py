@@ -1,18 +1,17 @@
 """The shards of one process: which are whole, how far the others are, and what is next."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import final
 
-import numpy as np
-from jaxtyping import Int64, Shaped
+from jaxtyping import Int64
 from torch import Tensor
+from webdataset.writer import numpy_dumps
 
 from vqtrain.data.batches import Batch
+from vqtrain.data.shards.folder import ShardFolder
+from vqtrain.data.shards.writer import ShardWriter, has_begun, read_whole, tar_members
 from vqtrain.data.tokens.batches import IDS_FIELD
-from vqtrain.data.tokens.index import UNFINISHED
 from vqtrain.data.tokens.plan import Plan, shard_name
-from vqtrain.data.tokens.shards import ShardWriter, journal, read_whole, to_npy
 
 
 @final
@@ -22,26 +21,26 @@ class ShareWriter:
     Args:
         plan: What goes where.
         shards: Those of this process.
-        out: Folder of the tokens, which is begun.
+        folder: Where tokens are written, which is begun.
 
     Attributes:
-        left_out: Pictures that were left out of these shards before.
+        skipped: Images of these shards that were skipped before.
         rest: Shard and positions of each batch that is still to be written, in their order.
-        total: Pictures of all these shards.
+        total: Images of all these shards.
     """
 
-    def __init__(self, plan: Plan, shards: range, *, out: Path) -> None:
-        self._plan = plan
-        self._state, self._folder = out / UNFINISHED, plan.folder(out)
+    def __init__(self, plan: Plan, shards: range, *, folder: ShardFolder) -> None:
+        self._plan, self._state = plan, folder.state
+        self._folder = plan.shard_folder(folder.out)
         self._folder.mkdir(exist_ok=True)
         self._writers: dict[int, ShardWriter] = {}
         self._has_failed = False
         self.rest: list[tuple[int, range]] = []
-        self.left_out = self.total = 0
+        self.skipped = self.total = 0
         for shard in shards:
             batches = plan.batches(shard)
             done, samples = self._begin(shard)
-            self.left_out += sum(map(len, batches[:done])) - samples
+            self.skipped += sum(map(len, batches[:done])) - samples
             self.rest += [(shard, image_ids) for image_ids in batches[done:]]
             self.total += sum(map(len, batches))
 
@@ -50,12 +49,12 @@ class ShareWriter:
         name = shard_name(shard)
         whole = read_whole(self._state, name, self._folder)
         if whole is not None:
-            return len(self._plan.batches(shard)), whole["shard"]["samples"]
-        if not journal(self._state, name).is_file():
+            return whole["writes"], whole["shard"]["samples"]
+        if not has_begun(self._state, name):
             return 0, 0
         writer = self._writers[shard] = ShardWriter(state=self._state, name=name)
         self._finish_if_whole(shard)
-        return writer.batches, writer.samples
+        return writer.writes, writer.samples
 
     def add(
         self,
@@ -73,17 +72,13 @@ class ShareWriter:
         self._has_failed = True
         if shard not in self._writers:
             self._writers[shard] = ShardWriter(state=self._state, name=shard_name(shard))
-        rows = self._in_file_type(token_ids)
-        self._writers[shard].add(
-            [
-                (self._plan.keys[image_id], ((IDS_FIELD, to_npy(rows[place])), *members))
-                for place, (image_id, members) in enumerate(
-                    zip(image_ids, batch.fields, strict=True)
-                )
-                if batch.mask[place]
-            ],
-            batch.faults,
-        )
+        ids = token_ids.cpu().numpy().astype(self._plan.identity["tokens"]["dtype"])
+        samples = [
+            (self._plan.keys[image_id], ((IDS_FIELD, numpy_dumps(ids[position])), *fields))
+            for position, (image_id, fields) in enumerate(zip(image_ids, batch.fields, strict=True))
+            if batch.mask[position]
+        ]
+        self._writers[shard].add(tar_members(samples), samples=len(samples), skipped=batch.faults)
         self._finish_if_whole(shard)
         self._has_failed = False
 
@@ -93,10 +88,5 @@ class ShareWriter:
             writer.close()
 
     def _finish_if_whole(self, shard: int) -> None:
-        if self._writers[shard].batches == len(self._plan.batches(shard)):
+        if self._writers[shard].writes == len(self._plan.batches(shard)):
             self._writers.pop(shard).finish(self._folder)
-
-    def _in_file_type(
-        self, token_ids: Int64[Tensor, " b *tokens"]
-    ) -> Shaped[np.ndarray, " b *tokens"]:
-        return token_ids.cpu().numpy().astype(self._plan.identity["tokens"]["dtype"])

@@ -1,7 +1,8 @@
-"""One sample of a pack: a picture that was checked, encoded anew if asked, and its fields."""
+"""One sample of a pack: an image that was checked, encoded again if asked, and its fields."""
 
 import io
 import math
+import tarfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # Name of a field and its bytes.
 _Member = tuple[str, bytes]
+# What is kept of a packed image: its number, digest, offset and size in the shard, width, height
+# and mode.
+Note = tuple[int, str, int, int, int, int, str]
 
 
 @final
@@ -40,7 +44,7 @@ class PackSettings:
     Attributes:
         image_size: Largest short side in px; longer ones are reduced to it. None keeps all.
         format: keep, jpeg, png or webp.
-        quality: Of JPEG and WebP, for pictures that are encoded anew, in 1..100.
+        quality: Of JPEG and WebP, for images that are encoded anew, in 1..100.
         shard_size: Largest size of a shard in MB; one larger sample is a shard of its own.
         val: Share held out for validation, in [0, 0.5], or ``auto``: that of ``hold_out``.
 
@@ -75,15 +79,15 @@ class Sample:
     """What is written of one sample.
 
     Attributes:
-        members: Name of each field and its bytes; the picture is the first.
-        width: Of the picture upright, in px.
-        height: Of the picture upright, in px.
+        fields: Name and bytes of each field; the image is the first.
+        width: Of the image upright, in px.
+        height: Of the image upright, in px.
         mode: Pillow's word for its kind of pixels, before it was encoded anew; of an array, its
             type and channels.
         digest: SHA-256 of the source's bytes, 32 digits of it.
     """
 
-    members: tuple[tuple[str, bytes], ...]
+    fields: tuple[_Member, ...]
     width: int
     height: int
     mode: str
@@ -96,13 +100,13 @@ class Chunk:
     """Some samples as a worker gets them.
 
     Attributes:
-        pictures: Where the pictures lie.
+        images: Where the images lie.
         fields: Where their fields lie; the keys are the names of the fields.
-        field_ids: For each picture, its positions in ``fields``.
+        field_ids: For each image, its positions in ``fields``.
         settings: What the user set.
     """
 
-    pictures: ImageIndex
+    images: ImageIndex
     fields: ImageIndex
     field_ids: Sequence[Sequence[int]]
     settings: PackSettings
@@ -110,15 +114,35 @@ class Chunk:
 
 def pack_chunk(chunk: Chunk) -> list[Sample | Fault]:
     """Read and check some samples, in their order."""
-    return [_pack_sample(chunk, image_id) for image_id in range(len(chunk.pictures))]
+    return [_pack_sample(chunk, image_id) for image_id in range(len(chunk.images))]
 
 
-def digests(pictures: ImageIndex) -> list[str | None]:
-    """Hash some pictures; None for what cannot be read."""
+def find_image(content: bytes, sample: Sample, *, offset: int) -> list[object]:
+    """Describe the image of a sample for index.json and the list of members.
+
+    Args:
+        content: The sample as members of a tar.
+        sample: What they were written from.
+        offset: Where they begin in the shard.
+
+    Returns:
+        A ``Note`` without the number.
+    """
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        first = tar.next()
+    assert first is not None, "it has the image"
+    return [
+        *(sample.digest, offset + first.offset_data, first.size),
+        *(sample.width, sample.height, sample.mode),
+    ]
+
+
+def digests(images: ImageIndex) -> list[str | None]:
+    """Hash some images; None for what cannot be read."""
     found: list[str | None] = []
-    for image_id in range(len(pictures)):
+    for image_id in range(len(images)):
         try:
-            found.append(_digest(pictures.read(image_id)))
+            found.append(_digest(images.read(image_id)))
         except BadSampleError:
             found.append(None)
     return found
@@ -129,26 +153,26 @@ def _digest(encoded: bytes) -> str:
 
 
 def _pack_sample(chunk: Chunk, image_id: int) -> Sample | Fault:
-    pictures, fields = chunk.pictures, chunk.fields
+    images, fields = chunk.images, chunk.fields
     try:
-        source = pictures.read(image_id)
+        source = images.read(image_id)
         (width, height), mode, member = _examine(source, chunk.settings)
         others = [(fields.key(i), fields.read(i)) for i in chunk.field_ids[image_id]]
-        # A second picture of a sample may have the name that the first one has now.
+        # A second image of a sample may have the name that the first one has now.
         others = [(f"2.{name}" if name == member[0] else name, some) for name, some in others]
     except BadSampleError as error:
-        return pictures.fault(image_id, str(error))
+        return images.fault(image_id, str(error))
     return Sample(
-        members=(member, *others), width=width, height=height, mode=mode, digest=_digest(source)
+        fields=(member, *others), width=width, height=height, mode=mode, digest=_digest(source)
     )
 
 
 def _examine(source: bytes, settings: PackSettings) -> tuple[tuple[int, int], str, _Member]:
-    """Decode a picture, and return its size, its mode and what to write of it."""
+    """Decode an image, and return its size, its mode and what to write of it."""
     if not source:
         raise BadSampleError("the file is empty")
     try:
-        # Odd metadata, and large pictures: Pillow refuses those of twice the size it warns of.
+        # Odd metadata, and large images: Pillow refuses those of twice the size it warns of.
         with warnings.catch_warnings(action="ignore"):
             return _examine_array(source) if source.startswith(_NPY) else _open(source, settings)
     except UnidentifiedImageError:
@@ -167,8 +191,8 @@ def _open(source: bytes, settings: PackSettings) -> tuple[tuple[int, int], str, 
             raise
         # Of many channels or wide numbers, which Pillow does not read.
         return _describe(tifffile.imread(io.BytesIO(source)), "tif", source)
-    picture = ImageOps.exif_transpose(opened)
-    return picture.size, opened.mode, _encode(source, opened.format or "", picture, settings)
+    image = ImageOps.exif_transpose(opened)
+    return image.size, opened.mode, _encode(source, opened.format or "", image, settings)
 
 
 def _examine_array(source: bytes) -> tuple[tuple[int, int], str, _Member]:
@@ -179,7 +203,7 @@ def _describe(
     array: Shaped[np.ndarray, "..."], suffix: str, source: bytes
 ) -> tuple[tuple[int, int], str, _Member]:
     if array.ndim not in (2, 3):
-        raise ValueError(f"an array of {array.ndim} axes is no picture")
+        raise ValueError(f"an array of {array.ndim} axes is no image")
     height, width = array.shape[:2]
     return (
         (width, height),
@@ -189,24 +213,24 @@ def _describe(
 
 
 def _encode(
-    source: bytes, format_found: str, picture: Image.Image, settings: PackSettings
+    source: bytes, format_found: str, image: Image.Image, settings: PackSettings
 ) -> _Member:
-    """Return the name and the bytes of the picture's field: the source's if nothing is asked."""
+    """Return the name and the bytes of the image's field: the source's if nothing is asked."""
     suffix = _SUFFIXES.get(format_found, format_found.lower())
     wanted = {"keep": suffix, "jpeg": "jpg"}.get(settings.format, settings.format)
-    size, short = settings.image_size, min(picture.size)
+    size, short = settings.image_size, min(image.size)
     is_too_large = size is not None and short > size
-    if picture.mode.startswith(("I", "F")) or (wanted == suffix and not is_too_large):
+    if image.mode.startswith(("I", "F")) or (wanted == suffix and not is_too_large):
         return suffix, source
     if wanted not in ("jpg", "webp"):
         wanted = "png"
     # One for other kinds of color does not describe the new pixels.
-    has_profile = picture.mode not in ("CMYK", "LAB", "YCbCr")
-    profile = picture.info.get("icc_profile") if has_profile else None
-    picture = _to_8_bit(picture, keeps_alpha=wanted != "jpg")
+    has_profile = image.mode not in ("CMYK", "LAB", "YCbCr")
+    profile = image.info.get("icc_profile") if has_profile else None
+    image = _to_8_bit(image, keeps_alpha=wanted != "jpg")
     if size is not None and is_too_large:
-        width, height = (side * size // short for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        width, height = (side * size // short for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
     options = {
         "png": {},
         # Without halving the color, which a tokenizer would learn.
@@ -215,16 +239,16 @@ def _encode(
     }[wanted]
     file = io.BytesIO()
     kind = "JPEG" if wanted == "jpg" else wanted.upper()
-    picture.save(file, kind, icc_profile=profile, **options)
+    image.save(file, kind, icc_profile=profile, **options)
     return wanted, file.getvalue()
 
 
-def _to_8_bit(picture: Image.Image, *, keeps_alpha: bool) -> Image.Image:
+def _to_8_bit(image: Image.Image, *, keeps_alpha: bool) -> Image.Image:
     """Convert to gray or RGB; transparent parts stay so, or become white."""
-    is_gray = picture.mode in ("1", "L", "LA", "La")
-    if not picture.has_transparency_data:
-        return picture.convert("L" if is_gray else "RGB")
+    is_gray = image.mode in ("1", "L", "LA", "La")
+    if not image.has_transparency_data:
+        return image.convert("L" if is_gray else "RGB")
     if keeps_alpha:
-        return picture.convert("LA" if is_gray else "RGBA")
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture.convert("RGBA")).convert("L" if is_gray else "RGB")
+        return image.convert("LA" if is_gray else "RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("L" if is_gray else "RGB")

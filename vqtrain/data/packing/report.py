@@ -1,0 +1,125 @@
+"""What the index.json of a pack says, and the lists of members beside its shards."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TypedDict, cast
+
+import numpy as np
+from jaxtyping import Shaped
+
+from vqtrain.data.packing.images import Note
+from vqtrain.data.packing.plan import SPLITS, Plan
+from vqtrain.data.scan import write_members
+from vqtrain.data.shards.folder import ShardFolder
+from vqtrain.data.shards.writer import FileEntry, read_whole
+from vqtrain.errors import DataError
+
+# Which image has which digest.
+_DIGESTS = np.dtype([("image_id", "<i8"), ("digest", "S32")])
+
+
+class ShardEntry(FileEntry):
+    """A shard as index.json lists it, with the sizes and kinds of its images."""
+
+    sizes: dict[str, str]
+    modes: dict[str, int]
+
+
+class Split(TypedDict):
+    """One side of the split."""
+
+    samples: int
+    bytes: int
+    shards: list[ShardEntry]
+
+
+class Report(TypedDict):
+    """The content of index.json; ``duplicates`` are groups of keys whose images are equal."""
+
+    format: str
+    version: int
+    settings: dict[str, object]
+    images: dict[str, int | str]
+    train: Split
+    val: Split
+    skipped: list[dict[str, str]]
+    duplicates: list[list[str]]
+
+
+def shard_name(split: str, number: int) -> str:
+    """Name a shard below its pack."""
+    return f"{split}/shard-{number:05d}"
+
+
+def make_report(plan: Plan, folder: ShardFolder, counts: Mapping[str, int]) -> Report:
+    """Write what lies where in each shard, and summarize all of them.
+
+    Args:
+        plan: What was packed.
+        folder: The pack, whose shards are whole.
+        counts: Shards of each split.
+
+    Raises:
+        DataError: If a shard has gone meanwhile.
+    """
+    faults = [*plan.images.faults, *plan.fields.faults]
+    skipped = [asdict(fault) for fault in faults]
+    entries: dict[str, list[ShardEntry]] = {name: [] for name in SPLITS}
+    digests = []
+    for split in SPLITS:
+        for number in range(counts[split]):
+            whole = read_whole(folder.state, shard_name(split, number), folder.out)
+            if whole is None:
+                raise DataError(f"{folder.out / shard_name(split, number)}.tar has disappeared")
+            skipped += whole["skipped"]
+            notes = cast(list[Note], whole["notes"])
+            ids, digests_here, offsets, sizes, widths, heights, modes = zip(*notes, strict=True)
+            write_members(
+                folder.out / whole["shard"]["name"],
+                offsets=offsets,
+                sizes=sizes,
+                keys=[plan.keys[image_id] for image_id in ids],
+            )
+            entries[split].append(
+                ShardEntry(
+                    **whole["shard"],
+                    sizes=_sizes(list(zip(widths, heights, strict=True))),
+                    modes=dict(sorted(Counter(modes).items())),
+                )
+            )
+            digests.append(np.array(list(zip(ids, digests_here, strict=True)), dtype=_DIGESTS))
+    report = {
+        **plan.identity,
+        "train": _summarize(entries["train"]),
+        "val": _summarize(entries["val"]),
+        "skipped": skipped,
+        "duplicates": _duplicates(plan, np.concatenate(digests)),
+    }
+    return cast(Report, report)
+
+
+def _sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, str]:
+    ordered = sorted(sizes, key=lambda size: (min(size), max(size), size))
+    positions = {"smallest": 0, "median": len(ordered) // 2, "largest": -1}
+    return {word: "{} x {}".format(*ordered[i]) for word, i in positions.items()}
+
+
+def _summarize(shards: list[ShardEntry]) -> Split:
+    return Split(
+        samples=sum(entry["samples"] for entry in shards),
+        bytes=sum(entry["bytes"] for entry in shards),
+        shards=shards,
+    )
+
+
+def _duplicates(plan: Plan, digests: Shaped[np.ndarray, " n"]) -> list[list[str]]:
+    """Group the keys of equal images, both in the order of the sources."""
+    found = np.sort(digests, order=["digest", "image_id"])
+    _, firsts, counts = np.unique(found["digest"], return_index=True, return_counts=True)
+    groups = [
+        found["image_id"][first : first + count].tolist()
+        for first, count in zip(firsts.tolist(), counts.tolist(), strict=True)
+        if count > 1
+    ]
+    return [[plan.keys[image_id] for image_id in group] for group in sorted(groups)]
