@@ -64,6 +64,16 @@ def test_everything_is_read_also_a_second_tar(tar):
     assert shard.reason is None
 
 
+def test_folders_that_look_like_metadata_are_read(tmp_path, write_tar):
+    tar = write_tar(tmp_path / "x.tar", {"__train__/0.png": b"x", "./v1.0/1.png": b"y"})
+    assert read(f"cat {tar}") == ({"__train__/0": b"x", "v1.0/1": b"y"}, None)
+
+
+def test_a_reason_is_the_same_in_each_run(tar):
+    (one, two) = (read(f"head -c 3000 {quote(str(tar))}")[1] for _ in range(2))
+    assert one == two == "the tar is cut off or damaged (unexpected end of data)"
+
+
 def test_a_tar_without_an_end_is_whole(tar):
     # 3 x (512 + 1,024) bytes, and nothing of the zeros that follow.
     samples, reason = read(f"head -c 4608 {quote(str(tar))}")

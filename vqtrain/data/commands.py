@@ -1,4 +1,8 @@
-"""Tars that a command writes to its standard output, and the processes that run it."""
+"""Tars that a command writes to its standard output, read by webdataset, and the processes.
+
+webdataset's own opener of ``pipe:`` is not used: it drops what a command wrote before it failed,
+waits two hours for one that goes on, and lets Ctrl-C and the end of a run miss or hit it by chance.
+"""
 
 import atexit
 import os
@@ -11,7 +15,9 @@ from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import IO, final
 
-from vqtrain.data.scan import is_hidden, is_picture
+from webdataset.tariterators import group_by_keys, tar_file_iterator
+
+from vqtrain.data.scan import COMPRESSIONS, is_hidden, is_picture
 
 # What a pipe of Linux holds: larger reads would find no more.
 _BUFFER_BYTES = 64 * 1024
@@ -33,62 +39,93 @@ class Shard:
         self._text = command
 
     def samples(self) -> Iterator[tuple[str, bytes]]:
-        """Run the command; yield the key and the content of each picture."""
+        """Run the command; yield the key and the content of each image.
+
+        The key is the name up to the first dot. Of several images with one key in a row the first
+        is taken, as when a tar is scanned.
+        """
         command = _Command(self._text)
         try:
-            yield from self._read_tar(command.output)
+            files = self._files(_Blocks(command.output))
+            for sample in group_by_keys(files, handler=lambda _duplicate: True):
+                first = next(name for name in sample if not name.startswith("__"))
+                yield sample["__key__"], sample[first]
             # A command that failed explains why its tar is not whole.
             self.reason = command.failure() or self.reason
         finally:
             command.close()
 
-    def _read_tar(self, output: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-        """Go from header to header.
+    def _files(self, blocks: "_Blocks") -> Iterator[dict[str, object]]:
+        """Read the images of one tar after the other, to the end of the output or to damage."""
+        while self.reason is None and (blocks.skip_zeros() or not blocks.count):
+            try:
+                blocks.refuse_compressed()
+                for file in tar_file_iterator(
+                    blocks,
+                    skip_meta=None,  # or it drops folders such as __train__
+                    rename_files=lambda name: PurePosixPath(name).as_posix(),
+                    select_files=_is_wanted,
+                ):
+                    yield {**file, "__url__": self._text}
+                blocks.refuse_damaged()
+            except tarfile.TarError as error:
+                what = "the tar is cut off or damaged"
+                if blocks.count < 2:
+                    what = "it writes no uncompressed tar"
+                # webdataset adds an address in memory, which differs in each run.
+                self.reason = f"{what} ({str(error).partition(' @ ')[0]})"
+            yield {}  # a sample is in one tar
 
-        The key is the name up to the first dot. Of several pictures with one key in a row the first
-        is taken, as when a tar is scanned.
-        """
-        group, has_header = "", False
-        try:
-            with tarfile.open(
-                fileobj=output,
-                mode="r|",
-                bufsize=_BUFFER_BYTES,
-                tarinfo=_Header,
-                ignore_zeros=True,  # goes on to the end of the output, also into a second tar
-            ) as tar:
-                while (member := tar.next()) is not None:
-                    has_header = True
-                    # It would remember every header.
-                    tar.members.clear()  # type: ignore[attr-defined]  # not declared
-                    name = PurePosixPath(member.name)
-                    if not member.isfile() or any(map(is_hidden, name.parts)):
-                        continue
-                    key = name.with_name(name.name.split(".")[0]).as_posix()
-                    if is_picture(name) and key != group:
-                        group = key
-                        content = tar.extractfile(member)
-                        assert content is not None, "it is a file"
-                        yield key, content.read()
-        except tarfile.TarError as error:
-            what = (
-                "the tar is cut off or damaged" if has_header else "it writes no uncompressed tar"
-            )
-            self.reason = f"{what} ({error})"
+
+def _is_wanted(name: str) -> bool:
+    path = PurePosixPath(name)
+    return is_picture(path) and not any(map(is_hidden, path.parts))
 
 
 @final
-class _Header(tarfile.TarInfo):
-    """A header in a tar, for which tarfile takes no garbage: neither as an end nor as a gap."""
+class _Blocks:
+    """An output that is read block by block, so that it shows where tarfile stopped.
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            if buf.strip(b"\0"):
-                raise tarfile.ReadError(str(error)) from error
-            raise
+    tarfile takes damaged headers, and the lack of any, for the end of a tar.
+
+    Args:
+        output: What a command writes.
+
+    Attributes:
+        count: Blocks that were read.
+    """
+
+    def __init__(self, output: IO[bytes]) -> None:
+        self.count = 0
+        self._output = output
+        self._last = self._pushed_back = b""
+
+    def read(self, _size: int = 0) -> bytes:
+        """Return the next block, or what is left of one."""
+        block = self._pushed_back or self._output.read(tarfile.BLOCKSIZE)
+        self._pushed_back = b""
+        self.count += bool(block)
+        if block or len(self._last) == tarfile.BLOCKSIZE:  # else it was cut off inside of a header
+            self._last = block
+        return block
+
+    def skip_zeros(self) -> bool:
+        """Go to the next block that is not empty; tell whether there is one."""
+        while block := self.read():
+            if block.strip(b"\0"):
+                self._pushed_back = block
+                self.count -= 1
+                return True
+        return False
+
+    def refuse_compressed(self) -> None:
+        for mark, name in COMPRESSIONS.items():
+            if self._pushed_back.startswith(mark):
+                raise tarfile.ReadError(f"it is compressed with {name}")
+
+    def refuse_damaged(self) -> None:
+        if self._last.strip(b"\0"):
+            raise tarfile.ReadError("invalid header")
 
 
 @final
@@ -100,7 +137,7 @@ class _Command:
         self._process = subprocess.Popen(
             text,
             shell=True,
-            bufsize=0,  # a pipe gives what it has, and does not wait for more
+            bufsize=_BUFFER_BYTES,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,

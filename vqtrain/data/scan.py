@@ -35,7 +35,7 @@ MEMBERS_SUFFIX = ".members.npz"
 _SCAN_VERSION = 2
 
 # How files of these kinds begin, in which no place can be found without reading all before it.
-_COMPRESSIONS = {
+COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
@@ -243,7 +243,7 @@ def _scan(source: _LocalTar | _RemoteTar) -> _Places:
             except tarfile.TarError as error:
                 file.seek(0)
                 beginning = file.read(8)
-                for mark, name in _COMPRESSIONS.items():
+                for mark, name in COMPRESSIONS.items():
                     if beginning.startswith(mark):
                         raise DataError(
                             f"{remote.shown(source.path)} is compressed with {name}: uncompress "
