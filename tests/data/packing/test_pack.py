@@ -28,7 +28,7 @@ from vqtrain.data.packing.workers import Workers
 from vqtrain.data.shards.keys import unique_keys
 from vqtrain.data.shards.writer import ShardWriter
 from vqtrain.data.sources import open_images
-from vqtrain.errors import ConfigError, DataError
+from vqtrain.errors import ConfigError, DataError, FailedError
 
 # webdataset leaves its last shard open.
 LEFT_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -458,7 +458,7 @@ def test_a_full_disk_keeps_what_is_whole(tmp_path, packing, monkeypatch):
 
     monkeypatch.setattr(ShardWriter, "_write", fail)
     with pytest.raises(
-        DataError, match="No space left on device; what is written is kept"
+        FailedError, match="No space left on device; what is written is kept"
     ) as raised:
         packing(shard_size=0.02, val=0.25)
     assert raised.value.exit_code == 1
@@ -582,7 +582,7 @@ def test_a_pack_is_not_packed_into_itself(tmp_path, packing):
 
 def test_a_worker_that_is_killed_is_said():
     with (
-        pytest.raises(DataError, match="was killed, perhaps for want of memory") as raised,
+        pytest.raises(FailedError, match="was killed, perhaps as memory ran out") as raised,
         Workers(num_workers=1) as workers,
     ):
         list(workers.map(os._exit, [9]))

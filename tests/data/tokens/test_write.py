@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from vqtrain.data.shards.folder import ShardFolder
 from vqtrain.data.shards.writer import ShardWriter
-from vqtrain.errors import ConfigError, DataError, VqtrainError
+from vqtrain.errors import ConfigError, DataError, FailedError, VqtrainError
 
 # webdataset leaves its last shard open.
 LEFT_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -210,13 +210,13 @@ def test_too_many_bad_pictures_end_it_and_more_may_be_allowed(
     index_of, plan_of, written, stopping, tmp_path
 ):
     plan, second = plan_of(index_of(0, 9)), stopping(5)
-    with pytest.raises(DataError, match="2 of 10 images cannot be used, more than") as raised:
+    with pytest.raises(FailedError, match="2 of 10 images cannot be used, more than") as raised:
         written(plan, tmp_path / "out", max_bad_fraction=0.1)
     assert raised.value.exit_code == 1
     assert "'009' in " in str(raised.value)
     assert not (tmp_path / "out/index.json").exists()
     # The shares of others count as well.
-    with pytest.raises(DataError, match="2 of 10 images"):
+    with pytest.raises(FailedError, match="2 of 10 images"):
         written(plan, tmp_path / "out", share="1/2", max_bad_fraction=0.1)
     report = written(plan, tmp_path / "out", max_bad_fraction=0.2, encode=second)
     assert second.calls == 0
@@ -224,7 +224,7 @@ def test_too_many_bad_pictures_end_it_and_more_may_be_allowed(
 
 
 def test_without_tolerance_one_bad_picture_ends_it(index_of, plan_of, written, tmp_path):
-    with pytest.raises(DataError, match="1 of 10 images"):
+    with pytest.raises(FailedError, match="1 of 10 images"):
         written(plan_of(index_of(0)), tmp_path / "out", max_bad_fraction=0.0)
 
 
@@ -301,7 +301,7 @@ def test_a_full_disk_ends_it_with_a_sentence(
     with monkeypatch.context() as patched:
         patched.setattr(ShardWriter, "add", full)
         with pytest.raises(
-            DataError, match="No space left on device; what is written is"
+            FailedError, match="No space left on device; what is written is"
         ) as raised:
             written(plan, tmp_path / "out")
     assert raised.value.exit_code == 1

@@ -1,4 +1,4 @@
-"""Processes that read, check and encode pictures, and hand the results back in order."""
+"""Processes that read, check and encode images, and hand the results back in order."""
 
 import multiprocessing
 import os
@@ -11,7 +11,7 @@ from threading import Thread
 from types import TracebackType
 from typing import TypeVar, final
 
-from vqtrain.errors import DataError
+from vqtrain.errors import FailedError
 
 # Tasks under way or waiting to be written, per process: bounds the memory, rides out slow ones.
 AHEAD = 3
@@ -64,7 +64,7 @@ class Workers:
         """Apply a function to every task, and give the results in the order of the tasks.
 
         Raises:
-            DataError: If a process was killed, or as the function raises.
+            FailedError: If a process was killed, or as the function raises.
         """
         if self._num_workers == 0:
             yield from map(function, tasks)
@@ -78,12 +78,10 @@ class Workers:
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
-            failure = DataError(
-                "a process that reads images was killed, perhaps for want of memory: give a "
-                f"smaller num_workers than {self._num_workers}; what is whole is kept"
-            )
-            failure.exit_code = 1
-            raise failure from error
+            raise FailedError(
+                "a process that reads images was killed, perhaps as memory ran out: give a "
+                f"smaller num_workers than {self._num_workers}; what is written is kept"
+            ) from error
 
     def _submit(self, function: Callable[[Task], Result], task: Task) -> "Future[Result]":
         # A process that is started here inherits what is blocked: Ctrl-C goes to all processes of a

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from vqtrain.data.cache import write_whole
 from vqtrain.data.shards.writer import FileEntry
-from vqtrain.errors import ConfigError, DataError, require
+from vqtrain.errors import ConfigError, DataError, FailedError, require
 
 INDEX, PLAN, _LOCK = "index.json", "plan.json", "lock"
 
@@ -189,17 +189,15 @@ class ShardFolder:
         """Turn a disk's errors into one sentence.
 
         Raises:
-            DataError: If the folder cannot be written; the exit code is that of a failed run.
+            FailedError: If the folder cannot be written.
         """
         try:
             yield
         except OSError as error:
-            failure = DataError(
+            raise FailedError(
                 f"cannot write {error.filename or self.out}: {error.strerror}; what is written is "
                 "kept, and the same command continues there"
-            )
-            failure.exit_code = 1
-            raise failure from error
+            ) from error
 
     def complete(self, report: Mapping[str, object]) -> None:
         """Write index.json, whose presence says that all is there, and remove the state."""

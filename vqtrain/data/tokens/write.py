@@ -23,7 +23,7 @@ from vqtrain.data.tokens.plan import Plan, shard_name
 from vqtrain.data.tokens.read import ARRAY, SAMPLES
 from vqtrain.data.tokens.report import UNFINISHED, Report, read_report
 from vqtrain.data.tokens.share import ShareWriter
-from vqtrain.errors import DataError, VqtrainError
+from vqtrain.errors import FailedError, as_failure
 
 # Batches that may wait to be written while others are encoded.
 AHEAD = 4
@@ -62,7 +62,7 @@ def write(
 
     Raises:
         ConfigError: If ``out`` holds something else, or tokens of other things.
-        DataError: If too much cannot be read, or ``out`` cannot be written any more.
+        FailedError: If too much cannot be read, or ``out`` cannot be written any more.
     """
     folder = ShardFolder(
         out=out,
@@ -106,16 +106,12 @@ def _encode(
     """Write the shards of a share that are not whole."""
     skipped, total = writer.skipped, writer.total
     done = total - sum(len(image_ids) for _, image_ids in writer.rest)
-    try:
-        with closing(_encoded(plan, encode, writer, num_workers)) as encoded:
-            for (shard, image_ids), batch in encoded:
-                skipped += len(image_ids) - int(batch.mask.sum())
-                _refuse_many(skipped, limit, plan, [asdict(fault) for fault in batch.faults])
-                done += len(image_ids)
-                progress(shard_name(shard), done, total)
-    except VqtrainError as error:
-        error.exit_code = 1  # whatever it is, the command had begun
-        raise
+    with as_failure(), closing(_encoded(plan, encode, writer, num_workers)) as encoded:
+        for (shard, image_ids), batch in encoded:
+            skipped += len(image_ids) - int(batch.mask.sum())
+            _refuse_many(skipped, limit, plan, [asdict(fault) for fault in batch.faults])
+            done += len(image_ids)
+            progress(shard_name(shard), done, total)
 
 
 def _encoded(
@@ -145,18 +141,16 @@ def _encoded(
 
 
 def _refuse_many(
-    left_out: int, limit: float, plan: Plan, skipped: Sequence[Mapping[str, str]]
+    skipped_count: int, limit: float, plan: Plan, skipped: Sequence[Mapping[str, str]]
 ) -> None:
-    if left_out > limit:
+    if skipped_count > limit:
         last = skipped[-1]
-        failure = DataError(
-            f"{left_out} of {len(plan.images)} images cannot be used, more than "
+        raise FailedError(
+            f"{skipped_count} of {len(plan.images)} images cannot be used, more than "
             f"max_bad_fraction allows; the last one, {last['key']!r} in {last['shard']}: "
             f"{last['reason']}; what is written is kept: give a larger max_bad_fraction to go on, "
             "or mend the images and give another out"
         )
-        failure.exit_code = 1
-        raise failure
 
 
 def _conclude(plan: Plan, folder: ShardFolder, limit: float) -> Report | None:
