@@ -28,7 +28,7 @@ def test_a_run_leaves_its_page_and_what_it_was_started_with(
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {run_dir / 'report.html'}"
     html = (run_dir / "report.html").read_text()
     assert "Finished, 4 steps" in html
-    assert "16 of 16 images of the validation" in html
+    assert "16 of 16 validation images" in html
     assert "report" not in (run_dir / "log.txt").read_text()  # it ends as the training does
     facts = json.loads((run_dir / "environment.json").read_text())
     assert facts["command"] == shlex.join(["vqtrain", "train", *tiny, f"run_dir={run_dir}"])
@@ -46,12 +46,12 @@ def test_the_command_makes_the_page_anew(
     capsys.readouterr()
     assert main(["report", f"path={run_dir}", "limit=4", "device=cpu"]) == 0
     assert capsys.readouterr().out == f"{run_dir / 'report.html'}\n"
-    assert "4 of 16 images of the validation" in (run_dir / "report.html").read_text()
+    assert "4 of 16 validation images" in (run_dir / "report.html").read_text()
     other = tmp_path / "other=run [1]"  # a path is taken as typed
     shutil.copytree(run_dir, other)
     out = tmp_path / "page.html"
     assert main(["report", f"path={run_dir}", f"other={other}", f"out={out}"]) == 0
-    assert "beside those of" in out.read_text()
+    assert "compared with" in out.read_text()
     assert main(["report", f"path={run_dir}", f"out={out}"]) == 2
     assert "exists already" in capsys.readouterr().err
 

@@ -162,6 +162,7 @@ def evaluation(tmp_path: Path) -> Path:
                     "device": "cpu, 2 threads",
                     "image_size": 32,
                     "parameters": {"encoder": 4000, "decoder": 5000, "projections": 100},
+                    "weights_bytes": 36_400,
                     "encode_flops": 20_000_000,
                     "decode_flops": 30_000_000,
                     "timings": [
@@ -171,10 +172,15 @@ def evaluation(tmp_path: Path) -> Path:
                             "median_ms": 1.25,
                             "p95_ms": 1.5,
                             "images_per_s": 800.0,
+                            "calls": 800,
+                            "spread": 0.2,
                             "is_steady": False,
+                            "change": None,
                             "memory_bytes": None,
                         }
                     ],
+                    "too_large": [],
+                    "is_steady": False,
                 },
                 "per_image": f"{home.name}/per_image.parquet",
                 "passed_over": [{"key": "broken", "shard": "a.tar", "reason": "it is empty"}],
@@ -204,7 +210,7 @@ def make_sweep(tmp_path: Path) -> MakeSweep:
         kinds: int = 7,
         sizes: int = 3,
         seeds: int = 2,
-        with_pictures: bool = True,
+        with_images: bool = True,
         side: int = 32,
     ) -> Path:
         folder = tmp_path / name
@@ -212,7 +218,7 @@ def make_sweep(tmp_path: Path) -> MakeSweep:
         sweep = sweep_of(KINDS[:kinds], [64 * 4**n for n in range(sizes)], seeds)
         (folder / "sweep.json").write_text(json.dumps(sweep))
         for number, job in enumerate(sweep["jobs"]):
-            if with_pictures and job["state"] in ("finished", "collapsed"):
+            if with_images and job["state"] in ("finished", "collapsed"):
                 for step in (10, 20):
                     file = folder / job["run_dir"] / f"images/step_{step:08d}.png"
                     write_strip(file, side=side, count=4, seed=number, noise=60 - step)
@@ -275,8 +281,8 @@ def job_of(number: int, kind: str, size: int, seed: int | None) -> dict[str, Any
         "bits_per_pixel": None,
         "metrics": {},
         "codebook": None,
-        "parameters": None,
-        "gflops": None,
+        "parameters": 100_000 + size * 32,
+        "gflops": 0.4 + len(kind) / 20,
         "train_seconds": None,
     }
     if state not in ("finished", "collapsed"):
@@ -287,8 +293,6 @@ def job_of(number: int, kind: str, size: int, seed: int | None) -> dict[str, Any
         "bits_per_pixel": 256 * math.log2(size) / 4096,
         "metrics": {"psnr": psnr, "lpips_alex": 1.2 - psnr / 30},
         "codebook": {"usage": usage, "perplexity": usage * size, "entropy_bits": 5.0},
-        "parameters": 100_000 + size * 32,
-        "gflops": 0.4 + len(kind) / 20,
         "train_seconds": 55 + float(random.uniform(0, 20)) + size / 100,
     }
 
@@ -308,8 +312,9 @@ def point_of(kind: str, size: int, jobs: list[dict[str, Any]]) -> dict[str, Any]
         "values": {"codebook": kind, "codebook.size": size},
         "jobs": [job["name"] for job in jobs],
         "bits_per_pixel": 256 * math.log2(size) / 4096,
-        "parameters": good[0]["parameters"] if good else None,
-        "gflops": good[0]["gflops"] if good else None,
+        "collapsed": sum(job["state"] == "collapsed" for job in jobs),
+        "parameters": jobs[0]["parameters"],
+        "gflops": jobs[0]["gflops"],
         "train_seconds": ends([job["train_seconds"] for job in good]),
         "usage": ends([job["codebook"]["usage"] for job in good]),
         "metrics": {

@@ -119,8 +119,8 @@ def test_a_page_is_never_wider_than_the_window(look: Look, kind: str, width: int
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_head_sorts_by_click_and_by_enter_with_missing_values_last(look: Look, kind: str) -> None:
     page = look(kind)
-    table = page.locator("main table").first if kind == "run" else page.locator("#figures table")
-    table = page.locator("#jobs table") if kind == "sweep" else table
+    table = page.locator("main table").first if kind == "run" else page.locator("#results table")
+    table = page.locator("#runs table") if kind == "sweep" else table
     name = {"run": "last", "evaluation": "bits/px", "sweep": "PSNR"}[kind]
     head = table.get_by_role("columnheader", name=name)
     column = head.evaluate("head => head.cellIndex")
@@ -237,9 +237,9 @@ def test_pictures_and_their_looks_are_chosen_by_keys(look: Look) -> None:
     original = images.nth(0).get_attribute("src")
     viewer.locator(".choices input:checked").press("ArrowRight")
     assert images.nth(0).get_attribute("src") != original
-    expect(viewer.locator(".caption")).to_contain_text("picture 2")
+    expect(viewer.locator(".caption")).to_contain_text("image 2")
     before = images.nth(1).get_attribute("src")
-    viewer.locator(".looks input:checked").press("ArrowDown")
+    viewer.locator(".versions input:checked").press("ArrowDown")
     assert images.nth(1).get_attribute("src") != before
     assert viewer.locator(".tag.right").text_content() == "vq, codebook.size=256"
     viewer.get_by_label("left side").select_option("vq, codebook.size=64")
@@ -306,7 +306,7 @@ def test_a_point_of_a_collapsed_codebook_is_hollow_and_says_so(look: Look) -> No
     for _ in range(4):  # three points of vq, then the first one of ema
         canvas.press("ArrowRight")
     spoken = page.locator("#rate .chart [aria-live]").first
-    expect(spoken).to_contain_text("hardly any code is used")
+    expect(spoken).to_contain_text("codebook collapsed")
 
 
 def test_another_cost_can_be_chosen(look: Look) -> None:
@@ -328,7 +328,7 @@ def test_the_configuration_is_searched_and_compared(look: Look) -> None:
     assert all("optim" in text and "lr" in text for text in texts)
     expect(block.get_by_role("status")).to_have_text(f"{len(texts)} of {everything} rows")
     field.fill("")
-    block.get_by_label("Only what differs").check()
+    block.get_by_label("Only differing keys").check()
     assert any("optim.lr" in text and "0.5" in text for text in rows.all_text_contents())
     assert rows.count() < 10
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from vqtrain.errors import ConfigError
+from vqtrain.evaluation.results import ImageValues
 from vqtrain.evaluation.side_by_side import side_by_side
 from vqtrain.reports.blocks import Charts, Page, Section, Table, Text, Viewer
-from vqtrain.reports.evaluation import captions_of, cut_panels, distribution, evaluation_page
+from vqtrain.reports.evaluation import captions_of, distribution, evaluation_page, split_panels
 
 
 def sections(page: Page) -> Mapping[str, Section]:
@@ -21,11 +22,11 @@ def sections(page: Page) -> Mapping[str, Section]:
 def test_tokenizers_and_baselines_are_in_the_table(evaluation: Path) -> None:
     page = evaluation_page(evaluation)
     assert page.subtitle == "2 tokenizers on 40 images of https://host/a.tar"
-    (table,) = sections(page)["figures"].blocks
+    (table,) = sections(page)["results"].blocks
     assert isinstance(table, Table)
     rows = {row[0].text: [cell.text for cell in row] for row in table.rows}
     assert rows["runs/a<b>"][3:8] == ["64", "0.2500", "23.0000", "0.6000", "55.0000"]
-    assert rows["JPEG beside runs/a<b>"][4:7] == ["0.9000", "20.0000", "0.5000"]
+    assert rows["JPEG at the rate of runs/a<b>"][4:7] == ["0.9000", "20.0000", "0.5000"]
     assert rows["runs/kl"][4] == "-"
 
 
@@ -40,11 +41,11 @@ def test_what_has_a_rate_is_a_point(evaluation: Path) -> None:
 
 
 def test_worst_and_best_are_cut_into_their_looks(evaluation: Path) -> None:
-    blocks = sections(evaluation_page(evaluation))["pictures"].blocks
+    blocks = sections(evaluation_page(evaluation))["examples"].blocks
     viewers = [block for block in blocks if isinstance(block, Viewer)]
     assert [viewer.label for viewer in viewers][:2] == [
-        "Worst pictures of runs/a<b>",
-        "Best pictures of runs/a<b>",
+        "Worst images of runs/a<b>",
+        "Best images of runs/a<b>",
     ]
     assert [layer.name for layer in viewers[0].items[0].layers] == [
         *("original", "reconstruction", "ids"),
@@ -57,9 +58,9 @@ def test_panels_are_those_that_were_put_together() -> None:
     random = np.random.default_rng(0)
     panels = [random.integers(0, 256, (24, 24, 3), dtype=np.uint8) for _ in range(3)]
     picture = np.asarray(side_by_side([(panel, "x") for panel in panels]))
-    for cut, panel in zip(cut_panels(picture, 24) or [], panels, strict=True):
+    for cut, panel in zip(split_panels(picture, 24) or [], panels, strict=True):
         assert np.array_equal(cut, panel)
-    assert cut_panels(picture, 23) is None
+    assert split_panels(picture, 23) is None
 
 
 @pytest.mark.parametrize(("side", "first"), [("worst", "b"), ("best", "c")])
@@ -67,8 +68,8 @@ def test_panels_are_those_that_were_put_together() -> None:
 def test_captions_are_in_the_order_of_the_pictures(
     side: str, first: str, metric: str, sign: int
 ) -> None:
-    columns = {metric: sign * np.array([2.0, 1.0, 3.0])}
-    assert captions_of(["a", "b", "c"], columns, side)[0][0] == first
+    values = {metric: sign * np.array([2.0, 1.0, 3.0])}
+    assert captions_of(ImageValues(keys=["a", "b", "c"], values=values), side)[0][0] == first
 
 
 def test_a_distribution_adds_up() -> None:
@@ -86,9 +87,9 @@ def test_without_pictures_and_single_values_the_rest_is_there(evaluation: Path) 
     for folder in filter(Path.is_dir, evaluation.iterdir()):
         shutil.rmtree(folder)
     found = sections(evaluation_page(evaluation))
-    assert isinstance(found["pictures"].blocks[0], Text)
-    assert isinstance(found["images"].blocks[0], Text)
-    assert isinstance(found["figures"].blocks[0], Table)
+    assert isinstance(found["examples"].blocks[0], Text)
+    assert isinstance(found["spread"].blocks[0], Text)
+    assert isinstance(found["results"].blocks[0], Table)
 
 
 def test_keys_that_are_not_there_are_missing(evaluation: Path) -> None:

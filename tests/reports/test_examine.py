@@ -12,6 +12,7 @@ import yaml
 from vqtrain import Tokenizer
 from vqtrain.errors import ConfigError, DataError
 from vqtrain.reports.examine import Examined, examine, open_validation
+from vqtrain.training.results import read_run
 
 MakeRun = Callable[..., Path]
 CPU = torch.device("cpu")
@@ -24,8 +25,15 @@ SCALES = [
 ]
 
 
+def change(run: Path, group: str, key: str, value: object) -> None:
+    """Change a key of a run's configuration."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config[group][key] = value
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+
+
 def examined(run: Path, *, limit: int = 8, shown: int = 3) -> Examined:
-    index, preparation = open_validation(yaml.safe_load((run / "config.yaml").read_text()))
+    index, preparation = open_validation(read_run(run))
     tokenizer = Tokenizer.from_pretrained(run / "tokenizer")
     return examine(tokenizer, index, preparation, limit=limit, shown=shown, device=CPU)
 
@@ -35,7 +43,8 @@ def test_the_worst_are_those_with_the_lowest_psnr(make_run: MakeRun) -> None:
     assert (len(found.values), found.total) == (8, 16)
     assert [each.psnr for each in found.worst] == sorted(found.values)[:3]
     for each in [*found.some, *found.worst]:
-        difference = each.original.astype(float) - each.reconstruction.astype(float)
+        difference = each.versions["original"].astype(float)
+        difference -= each.versions["reconstruction"]
         by_hand = 10 * np.log10(255**2 / np.mean(difference**2))
         assert each.psnr == pytest.approx(by_hand, abs=1e-6)
 
@@ -54,17 +63,17 @@ def test_every_kind_of_codebook_is_counted(
 ) -> None:
     found = examined(make_run("run", *words))
     assert found.codebook is not None
-    assert len(found.codebook["histogram"]) == codebooks  # type: ignore[arg-type]  # plain data
-    tokens = found.codebook["tokens"]
-    assert sum(found.codebook["histogram"][0]) == tokens  # type: ignore[index]  # plain data
-    assert found.some[0].ids is not None
-    assert found.some[0].ids.shape == found.some[0].original.shape == (16, 16, 3)
+    assert found.codebook.histogram is not None
+    assert len(found.codebook.histogram) == codebooks
+    assert sum(found.codebook.histogram[0]) == found.codebook.tokens
+    shapes = {name: version.shape for name, version in found.some[0].versions.items()}
+    assert shapes == dict.fromkeys(("original", "reconstruction", "ids"), (16, 16, 3))
 
 
 def test_a_continuous_codebook_has_no_ids(make_run: MakeRun) -> None:
     found = examined(make_run("run", "codebook=kl", "codebook.size=null"))
     assert found.codebook is None
-    assert found.some[0].ids is None
+    assert "ids" not in found.some[0].versions
 
 
 def test_of_five_channels_the_first_is_shown_as_gray(make_run: MakeRun, tmp_path: Path) -> None:
@@ -76,8 +85,9 @@ def test_of_five_channels_the_first_is_shown_as_gray(make_run: MakeRun, tmp_path
     five = [word.replace("=1", "=5") for word in GRAY]
     found = examined(make_run("run", f"data.train={folder}", *five), limit=1, shown=1)
     shown = found.some[0]
-    assert np.array_equal(shown.original[..., 0], arrays[int(shown.key[0])][..., 0])
-    assert np.array_equal(shown.original[..., 0], shown.original[..., 2])
+    original = shown.versions["original"]
+    assert np.array_equal(original[..., 0], arrays[int(shown.key[0])][..., 0])
+    assert np.array_equal(original[..., 0], original[..., 2])
 
 
 def test_images_that_cannot_be_read_are_passed_over(make_run: MakeRun, tmp_path: Path) -> None:
@@ -97,10 +107,10 @@ def test_images_that_cannot_be_read_are_passed_over(make_run: MakeRun, tmp_path:
 
 
 def test_the_images_are_those_that_the_run_was_validated_on(make_run: MakeRun) -> None:
-    config = yaml.safe_load((make_run("run") / "config.yaml").read_text())
-    every, preparation = open_validation(config)
-    config["trainer"]["limit_val"] = 4
-    some, _ = open_validation(config)
+    run = make_run("run")
+    every, preparation = open_validation(read_run(run))
+    change(run, "trainer", "limit_val", 4)
+    some, _ = open_validation(read_run(run))
     assert [some.key(n) for n in range(4)] == [every.key(n) for n in (0, 4, 8, 12)]
     assert preparation.image_size == 16
 
@@ -109,13 +119,14 @@ def test_the_images_are_those_that_the_run_was_validated_on(make_run: MakeRun) -
 def test_a_command_in_a_configuration_is_not_run(
     make_run: MakeRun, tmp_path: Path, key: str
 ) -> None:
-    config = yaml.safe_load((make_run("run") / "config.yaml").read_text())
-    config["data"][key] = [f"pipe:touch {tmp_path / 'harm'}"]
+    run = make_run("run")
+    change(run, "data", key, [f"pipe:touch {tmp_path / 'harm'}"])
     with pytest.raises(DataError, match="is not run again"):
-        open_validation(config)
+        open_validation(read_run(run))
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_configuration_without_data_is_refused() -> None:
+def test_a_configuration_without_data_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 0")
     with pytest.raises(ConfigError, match="no groups data and trainer"):
-        open_validation({"seed": 0})
+        open_validation(read_run(tmp_path))

@@ -55,7 +55,7 @@ def test_a_long_run_stays_far_below_5_mb(make_run: MakeRun) -> None:
 def test_another_run_is_compared(make_run: MakeRun) -> None:
     run, other = make_run("one"), make_run("two", "optim.lr=0.5")
     html = write(run, other=other).read_text()
-    assert "Only what differs" in html
+    assert "Only differing keys" in html
 
 
 def test_folders_that_are_no_such_thing_are_refused(

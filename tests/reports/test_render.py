@@ -26,7 +26,7 @@ EVIL = '</script ><img src=x onerror="alert(1)">&\''
 
 
 def page_of(name: str) -> Page:
-    item = Item(name=name, layers=[Layer(name=name, picture=0, caption=name)])
+    item = Item(name=name, layers=[Layer(name=name, image=0, caption=name)])
     table = Table(
         caption=name,
         heads=[name, "n"],
@@ -44,7 +44,7 @@ def page_of(name: str) -> Page:
         Viewer(label=name, items=[item], right=name),
     ]
     sections = [Section(key="all", title=name, blocks=blocks)]
-    return Page(title=name, kind="Run", subtitle=name, sections=sections, pictures=["data:,"])
+    return Page(title=name, kind="Run", subtitle=name, sections=sections, images=["data:,"])
 
 
 def test_names_never_become_markup() -> None:

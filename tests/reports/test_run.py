@@ -45,8 +45,8 @@ def test_a_whole_run_has_every_section(make_run: MakeRun) -> None:
     assert page.title == "run <b>&"
     assert page.subtitle == "Finished, 40 steps"
     facts, table = sections(page)["summary"].blocks
-    assert ("tokens an image", "4 x 4 = 16") in facts.rows
-    assert ("bits a pixel", "0.2442") in facts.rows  # 16 of 15 ids for 256 px
+    assert ("tokens per image", "4 x 4 = 16") in facts.rows
+    assert ("bits per pixel", "0.2442") in facts.rows  # 16 of 15 ids for 256 px
     assert isinstance(table, Table)
     rows = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
     assert rows["rFID@16"] == ["40.0000", "40", "40.0000", "40", "lower"]
@@ -112,13 +112,13 @@ def test_images_that_are_gone_are_a_sentence_and_the_rest_is_there(make_run: Mak
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     found = sections(page_of(run))
     assert "cannot be shown: /nowhere/pictures does not exist" in words(found["reconstructions"])
-    assert ("bits a pixel", "0.2442") in found["summary"].blocks[0].rows  # type: ignore[union-attr]
+    assert ("bits per pixel", "0.2442") in found["summary"].blocks[0].rows  # type: ignore[union-attr]
 
 
 def test_a_continuous_codebook_has_no_histogram(make_run: MakeRun) -> None:
     found = sections(page_of(make_run("run", "codebook=kl", "codebook.size=null")))
     assert "codebook" not in found
-    assert ("bits a pixel", "continuous") in found["summary"].blocks[0].rows  # type: ignore[union-attr]
+    assert ("bits per pixel", "continuous") in found["summary"].blocks[0].rows  # type: ignore[union-attr]
 
 
 def test_progress_shows_the_same_pictures_at_each_step(make_run: MakeRun) -> None:

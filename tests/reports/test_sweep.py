@@ -25,7 +25,7 @@ def charts_in(section: Section) -> list[Any]:
 
 
 def test_every_job_has_a_row_with_state_reason_and_link(make_sweep: MakeSweep) -> None:
-    (table,) = sections(sweep_page(make_sweep()))["jobs"].blocks
+    (table,) = sections(sweep_page(make_sweep()))["runs"].blocks
     assert isinstance(table, Table)
     assert len(table.rows) == 42
     rows = {row[0].text: row for row in table.rows}
@@ -43,7 +43,7 @@ def test_names_of_folders_are_quoted_in_links(make_sweep: MakeSweep) -> None:
     (folder / "jobs/a #1%").mkdir()
     (folder / "jobs/a #1%/report.html").touch()
     (folder / "sweep.json").write_text(json.dumps(sweep))
-    (table,) = sections(sweep_page(folder))["jobs"].blocks
+    (table,) = sections(sweep_page(folder))["runs"].blocks
     assert table.rows[0][0].href == "jobs/a%20%231%25/report.html"  # type: ignore[union-attr]
 
 
@@ -58,7 +58,7 @@ def test_points_show_their_seeds_and_frontier(make_sweep: MakeSweep) -> None:
     ends = points["ema, codebook.size=64"]["values"]["psnr"]
     assert ends == pytest.approx([known["mean"], known["low"], known["high"]], rel=1e-4)
     assert points["ema, codebook.size=64"]["hollow"]
-    assert "hardly any code is used in 1 of 2 seeds" in points["ema, codebook.size=64"]["note"]
+    assert "codebook collapsed in 1 of 2 seeds" in points["ema, codebook.size=64"]["note"]
     assert [p["name"] for p in points.values() if "psnr" in p["frontier"]] == [
         label for label, point in plain.items() if "psnr" in point["frontier"]
     ]
@@ -76,7 +76,7 @@ def test_cost_is_chosen_and_usage_is_over_size(make_sweep: MakeSweep) -> None:
 
 def test_the_same_pictures_are_beside_each_other(make_sweep: MakeSweep) -> None:
     folder = make_sweep(kinds=2, sizes=2)
-    viewer = sections(sweep_page(folder))["pictures"].blocks[-1]
+    viewer = sections(sweep_page(folder))["reconstructions"].blocks[-1]
     assert isinstance(viewer, Viewer)
     assert len(viewer.items) == 4
     assert [layer.name for layer in viewer.items[0].layers] == [
@@ -84,7 +84,7 @@ def test_the_same_pictures_are_beside_each_other(make_sweep: MakeSweep) -> None:
         *(f"{kind}, codebook.size={size}" for kind in ("vq", "ema") for size in (64, 256)),
     ]
     shutil.rmtree(folder / "jobs")
-    assert "pictures" not in sections(sweep_page(folder))
+    assert "reconstructions" not in sections(sweep_page(folder))
 
 
 @pytest.mark.slow
@@ -107,10 +107,10 @@ def test_every_size_of_a_sweep_makes_a_page_under_5_mb(
 @pytest.mark.slow
 def test_large_pictures_are_fewer_and_the_page_says_so(make_sweep: MakeSweep) -> None:
     page = sweep_page(make_sweep(kinds=5, sizes=3, seeds=1, side=256))
-    text, viewer = sections(page)["pictures"].blocks
+    text, viewer = sections(page)["reconstructions"].blocks
     assert isinstance(text, Text)
     assert isinstance(viewer, Viewer)
-    assert "of 4 pictures are here" in text.text
+    assert "of 4 images are shown" in text.text
 
 
 def test_a_sweep_of_which_nothing_is_known_yet_has_a_page(make_sweep: MakeSweep) -> None:
@@ -118,16 +118,16 @@ def test_a_sweep_of_which_nothing_is_known_yet_has_a_page(make_sweep: MakeSweep)
     sweep = json.loads((folder / "sweep.json").read_text())
     for job in sweep["jobs"]:
         job |= {"state": "waiting", "metrics": {}, "codebook": None, "train_seconds": None}
-        job |= {"parameters": None, "gflops": None, "bits_per_pixel": None}
+        job |= {"bits_per_pixel": None}
     for point in sweep["points"]:
         point |= {"metrics": {}, "usage": None, "train_seconds": None, "frontier": []}
-        point |= {"parameters": None, "gflops": None, "bits_per_pixel": None}
+        point |= {"bits_per_pixel": None}
     (folder / "sweep.json").write_text(json.dumps(sweep))
     page = sweep_page(folder)
-    assert page.subtitle == "0 of 8 jobs have figures, 4 points"
-    assert "No job has figures yet." in render(page)
+    assert page.subtitle == "0 of 8 runs have results, 4 points"
+    assert "No run has results yet." in render(page)
     (folder / "sweep.json").write_text(json.dumps({**sweep, "jobs": [], "points": []}))
-    assert list(sections(sweep_page(folder))) == ["summary", "jobs"]
+    assert list(sections(sweep_page(folder))) == ["summary", "runs"]
 
 
 @pytest.mark.parametrize(

@@ -82,10 +82,10 @@ def test_rate_use_and_cost_have_a_panel_each(make_result, drawn) -> None:
     worse = make_result("c", values={"codebook": "lfq"}, rate=0.75, psnr=17.0)
     rate, use, cost = drawn(*jobs, worse)
     assert [axes.get_xlabel() for axes in (rate, use, cost)] == [
-        *("bits a pixel", "bits a pixel", "seconds of training")
+        *("bits per pixel", "bits per pixel", "training time (s)")
     ]
     assert [axes.get_ylabel() for axes in (rate, use, cost)] == [
-        *("PSNR in dB", "share of the codes that occur", "PSNR in dB")
+        *("PSNR (dB)", "share of the ids in use", "PSNR (dB)")
     ]
     assert marks(rate).keys() == {(0.5, 20.0), (0.25, 18.0), (0.75, 17.0)}
     assert marks(use).keys() == {(0.5, 0.9), (0.25, 0.4)}
@@ -143,7 +143,7 @@ def test_lines_join_what_differs_by_its_size_alone(make_result, drawn) -> None:
 
 def test_kl_alone_is_drawn_by_its_cost(make_result, drawn) -> None:
     (cost,) = drawn(make_result(values={"codebook": "kl"}, psnr=30.0, seconds=5.0))
-    assert cost.get_xlabel() == "seconds of training"
+    assert cost.get_xlabel() == "training time (s)"
     assert marks(cost).keys() == {(5.0, 30.0)}
     assert legend_of(cost) == ["kl"]
 
@@ -165,7 +165,7 @@ def test_metrics_of_which_less_is_better_say_so(make_result, drawn) -> None:
     assert [axes.get_title(loc="left") for axes in panels] == [
         *("", "lower is better", "lower is better", "")
     ]
-    assert [axes.get_ylabel() for axes in panels[:3]] == ["PSNR in dB", "LPIPS (alex)", "rfid@16"]
+    assert [axes.get_ylabel() for axes in panels[:3]] == ["PSNR (dB)", "LPIPS (alex)", "rfid@16"]
     # Four panels are two by two.
     assert panels[0].get_subplotspec().get_gridspec().get_geometry() == (2, 2)
 

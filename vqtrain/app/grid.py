@@ -21,7 +21,8 @@ from vqtrain.errors import ConfigError, require
 from vqtrain.evaluation.cost import count_flops, count_parameters
 from vqtrain.sweeps.job import JOBS, SweepJob, name_jobs
 from vqtrain.sweeps.results import read_axes
-from vqtrain.training.run_directory import CONFIG, read_config
+from vqtrain.training.results import CONFIG
+from vqtrain.training.run_directory import read_config
 
 FOLDER = Path("sweeps")
 MAX_JOBS = 10_000

@@ -1,8 +1,8 @@
-"""What a page is made of: sections of texts, facts, tables, charts and viewers of pictures."""
+"""What a page is made of: sections of texts, facts, tables, charts and viewers of images."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 MISSING = "-"
@@ -50,7 +50,7 @@ class Code:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Names with their values: ``large`` for the few that matter most."""
+    """Names with their values; large for the few that matter most."""
 
     kind: ClassVar[str] = "facts"
     rows: Sequence[tuple[str, str]]
@@ -67,7 +67,7 @@ class Table:
         heads: Of the columns.
         rows: Cells, as many as heads.
         search: What a field above it searches for; empty for none.
-        differing: Numbers of the rows that a box can limit the table to; None for no such box.
+        differing: Numbers of the rows that a checkbox can limit the table to; None for no checkbox.
         notes: Sentences below it.
     """
 
@@ -93,23 +93,23 @@ class Charts:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One look of a picture: the original, a reconstruction, its ids.
+    """One version of an image: the original, a reconstruction, its ids.
 
     Attributes:
         name: Under which it is chosen.
-        picture: Its number in the page's album.
+        image: Its number among the page's images.
         caption: Figures, for people.
     """
 
     name: str
-    picture: int
+    image: int
     caption: str = ""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A picture in its looks, the first of which is the original."""
+    """An image in its versions, the first of which is the original."""
 
     name: str
     layers: Sequence[Layer]
@@ -119,12 +119,12 @@ class Item:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Viewer:
-    """Pictures, two looks of one of them under a divider.
+    """Images, two versions of one of them under a divider.
 
     Attributes:
         label: What it shows.
-        items: The pictures.
-        right: The look that is on the right at first.
+        items: The images.
+        right: The version that is on the right at first.
     """
 
     kind: ClassVar[str] = "viewer"
@@ -156,14 +156,24 @@ class Page:
         kind: What it is about, in two words.
         subtitle: One line below the title.
         sections: Its parts.
-        pictures: Data URIs that layers refer to by number.
+        images: Data URIs that layers refer to by number.
     """
 
     title: str
     kind: str
     subtitle: str
     sections: Sequence[Section]
-    pictures: Sequence[str] = field(default=())
+    images: Sequence[str] = ()
+
+
+def table(
+    caption: str, rows: Sequence[Mapping[str, Cell]], *, search: str = "", notes: Sequence[str] = ()
+) -> Table:
+    """Make a table of rows whose cells are named by the heads of their columns."""
+    heads = list(dict.fromkeys(head for row in rows for head in row))
+    missing = word(None)
+    cells = [[row.get(head, missing) for head in heads] for row in rows]
+    return Table(caption=caption, heads=heads, rows=cells, search=search, notes=notes)
 
 
 def word(text: object, *, tone: str = "", href: str = "") -> Cell:

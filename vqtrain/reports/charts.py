@@ -55,9 +55,9 @@ class Point:
 
     Attributes:
         name: For the tooltip and the table.
-        group: That decides its color and shape, and is an entry of the legend.
+        group: Decides its color and shape, and is an entry of the legend.
         values: By key of an axis: a number, or mean, low and high.
-        note: What else is to be said of it.
+        note: What else to say of it.
         is_hollow: Whether it is drawn hollow.
         frontier: Keys of the axes upward for which it is on the frontier.
     """
@@ -86,10 +86,10 @@ def curves(
         title: Above it.
         lines: The curves.
         x: Title of the axis, with the unit.
-        y: Likewise.
+        y: Title of the other axis, with the unit.
         can_be_log: Whether a button makes the values' axis logarithmic.
         is_log: Whether it is so at first.
-        is_stepped: Whether values hold until the next one, as in a histogram.
+        is_stepped: Whether a value holds until the next one, as in a histogram.
     """
     return {
         "kind": "curves",
@@ -139,7 +139,7 @@ def _ends(value: Value | None) -> list[Number | None] | None:
 
 
 def plain(values: Sequence[Number | None]) -> list[Number | None]:
-    """Round to a few digits; what is no number becomes None.
+    """Round to a few digits; what is not finite becomes None.
 
     Example:
         >>> plain([0.123456789, 500000.0, math.nan, 1e-7])

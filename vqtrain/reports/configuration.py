@@ -1,4 +1,4 @@
-"""A run's configuration as a table, beside that of another run."""
+"""A run's configuration as a table, next to that of another run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,7 +35,7 @@ def configuration(
     differing = frozenset(n for n, key in enumerate(keys) if mine.get(key) != theirs.get(key))
     return [
         Table(
-            caption=f"All keys, beside those of {name}; {len(differing)} differ",
+            caption=f"All keys, compared with {name}: {len(differing)} differ",
             heads=["key", "this run", "the other run"],
             rows=rows,
             search="key or value",
@@ -49,7 +49,7 @@ def _value(value: str | None, tone: str) -> Cell:
 
 
 def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Write a configuration as keys with dots, each with its value as one types it.
+    """Write a configuration as keys with dots, each with its value as it is typed.
 
     Example:
         >>> flattened({"seed": 0, "data": {"val": None, "range": [0, 1]}})

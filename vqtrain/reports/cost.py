@@ -1,61 +1,56 @@
 """What tokenizers of an evaluation cost."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from vqtrain.reports.blocks import Block, Cell, Table, Text, number, word
-
-PARTS = ("encoder", "decoder", "projections", "codebook", "codebook_entries")
+from vqtrain.evaluation.results import TokenizerResult
+from vqtrain.reports.blocks import Block, Text, number, table, word
 
 
-def cost_blocks(entries: Sequence[Mapping[str, Any]]) -> list[Block]:
+def cost_blocks(tokenizers: Sequence[TokenizerResult]) -> list[Block]:
     """Show parameters, FLOPs, speed, and what the evaluation has taken."""
-    parameters, timings = [], []
-    for entry in entries:
-        cost, name = entry.get("cost"), entry.get("name")
-        if cost:
-            parts = cost.get("parameters") or {}
-            flops = [cost.get(f"{way}_flops") for way in ("encode", "decode")]
-            parameters.append(
-                [
-                    word(name),
-                    number(sum(parts.values())),
-                    *(number(parts.get(part)) for part in PARTS),
-                    *(number(None if n is None else n / 1e9, decimals=3) for n in flops),
-                ]
-            )
-            timings += [_timing(name, cost.get("device"), timing) for timing in cost["timings"]]
-    blocks: list[Block] = []
-    if parameters:
-        heads = ["tokenizer", "parameters", *(part.replace("_", " ") for part in PARTS)]
-        heads += ["encode (GFLOPs)", "decode (GFLOPs)"]
-        note = "GFLOPs are of one image; a multiply-add counts 2."
-        blocks.append(Table(caption="Size", heads=heads, rows=parameters, notes=[note]))
-        heads = ["tokenizer", "pass", "images at once", "device", "median (ms)", "95 % within (ms)"]
-        heads += ["images/s", "memory (MiB)", "steady"]
-        blocks.append(Table(caption="Speed", heads=heads, rows=timings))
-    taken = {str(entry.get("name")): entry.get("seconds") or {} for entry in entries}
-    parts = list(dict.fromkeys(part for seconds in taken.values() for part in seconds))
-    if parts:
-        rows = [
-            [word(name), *(number(seconds.get(part), decimals=1) for part in parts)]
-            for name, seconds in taken.items()
-        ]
-        heads = ["tokenizer", *(part.replace("_", " ") for part in parts)]
-        blocks.append(Table(caption="Seconds of the evaluation", heads=heads, rows=rows))
-    return blocks or [Text(text="Cost was not measured.", tone="note")]
-
-
-def _timing(name: object, device: object, timing: Mapping[str, Any]) -> list[Cell]:
-    memory, is_steady = timing.get("memory_bytes"), timing.get("is_steady")
-    return [
-        word(name),
-        word(timing.get("operation")),
-        number(timing.get("batch_size")),
-        word(device),
-        number(timing.get("median_ms"), decimals=2),
-        number(timing.get("p95_ms"), decimals=2),
-        number(timing.get("images_per_s"), decimals=1),
-        number(None if memory is None else memory / 2**20, decimals=1),
-        word("yes" if is_steady else "no", tone="" if is_steady else "bad"),
+    costs = [(word(each.name), each.cost) for each in tokenizers if each.cost is not None]
+    size = [
+        {
+            "tokenizer": name,
+            "parameters": number(sum(cost.parameters.values())),
+            **{part.replace("_", " "): number(n) for part, n in cost.parameters.items()},
+            "encode (GFLOPs)": number(cost.encode_flops / 1e9, decimals=3),
+            "decode (GFLOPs)": number(cost.decode_flops / 1e9, decimals=3),
+        }
+        for name, cost in costs
     ]
+    speed = [
+        {
+            "tokenizer": name,
+            "operation": word(timing.operation),
+            "batch size": number(timing.batch_size),
+            "device": word(cost.device),
+            "median (ms)": number(timing.median_ms, decimals=2),
+            "95th percentile (ms)": number(timing.p95_ms, decimals=2),
+            "images/s": number(timing.images_per_s, decimals=1),
+            "memory (MiB)": number(timing.memory_bytes and timing.memory_bytes / 2**20, decimals=1),
+            "stable": word("yes") if timing.is_steady else word("no", tone="bad"),
+        }
+        for name, cost in costs
+        for timing in cost.timings
+    ]
+    seconds = [
+        {
+            "name": word(each.name),
+            **{part.replace("_", " "): number(n, decimals=1) for part, n in each.seconds.items()},
+        }
+        for each in tokenizers
+        if each.seconds
+    ]
+    note = "GFLOPs are of one image; a multiply-add counts 2."
+    stable = "Stable: two rounds of the measurement agree within 10 %."
+    found: list[Block] = [
+        table(caption, rows, notes=notes)
+        for caption, rows, notes in (
+            ("Size", size, [note]),
+            ("Speed", speed, [stable]),
+            ("Seconds of the evaluation", seconds, []),
+        )
+        if rows
+    ]
+    return found or [Text(text="Cost was not measured.", tone="note")]

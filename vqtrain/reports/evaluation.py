@@ -1,47 +1,56 @@
 """The page of an evaluation."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
 from vqtrain.data.servers import shareable
-from vqtrain.errors import ConfigError
-from vqtrain.evaluation.measure import RATE
 from vqtrain.evaluation.metrics import is_lower_better
+from vqtrain.evaluation.results import (
+    BaselineResult,
+    EvaluationResult,
+    ImageValues,
+    TokenizerResult,
+    read_evaluation,
+    read_image_values,
+)
 from vqtrain.evaluation.side_by_side import CAPTION_HEIGHT, MARGIN
 from vqtrain.evaluation.tables import JSON_FILE
 from vqtrain.reports.blocks import (
     Block,
-    Cell,
     Charts,
     Facts,
     Item,
-    Layer,
     Page,
     Section,
     Table,
     Text,
-    Viewer,
     figure,
     number,
+    table,
     word,
 )
 from vqtrain.reports.charts import Axis, Line, Point, curves, scatter
+from vqtrain.reports.codebook import codebook_blocks
 from vqtrain.reports.cost import cost_blocks
-from vqtrain.reports.histogram import codebook_blocks
-from vqtrain.reports.pictures import Album, Picture, Shelf, read_picture
-from vqtrain.reports.series import axis_title, label
+from vqtrain.reports.images import (
+    IDS,
+    ORIGINAL,
+    RECONSTRUCTION,
+    RGB,
+    Budget,
+    PageImages,
+    read_image,
+)
+from vqtrain.reports.series import axis_title, label, metric_axis
 
-LOOKS = ("original", "reconstruction", "ids")
-PICTURE_BYTES = 3_000_000
+IMAGE_BYTES = 3_000_000
 BINS, MOST_NAMED = 40, 3
+RATE = "bits_per_pixel"
 BASELINES = {"jpeg": "JPEG", "webp": "WebP", "down_up": "down-sampling"}
-
-Entry = Mapping[str, Any]
+QUANTILES = {"min": 0, "5th percentile": 0.05, "median": 0.5, "95th percentile": 0.95, "max": 1}
 
 
 def is_evaluation(path: Path) -> bool:
@@ -53,201 +62,138 @@ def evaluation_page(folder: Path) -> Page:
     """Make the page of an evaluation.
 
     Raises:
-        ConfigError: If its figures cannot be read.
+        ConfigError: If its results cannot be read.
     """
-    report = read_report(folder)
-    entries: list[Entry] = report["tokenizers"]
-    values = {str(entry.get("name")): per_image(folder, entry) for entry in entries}
-    album = Album()
-    names = ", ".join(str(entry.get("name")) for entry in entries)
-    title = names if len(entries) <= MOST_NAMED else f"{len(entries)} tokenizers"
-    images = report.get("images") or {}
+    result = read_evaluation(folder)
+    found = result.tokenizers
+    values = {each.name: read_image_values(folder / each.per_image) for each in found}
+    images = PageImages()
+    names = ", ".join(each.name for each in found)
+    codebooks = {
+        each.name if len(found) > 1 else "": each.codebook for each in found if each.codebook
+    }
+    usage = [
+        Section(key="codebook", title="Codebook usage", blocks=codebook_blocks(codebooks))
+        for _ in range(bool(codebooks))
+    ]
+    examples = example_blocks(folder, found, values, images)
     sections = [
-        Section(key="figures", title="Figures", blocks=figures(entries)),
-        Section(key="rate", title="Rate and distortion", blocks=rate_charts(entries)),
-        Section(key="images", title="Single images", blocks=distributions(values)),
+        Section(key="results", title="Results", blocks=[results_table(found)]),
+        Section(key="rate", title="Rate and distortion", blocks=rate_charts(found)),
+        Section(key="spread", title="Spread over images", blocks=distributions(values)),
+        *usage,
+        Section(key="examples", title="Worst and best images", blocks=examples),
+        Section(key="cost", title="Cost", blocks=cost_blocks(found)),
+        Section(key="protocols", title="Protocols", blocks=protocols(result)),
     ]
-    codebooks = [
-        (str(entry.get("name")) if len(entries) > 1 else "", entry["codebook"])
-        for entry in entries
-        if entry.get("codebook")
-    ]
-    if codebooks:
-        sections.append(
-            Section(key="codebook", title="Use of the codebook", blocks=codebook_blocks(codebooks))
-        )
-    sections += [
-        Section(key="pictures", title="Pictures", blocks=pictures(folder, entries, values, album)),
-        Section(key="cost", title="Cost", blocks=cost_blocks(entries)),
-        Section(key="protocols", title="Protocols", blocks=protocols(report, entries)),
-    ]
-    count = images.get("count")
+    count = result.images.get("count")
     shown = f"{count:,} images" if isinstance(count, int) else "images"
     return Page(
-        title=title,
+        title=names if len(found) <= MOST_NAMED else f"{len(found)} tokenizers",
         kind="Evaluation",
-        subtitle=f"{len(entries)} tokenizer{'s' * (len(entries) > 1)} on {shown} of "
-        f"{shareable(str(images.get('source')))}",
+        subtitle=f"{len(found)} tokenizer{'s' * (len(found) > 1)} on {shown} of "
+        f"{shareable(str(result.images.get('source')))}",
         sections=sections,
-        pictures=album.uris,
+        images=images.uris,
     )
 
 
-def read_report(folder: Path) -> dict[str, Any]:
-    """Read the figures of an evaluation.
-
-    Raises:
-        ConfigError: If that cannot be done.
-    """
-    file = folder / JSON_FILE
-    try:
-        report = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {file}: {error}") from error
-    tokenizers = report.get("tokenizers") if isinstance(report, dict) else None
-    if not isinstance(tokenizers, list) or not tokenizers:
-        raise ConfigError(f"cannot read {file}: it lists no tokenizers")
-    return dict(report)
+def baselines_of(tokenizer: TokenizerResult, count: int) -> list[tuple[str, str, BaselineResult]]:
+    """List the baselines of one of ``count`` tokenizers: name of the row, kind, result."""
+    of = f" at the rate of {tokenizer.name}" if count > 1 else ""
+    kinds = [(BASELINES.get(word, word), found) for word, found in tokenizer.baselines.items()]
+    return [(f"{kind}{of}", kind, found) for kind, found in kinds]
 
 
-def baselines_of(entry: Entry) -> dict[str, Entry]:
-    """Return the baselines of a tokenizer, by the name under which people know them."""
-    found = entry.get("baselines") or {}
-    return {BASELINES.get(each, each): figures for each, figures in found.items()}
-
-
-def metric_names(entries: Sequence[Entry]) -> list[str]:
+def metric_names(tokenizers: Sequence[TokenizerResult]) -> list[str]:
     """List the metrics of all tokenizers."""
-    return list(dict.fromkeys(name for entry in entries for name in entry.get("metrics") or {}))
+    return list(dict.fromkeys(name for each in tokenizers for name in each.metrics))
 
 
-def figures(entries: Sequence[Entry]) -> list[Block]:
+def results_table(tokenizers: Sequence[TokenizerResult]) -> Table:
     """Make the table of tokenizers and baselines."""
-    names = metric_names(entries)
-    rows: list[list[Cell]] = []
-    for entry in entries:
-        codebook = entry.get("codebook") or {}
+    names = metric_names(tokenizers)
+    rows = []
+    for each in tokenizers:
+        use = each.codebook.figures if each.codebook else {}
         rows.append(
-            [
-                word(entry.get("name")),
-                word("tokenizer"),
-                number(entry.get("image_size")),
-                number(entry.get("tokens_per_image") or None),
-                number(entry.get(RATE), decimals=4),
-                *(number((entry.get("metrics") or {}).get(name), decimals=4) for name in names),
-                number(codebook.get("usage", codebook.get("usage@tokens")), decimals=4),
-                number(codebook.get("perplexity"), decimals=1),
-            ]
+            {
+                "name": word(each.name),
+                "kind": word("tokenizer"),
+                "px": number(each.image_size),
+                "tokens": number(each.tokens_per_image or None),
+                "bits/px": number(each.bits_per_pixel, decimals=4),
+                **{label(name): number(each.metrics.get(name), decimals=4) for name in names},
+                "usage": number(use.get("usage", use.get("usage@tokens")), decimals=4),
+                "perplexity": number(use.get("perplexity"), decimals=1),
+            }
         )
-        for each, found in baselines_of(entry).items():
-            beside = f" beside {entry.get('name')}" if len(entries) > 1 else ""
-            metrics = found.get("metrics") or {}
-            rows.append(
-                [
-                    word(f"{each}{beside}", tone="quiet"),
-                    word("baseline", tone="quiet"),
-                    number(entry.get("image_size")),
-                    number(None),
-                    number(found.get(RATE), decimals=4),
-                    *(number(metrics.get(name), decimals=4) for name in names),
-                    number(None),
-                    number(None),
-                ]
-            )
-    heads = ["name", "kind", "px", "tokens", "bits/px", *map(label, names), "usage", "perplexity"]
-    note = (
-        "JPEG and WebP code each picture at the rate of the tokenizer, as near as they come to it; "
-        "down-sampling keeps one pixel for each token."
-    )
-    return [Table(caption="Tokenizers and baselines", heads=heads, rows=rows, notes=[note])]
-
-
-def rate_charts(entries: Sequence[Entry]) -> list[Block]:
-    """Draw bits a pixel against each metric."""
-    points = []
-    for entry in entries:
-        name = str(entry.get("name"))
-        points.append(_point(name, name, entry))
-        points += [
-            _point(f"{each} beside {name}" if len(entries) > 1 else each, each, found)
-            for each, found in baselines_of(entry).items()
+        rows += [
+            {
+                "name": word(name, tone="quiet"),
+                "kind": word("baseline", tone="quiet"),
+                "px": number(each.image_size),
+                "bits/px": number(found.bits_per_pixel, decimals=4),
+                **{label(name): number(found.metrics.get(name), decimals=4) for name in names},
+            }
+            for name, _, found in baselines_of(each, len(tokenizers))
         ]
-    known = [point for point in points if point.values[RATE] is not None]
-    known.sort(key=lambda point: point.group in BASELINES.values())
-    charts = [
-        scatter(label(name), known, xs=[Axis(key=RATE, title="bits a pixel")], ys=[axis_of(name)])
-        for name in metric_names(entries)
+    note = (
+        "JPEG and WebP encode each image at the rate nearest to that of the tokenizer; "
+        "down-sampling keeps one pixel per token."
+    )
+    return table("Tokenizers and baselines", rows, notes=[note])
+
+
+def rate_charts(tokenizers: Sequence[TokenizerResult]) -> list[Block]:
+    """Draw bits per pixel against each metric."""
+    found: list[tuple[str, str, TokenizerResult | BaselineResult]] = [
+        (each.name, each.name, each) for each in tokenizers
     ]
-    blocks: list[Block] = [Charts(title="", charts=charts)] if known else []
-    if len(known) < len(points):
-        text = "Tokenizers with continuous latents have no rate, and so no point here."
+    found += [row for each in tokenizers for row in baselines_of(each, len(tokenizers))]
+    points = [
+        Point(name=name, group=group, values={RATE: each.bits_per_pixel, **each.metrics})
+        for name, group, each in found
+        if each.bits_per_pixel is not None
+    ]
+    rate = Axis(key=RATE, title="bits per pixel")
+    charts = [
+        scatter(label(name), points, xs=[rate], ys=[metric_axis(name)])
+        for name in metric_names(tokenizers)
+        if points
+    ]
+    blocks: list[Block] = [Charts(title="", charts=charts)] if charts else []
+    if any(each.bits_per_pixel is None for each in tokenizers):
+        text = "Tokenizers with continuous latents have no rate, so they are not shown."
         blocks.append(Text(text=text, tone="note"))
     return blocks
 
 
-def axis_of(metric: str) -> Axis:
-    """Make the axis of a metric, which says in which direction it is better."""
-    better = "lower" if is_lower_better(metric) else "higher"
-    return Axis(key=metric, title=axis_title(metric), better=better)
-
-
-def _point(name: str, group: str, found: Entry) -> Point:
-    return Point(name=name, group=group, values={RATE: found.get(RATE), **found["metrics"]})
-
-
-Values = Mapping[str, Float64[np.ndarray, " n"]]
-
-
-def per_image(folder: Path, entry: Entry) -> tuple[list[str], Values]:
-    """Read names and values of single images; none if that cannot be done."""
-    from pyarrow import ArrowException, parquet
-
-    try:
-        table = parquet.read_table(folder / str(entry.get("per_image")))
-    except (OSError, ArrowException):
-        return [], {}
-    columns = table.to_pydict()
-    keys = [str(key) for key in columns.pop("key", [])]
-    values = {name: np.array(column, dtype=np.float64) for name, column in columns.items()}
-    return keys, values
-
-
-def distributions(values: Mapping[str, tuple[list[str], Values]]) -> list[Block]:
-    """Draw how the values of single images are spread, of tokenizers and baselines."""
-    metrics = dict.fromkeys(
-        name for _, columns in values.values() for name in columns if "/" not in name
-    )
-    charts = []
-    for metric in metrics:
-        columns: dict[str, Float64[np.ndarray, " n"]] = {}
-        for name, (_, found) in values.items():
-            if metric in found:
-                columns[name] = found[metric]
-            if len(values) == 1:  # of several tokenizers, the baselines would hide them
-                for each, shown in BASELINES.items():
-                    if f"{each}/{metric}" in found:
-                        columns[shown] = found[f"{each}/{metric}"]
-        charts.append(distribution(metric, columns))
-    if not charts:
-        return [Text(text="The file with values of single images is not here.", tone="note")]
-    rows = [
-        [
-            word(name),
-            word(label(metric)),
-            *(
-                number(float(np.quantile(found[metric], share)), decimals=4)
-                for share in (0, 0.05, 0.5, 0.95, 1)
-            ),
-        ]
-        for name, (_, found) in values.items()
-        for metric in metrics
-        if metric in found and len(found[metric])
-    ]
-    heads = ["tokenizer", "metric", "least", "5 % below", "median", "95 % below", "greatest"]
-    return [
-        Charts(title="", charts=charts),
-        Table(caption="Spread over images", heads=heads, rows=rows),
-    ]
+def distributions(values: Mapping[str, ImageValues]) -> list[Block]:
+    """Draw how the values of images are spread, of tokenizers and baselines."""
+    # Beside several tokenizers, baselines would hide them.
+    prefixes = {"": "", **({} if len(values) > 1 else {f"{k}/": v for k, v in BASELINES.items()})}
+    columns: dict[str, dict[str, Float64[np.ndarray, " n"]]] = {}
+    rows = []
+    for name, found in values.items():
+        for metric in (key for key in found.values if "/" not in key):
+            columns.setdefault(metric, {}).update(
+                {
+                    shown or name: found.values[f"{prefix}{metric}"]
+                    for prefix, shown in prefixes.items()
+                    if f"{prefix}{metric}" in found.values
+                }
+            )
+            if len(own := found.values[metric]):
+                quantiles = {
+                    head: number(float(np.quantile(own, share)), decimals=4)
+                    for head, share in QUANTILES.items()
+                }
+                rows.append({"tokenizer": word(name), "metric": word(label(metric)), **quantiles})
+    if not columns:
+        return [Text(text="The file with the values of each image is missing.", tone="note")]
+    charts = [distribution(metric, found) for metric, found in columns.items()]
+    return [Charts(title="", charts=charts), table("Spread over images", rows)]
 
 
 def distribution(
@@ -255,116 +201,92 @@ def distribution(
 ) -> dict[str, object]:
     """Draw histograms with the same bins."""
     finite = {name: column[np.isfinite(column)] for name, column in columns.items()}
-    everything = np.concatenate([*finite.values(), np.zeros(0)])
-    low, high = (everything.min(), everything.max()) if len(everything) else (0.0, 1.0)
-    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    edges = np.histogram_bin_edges(np.concatenate([*finite.values()]), bins=BINS)
     lines = []
     for name, column in finite.items():
         counts, _ = np.histogram(column, bins=edges)
         shares = np.append(100 * counts / max(1, len(column)), 0.0)
         lines.append(Line(name=name, x=edges, y=shares))
-    return curves(
-        label(metric), lines, x=axis_title(metric), y="share of the images (%)", is_stepped=True
-    )
+    y = "share of the images (%)"
+    return curves(label(metric), lines, x=axis_title(metric), y=y, is_stepped=True)
 
 
-def pictures(
+def example_blocks(
     folder: Path,
-    entries: Sequence[Entry],
-    values: Mapping[str, tuple[list[str], Values]],
-    album: Album,
+    tokenizers: Sequence[TokenizerResult],
+    values: Mapping[str, ImageValues],
+    images: PageImages,
 ) -> list[Block]:
-    """Show the worst and the best pictures of each tokenizer."""
+    """Show the worst and the best images of each tokenizer."""
     blocks: list[Block] = []
-    room = PICTURE_BYTES // (2 * len(entries))
-    for entry in entries:
-        name = str(entry.get("name"))
-        home = (folder / str(entry.get("per_image"))).parent
+    for each in tokenizers:
+        home = (folder / each.per_image).parent
         for side in ("worst", "best"):
-            shelf = album.shelf(room)
-            captions = captions_of(*values[name], side)
-            items = items_of(home / side, int(entry.get("image_size") or 0), captions, shelf)
-            title = f"{side.capitalize()} pictures"
-            if len(entries) > 1:
-                title += f" of {name}"
-            if items:
-                blocks.append(Viewer(label=title, items=items, right=LOOKS[1]))
-            if shelf.left_out:
-                text = f"{title}: {shelf.left_out} are left out, so that the page stays small."
-                blocks.append(Text(text=text, tone="note"))
-    return blocks or [Text(text="The folders of pictures are not here.", tone="note")]
+            budget = Budget(images, IMAGE_BYTES // (2 * len(tokenizers)))
+            captions = captions_of(values[each.name], side)
+            items = items_of(home / side, each.image_size, captions, budget)
+            of = f" of {each.name}" if len(tokenizers) > 1 else ""
+            blocks += budget.viewer(f"{side.capitalize()} images{of}", items, right=RECONSTRUCTION)
+    return blocks or [Text(text="The folders of images are missing.", tone="note")]
 
 
-def captions_of(keys: Sequence[str], columns: Values, side: str) -> list[tuple[str, str]]:
-    """Name the images in the order of their pictures, with their value in the first metric."""
-    metric = next((name for name in columns if "/" not in name), None)
-    if metric is None or len(keys) != len(columns[metric]):
+def captions_of(found: ImageValues, side: str) -> list[tuple[str, str]]:
+    """Name images from the worst or the best on, with their value in the first metric."""
+    metric = next((name for name in found.values if "/" not in name), None)
+    if metric is None or len(found.keys) != len(found.values[metric]):
         return []
-    order = np.argsort(columns[metric], kind="stable")
+    order = np.argsort(found.values[metric], kind="stable")
     if is_lower_better(metric) == (side == "worst"):
         order = order[::-1]
     unit = " dB" if metric == "psnr" else f" {label(metric)}"
-    return [(keys[place], f"{figure(columns[metric][place], decimals=2)}{unit}") for place in order]
+    return [(found.keys[n], f"{figure(found.values[metric][n], decimals=2)}{unit}") for n in order]
 
 
 def items_of(
-    folder: Path, side: int, captions: Sequence[tuple[str, str]], shelf: Shelf
+    folder: Path, side: int, captions: Sequence[tuple[str, str]], budget: Budget
 ) -> list[Item]:
-    """Cut the pictures of a folder into their panels."""
+    """Split the images of a folder into their panels."""
     items = []
     for place, file in enumerate(sorted(folder.glob("*.png"))):
-        picture = read_picture(file)
-        panels = None if picture is None else cut_panels(picture, side)
-        if panels is None:
-            continue
-        numbers = shelf.add(panels)
-        if numbers is None:
-            continue
-        name, caption = captions[place] if place < len(captions) else (file.stem, "")
-        layers = [
-            Layer(name=look, picture=picture, caption=caption if look == LOOKS[1] else "")
-            for look, picture in zip(LOOKS, numbers, strict=False)
-        ]
-        items.append(Item(name=name, layers=layers, caption=caption))
+        image = read_image(file)
+        panels = None if image is None else split_panels(image, side)
+        if panels is not None:
+            name, caption = captions[place] if place < len(captions) else (file.stem, "")
+            versions = dict(zip((ORIGINAL, RECONSTRUCTION, IDS), panels, strict=False))
+            items += budget.item(name, versions, caption=caption)
     return items
 
 
-def cut_panels(picture: Picture, side: int) -> list[Picture] | None:
-    """Take squares out of what ``side_by_side`` has put together; None if it is another picture."""
-    height, width, _ = picture.shape
+def split_panels(image: RGB, side: int) -> list[RGB] | None:
+    """Take the squares out of what ``side_by_side`` has made; None if it is another image."""
+    height, width, _ = image.shape
     if side < 1 or height != side + MARGIN + CAPTION_HEIGHT or (width - MARGIN) % (side + MARGIN):
         return None
     lefts = range(MARGIN, width - MARGIN, side + MARGIN)
-    return [picture[MARGIN : MARGIN + side, left : left + side] for left in lefts]
+    return [image[MARGIN : MARGIN + side, left : left + side] for left in lefts]
 
 
-def protocols(report: Mapping[str, Any], entries: Sequence[Entry]) -> list[Block]:
-    """Say how each number came about, on which images, and which could not be used."""
-    blocks: list[Block] = []
-    for group in ("images", "settings"):
-        facts = report.get(group) or {}
-        rows = [
-            (str(name).replace("_", " "), shareable(str(value))) for name, value in facts.items()
-        ]
-        blocks.append(Facts(rows=rows))
-    rows_of = [
-        [word(entry.get("name")), word(label(metric)), word(key), word(value)]
-        for entry in entries
-        for metric, rule in (entry.get("protocols") or {}).items()
+def protocols(result: EvaluationResult) -> list[Block]:
+    """Say how each metric is defined, on which images, and which could not be used."""
+    facts = [
+        [(name.replace("_", " "), shareable(str(value))) for name, value in group.items()]
+        for group in (result.images, result.settings)
+    ]
+    definitions = [
+        {"tokenizer": word(each.name), "metric": word(label(metric)), "key": word(key)}
+        | {"value": word(value)}
+        for each in result.tokenizers
+        for metric, rule in each.protocols.items()
         for key, value in rule.items()
     ]
-    heads = ["tokenizer", "metric", "rule", "value"]
-    blocks.append(Table(caption="How numbers came about", heads=heads, rows=rows_of, search="rule"))
-    faults = [
-        [
-            word(entry.get("name")),
-            word(fault.get("key") or fault.get("shard")),
-            word(fault["reason"]),
-        ]
-        for entry in entries
-        for fault in entry.get("passed_over") or []
+    skipped = [
+        {"tokenizer": word(each.name), "image": word(fault.key or fault.shard)}
+        | {"reason": word(fault.reason)}
+        for each in result.tokenizers
+        for fault in each.passed_over
     ]
-    if faults:
-        heads = ["tokenizer", "image", "reason"]
-        blocks.append(Table(caption="Passed over", heads=heads, rows=faults))
-    return blocks
+    tables = [
+        table("How each metric is computed", definitions, search="metric, key or value"),
+        table("Skipped images", skipped),
+    ]
+    return [*(Facts(rows=rows) for rows in facts), *(each for each in tables if each.rows)]

@@ -1,11 +1,13 @@
-"""A run's tokenizer on some images of its validation: reconstructions, worst cases, ids."""
+"""A run's tokenizer on some of its validation images: reconstructions, worst cases, ids."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from vqtrain.build import bind
 from vqtrain.data.batches import ValidationBatches
@@ -15,12 +17,15 @@ from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources import open_images, training_and_validation
 from vqtrain.errors import ConfigError, DataError
 from vqtrain.evaluation.measure import describe_ids
+from vqtrain.evaluation.results import CodebookUse
 from vqtrain.evaluation.side_by_side import grids_of, ids_panel, to_panel
 from vqtrain.metrics.codebook import IdCounts
 from vqtrain.metrics.image import psnr
 from vqtrain.ops.pixels import to_pixels
-from vqtrain.reports.pictures import Picture, evenly
+from vqtrain.reports.images import IDS, ORIGINAL, RECONSTRUCTION, RGB, evenly
+from vqtrain.shapes import Pixels
 from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.training.results import RunResult
 
 # Images at once: of large ones a few fill the memory.
 BATCH_PIXELS, MOST_AT_ONCE = 2**20, 16
@@ -29,21 +34,18 @@ BATCH_PIXELS, MOST_AT_ONCE = 2**20, 16
 @final
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """An image with what the tokenizer makes of it.
+    """An image with its reconstruction.
 
     Attributes:
         key: Its name.
         psnr: Of the reconstruction, in dB.
-        original: As the tokenizer was given it.
-        reconstruction: What came back.
-        ids: A color for each id; None without ids.
+        versions: By name: the original as the tokenizer gets it, the reconstruction and, if there
+            are ids, a color for each id.
     """
 
     key: str
     psnr: float
-    original: Picture
-    reconstruction: Picture
-    ids: Picture | None
+    versions: Mapping[str, RGB]
 
 
 @final
@@ -53,30 +55,30 @@ class Examined:
 
     Attributes:
         values: PSNR of each image that could be read, in dB.
-        total: Images of the validation.
-        codebook: How ids are used, as ``vqtrain evaluate`` says it; None of a continuous codebook.
+        total: Validation images.
+        codebook: How ids are used; None of a continuous codebook.
         some: Images, evenly chosen.
         worst: Those with the lowest PSNR, the worst first.
     """
 
     values: Sequence[float]
     total: int
-    codebook: Mapping[str, object] | None
+    codebook: CodebookUse | None
     some: Sequence[Shown]
     worst: Sequence[Shown]
 
 
-def open_validation(config: Mapping[str, Any]) -> tuple[ImageIndex, Preparation]:
+def open_validation(run: RunResult) -> tuple[ImageIndex, Preparation]:
     """Find the images that a run was validated on, as its ``config.yaml`` names them.
 
     Raises:
         ConfigError: If the configuration does not say.
         DataError: If they are not there, or come out of a pipe: commands in a file are not run.
     """
-    group, trainer = config.get("data"), config.get("trainer")
-    if not isinstance(group, Mapping) or not isinstance(trainer, Mapping):
+    group = run.setting("data", dict)
+    if group is None or run.setting("trainer", dict) is None:
         raise ConfigError("config.yaml has no groups data and trainer")
-    settings = bind(DataSettings, dict(group), where="data")
+    settings = bind(DataSettings, group, where="data")
     named = [settings.train, settings.val] if settings.val == "auto" else [settings.val]
     if "pipe:" in str(named):
         raise DataError("they come out of a pipe, which is not run again")
@@ -84,8 +86,8 @@ def open_validation(config: Mapping[str, Any]) -> tuple[ImageIndex, Preparation]
         _, index = training_and_validation(settings.train, settings.val)
     else:
         index = open_images(settings.val, role="validation")
-    limit = trainer.get("limit_val")
-    if isinstance(limit, int) and limit < len(index):
+    limit = run.setting("trainer.limit_val", int)
+    if limit is not None and limit < len(index):
         index = index.select(np.arange(limit) * len(index) // limit)
     return index, settings.preparation
 
@@ -104,7 +106,7 @@ def examine(
 
     Args:
         tokenizer: In eval mode.
-        index: Images of the validation.
+        index: The validation images.
         preparation: How they are made for the tokenizer.
         limit: Images at most, evenly chosen.
         shown: Images to show of the even choice, and of the worst.
@@ -126,50 +128,49 @@ def examine(
     for number in range(len(batches)):
         batch = batches[number]
         places = [number * at_once + place for place in batch.mask.nonzero()[:, 0].tolist()]
-        if not places:
-            continue
-        pixels = batch.images[batch.mask].to(device)
-        images = tokenizer.to_images(pixels, tokenizer.project_in.weight.dtype)
-        quantized = tokenizer.quantize(tokenizer.latents(images))
-        made = tokenizer.decode_latents(quantized.z_q)
-        used.add(quantized.token_ids.cpu())
-        measured = psnr(to_pixels(made.cpu()), to_pixels(images.cpu())).tolist()
-        values |= dict(zip(places, measured, strict=True))
+        if places:
+            original, made, token_ids = reconstruct(tokenizer, batch.images[batch.mask])
+            used.add(token_ids)
+            values |= dict(zip(places, psnr(made, original).tolist(), strict=True))
     if not values:
         raise DataError(f"none of {len(chosen)} images can be read")
     readable = list(values)
     some = [readable[place] for place in evenly(len(readable), shown)]
     worst = sorted(readable, key=lambda place: values[place])[:shown]
-    pictures = {
-        place: draw(tokenizer, chosen, place, preparation, values[place])
+    drawn = {
+        place: Shown(
+            key=chosen.key(place),
+            psnr=values[place],
+            versions=versions_of(tokenizer, prepare(chosen.read(place), preparation, None)[None]),
+        )
         for place in dict.fromkeys([*some, *worst])
     }
+    use = describe_ids(used)
     return Examined(
         values=list(values.values()),
         total=len(index),
-        codebook=describe_ids(used),
-        some=[pictures[place] for place in some],
-        worst=[pictures[place] for place in worst],
+        codebook=None if use is None else CodebookUse.of(use),
+        some=[drawn[place] for place in some],
+        worst=[drawn[place] for place in worst],
     )
 
 
-def draw(
-    tokenizer: Tokenizer, index: ImageIndex, place: int, preparation: Preparation, value: float
-) -> Shown:
-    """Reconstruct one image, and draw it."""
-    pixels = prepare(index.read(place), preparation, None)[None]
+def reconstruct(
+    tokenizer: Tokenizer, pixels: Pixels
+) -> tuple[Pixels, Pixels, Int64[Tensor, "b k *tokens"]]:
+    """Return images, their reconstructions and their ids, all on the CPU."""
     weight = tokenizer.project_in.weight
     images = tokenizer.to_images(pixels.to(weight.device), weight.dtype)
     quantized = tokenizer.quantize(tokenizer.latents(images))
     made = tokenizer.decode_latents(quantized.z_q)
-    ids = None
+    return to_pixels(images.cpu()), to_pixels(made.cpu()), quantized.token_ids.cpu()
+
+
+def versions_of(tokenizer: Tokenizer, pixels: Pixels) -> dict[str, RGB]:
+    """Draw one image, its reconstruction and its ids."""
+    original, made, token_ids = reconstruct(tokenizer, pixels)
+    versions = {ORIGINAL: to_panel(original), RECONSTRUCTION: to_panel(made)}
     if tokenizer.codebook.num_codebooks:
-        grids = grids_of(quantized.token_ids[0].cpu(), tokenizer.codebook.scales)
-        ids = ids_panel(grids, images.shape[2], images.shape[3])
-    return Shown(
-        key=index.key(place),
-        psnr=value,
-        original=to_panel(to_pixels(images.cpu())),
-        reconstruction=to_panel(to_pixels(made.cpu())),
-        ids=ids,
-    )
+        grids = grids_of(token_ids[0], tokenizer.codebook.scales)
+        versions[IDS] = ids_panel(grids, *original.shape[2:])
+    return versions

@@ -1,4 +1,4 @@
-"""Finds out what a folder is, and writes its page."""
+"""The page of a folder: of a run, a sweep or an evaluation."""
 
 from pathlib import Path
 
@@ -8,11 +8,12 @@ from vqtrain.data.cache import write_whole
 from vqtrain.errors import CheckpointError, ConfigError, require
 from vqtrain.reports.evaluation import evaluation_page, is_evaluation
 from vqtrain.reports.render import render
-from vqtrain.reports.run import CONFIG, Held, is_run, run_page
+from vqtrain.reports.run import Held, run_page
 from vqtrain.reports.sweep import is_sweep, sweep_page
+from vqtrain.training.results import CONFIG, is_run
 
 LIMIT = 64
-WOULD_BE_RIGHT = f"a run directory has {CONFIG}, an evaluation evaluation.json, a sweep sweep.json"
+EXPECTED = f"a run directory has {CONFIG}, an evaluation evaluation.json, a sweep sweep.json"
 
 
 def write(
@@ -51,14 +52,10 @@ def write(
     if other is not None and not is_run(other):
         raise ConfigError(f"other={other} is no run directory: {CONFIG} is missing")
     if kind == "run":
-        page = run_page(
-            path, other=other, limit=limit, device=device or torch.device("cpu"), held=held
-        )
+        where = device or torch.device("cpu")
+        page = run_page(path, other=other, limit=limit, device=where, held=held)
     else:
-        try:
-            page = sweep_page(path) if kind == "sweep" else evaluation_page(path)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ConfigError(f"cannot read the results in {path}: {error!r}") from error
+        page = sweep_page(path) if kind == "sweep" else evaluation_page(path)
     file = out or path / ("sweep.html" if kind == "sweep" else "report.html")
     try:
         write_whole(file, render(page).encode("utf-8", "backslashreplace"))
@@ -83,4 +80,4 @@ def kind_of(path: Path) -> str:
     if is_evaluation(path):
         return "evaluation"
     near = f"; did you mean {path / 'latest'}?" if is_run(path / "latest") else ""
-    raise ConfigError(f"path={path} is no run, sweep or evaluation: {WOULD_BE_RIGHT}{near}")
+    raise ConfigError(f"path={path} is no run, sweep or evaluation: {EXPECTED}{near}")

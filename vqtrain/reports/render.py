@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import time
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from vqtrain.version import __version__
 
 HERE = Path(__file__).parent
 STYLE = "page.css"
-# Chart.js 4.6.1, MIT. To renew it: npm pack chart.js, take dist/chart.umd.min.js, and leave out
-# its last line, which names a file that is not here.
+# Chart.js 4.6.1, MIT. To update it: npm pack chart.js, take dist/chart.umd.min.js, and leave out
+# its last line, which names a file that is not included.
 LIBRARY = "chart.umd.min.js"
 SCRIPTS = ("theme.js", "tables.js", "charts.js", "viewer.js")
 
@@ -52,7 +53,7 @@ def template() -> Template:
 
 @cache
 def source(name: str) -> str:
-    """Read a file that lies beside this one."""
+    """Read a file of this folder."""
     return (HERE / name).read_text(encoding="utf-8")
 
 
@@ -68,25 +69,15 @@ def drawn(page: Page) -> list[Charts | Viewer]:
 
 
 def data_of(page: Page) -> dict[str, object]:
-    """Put together what the scripts draw."""
+    """Collect what the scripts draw."""
     blocks: list[object] = []
     for block in drawn(page):
         if isinstance(block, Charts):
             blocks.append(list(block.charts))
             continue
-        items = [
-            {
-                "name": item.name,
-                "caption": item.caption,
-                "layers": [
-                    {"name": each.name, "picture": each.picture, "caption": each.caption}
-                    for each in item.layers
-                ],
-            }
-            for item in block.items
-        ]
+        items = [asdict(item) for item in block.items]
         blocks.append({"label": block.label, "right": block.right, "items": items})
-    return {"blocks": blocks, "pictures": list(page.pictures)}
+    return {"blocks": blocks, "images": list(page.images)}
 
 
 def as_json(data: object) -> str:

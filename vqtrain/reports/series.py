@@ -1,18 +1,13 @@
-"""The curves of a run, from ``metrics.jsonl`` to charts of what belongs together."""
+"""The curves of a run as charts of what belongs together."""
 
-import json
-import math
-from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
-import numpy as np
-from jaxtyping import Float64
-
+from vqtrain.evaluation.metrics import is_lower_better
 from vqtrain.reports.blocks import Charts
-from vqtrain.reports.charts import Line, curves, thinned
+from vqtrain.reports.charts import Axis, Line, curves, thinned
+from vqtrain.training.results import Curve
 
 # Points of a curve, and of all curves of a page, so that it stays small.
 MOST_OF_ONE, MOST_OF_ALL = 2_000, 60_000
@@ -21,12 +16,10 @@ UNITS = {
     "psnr": "PSNR (dB)",
     "ssim": "SSIM",
     "usage": "share of the ids",
-    "usage@tokens": "share of the ids that so many tokens can reach",
+    "usage@tokens": "share of the reachable ids",
     "perplexity": "ids",
     "top1_share": "share of the tokens",
-    "restarts": "codes a step",
-    "learning_rate": "learning rate",
-    "gradient_norm": "norm",
+    "restarts": "codes per step",
     "skipped_steps": "steps",
 }
 NAMES = {
@@ -34,35 +27,15 @@ NAMES = {
     "ssim": "SSIM",
     "lpips": "LPIPS",
     "usage": "Usage",
-    "usage@tokens": "Usage",
+    "usage@tokens": "Usage of reachable ids",
     "top1_share": "Share of the most frequent id",
 }
 SIDES = {"train": "training", "val": "validation"}
+OPTIMIZATION = {
+    "gradient_norm": ("Gradient norms", "norm"),
+    "learning_rate": ("Learning rates", "learning rate"),
+}
 GROUPS = ("Validation", "Losses", "Codebook", "Discriminator", "Optimization", "Other")
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """A metric over the steps at which it was logged; NaN where it was no number."""
-
-    steps: Float64[np.ndarray, " n"]
-    values: Float64[np.ndarray, " n"]
-
-    def last(self) -> tuple[int, float] | None:
-        """Return the newest step with a number, and that; None if there is none."""
-        found = np.flatnonzero(np.isfinite(self.values))
-        return None if len(found) == 0 else self._at(int(found[-1]))
-
-    def best(self, *, is_lower_better: bool) -> tuple[int, float] | None:
-        """Return the step with the best number, the first of equals; None if there is none."""
-        if not np.isfinite(self.values).any():
-            return None
-        choose = np.nanargmin if is_lower_better else np.nanargmax
-        return self._at(int(choose(self.values)))
-
-    def _at(self, place: int) -> tuple[int, float]:
-        return int(self.steps[place]), float(self.values[place])
 
 
 @final
@@ -75,44 +48,6 @@ class Place:
     axis: str
     name: str
     can_be_log: bool = False
-
-
-def read_metrics(file: Path) -> tuple[dict[str, Curve], int]:
-    """Read every metric of a run, and count the lines that cannot be read.
-
-    A last line that is being written is passed over. A file that is not there holds none.
-    """
-    damaged = 0
-    steps: dict[str, array[float]] = {}
-    values: dict[str, array[float]] = {}
-    try:
-        lines = file.open(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}, 0
-    with lines:
-        for line in lines:
-            numbers = _numbers(line)
-            damaged += numbers is None and line.endswith("\n")
-            for name, step, value in numbers or []:
-                steps.setdefault(name, array("d")).append(step)
-                values.setdefault(name, array("d")).append(value)
-    curves = {
-        name: Curve(steps=np.array(steps[name]), values=np.array(values[name])) for name in steps
-    }
-    return curves, damaged
-
-
-def _numbers(line: str) -> list[tuple[str, float, float]] | None:
-    try:
-        row = json.loads(line)
-        step = float(row.pop("step"))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-    return [
-        (name, step, math.nan if value is None else float(value))
-        for name, value in row.items()
-        if value is None or isinstance(value, int | float)
-    ]
 
 
 def label(name: str) -> str:
@@ -135,41 +70,37 @@ def axis_title(name: str) -> str:
     return UNITS.get(name, label(name))
 
 
+def metric_axis(name: str) -> Axis:
+    """Make the axis of a metric, which says in which direction it is better."""
+    better = "lower" if is_lower_better(name) else "higher"
+    return Axis(key=name, title=axis_title(name), better=better)
+
+
 def place_of(metric: str) -> Place:
     """Say where a metric of ``metrics.jsonl`` is shown."""
     side, _, rest = metric.partition("/")
     network, _, last = rest.rpartition("/")
+    name = last.replace("_", " ")
     if network == "codebook":
-        side_name = SIDES.get(side, side)
-        return Place(group="Codebook", chart=label(last), axis=axis_title(last), name=side_name)
+        side = SIDES.get(side, side)
+        return Place(group="Codebook", chart=label(last), axis=axis_title(last), name=side)
     if side == "val":
         return Place(group="Validation", chart=label(rest), axis=axis_title(rest), name=label(rest))
-    if last in ("gradient_norm", "learning_rate"):
-        return Place(
-            group="Optimization",
-            chart="Gradient norms" if last == "gradient_norm" else "Learning rates",
-            axis=axis_title(last),
-            name=network,
-            can_be_log=True,
-        )
-    name = last.replace("_", " ")
+    if last in OPTIMIZATION:
+        chart, axis = OPTIMIZATION[last]
+        return Place(group="Optimization", chart=chart, axis=axis, name=network, can_be_log=True)
     if network == "generator":
-        return Place(
-            group="Losses", chart="Terms of the loss", axis="loss", name=name, can_be_log=True
-        )
+        group, chart = "Losses", "Terms of the loss"
+        return Place(group=group, chart=chart, axis="loss", name=name, can_be_log=True)
     if network == "discriminator" and last.startswith("logits_"):
         name = last.removeprefix("logits_")
         return Place(group="Discriminator", chart="Mean logits", axis="logit", name=name)
     if network == "discriminator" and last == "total":
         return Place(group="Discriminator", chart="Loss", axis="loss", name="loss", can_be_log=True)
     if network == "adversarial" and last.endswith("_gradient"):
-        return Place(
-            group="Discriminator",
-            chart="Gradients at the last layer",
-            axis="norm",
-            name=name.removesuffix(" gradient"),
-            can_be_log=True,
-        )
+        group, chart = "Discriminator", "Gradients at the last layer"
+        name = name.removesuffix(" gradient")
+        return Place(group=group, chart=chart, axis="norm", name=name, can_be_log=True)
     if network == "adversarial":
         return Place(group="Discriminator", chart=f"Adversarial {name}", axis=name, name=name)
     return Place(group="Other", chart=label(last), axis=axis_title(last), name=name)

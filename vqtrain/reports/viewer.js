@@ -1,4 +1,4 @@
-// Two looks of a picture under a divider, with zoom; all of it by mouse and by keys.
+// Two versions of an image under a divider, with zoom; all of it by mouse and by keys.
 const ZOOMS = [1, 2, 3, 4, 6, 8, 12, 16];
 let viewers = 0;
 
@@ -19,7 +19,7 @@ class Viewer {
     this.item = spec.items[0];
     this.right = spec.right;
     this.left = this.item.layers[0].name;
-    this.cut = 50;
+    this.split = 50;
     this.reset();
     this.images = [0, 1].map(() => make("img", { alt: "", draggable: "false" }));
     this.sides = this.images.map((image) => make("div", { class: "side" }, image));
@@ -31,21 +31,21 @@ class Viewer {
     this.output = make("output", {});
     this.pixels = make("input", { type: "checkbox" });
     this.caption = make("p", { class: "caption", "aria-live": "polite" });
-    this.looks = make("div", { class: "looks", role: "radiogroup", "aria-label": `${spec.label}: right side` });
-    const choices = make("div", { class: "choices", role: "radiogroup", "aria-label": `${spec.label}: picture` },
-      ...spec.items.map((item) => radio(`${this.group}-item`, item === this.item, page.pictures[item.layers[0].picture],
+    this.versions = make("div", { class: "versions", role: "radiogroup", "aria-label": `${spec.label}: right side` });
+    const choices = make("div", { class: "choices", role: "radiogroup", "aria-label": `${spec.label}: image` },
+      ...spec.items.map((item) => radio(`${this.group}-item`, item === this.item, page.images[item.layers[0].image],
         [item.caption || item.name], () => this.choose(item))));
     const button = (text, label, action) => make("button", { type: "button", "aria-label": label, onclick: action }, text);
     const zoom = make("span", { class: "zoom" },
       button("\u2212", "Zoom out", () => this.zoomBy(-1)), this.output, button("+", "Zoom in", () => this.zoomBy(1)),
-      button("Reset", "Reset zoom and divider", () => { this.cut = 50; this.reset(); this.show(); }));
+      button("Reset", "Reset zoom and divider", () => { this.split = 50; this.reset(); this.show(); }));
     const bar = make("div", { class: "bar" },
       make("label", {}, "Left", this.selects[0]), make("label", {}, "Right", this.selects[1]), zoom,
       make("label", {}, this.pixels, "Pixels"));
     place.setAttribute("role", "group");
     place.setAttribute("aria-label", spec.label);
     if (spec.items.length > 1) place.append(choices);
-    place.append(make("div", {}, this.stage, this.range), make("div", {}, bar, this.caption, this.looks));
+    place.append(make("div", {}, this.stage, this.range), make("div", {}, bar, this.caption, this.versions));
     this.listen();
     this.choose(this.item);
   }
@@ -55,7 +55,7 @@ class Viewer {
   }
 
   listen() {
-    this.range.addEventListener("input", () => { this.cut = Number(this.range.value); this.show(); });
+    this.range.addEventListener("input", () => { this.split = Number(this.range.value); this.show(); });
     this.pixels.addEventListener("change", () => this.show());
     this.selects[0].addEventListener("change", () => { this.left = this.selects[0].value; this.show(); });
     this.selects[1].addEventListener("change", () => this.chooseRight(this.selects[1].value));
@@ -71,14 +71,14 @@ class Viewer {
     if (!names.includes(this.right)) this.right = names[names.length - 1];
     if (!names.includes(this.left)) this.left = names[0];
     for (const select of this.selects) select.replaceChildren(...names.map((name) => make("option", { value: name }, name)));
-    this.looks.replaceChildren(...item.layers.map((layer) => radio(`${this.group}-look`, layer.name === this.right,
-      page.pictures[layer.picture], [layer.name, layer.caption].filter(Boolean), () => this.chooseRight(layer.name))));
+    this.versions.replaceChildren(...item.layers.map((layer) => radio(`${this.group}-version`, layer.name === this.right,
+      page.images[layer.image], [layer.name, layer.caption].filter(Boolean), () => this.chooseRight(layer.name))));
     this.stage.style.aspectRatio = "1";
     this.images[0].onload = () => {
       const { naturalWidth: width, naturalHeight: height } = this.images[0];
       this.stage.style.aspectRatio = `${width} / ${height}`;
       if (this.pixels.dataset.set === undefined) {
-        this.pixels.checked = width < 200;  // small pictures are drawn many times their size
+        this.pixels.checked = width < 200;  // small images are drawn many times their size
         this.pixels.dataset.set = "";
         this.show();
       }
@@ -88,14 +88,14 @@ class Viewer {
 
   chooseRight(name) {
     this.right = name;
-    this.item.layers.forEach((layer, index) => { this.looks.children[index].querySelector("input").checked = layer.name === name; });
+    this.item.layers.forEach((layer, index) => { this.versions.children[index].querySelector("input").checked = layer.name === name; });
     this.show();
   }
 
   zoomBy(step) {
     const now = ZOOMS.indexOf(this.zoom);
     const next = ZOOMS[Math.min(ZOOMS.length - 1, Math.max(0, now + step))];
-    // The middle stays where it is.
+    // The center stays where it is.
     for (const key of ["x", "y"]) this[key] = 0.5 - ((0.5 - this[key]) * next) / this.zoom;
     this.zoom = next;
     this.show();
@@ -115,7 +115,7 @@ class Viewer {
     else if (event.key === "0") { this.reset(); this.show(); }
     else if (event.key in moves && this.zoom > 1) this.pan(...moves[event.key].map((way) => way * 0.1));
     else if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
-      this.cut = Math.min(100, Math.max(0, this.cut + (event.key === "ArrowLeft" ? -2 : 2)));
+      this.split = Math.min(100, Math.max(0, this.split + (event.key === "ArrowLeft" ? -2 : 2)));
       this.show();
     } else return;
     event.preventDefault();
@@ -123,8 +123,8 @@ class Viewer {
 
   begin(event) {
     const box = this.stage.getBoundingClientRect();
-    const distance = Math.abs(event.clientX - box.left - (this.cut / 100) * box.width);
-    this.held = this.zoom === 1 || distance < 16 ? "divider" : "picture";
+    const distance = Math.abs(event.clientX - box.left - (this.split / 100) * box.width);
+    this.held = this.zoom === 1 || distance < 16 ? "divider" : "image";
     this.from = [event.clientX, event.clientY];
     this.stage.setPointerCapture(event.pointerId);
     this.drag(event);
@@ -134,7 +134,7 @@ class Viewer {
     if (!this.held) return;
     const box = this.stage.getBoundingClientRect();
     if (this.held === "divider") {
-      this.cut = Math.min(100, Math.max(0, (100 * (event.clientX - box.left)) / box.width));
+      this.split = Math.min(100, Math.max(0, (100 * (event.clientX - box.left)) / box.width));
       this.show();
     } else {
       const [x, y] = this.from;
@@ -147,22 +147,22 @@ class Viewer {
     for (const key of ["x", "y"]) this[key] = Math.min(0, Math.max(1 - this.zoom, this[key]));
     const layers = [this.left, this.right].map((name) => this.item.layers.find((layer) => layer.name === name));
     layers.forEach((layer, side) => {
-      const uri = page.pictures[layer.picture];
+      const uri = page.images[layer.image];
       if (this.images[side].src !== uri) this.images[side].src = uri;
       this.images[side].style.transform = `translate(${100 * this.x}%, ${100 * this.y}%) scale(${this.zoom})`;
       this.tags[side].textContent = layer.name;
       this.selects[side].value = layer.name;
     });
-    this.sides[0].style.clipPath = `inset(0 ${100 - this.cut}% 0 0)`;
-    this.sides[1].style.clipPath = `inset(0 0 0 ${this.cut}%)`;
-    this.divider.style.left = `${this.cut}%`;
-    this.range.value = this.cut;
+    this.sides[0].style.clipPath = `inset(0 ${100 - this.split}% 0 0)`;
+    this.sides[1].style.clipPath = `inset(0 0 0 ${this.split}%)`;
+    this.divider.style.left = `${this.split}%`;
+    this.range.value = this.split;
     this.output.textContent = `${this.zoom}\u00d7`;
     this.stage.classList.toggle("zoomed", this.zoom > 1);
     this.stage.classList.toggle("pixelated", this.pixels.checked);
     const words = [this.item.name, ...layers.map((layer) => [layer.name, layer.caption].filter(Boolean).join(" "))];
     this.caption.textContent = `${words[0]}: ${words[1]} on the left, ${words[2]} on the right`;
-    this.stage.setAttribute("aria-label", `${this.caption.textContent}. Arrow keys move the divider, or the picture when zoomed; plus and minus zoom, 0 resets.`);
+    this.stage.setAttribute("aria-label", `${this.caption.textContent}. Arrow keys move the divider, or the image when zoomed; plus and minus zoom, 0 resets.`);
   }
 }
 

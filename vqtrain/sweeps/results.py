@@ -4,24 +4,37 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Literal, final
 
 from vqtrain.data.cache import write_whole
+from vqtrain.errors import ConfigError
+from vqtrain.evaluation import results as evaluation
 from vqtrain.evaluation.metrics import is_lower_better
-from vqtrain.evaluation.tables import JSON_FILE
+from vqtrain.evaluation.results import TokenizerResult, read_json
 from vqtrain.metrics.codebook import is_collapsed
 from vqtrain.sweeps.job import SweepJob, read_failure, training_seconds
 from vqtrain.version import __version__
 
 FILE = "sweep.json"
-FORMAT, VERSION = "vqtrain-sweep", 1
 # The axis over which figures are averaged.
 SEED = "seed"
 
 FINISHED, COLLAPSED, FAILED = "finished", "collapsed", "failed"
 INTERRUPTED, RUNNING, WAITING = "interrupted", "running", "waiting"
-# In which a run has figures.
+# States in which a run has figures.
 DONE = (FINISHED, COLLAPSED)
+
+RATE, USAGE, SECONDS, GFLOPS, PARAMETERS = (
+    *("bits_per_pixel", "usage", "train_seconds", "gflops", "parameters"),
+)
+# Figures of a point beside its metrics, with the titles of their axes.
+TITLES = {
+    RATE: "bits per pixel",
+    USAGE: "share of the ids in use",
+    SECONDS: "training time (s)",
+    GFLOPS: "GFLOPs per image",
+    PARAMETERS: "parameters",
+}
 
 
 @final
@@ -88,18 +101,18 @@ class Point:
         collapsed: How many of them have collapsed.
         bits_per_pixel: Of the ids; None of a continuous codebook.
         parameters: Of the tokenizer.
-        gflops: Of an image.
+        gflops: Per image.
         train_seconds: Over its seeds, as all that follows.
         usage: Share of the ids that occur; None of a continuous codebook.
         metrics: By name.
-        frontier: Metrics by which no other point is better at no more bits a pixel.
+        frontier: Metrics by which no other point is better at no more bits per pixel.
     """
 
     label: str
     kind: str
     values: Mapping[str, object]
     jobs: Sequence[str]
-    collapsed: int
+    collapsed: int = 0
     bits_per_pixel: float | None
     parameters: int
     gflops: float
@@ -107,6 +120,13 @@ class Point:
     usage: Spread | None
     metrics: Mapping[str, Spread]
     frontier: Sequence[str]
+
+    def figure(self, key: str) -> Spread | None:
+        """Return a metric, a figure of ``TITLES``, or a value of an axis that is a number."""
+        value = getattr(self, key) if key in TITLES else self.metrics.get(key, self.values.get(key))
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return Spread(mean=float(value), low=float(value), high=float(value))
+        return value if isinstance(value, Spread) else None
 
 
 @final
@@ -121,6 +141,9 @@ class SweepResult:
         points: The combinations of which there are figures.
     """
 
+    format: Literal["vqtrain-sweep"] = "vqtrain-sweep"
+    version: Literal[1] = 1
+    vqtrain: str = __version__
     command: str
     axes: Mapping[str, Sequence[object]]
     jobs: Sequence[JobResult]
@@ -168,16 +191,15 @@ def _result(job: SweepJob, sweep_dir: Path, known: tuple[str, int | None, str]) 
         found = None
     elif found is not None:
         state, code, reason = FINISHED, 0, ""
-    figures = found or {}
-    codebook = figures.get("codebook")
-    if codebook is not None:
-        size, tokens = int(codebook["size"]), int(codebook["tokens"])
-        if is_collapsed(codebook["perplexity"], size=size, tokens=tokens):
+    codebook = found.codebook if found else None
+    figures = None if codebook is None else {"ids": codebook.size, **codebook.figures}
+    if codebook is not None and figures is not None:
+        figures.pop("top1_share", None)
+        perplexity = codebook.perplexity or 0.0
+        if is_collapsed(perplexity, size=codebook.size, tokens=codebook.tokens):
             state = COLLAPSED
-            reason = f"{sum(codebook['ids_seen'])} ids occur, unevenly: perplexity "
-            reason += f"{codebook['perplexity']:.1f} of {size}"
-        names = ("usage", "usage@tokens", "perplexity", "entropy_bits")
-        codebook = {"ids": size, **{name: codebook[name] for name in names if name in codebook}}
+            reason = f"{sum(codebook.ids_seen)} ids occur, unevenly: perplexity "
+            reason += f"{perplexity:.1f} of {codebook.size}"
     return JobResult(
         name=job.name,
         values=job.values,
@@ -186,24 +208,23 @@ def _result(job: SweepJob, sweep_dir: Path, known: tuple[str, int | None, str]) 
         code=code,
         reason=reason,
         run_dir=job.run_dir.relative_to(sweep_dir).as_posix(),
-        image_size=figures.get("image_size"),
-        tokens_per_image=figures.get("tokens_per_image"),
-        bits_per_pixel=figures.get("bits_per_pixel"),
-        metrics={k: v for k, v in figures.get("metrics", {}).items() if v is not None},
-        codebook=codebook,
+        image_size=found.image_size if found else None,
+        tokens_per_image=found.tokens_per_image if found else None,
+        bits_per_pixel=found.bits_per_pixel if found else None,
+        metrics={k: v for k, v in found.metrics.items() if v is not None} if found else {},
+        codebook=figures,
         parameters=job.parameters,
         gflops=job.flops / 1e9,
         train_seconds=training_seconds(job.run_dir),
     )
 
 
-def read_evaluation(folder: Path) -> dict[str, Any] | None:
-    """Return the figures of a run's evaluation; None if it is not there, or not whole."""
+def read_evaluation(folder: Path) -> TokenizerResult | None:
+    """Return the results of a run's evaluation; None if they are not there, or damaged."""
     try:
-        (entry,) = json.loads((folder / JSON_FILE).read_bytes())["tokenizers"]
-    except (OSError, ValueError, KeyError, TypeError):
+        (found,) = evaluation.read_evaluation(folder).tokenizers
+    except (ConfigError, ValueError):
         return None
-    found: dict[str, Any] = entry
     return found
 
 
@@ -264,7 +285,7 @@ def _of(values: Sequence[float]) -> Spread:
 
 
 def frontier(points: Sequence[Point], metric: str) -> set[int]:
-    """Return the places of the points than which none is better at no more bits a pixel.
+    """Return the places of the points than which none is better at no more bits per pixel.
 
     Of two that are equal in both, both are on it. Points without a rate are not.
     """
@@ -284,34 +305,34 @@ def frontier(points: Sequence[Point], metric: str) -> set[int]:
     }
 
 
-def to_plain(result: SweepResult) -> dict[str, object]:
-    """Return a sweep as plain data."""
-    directions = {name: "lower" if is_lower_better(name) else "higher" for name in result.metrics}
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "vqtrain": __version__,
-        "command": result.command,
-        "axes": dict(result.axes),
-        "metrics": directions,
-        "jobs": [asdict(job) for job in result.jobs],
-        "points": [asdict(point) for point in result.points],
-    }
-
-
 def save(result: SweepResult, sweep_dir: Path) -> None:
     """Write ``sweep.json``.
 
     Raises:
         OSError: If it cannot be written.
     """
-    text = json.dumps(to_plain(result), indent=2, default=str)
+    directions = {name: "lower" if is_lower_better(name) else "higher" for name in result.metrics}
+    text = json.dumps({**asdict(result), "metrics": directions}, indent=2, default=str)
     write_whole(sweep_dir / FILE, f"{text}\n".encode())
+
+
+def read_sweep(sweep_dir: Path) -> SweepResult:
+    """Read the results of a sweep.
+
+    Raises:
+        ConfigError: If they cannot be read, or are of another version.
+    """
+    return read_json(SweepResult, sweep_dir / FILE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Axes:
+    axes: Mapping[str, object]
 
 
 def read_axes(sweep_dir: Path) -> list[str] | None:
     """Return the keys that have several values in the sweep of a folder; None if there is none."""
     try:
-        return list(json.loads((sweep_dir / FILE).read_bytes())["axes"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return list(read_json(_Axes, sweep_dir / FILE).axes)
+    except ConfigError:
         return None

@@ -13,11 +13,11 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from vqtrain.errors import CheckpointError
+from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.training import results
 from vqtrain.training.checkpoints import numbered
 from vqtrain.version import __version__
 
-CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 # Packages on which numbers may depend.
 PACKAGES = ("torchvision", "lightning", "numpy", "pillow", "scikit-image")
 
@@ -91,20 +91,16 @@ def read_config(run_dir: Path) -> dict[str, object]:
     Raises:
         CheckpointError: If it is missing or cannot be read.
     """
-    file = run_dir / CONFIG
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise CheckpointError(f"cannot read {file}: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"cannot read {file}: it must hold a mapping")
-    return config
+        return results.read_config(run_dir)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def write_config(run_dir: Path, config: Mapping[str, object]) -> None:
     """Write a run's ``config.yaml``."""
     text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-    (run_dir / CONFIG).write_text(text, encoding="utf-8")
+    (run_dir / results.CONFIG).write_text(text, encoding="utf-8")
 
 
 def write_environment(run_dir: Path, *, command: str, processes: int) -> None:
@@ -134,7 +130,7 @@ def write_environment(run_dir: Path, *, command: str, processes: int) -> None:
         "processes": processes,
     }
     text = json.dumps({name: value for name, value in facts.items() if value}, indent=2)
-    (run_dir / ENVIRONMENT).write_text(f"{text}\n", encoding="utf-8")
+    (run_dir / results.ENVIRONMENT).write_text(f"{text}\n", encoding="utf-8")
 
 
 def cpu_name() -> str:

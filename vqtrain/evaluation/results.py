@@ -1,0 +1,151 @@
+"""What an evaluation has written: ``evaluation.json`` and the values of each image, as types."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, TypeVar, final
+
+import numpy as np
+from jaxtyping import Float64
+from pydantic import Field, TypeAdapter, ValidationError
+
+from vqtrain.data.faults import Fault
+from vqtrain.errors import ConfigError
+from vqtrain.evaluation.cost import Cost
+from vqtrain.evaluation.tables import JSON_FILE
+
+Result = TypeVar("Result")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CodebookUse:
+    """How the ids of a tokenizer are used.
+
+    Attributes:
+        size: Ids of each codebook.
+        tokens: That were counted, for each codebook.
+        ids_seen: How many ids occur, by codebook.
+        num_codebooks: Codebooks.
+        histogram: By codebook, how often each id occurs; None of a large one.
+        usage: Share of the ids that occur; like all that follows, the mean over codebooks.
+        usage_of_tokens: Of a large codebook, share of the ids that so many tokens can reach.
+        perplexity: Of the ids.
+        top1_share: Share of the most frequent id.
+        entropy_bits: Of the ids.
+    """
+
+    size: int
+    tokens: int = 0
+    ids_seen: Sequence[int] = ()
+    num_codebooks: int = 1
+    histogram: Sequence[Sequence[int]] | None = None
+    usage: float | None = None
+    usage_of_tokens: Annotated[float | None, Field(alias="usage@tokens")] = None
+    perplexity: float | None = None
+    top1_share: float | None = None
+    entropy_bits: float | None = None
+
+    @classmethod
+    def of(cls, described: Mapping[str, object]) -> "CodebookUse":
+        """Read what ``describe_ids`` says."""
+        return TypeAdapter(cls).validate_python(described)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures that are known, by their names in the file."""
+        named = {
+            "usage": self.usage,
+            "usage@tokens": self.usage_of_tokens,
+            "perplexity": self.perplexity,
+            "entropy_bits": self.entropy_bits,
+            "top1_share": self.top1_share,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class BaselineResult:
+    """What a baseline reached on the same images."""
+
+    bits_per_pixel: float | None = None
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TokenizerResult:
+    """What a tokenizer reached; see docs/evaluation.md for the file."""
+
+    name: str = ""
+    image_size: int
+    count: int = 0
+    tokens_per_image: int = 0
+    bits_per_pixel: float | None = None
+    metrics: Mapping[str, float | None]
+    protocols: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    codebook: CodebookUse | None = None
+    baselines: Mapping[str, BaselineResult] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    cost: Cost | None = None
+    per_image: str = ""
+    passed_over: Sequence[Fault] = ()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """Tokenizers that were measured on the same images."""
+
+    images: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    tokenizers: Annotated[Sequence[TokenizerResult], Field(min_length=1)]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ImageValues:
+    """What was measured of each image: their keys, and by name a value for each of them."""
+
+    keys: Sequence[str] = ()
+    values: Mapping[str, Float64[np.ndarray, " n"]] = field(default_factory=dict)
+
+
+def read_json(kind: type[Result], file: Path) -> Result:
+    """Read a JSON file as a dataclass; keys that it does not have are left out.
+
+    Raises:
+        ConfigError: If the file cannot be read, or does not fit.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror or error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        what = f"{where}: {first['msg']}" if where else first["msg"]
+        raise ConfigError(f"cannot read the results in {file}: {what}") from error
+
+
+def read_evaluation(folder: Path) -> EvaluationResult:
+    """Read the results of an evaluation.
+
+    Raises:
+        ConfigError: If that cannot be done.
+    """
+    return read_json(EvaluationResult, folder / JSON_FILE)
+
+
+def read_image_values(file: Path) -> ImageValues:
+    """Read the values of each image; none if that cannot be done."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        columns = parquet.read_table(file).to_pydict()
+    except (OSError, ArrowException):
+        return ImageValues()
+    keys = [str(key) for key in columns.pop("key", [])]
+    values = {name: np.array(column, dtype=np.float64) for name, column in columns.items()}
+    return ImageValues(keys=keys, values=values)
