@@ -8,8 +8,9 @@ import pytest
 
 from vqtrain.app import grid as module
 from vqtrain.app.compose import CommandLine, compose, read_command_line
-from vqtrain.app.grid import Checks, Grid, choices_of, identity, read_grid, refuse_others
+from vqtrain.app.grid import Checks, choices_of, difference, read_grid
 from vqtrain.errors import ConfigError, DataError
+from vqtrain.sweeps.grid import Grid, identity, refuse_others
 from vqtrain.sweeps.job import name_jobs
 from vqtrain.training.run_directory import write_config
 
@@ -225,11 +226,11 @@ def test_configs_of_ones_own_are_axes_too(tmp_path: Path) -> None:
         (["seed='0,1'"], "name a key with several values"),
         (["name=a,b"], "name cannot have several values: it names the sweep"),
         (["++name=a,b"], "name cannot have several values: it names the sweep"),
-        (["seed=0,1", "run_dir=x"], "run_dir is decided by the sweep: leave it out, and give swee"),
-        (["seed=0,1", "run_dir=[x]"], "run_dir is decided by the sweep"),
-        (["seed=0,1", "+run_dir=x"], "run_dir is decided by the sweep"),
-        (["seed=0,1", "~run_dir"], "run_dir is decided by the sweep"),
-        (["seed=0,1", "resume=auto"], "resume is decided by the sweep"),
+        (["seed=0,1", "run_dir=x"], "run_dir is set by the sweep: leave it out, and give swee"),
+        (["seed=0,1", "run_dir=[x]"], "run_dir is set by the sweep"),
+        (["seed=0,1", "+run_dir=x"], "run_dir is set by the sweep"),
+        (["seed=0,1", "~run_dir"], "run_dir is set by the sweep"),
+        (["seed=0,1", "resume=auto"], "resume is set by the sweep"),
         (["data.train=[a],[b]"], "data.train cannot have several values: it is a path"),
         (["++weights.alex=a,b"], r"weights\.alex cannot have several values: it is a path"),
         (["seed=range(0,10001)"], "a sweep has at most 10,000 runs: give fewer values"),
@@ -306,13 +307,13 @@ def leave(grid: Grid, *axes: str) -> None:
 
 
 def test_the_same_sweep_goes_on_also_with_more_values(two_seeds: Grid, tmp_path: Path) -> None:
-    refuse_others(two_seeds)  # a new one
+    refuse_others(two_seeds, difference)  # a new one
     leave(two_seeds, "seed")
-    refuse_others(two_seeds)
+    refuse_others(two_seeds, difference)
     more = ["seed=2,0,1", "codebook.size=16", "name=other", "data.num_workers=7"]
-    refuse_others(read(*more, sweep_dir=tmp_path))
+    refuse_others(read(*more, sweep_dir=tmp_path), difference)
     (tmp_path / "sweep.json").write_text("damaged")
-    refuse_others(two_seeds)
+    refuse_others(two_seeds, difference)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +326,7 @@ def test_the_same_sweep_goes_on_also_with_more_values(two_seeds: Grid, tmp_path:
 def test_a_sweep_over_other_keys_is_refused(two_seeds: Grid, axes, message: str) -> None:
     leave(two_seeds, *axes)
     with pytest.raises(ConfigError, match=message):
-        refuse_others(two_seeds)
+        refuse_others(two_seeds, difference)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +345,7 @@ def test_runs_with_other_settings_are_refused(
 ) -> None:
     leave(two_seeds, "seed")
     with pytest.raises(ConfigError, match=message):
-        refuse_others(read("seed=0,1", "codebook.size=16", word, sweep_dir=tmp_path))
+        refuse_others(read("seed=0,1", "codebook.size=16", word, sweep_dir=tmp_path), difference)
 
 
 def test_folders_of_runs_are_inside_the_sweep(two_seeds: Grid) -> None:

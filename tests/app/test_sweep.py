@@ -243,8 +243,8 @@ def test_a_grid_becomes_runs_a_table_and_a_picture_and_clusters_give_the_same(
         (["codebook.size=16"], "name a key with several values"),
         (["codebook=vq,fq"], "unknown codebook 'fq', did you mean 'lfq'?"),
         (["optim.lr=interval(0,1)"], "has no end of values: list them"),
-        (["seed=0,1", "run_dir=here"], "run_dir is decided by the sweep"),
-        (["seed=0,1", "resume=auto"], "resume is decided by the sweep"),
+        (["seed=0,1", "run_dir=here"], "run_dir is set by the sweep"),
+        (["seed=0,1", "resume=auto"], "resume is set by the sweep"),
         (["name=a,b"], "name cannot have several values"),
         (["seed=0,1", "data.train=nowhere"], "nowhere does not exist"),
         (["seed=0,1", "launcher=ry"], "unknown launcher 'ry', did you mean 'ray'?"),
@@ -351,7 +351,7 @@ def test_a_file_where_a_run_should_be_is_said_before_anything_runs(
     Path("sweep/jobs").mkdir(parents=True)
     Path("sweep/jobs/seed1").touch()
     assert main(["sweep", *tiny, "seed=0,1", "sweep_dir=sweep"]) == 2
-    assert "sweep/jobs/seed1 is in the way" in capsys.readouterr().err
+    assert "sweep/jobs/seed1 is a file" in capsys.readouterr().err
     assert [path.name for path in Path("sweep/jobs").iterdir()] == ["seed1"]
 
 

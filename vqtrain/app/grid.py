@@ -1,9 +1,9 @@
-"""From a command line with several values to runs, each composed and checked."""
+"""The runs of a sweep from its command line, each composed and checked."""
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -19,35 +19,10 @@ from vqtrain.data.index import ImageIndex
 from vqtrain.data.sources import training_and_validation
 from vqtrain.errors import ConfigError, require
 from vqtrain.evaluation.cost import count_flops, count_parameters
-from vqtrain.sweeps.job import JOBS, SweepJob, name_jobs
-from vqtrain.sweeps.results import read_axes
+from vqtrain.sweeps.grid import MAX_JOBS, OWN_KEYS, Config, Grid, Words, expand, identity
+from vqtrain.sweeps.job import SweepJob
 from vqtrain.training.results import CONFIG
 from vqtrain.training.run_directory import read_config
-
-FOLDER = Path("sweeps")
-MAX_JOBS = 10_000
-# What the sweep decides for each run.
-OWN_KEYS = ("run_dir", "resume")
-# What sets no run apart: where it is and what it is called.
-NAMES = (*OWN_KEYS, "name")
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """What a sweep is made of.
-
-    Attributes:
-        sweep_dir: Where the runs are.
-        axes: The values of each key that has several, in the order typed.
-        jobs: The runs, each configuration once.
-        equal: How many combinations were left out, as others have the same configuration.
-    """
-
-    sweep_dir: Path
-    axes: Mapping[str, Sequence[object]]
-    jobs: Sequence[SweepJob]
-    equal: int
 
 
 def read_grid(command_line: CommandLine, sweep_dir: Path | None, *, is_here: bool) -> Grid:
@@ -59,56 +34,37 @@ def read_grid(command_line: CommandLine, sweep_dir: Path | None, *, is_here: boo
         is_here: Whether they run on this machine, whose devices are then checked.
 
     Raises:
-        VqtrainError: If any run cannot be.
+        VqtrainError: If any run is not possible.
     """
     groups = group_choices(command_line.config_dir)
-    options = [choices_of(word, groups) for word in command_line.overrides]
-    axes = [words[0].partition("=")[0] for words in options if len(words) > 1]
+    choices = [choices_of(word, groups) for word in command_line.overrides]
+    axes = [words[0].partition("=")[0] for words in choices if len(words) > 1]
     _check_keys(command_line, axes)
-    combinations = list(itertools.islice(itertools.product(*options), MAX_JOBS + 1))
-    if len(combinations) > MAX_JOBS:
-        raise ConfigError(f"a sweep has at most {MAX_JOBS:,} runs: give fewer values")
-    values = [_values_of(words, axes) for words in combinations]
-    found: dict[str, SweepJob] = {}
-    home = sweep_dir
-    checks = Checks(is_here=is_here)
-    for words, name, each in zip(
-        combinations, name_jobs(values, list(groups)), values, strict=True
-    ):
+
+    def values_of(words: Words) -> dict[str, object]:
+        parsed = {word.partition("=")[0]: parse(word) for word in words}
+        return {_key_of(axis): parsed[axis].value() for axis in axes}
+
+    def compose_run(words: Words) -> tuple[Config, Words]:
         typed = replace(command_line, overrides=words)
-        try:
-            config = compose("train", typed)
-            if identity(config) in found:
-                continue
-            parameters, flops = checks.check(config)
-        except ConfigError as error:
-            error.args = (f"{_listed(each)}: {error}",)
-            raise
-        home = home or FOLDER / str(config["name"])  # experiments may differ in it
-        found[identity(config)] = SweepJob(
-            name=name,
-            values=each,
-            config=config,
-            words=command_words(typed),
-            run_dir=home / JOBS / name,
-            parameters=parameters,
-            flops=flops,
-        )
-    assert home is not None, "there is a first run"
-    return Grid(
-        sweep_dir=home,
-        axes={key: _distinct(each[key] for each in values) for key in values[0]},
-        jobs=list(found.values()),
-        equal=len(combinations) - len(found),
+        return compose("train", typed), command_words(typed)
+
+    return expand(
+        choices,
+        values_of=values_of,
+        compose=compose_run,
+        check=Checks(is_here=is_here).check,
+        groups=list(groups),
+        sweep_dir=sweep_dir,
     )
 
 
 def _check_keys(command_line: CommandLine, axes: Sequence[str]) -> None:
-    """Refuse keys that the sweep decides, and several values where there can be one alone."""
+    """Refuse keys that the sweep sets, and several values of a key that can have only one."""
     typed = [*command_line.paths, *map(_key_of, command_line.overrides)]
     for key in OWN_KEYS:
         if key in typed:
-            raise ConfigError(f"{key} is decided by the sweep: leave it out, and give sweep_dir")
+            raise ConfigError(f"{key} is set by the sweep: leave it out, and give sweep_dir")
     if not axes:
         raise ConfigError("name a key with several values, such as codebook.size=1024,4096")
     for key in map(_key_of, axes):
@@ -156,47 +112,19 @@ def command_words(command_line: CommandLine) -> list[str]:
     return [*command_line.overrides, *words]
 
 
-def identity(config: Mapping[str, Any]) -> str:
-    """Return what two configurations of the same run have in common, and no others."""
-    kept = {key: value for key, value in config.items() if key not in NAMES}
-    return json.dumps(kept, sort_keys=True)
-
-
-def refuse_others(grid: Grid) -> None:
-    """Refuse a folder of another sweep, or in which there are other runs than belong there.
-
-    More values of the same keys are no other sweep.
-
-    Raises:
-        ConfigError: If it is one.
-    """
-    known = read_axes(grid.sweep_dir)
-    if known is not None and set(known) != set(grid.axes):
-        raise ConfigError(
-            f"{grid.sweep_dir} holds a sweep over {', '.join(known)}, this one is over "
-            f"{', '.join(grid.axes)}: give another sweep_dir"
-        )
-    for job in grid.jobs:
-        _refuse_other(job)
-
-
-def _refuse_other(job: SweepJob) -> None:
-    if job.run_dir.exists() and not job.run_dir.is_dir():
-        raise ConfigError(f"{job.run_dir} is in the way: it must be a run directory, or nothing")
+def difference(job: SweepJob) -> str:
+    """Say in which settings a run differs from the one in its folder; empty if in none."""
     if not (job.run_dir / CONFIG).exists():
-        return
+        return ""
     refused, warned = differences(read_config(job.run_dir), job.config)
-    if refused or "trainer.max_steps" in warned:
-        what = ", ".join(refused) or f"trainer.max_steps is {job.max_steps} now"
-        raise ConfigError(
-            f"{job.run_dir} holds a run with other settings: {what}; give another sweep_dir, or "
-            "delete it"
-        )
+    if "trainer.max_steps" in warned:
+        refused = refused or [f"trainer.max_steps is {job.max_steps} now"]
+    return ", ".join(refused)
 
 
 @final
 class Checks:
-    """Builds what a run needs, once for all that need the same, to see whether it can be.
+    """Builds what a run needs, once for all that need the same, to see whether it is possible.
 
     Args:
         is_here: Whether the runs will be on this machine, whose devices are then checked.
@@ -238,17 +166,3 @@ class Checks:
             self._data.add(key)
         flops = sum(count_flops(module.tokenizer, data.image_size))
         return sum(count_parameters(module.tokenizer).values()), flops
-
-
-def _values_of(words: Sequence[str], axes: Sequence[str]) -> dict[str, object]:
-    parsed = {word.partition("=")[0]: parse(word) for word in words}
-    return {_key_of(axis): parsed[axis].value() for axis in axes}
-
-
-def _distinct(values: Iterable[object]) -> list[object]:
-    """Return values without repetition, as they come; lists among them cannot be hashed."""
-    return list({json.dumps(value, default=str): value for value in values}.values())
-
-
-def _listed(values: Mapping[str, object]) -> str:
-    return " ".join(f"{key}={value}" for key, value in values.items())

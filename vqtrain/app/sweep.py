@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from vqtrain.app.compose import CommandLine, describe_keys, read_command_line
-from vqtrain.app.grid import Grid, read_grid, refuse_others
+from vqtrain.app.grid import difference, read_grid
 from vqtrain.app.keys import describe, read_keys
 from vqtrain.app.output import ending_in_order, expand
 from vqtrain.app.ranks import WIDTH
@@ -30,6 +30,7 @@ from vqtrain.launchers.base import words as launcher_words
 from vqtrain.launchers.local import Local
 from vqtrain.reports import page
 from vqtrain.sweeps import plot, results, tables
+from vqtrain.sweeps.grid import Grid, refuse_others
 from vqtrain.sweeps.job import LOGS, SweepJob, read_failure, write_failure
 from vqtrain.sweeps.results import SweepResult
 from vqtrain.sweeps.screen import SweepScreen
@@ -109,7 +110,7 @@ def run(
     folder = expand(sweep_dir) if sweep_dir else None
     require(folder is None or not folder.is_file(), f"sweep_dir={sweep_dir} is a file")
     grid = read_grid(command_line, folder, is_here=find(launcher) is Local)
-    refuse_others(grid)
+    refuse_others(grid, difference)
     sweep = Sweep(grid=grid, typed=typed, images=images)
     if command_line.print_config:
         for job in grid.jobs:
