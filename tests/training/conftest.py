@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vqtrain.app.train import quiet_libraries
 from vqtrain.data.index import ImageIndex
@@ -24,10 +24,14 @@ from vqtrain.objective import Objective
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.bad_samples import BadSamples
-from vqtrain.training.callbacks import Stopping
+from vqtrain.training.checkpoints import Checkpointing
+from vqtrain.training.console import RunConsole
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.record import Record
 from vqtrain.training.settings import TrainerSettings
+from vqtrain.training.step_end import StepEnd
+from vqtrain.training.stopping import StopPolicy
 from vqtrain.training.validation import MEASURES, Validation
 
 TRAINER: dict[str, object] = {
@@ -78,6 +82,7 @@ DATA: dict[str, object] = {
     "max_bad_fraction": 0.01,
 }
 SIZES = {"channels": 4, "block_channels": 2, "num_blocks": 0}
+StepEndFunction = Callable[[Trainer, TokenizerTraining], None]
 MakeModule = Callable[..., TokenizerTraining]
 MakeData = Callable[..., TrainingData]
 
@@ -226,24 +231,76 @@ def make_trainer(tmp_path: Path) -> Callable[[Sequence[Callback]], Trainer]:
     return make
 
 
+class AtStepEnd(Callback):
+    """Calls functions at the end of each step, after the stop policy."""
+
+    def __init__(self, stopping: StopPolicy, functions: Sequence[StepEndFunction]) -> None:
+        self.stopping, self.functions = stopping, functions
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        del trainer, pl_module
+        self.stopping.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *_: object, **__: object
+    ) -> None:
+        """Call them."""
+        assert isinstance(pl_module, TokenizerTraining)
+        if pl_module.step_has_ended:
+            trainer.should_stop = self.stopping.decide(pl_module)
+            for function in self.functions:
+                function(trainer, pl_module)
+
+
 @pytest.fixture
 def fit(
     make_trainer: Callable[[Sequence[Callback]], Trainer],
     make_data: MakeData,
     make_bad_samples: Callable[[TrainingData], BadSamples],
 ) -> Callable[..., None]:
-    """Train until the last step, with callbacks after the one that ends the run."""
+    """Train until the last step, with callbacks, and functions that are called after each step."""
 
     def fit(
-        module: TokenizerTraining, *callbacks: Callback, data: TrainingData | None = None
+        module: TokenizerTraining,
+        *parts: Callback | StepEndFunction,
+        data: TrainingData | None = None,
     ) -> None:
         data = data or make_data()
-        bad_samples = make_bad_samples(data)
-        stopping = Stopping(max_time_s=None, bad_samples=bad_samples)
+        stopping = StopPolicy(max_time_s=None, bad_samples=make_bad_samples(data))
+        functions = [part for part in parts if not isinstance(part, Callback)]
+        callbacks = [part for part in parts if isinstance(part, Callback)]
         module.begin_average()
-        make_trainer([bad_samples, stopping, *callbacks]).fit(module, datamodule=data)
+        make_trainer([AtStepEnd(stopping, functions), *callbacks]).fit(module, datamodule=data)
 
     return fit
+
+
+@pytest.fixture
+def make_step_end(
+    tmp_path: Path,
+    make_bad_samples: Callable[[TrainingData], BadSamples],
+    make_validation: Callable[..., Validation],
+) -> Callable[[RunConsole], StepEnd]:
+    """Make the callback of a new run, from its console, which has the data."""
+
+    def make(console: RunConsole) -> StepEnd:
+        data = console.data
+        bad_samples = make_bad_samples(data)
+        return StepEnd(
+            checkpoint=None,
+            fingerprint=0,
+            console=console,
+            bad_samples=bad_samples,
+            validation=make_validation(data),
+            stopping=StopPolicy(max_time_s=None, bad_samples=bad_samples),
+            record=Record(path=tmp_path / "metrics.jsonl", console=console, tracker=None),
+            checkpointing=Checkpointing(
+                run_dir=tmp_path, config={"name": "test"}, data=data, resumed=None
+            ),
+        )
+
+    return make
 
 
 # `vqtrain`, with a note of every batch that trains; Lightning starts it again for other ranks.

@@ -52,7 +52,7 @@ def test_each_is_listed_once(make: Callable[..., BadSamples]) -> None:
         {**expected, "split": "val", "key": "002"},
     ]
     assert bad_samples.count == 1
-    first = "passed over '001' in a.tar: the file is empty, and 1 more"
+    first = "skipped '001' in a.tar: the file is empty, and 1 more"
     assert said == [f"{first}; all are listed in {bad_samples.path}"]
 
 
@@ -84,7 +84,7 @@ def test_what_a_scan_found_is_listed_and_not_counted(make: Callable[..., BadSamp
         ("val", "002", 0),
     ]
     assert bad_samples.count == 0
-    assert said == [f"passed over b.tar: no tar, and 2 more; all are listed in {bad_samples.path}"]
+    assert said == [f"skipped b.tar: no tar, and 2 more; all are listed in {bad_samples.path}"]
 
 
 @pytest.mark.parametrize(

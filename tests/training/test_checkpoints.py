@@ -5,45 +5,44 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vqtrain import Tokenizer
 from vqtrain.errors import CheckpointError
-from vqtrain.training.callbacks import StepCallback
-from vqtrain.training.checkpoints import Checkpointing, link, read
+from vqtrain.training.checkpoints import Checkpointing, link, read, restore
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.run import Beginning
 from vqtrain.training.validation import Validation
 
 MakeModule = Callable[..., TokenizerTraining]
 MakeData = Callable[..., TrainingData]
 
 
-class Scripted(StepCallback):
-    """Puts in place of each validation what it is said to have measured."""
+def scripted(
+    checkpointing: Checkpointing, validation: Validation, values: Mapping[int, float]
+) -> Callable[[Trainer, TokenizerTraining], None]:
+    """Checkpoint after validations that are said to have measured these values."""
 
-    def __init__(self, validation: Validation, values: Mapping[int, float]) -> None:
-        self.validation, self.values = validation, values
+    def end_step(trainer: Trainer, module: TokenizerTraining) -> None:
+        value = values.get(module.step)
+        validation.results = {} if value is None else {"val/psnr": value, "val/ssim": -value}
+        checkpointing.save_if_due(module, validation, is_last=trainer.should_stop)
 
-    def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
-        """Set the results of this step."""
-        del trainer
-        value = self.values.get(module.step)
-        self.validation.results = {} if value is None else {"val/psnr": value, "val/ssim": -value}
+    return end_step
 
 
-class Files(StepCallback):
+class Files:
     """Notes after each step which step every file in checkpoints/, and tokenizer/, holds."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.seen: dict[int, dict[str, int]] = {}
 
-    def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
+    def __call__(self, trainer: Trainer, module: TokenizerTraining) -> None:
         """Look into every file."""
         del trainer
         files = sorted((self.run_dir / "checkpoints").glob("*"))
@@ -79,13 +78,12 @@ def train(
         checkpointing = Checkpointing(
             run_dir=tmp_path,
             config={"name": "test"},
-            validation=validation,
             data=data,
             resumed=None,
         )
         files = Files(tmp_path)
         module = module or make_module(**settings)
-        fit(module, Scripted(validation, values), checkpointing, files, data=data)
+        fit(module, scripted(checkpointing, validation, values), files, data=data)
         return files
 
     return train
@@ -179,14 +177,19 @@ def test_a_resumed_run_knows_the_best_and_the_samples_before_it(
     checkpointing = Checkpointing(
         run_dir=tmp_path,
         config={"name": "test"},
-        validation=validation,
         data=data,
         resumed=checkpoint["training"],
     )
     assert checkpointing.results == {"val/psnr": 12.0, "val/ssim": -12.0}
-    beginning = Beginning(data=data, checkpoint=checkpoint, has_weights=True, fingerprint=0)
-    scripted, files = Scripted(validation, {4: 11.0}), Files(tmp_path)
-    fit(make_module(max_steps=4), beginning, scripted, checkpointing, files, data=data)
+    files = Files(tmp_path)
+
+    class Restore(Callback):
+        def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            del trainer
+            restore(cast(TokenizerTraining, pl_module), checkpoint)
+
+    end_step = scripted(checkpointing, validation, {4: 11.0})
+    fit(make_module(max_steps=4), Restore(), end_step, files, data=data)
     assert files.seen.keys() == {3, 4}
     assert files.seen[4] == {"best.ckpt": 2, "last.ckpt": 4, step(2): 2, step(4): 4, "tokenizer": 4}
     assert read(tmp_path / "checkpoints/last.ckpt")["training"]["samples"] == 16

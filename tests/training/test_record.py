@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Callback, Trainer
 
+from vqtrain.training.console import RunConsole
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.record import Record, append_line, cut_back
-from vqtrain.training.screen import Screen
 from vqtrain.training.validation import Validation
 
 
@@ -60,6 +61,23 @@ def test_a_new_run_has_nothing_to_cut_back(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def step_end(
+    validation: Validation, record: Record
+) -> tuple[Callback, Callable[[Trainer, TokenizerTraining], None]]:
+    """Time the batches, and validate and record after each step."""
+
+    class Timed(Callback):
+        def on_train_batch_start(self, *_: object, **__: object) -> None:
+            record.console.begin_batch()
+
+    def end(trainer: Trainer, module: TokenizerTraining) -> None:
+        record.console.end_batch(module.step, images=4)
+        validation.measure_if_due(trainer, module)
+        record.write(module, validation)
+
+    return Timed(), end
+
+
 def test_a_line_holds_what_is_due_at_its_step(
     tmp_path: Path,
     make_module: Callable[..., TokenizerTraining],
@@ -70,14 +88,12 @@ def test_a_line_holds_what_is_due_at_its_step(
 ) -> None:
     data = make_data()
     validation = make_validation(data)
-    screen = Screen(log=tmp_path / "log.txt", max_steps=7, data=data, is_main=True)
-    record = Record(
-        path=tmp_path / "metrics.jsonl", validation=validation, screen=screen, tracker=None
-    )
+    console = RunConsole(log=tmp_path / "log.txt", max_steps=7, data=data, is_main=True)
+    record = Record(path=tmp_path / "metrics.jsonl", console=console, tracker=None)
     module = make_module(
         optim={"lr": 0.1, "warmup_steps": 4}, max_steps=7, log_every=2, validate_every=3
     )
-    fit(module, screen, validation, record, data=data)
+    fit(module, *step_end(validation, record), data=data)
     lines = strict((tmp_path / "metrics.jsonl").read_text())
     groups = {line["step"]: {key.split("/")[0] for key in line} - {"step"} for line in lines}
     assert groups == {2: {"train"}, 3: {"val"}, 4: {"train"}, 6: {"train", "val"}, 7: {"val"}}
@@ -133,10 +149,8 @@ def test_other_ranks_write_nothing(
     monkeypatch.setattr("vqtrain.distributed.rank", lambda: 1)
     data = make_data()
     validation = make_validation(data)
-    screen = Screen(log=tmp_path / "log.txt", max_steps=2, data=data, is_main=False)
-    record = Record(
-        path=tmp_path / "metrics.jsonl", validation=validation, screen=screen, tracker=None
-    )
-    fit(make_module(max_steps=2), screen, validation, record, data=data)
+    console = RunConsole(log=tmp_path / "log.txt", max_steps=2, data=data, is_main=False)
+    record = Record(path=tmp_path / "metrics.jsonl", console=console, tracker=None)
+    fit(make_module(max_steps=2), *step_end(validation, record), data=data)
     assert validation.results
     assert list(tmp_path.iterdir()) == []

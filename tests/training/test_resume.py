@@ -226,7 +226,7 @@ def test_a_signal_before_the_first_step_ends_all_at_once(
     process = start_vqtrain(*words, "trainer.log_every=1000000", f"run_dir={tmp_path / 'run'}")
     log = tmp_path / "run/log.txt"
     deadline = time.monotonic() + 120
-    while not log.exists() or "a step: " not in log.read_text():
+    while not log.exists() or "batch: " not in log.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(wait_s)

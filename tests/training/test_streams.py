@@ -172,7 +172,7 @@ def test_a_killed_run_ends_where_an_unbroken_one_ends(
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     done = vqtrain(*words, f"run_dir={unbroken}")
     assert done.returncode == 0, done.stderr
-    assert "images: those of 3 shards, in sequence, to train on, 48 to validate on" in done.stdout
+    assert "data: 3 training shards in sequence, 48 validation images, 16 x 16 px" in done.stdout
 
     process = start_vqtrain(*words, f"run_dir={broken}")
     deadline = time.monotonic() + 120

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor
 
@@ -165,18 +165,6 @@ def test_a_picture_has_the_originals_above_the_reconstructions(
     ]
 
 
-class Steps(Callback):
-    """Notes after which steps there were results."""
-
-    def __init__(self, validation: Validation) -> None:
-        self.validation = validation
-        self.seen: list[bool] = []
-
-    def on_train_batch_end(self, *_: object, **__: object) -> None:
-        """Look."""
-        self.seen.append(bool(self.validation.results))
-
-
 def test_validation_comes_at_its_interval_and_at_the_last_step(
     make_module: MakeModule,
     make_validation: Callable[..., Validation],
@@ -184,8 +172,13 @@ def test_validation_comes_at_its_interval_and_at_the_last_step(
     tmp_path: Path,
 ) -> None:
     validation = make_validation()
-    fit(make_module(max_steps=7, validate_every=3), validation, steps := Steps(validation))
-    assert steps.seen == [False, False, True, False, False, True, True]
+    seen: list[bool] = []
+    fit(
+        make_module(max_steps=7, validate_every=3),
+        validation.measure_if_due,
+        lambda *_: seen.append(bool(validation.results)),
+    )
+    assert seen == [False, False, True, False, False, True, True]
     names = sorted(file.name for file in (tmp_path / "images").iterdir())
     assert names == [f"step_0000000{step}.png" for step in (3, 6, 7)]
 

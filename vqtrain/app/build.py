@@ -241,6 +241,7 @@ def build_metrics(
 def begin_from(module: TokenizerTraining, init_from: str) -> None:
     """Give the tokenizer of a new run the weights of another one."""
     module.tokenizer.load_weights(Tokenizer.from_pretrained(init_from).state_dict())
+    module.codebook_is_new = False
 
 
 def split_kind(group: Mapping[str, Any]) -> dict[str, object]:

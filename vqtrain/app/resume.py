@@ -20,10 +20,10 @@ FREE = (
     "trainer.validate_every",
     "trainer.checkpoint_every",
 )
-# These may be what the user wants, but the run is then not what it would have been.
+# These may be changed, but results then differ from those of an uninterrupted run.
 WARNED = ("trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.max_steps")
 
-# So many changes are named.
+# At most so many changes are named.
 MAX_SHOWN = 3
 
 # Groups of which every key is free.
@@ -31,7 +31,7 @@ FREE_GROUPS = ("logger", "weights")
 
 
 def lookup_config(command_line: CommandLine) -> dict[str, Any]:
-    """Compose what finds the run to go on with; its own keys may fit no other configuration."""
+    """Compose the keys that locate the run; other keys may fit its configuration alone."""
     words = [
         word
         for word in command_line.overrides
@@ -45,16 +45,16 @@ def continued_config(
 ) -> tuple[dict[str, Any], list[str]]:
     """Work out the configuration of a resumed run.
 
-    Where the command line chooses from no group but a free one, its values are changes to the saved
-    configuration, so that ``resume=PATH`` alone goes on with what was. Otherwise it must describe
-    the same run again.
+    If the command line chooses from free groups alone, its values are changes to the saved
+    configuration, so that ``resume=PATH`` alone continues the run. Otherwise the command line must
+    describe the whole run again.
 
     Args:
         command_line: The command line.
         saved: The configuration inside the checkpoint.
 
     Returns:
-        The configuration, and a warning for each change that makes it another run.
+        The configuration, and a warning for each change after which results differ.
 
     Raises:
         CheckpointError: If a change is one that a resumed run cannot make.
@@ -83,15 +83,15 @@ def continued_config(
         )
     before, after = flatten(saved), flatten(config)
     warnings = [
-        f"{key} was {before.get(key)} and is now {after.get(key)}: the run goes on, but not as it "
-        "would have"
+        f"{key} was {before.get(key)} and is now {after.get(key)}: results will differ from an "
+        "uninterrupted run"
         for key in warned
     ]
     return config, warnings
 
 
 def differences(saved: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Find what makes a configuration that of another run.
+    """Find what a resumed run cannot change, and what it should not.
 
     Args:
         saved: The one of the run.

@@ -35,17 +35,23 @@ from vqtrain.training import checkpoints, run_directory
 from vqtrain.training.bad_samples import FILE as BAD_SAMPLES
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import TrainingCheckpoint
+from vqtrain.training.console import RunConsole
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.launch import build_trainer
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.run import Outcome, fit
-from vqtrain.training.screen import Screen
 from vqtrain.training.trackers import build_tracker
 from vqtrain.version import __version__
 
 CHANGED_IMAGES = (
-    "the images of data.train are not those of the checkpoint: the epoch goes on in another order"
+    "the images of data.train are not those of the checkpoint: the epoch continues in another order"
 )
+
+WHY = {
+    "time": "out of time",
+    "signal": "stopped by a signal",
+    "callback": "stopped by a callback",
+}
 
 # Images of the page that a run leaves: they take a moment, and `vqtrain report` takes more of them.
 REPORT_IMAGES = 16
@@ -81,7 +87,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def train(command_line: CommandLine, typed: str) -> int:
-    """Check everything that can be wrong before the first step, then run."""
+    """Check everything that can be checked before the first step, then run."""
     quiet_libraries()
     checkpoint, run_dir = locate(lookup_config(command_line))
     remarks: list[str] = []
@@ -111,25 +117,23 @@ def train_on(
 ) -> int:
     """Build what the run needs, and run."""
     module = build_module(config, settings)
-    has_weights = checkpoint is not None
-    if not has_weights and config["init_from"] is not None:
+    if checkpoint is None and config["init_from"] is not None:
         begin_from(module, config["init_from"])
-        has_weights = True
     if checkpoint is not None and checkpoint["training"]["step"] >= settings.trainer.max_steps:
         if trainer.is_global_zero:
             sys.stdout.write(
                 f"{run_dir} is finished at step {checkpoint['training']['step']}: "
-                "raise trainer.max_steps to go on\n"
+                "raise trainer.max_steps to continue\n"
             )
         return 0
     data = open_data(settings, config["seed"], checkpoint)
-    screen = Screen(
+    console = RunConsole(
         log=run_dir / "log.txt",
         max_steps=settings.trainer.max_steps,
         data=data,
         is_main=trainer.is_global_zero,
     )
-    bad_samples = BadSamples(path=run_dir / BAD_SAMPLES, data=data, say=screen.line)
+    bad_samples = BadSamples(path=run_dir / BAD_SAMPLES, data=data, say=console.line)
     device = trainer.strategy.root_device
     validation = build_validation(config, settings, data, run_dir, device, bad_samples)
     if checkpoint is not None and checkpoint["training"]["images"] != data.training.digest:
@@ -144,19 +148,19 @@ def train_on(
             )
             if config["run_dir"] is None:
                 run_directory.point_latest(run_dir)
-            introduce(screen, module, data, run_dir, checkpoint, remarks)
+            introduce(console, module, data, run_dir, checkpoint, remarks)
             tracker = build_tracker(
                 config["logger"],
                 run_dir=run_dir,
                 name=config["name"],
                 config=config,
                 first_step=checkpoint["training"]["step"] if checkpoint else 0,
-                warn=screen.line,
+                warn=console.line,
             )
         if tracker is not None:
             stack.enter_context(tracker)
         began = time.monotonic()
-        with reported(screen, run_dir, data, device, is_main=trainer.is_global_zero):
+        with reported(console, run_dir, data, device, is_main=trainer.is_global_zero):
             outcome = fit(
                 trainer=trainer,
                 module=module,
@@ -165,12 +169,11 @@ def train_on(
                 bad_samples=bad_samples,
                 config=config,
                 run_dir=run_dir,
-                screen=screen,
+                console=console,
                 tracker=tracker,
                 checkpoint=checkpoint,
-                has_weights=has_weights,
             )
-            conclude(screen, run_dir, outcome, bad_samples, seconds=time.monotonic() - began)
+            conclude(console, run_dir, outcome, bad_samples, seconds=time.monotonic() - began)
     # Launchers take the end of any process but the first one by a signal for a failure.
     if outcome.signal_number is None or not trainer.is_global_zero:
         return 0
@@ -179,37 +182,39 @@ def train_on(
 
 @contextmanager
 def reported(
-    screen: Screen, run_dir: Path, data: TrainingData, device: torch.device, *, is_main: bool
+    console: RunConsole, run_dir: Path, data: TrainingData, device: torch.device, *, is_main: bool
 ) -> Iterator[None]:
-    """Return a context after which the run has a page, also if it has failed in mid-run."""
+    """Return a context after which the run has a page, even if it has failed."""
     try:
         yield
     except VqtrainError as error:
         if is_main and error.exit_code == 1:
-            write_report(screen, run_dir, data, device)
+            write_report(console, run_dir, data, device)
         raise
     if is_main:
-        write_report(screen, run_dir, data, device)
+        write_report(console, run_dir, data, device)
 
 
-def write_report(screen: Screen, run_dir: Path, data: TrainingData, device: torch.device) -> None:
-    """Write the run's page, on the first process alone: the others are not waited for.
+def write_report(
+    console: RunConsole, run_dir: Path, data: TrainingData, device: torch.device
+) -> None:
+    """Write the run's page, on the first process alone, which does not wait for the others.
 
-    Whatever goes wrong here is a warning, as the run is over. What is said of it is not in
-    log.txt, whose last line is the end of the training.
+    An error here is a warning, as the run is over. It is not written to log.txt, whose last line
+    is the end of the training.
     """
     held = Held(index=data.validation, preparation=data.settings.preparation)
     try:
         file = write_page(run_dir, limit=REPORT_IMAGES, device=device, held=held)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        screen.console.print(f"warning: there is no report: {reason}", markup=False)
+        console.terminal.print(f"warning: there is no report: {reason}", markup=False)
     else:
-        screen.console.print(f"report: {file}", markup=False)
+        console.terminal.print(f"report: {file}", markup=False)
 
 
 def locate(config: Mapping[str, Any]) -> tuple[TrainingCheckpoint | None, Path]:
-    """Find the checkpoint to go on from, if any, and the run directory."""
+    """Find the checkpoint to continue from, if any, and the run directory."""
     name, run_dir, resume = config["name"], config["run_dir"], config["resume"]
     if not isinstance(name, str) or not name or Path(name).name != name:
         raise ConfigError(f"name must be a word that can name a folder, got {name!r}")
@@ -224,21 +229,21 @@ def locate(config: Mapping[str, Any]) -> tuple[TrainingCheckpoint | None, Path]:
 
 
 def quiet_libraries() -> None:
-    """Keep the screen for the run: no advertisements, no advice that does not apply here."""
+    """Silence Lightning's advertisements, and its advice that does not apply here."""
     for name in ("lightning.pytorch", "lightning.fabric", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
 
 
 def introduce(
-    screen: Screen,
+    console: RunConsole,
     module: TokenizerTraining,
     data: TrainingData,
     run_dir: Path,
     checkpoint: TrainingCheckpoint | None,
     remarks: Sequence[str],
 ) -> None:
-    """Say what is about to run."""
+    """Print what is about to run."""
     tokenizer, settings = module.tokenizer, data.settings
     shape = " x ".join(map(str, tokenizer.token_shape(settings.image_size, settings.image_size)))
     codebook = tokenizer.codebook
@@ -247,62 +252,73 @@ def introduce(
         tokens = f"{shape.removeprefix('0 x ')} latents of {codebook.dim} channels an image"
     trainer, objective = module.settings, module.objective
     batches = trainer.accumulate * trainer.world_size
-    screen.line(
+    console.line(
         f"vqtrain {__version__}, torch {torch.__version__}, lightning {lightning.__version__}, "
         f"python {platform.python_version()}",
         log_only=True,
     )
-    screen.line(f"run directory: {run_dir}")
+    console.line(f"run directory: {run_dir}")
     if isinstance(data.training, Stream):
-        known = f"those of {len(data.training.commands)} shards, in sequence,"
+        training = f"{len(data.training.commands)} training shards in sequence"
     else:
-        known = f"{len(data.training)}"
-    screen.line(
-        f"images: {known} to train on, {len(data.validation)} to validate on, "
+        training = f"{len(data.training)} training images"
+    console.line(
+        f"data: {training}, {len(data.validation)} validation images, "
         f"{settings.image_size} x {settings.image_size} px"
     )
-    screen.line(f"tokenizer: {tokens}, {millions(tokenizer)}")
+    console.line(f"tokenizer: {tokens}, {count_parameters(tokenizer)}")
     if objective.discriminator is not None:
-        screen.line(
-            f"discriminator: {millions(objective.discriminator)}, from step "
+        console.line(
+            f"discriminator: {count_parameters(objective.discriminator)}, from step "
             f"{objective.adversarial.start_step} on"
         )
-    screen.line(
-        f"a step: {batches * settings.batch_size} images (processes: {trainer.world_size}, "
-        f"batches each: {trainer.accumulate}, images each: {settings.batch_size}), on the "
-        f"{'GPU' if trainer.uses_gpu else 'CPU'}"
+    console.line(
+        f"batch: {batches * settings.batch_size} images ({trainer.world_size} "
+        f"process{'es' if trainer.world_size > 1 else ''} x {trainer.accumulate} accumulated x "
+        f"{settings.batch_size}), on the {'GPU' if trainer.uses_gpu else 'CPU'}"
     )
     for remark in remarks:
-        screen.line(f"warning: {remark}")
+        console.line(f"warning: {remark}")
     if checkpoint is not None:
-        screen.line(f"resuming at step {checkpoint['training']['step']}")
+        console.line(f"resuming at step {checkpoint['training']['step']}")
 
 
-def millions(module: nn.Module) -> str:
-    """Count parameters for people."""
-    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} million parameters"
+def count_parameters(module: nn.Module) -> str:
+    """Count parameters in a unit that fits, such as "58.9 thousand parameters"."""
+    count = float(sum(parameter.numel() for parameter in module.parameters()))
+    units = ("", " thousand", " million", " billion")
+    # 999.95 would be rounded to 1000.0.
+    unit = next((n for n in range(3) if count < 999.95 * 1000**n), 3)
+    digits = 1 if unit else 0
+    return f"{count / 1000**unit:.{digits}f}{units[unit]} parameters"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as hours, minutes and seconds, such as 29:17:07."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def conclude(
-    screen: Screen, run_dir: Path, outcome: Outcome, bad_samples: BadSamples, *, seconds: float
+    console: RunConsole, run_dir: Path, outcome: Outcome, bad_samples: BadSamples, *, seconds: float
 ) -> None:
-    """Say how it ended, where the results are, and what can be done with them."""
+    """Print how the run ended, where the results are, and what to try next."""
     if outcome.reason != "finished":
-        why = "out of time" if outcome.reason == "time" else "stopped by a signal"
-        screen.line(f"{why} at step {outcome.step}; go on with: vqtrain train resume={run_dir}")
+        why = WHY[outcome.reason]
+        console.line(f"{why} at step {outcome.step}; continue with: vqtrain train resume={run_dir}")
         return
     rows = {name: f"{value:.4f}" for name, value in outcome.results.items()}
     rows |= {
         "steps": str(outcome.step),
-        "time": time.strftime("%H:%M:%S", time.gmtime(seconds)),
-        "pictures": str(run_dir / "images"),
+        "time": duration(seconds),
+        "images": str(run_dir / "images"),
         "tokenizer": str(run_dir / "tokenizer"),
     }
     if bad_samples.known:
-        rows["passed over"] = f"{len(bad_samples.known)}, listed in {bad_samples.path}"
-    screen.table("finished", rows)
+        rows["skipped"] = f"{len(bad_samples.known)}, listed in {bad_samples.path}"
+    console.table("finished", rows)
     mine = shlex.quote(str(run_dir))
-    screen.line("try next:")
-    screen.line(f"  vqtrain reconstruct tokenizer={mine} images=A_FOLDER_OF_PICTURES")
-    screen.line(f"  vqtrain export tokenizer={mine} format=onnx")
-    screen.line("  vqtrain train experiment=demo data.train=A_FOLDER_OF_PICTURES name=mine")
+    console.line("try next:")
+    console.line(f"  vqtrain reconstruct tokenizer={mine} images=A_FOLDER_OF_IMAGES")
+    console.line(f"  vqtrain export tokenizer={mine} format=onnx")
+    console.line("  vqtrain train experiment=demo data.train=A_FOLDER_OF_IMAGES name=mine")

@@ -1,4 +1,4 @@
-"""``bad_samples.jsonl``: what could not be read, and whether it is too much to go on."""
+"""``bad_samples.jsonl``: samples that cannot be read, and whether they are too many."""
 
 import json
 import math
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import final
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vqtrain import distributed
 from vqtrain.data.batches import Batch
@@ -23,16 +22,16 @@ LEAST_TOTAL = 1_000
 
 
 @final
-class BadSamples(Callback):
-    """Lists every sample that was passed over, once, and counts those of training.
+class BadSamples:
+    """Lists every skipped sample once, and counts those of training.
 
-    A line holds ``step`` (0 if it was found before the run), ``split`` (train or val), ``shard``,
-    ``key`` and ``reason``. The first process writes; the others send it what they found.
+    A line holds ``step`` (0 if the sample was found before the run), ``split`` (train or val),
+    ``shard``, ``key`` and ``reason``. The first process writes; the others send it what they found.
 
     Args:
         path: The file; what it holds is taken as found already.
         data: The data of the run.
-        say: Shows a line to people.
+        say: Prints a line for the user.
 
     Attributes:
         count: Samples of training that could not be read so far, on the first process.
@@ -48,23 +47,23 @@ class BadSamples(Callback):
 
     @property
     def limit(self) -> float:
-        """How many may be bad: the allowed share, and one standard deviation of its chance.
+        """How many may be bad: the allowed share plus one standard deviation of the count.
 
-        One is always allowed, unless none is.
+        One is always allowed, unless the share is 0.
         """
         expected = self.data.settings.max_bad_fraction * self.total
         return max(1.0, expected + math.sqrt(expected)) if expected else 0.0
 
     @property
     def total(self) -> int:
-        """How many images the allowed share is one of; of a stream, those seen so far."""
+        """Images that the allowed share refers to; of a stream, those seen so far."""
         training = self.data.training
         if isinstance(training, Stream):
             return max(LEAST_TOTAL, self.data.samples_at(self.data.consumed))
         return len(training)
 
     def begin(self) -> None:
-        """Read what is known, and list what was found while the images were indexed."""
+        """Read what earlier calls have listed, and list what indexing the images has found."""
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 entry = json.loads(line)
@@ -77,15 +76,12 @@ class BadSamples(Callback):
         self.write(self.found, step=0)
         self.found = []
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        """Note what was passed over in a batch."""
-        del trainer, pl_module, batch_idx
-        self.found += [("train", fault) for fault in batch.faults]
+    def note(self, split: str, batch: Batch) -> None:
+        """Note the samples that were skipped in a batch of ``train`` or ``val``."""
+        self.found += [(split, fault) for fault in batch.faults]
 
     def share(self, step: int, device: torch.device) -> None:
-        """Bring together what all processes have found; collective."""
+        """Collect what all processes have found; collective."""
         found = distributed.all_gather_lists(self.found)
         self.found = []
         if distributed.rank() == 0:
@@ -94,7 +90,7 @@ class BadSamples(Callback):
         self.too_many = bool(distributed.all_max(is_above))
 
     def write(self, found: list[tuple[str, Fault]], step: int) -> None:
-        """List what is new."""
+        """Append what is new to the file."""
         new = [entry for entry in dict.fromkeys(found) if entry not in self.known]
         if not new:
             return
@@ -106,7 +102,7 @@ class BadSamples(Callback):
             _, first = new[0]
             more = f", and {len(new) - 1} more" if len(new) > 1 else ""
             name = f"{first.key!r} in {first.shard}" if first.key else first.shard
-            self.say(f"passed over {name}: {first.reason}{more}; all are listed in {self.path}")
+            self.say(f"skipped {name}: {first.reason}{more}; all are listed in {self.path}")
         self.known.update(new)
         if step > 0:
             self.count += sum(split == "train" for split, _ in new)

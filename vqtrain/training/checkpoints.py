@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped.
+"""Checkpoints: everything a run needs to continue as if it had never stopped.
 
 A checkpoint holds tensors and plain data only, and inside it the tokenizer in the form of a
 tokenizer directory, so that it can be used without this package's training code.
@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import TypedDict, cast, final
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 
 from vqtrain import distributed
 from vqtrain.errors import CheckpointError
 from vqtrain.tokenizer import storage
-from vqtrain.training.callbacks import StepCallback
 from vqtrain.training.data_module import StreamState, TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.validation import Validation
@@ -26,7 +24,7 @@ NAME = "step_{:08d}.ckpt"
 
 
 class DiscriminatorState(TypedDict):
-    """What a run with a discriminator goes on from."""
+    """What a run with a discriminator continues from."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, object]
@@ -58,7 +56,7 @@ class TrainingCheckpoint(storage.Checkpoint):
 
 
 def read(file: Path) -> TrainingCheckpoint:
-    """Read a checkpoint to go on from.
+    """Read a checkpoint to continue from.
 
     Raises:
         CheckpointError: If it is damaged, or not a checkpoint of vqtrain.
@@ -70,7 +68,7 @@ def read(file: Path) -> TrainingCheckpoint:
 
 
 def restore(module: TokenizerTraining, checkpoint: TrainingCheckpoint) -> None:
-    """Bring networks, optimizers and counters back to where a checkpoint was written."""
+    """Restore networks, optimizers and counters from a checkpoint."""
     state = checkpoint["training"]
     module.tokenizer.load_weights(state["weights"])
     module.begin_average()
@@ -90,15 +88,14 @@ def restore(module: TokenizerTraining, checkpoint: TrainingCheckpoint) -> None:
 
 
 @final
-class Checkpointing(StepCallback):
+class Checkpointing:
     """Writes checkpoints and the tokenizer directory.
 
     Args:
         run_dir: The run directory.
         config: The run's configuration, as plain data.
-        validation: Where validation results come from.
         data: Where the position in the data comes from.
-        resumed: The state that the run goes on from, or None.
+        resumed: The state that the run continues from, or None.
 
     Attributes:
         results: What the newest validation measured.
@@ -109,23 +106,24 @@ class Checkpointing(StepCallback):
         *,
         run_dir: Path,
         config: Mapping[str, object],
-        validation: Validation,
         data: TrainingData,
         resumed: TrainingState | None,
     ) -> None:
         self.run_dir, self.folder = run_dir, run_dir / "checkpoints"
-        self.config, self.validation, self.data = config, validation, data
+        self.config, self.data = config, data
         self.first_step = resumed["step"] if resumed else 0
         self.best = resumed["best"] if resumed else None
         self.results = dict(resumed["results"]) if resumed else {}
         self.places: StreamState | None = None
 
-    def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
+    def save_if_due(
+        self, module: TokenizerTraining, validation: Validation, *, is_last: bool
+    ) -> None:
         """Write what is due: at its interval, at a new best validation, at the last step."""
-        is_due = module.step % module.settings.checkpoint_every == 0 or trainer.should_stop
-        score = self.validation.score
+        is_due = module.step % module.settings.checkpoint_every == 0 or is_last
+        score = validation.score
         is_best = score is not None and (self.best is None or score > self.best)
-        self.results = self.validation.results or self.results
+        self.results = validation.results or self.results
         if is_best:
             self.best = score
         if is_due or is_best:
@@ -135,12 +133,12 @@ class Checkpointing(StepCallback):
                 self.save(module, is_due=is_due, is_best=is_best)
 
     def save(self, module: TokenizerTraining, *, is_due: bool, is_best: bool) -> None:
-        """Write one file, and let the others be links to it."""
+        """Write one file, and link the other names to it."""
         self.folder.mkdir(exist_ok=True)
         file = self.folder / (NAME.format(module.step) if is_due else "best.ckpt")
         checkpoint = self.collect(module)
         try:
-            # torch hides an error of the file behind one of its own; the file is checked below.
+            # torch raises its own error instead of the file's, which is its context.
             storage.write_whole(file, lambda handle: torch.save(checkpoint, handle))
             if is_due:
                 link(file, self.folder / "last.ckpt")
@@ -158,7 +156,7 @@ class Checkpointing(StepCallback):
             storage.write(self.run_dir / "tokenizer", config, tokenizer["weights"])
 
     def collect(self, module: TokenizerTraining) -> TrainingCheckpoint:
-        """Put together what a checkpoint holds."""
+        """Collect what a checkpoint holds."""
         tokenizer = module.tokenizer
         raw = copy_of(tokenizer.state_dict())
         weights = copy_of(module.average.state_dict()) if module.average else raw
@@ -194,8 +192,7 @@ class Checkpointing(StepCallback):
     def prune(self, newest: Path, keep: int) -> None:
         """Delete all but the last ``keep`` checkpoints up to the newest one.
 
-        Those of a later step belong to what the run had become before it was taken back to an
-        earlier checkpoint.
+        Those of a later step were written before the run was resumed from an earlier checkpoint.
         """
         files = numbered(self.folder)
         position = files.index(newest)
@@ -204,7 +201,7 @@ class Checkpointing(StepCallback):
 
 
 def discriminator_state(module: TokenizerTraining) -> DiscriminatorState | None:
-    """Put together what belongs to the discriminator, if there is one."""
+    """Collect the state of the discriminator, if there is one."""
     objective = module.objective
     if module.discriminator is None or objective.discriminator is None:
         return None
@@ -229,7 +226,7 @@ def numbered(folder: Path) -> list[Path]:
 
 
 def link(file: Path, name: Path) -> None:
-    """Let a second name stand for a file, whole at every moment; copy where links cannot be had."""
+    """Give a file a second name, atomically; copy it where links are not supported."""
     temporary = name.with_name(f".{name.name}.new")
     temporary.unlink(missing_ok=True)
     try:

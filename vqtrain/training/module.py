@@ -15,7 +15,7 @@ from vqtrain.layers.step_state import Noise, StepState
 from vqtrain.objective import Objective
 from vqtrain.ops.random import seed_for, seed_torch
 from vqtrain.optim.average import WeightAverage
-from vqtrain.optim.mover import Mover
+from vqtrain.optim.optimizer import NetworkOptimizer
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Reconstruction, Tokenizer
 from vqtrain.training.settings import TrainerSettings
@@ -27,7 +27,7 @@ MAX_INITIAL_STEPS = 16
 
 
 class TokenizerTraining(LightningModule):
-    """Moves a tokenizer, and its discriminator, by the gradients of their objective.
+    """Trains a tokenizer, and its discriminator, on the gradients of their objective.
 
     A step is ``trainer.accumulate`` batches on every rank. Its number, ``step``, is ours:
     Lightning's counts every optimizer. All that a step draws at random is a function of the seed,
@@ -40,11 +40,15 @@ class TokenizerTraining(LightningModule):
         optim_settings: The ``optim`` group, for the tokenizer.
         discriminator_settings: ``optim.discriminator``.
         seed: Seed of the run.
+
+    Attributes:
+        codebook_is_new: Whether the codebook is to be initialized from data.
+        has_begun: Whether it was, and the average of the weights has started.
     """
 
     loss_is_finite: Tensor
-    generator: Mover
-    discriminator: Mover | None
+    generator: NetworkOptimizer
+    discriminator: NetworkOptimizer | None
 
     def __init__(
         self,
@@ -63,6 +67,7 @@ class TokenizerTraining(LightningModule):
         self.discriminator_settings = discriminator_settings
         self.seed = seed
         self.average: WeightAverage | None = None
+        self.codebook_is_new, self.has_begun = True, False
         codebook = tokenizer.codebook
         self.window = Window(num_codebooks=codebook.num_codebooks, size=codebook.size)
         self.register_buffer("loss_is_finite", torch.tensor(True), persistent=False)
@@ -74,9 +79,9 @@ class TokenizerTraining(LightningModule):
         self.to(memory_format=torch.channels_last)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Build one optimizer a network; learning rates are set anew at every step."""
+        """Build one optimizer for each network; every step sets its learning rate."""
         max_steps, objective = self.settings.max_steps, self.objective
-        self.generator = Mover(
+        self.generator = NetworkOptimizer(
             parameters=list(self.tokenizer.named_parameters()),
             settings=self.optim_settings,
             clip=self.settings.clip,
@@ -84,29 +89,44 @@ class TokenizerTraining(LightningModule):
         )
         self.discriminator = None
         if objective.discriminator is not None:
-            self.discriminator = Mover(
+            self.discriminator = NetworkOptimizer(
                 parameters=list(objective.discriminator.named_parameters()),
                 settings=self.discriminator_settings,
                 clip=self.discriminator_settings.clip,
                 steps=range(objective.adversarial.start_step, max_steps),
             )
-        return [mover.optimizer for mover in (self.generator, self.discriminator) if mover]
+        return [o.optimizer for o in (self.generator, self.discriminator) if o is not None]
 
     @property
     def step_has_ended(self) -> bool:
         """Whether the last batch was the last one of its step."""
         return self.batches_in_step == 0
 
-    def movers_at(self, step: int) -> dict[str, Mover]:
-        """Return what moves the networks that take part in a step."""
-        movers = {"generator": self.generator}
+    def optimizers_at(self, step: int) -> dict[str, NetworkOptimizer]:
+        """Return the optimizers of the networks that train in a step."""
+        optimizers = {"generator": self.generator}
         if self.discriminator is not None and self.objective.plays(step):
-            movers["discriminator"] = self.discriminator
-        return movers
+            optimizers["discriminator"] = self.discriminator
+        return optimizers
+
+    def on_fit_start(self) -> None:
+        """Initialize the codebook and the weight average, unless they come from a checkpoint."""
+        if not self.has_begun:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+            if self.codebook_is_new:
+                self.initialize_codebook(data.first_batches())
+            self.begin_average()
+        if self.settings.compile:
+            tokenizer = self.tokenizer
+            # Its gradient is asked for separately, and a compiled graph computes all of them.
+            last_layer = tokenizer.decoder.last_layer
+            last_layer.forward = torch.compiler.disable(last_layer.forward)  # type: ignore[no-untyped-call]  # torch's own
+            tokenizer.encoder.compile()
+            tokenizer.decoder.compile()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one batch to the step, and on its last batch move everything once."""
-        del batch_idx  # Lightning's, and it begins anew on resume
+        """Add one batch to the step, and on its last batch update all networks once."""
+        del batch_idx  # Lightning's, which begins at 0 on resume
         if self.batches_in_step == 0:
             self.seed_step()
         self.batches_in_step = (self.batches_in_step + 1) % self.settings.accumulate
@@ -129,7 +149,7 @@ class TokenizerTraining(LightningModule):
             return
 
         # All ranks take the step, or none: one that skips alone leaves the others waiting.
-        norms = {name: m.gradient_norm() for name, m in self.movers_at(self.step).items()}
+        norms = {name: o.gradient_norm() for name, o in self.optimizers_at(self.step).items()}
         are_finite = torch.stack([self.loss_is_finite, *(n.isfinite() for n in norms.values())])
         if distributed.all_true(are_finite.all()):
             self.apply_gradients(norms)
@@ -157,9 +177,9 @@ class TokenizerTraining(LightningModule):
         return gradient.flatten(1).double().norm(dim=1).mean() * images
 
     def apply_gradients(self, norms: Mapping[str, Tensor]) -> None:
-        """Move the networks, the codebook and the average of the weights."""
-        for name, mover in self.movers_at(self.step).items():
-            mover.move(self.step, norms[name], self.make_step)
+        """Update the networks, the codebook and the average of the weights."""
+        for name, optimizer in self.optimizers_at(self.step).items():
+            optimizer.step(self.step, norms[name], self.call_step)
         seed_torch(self.seed, "codebook", self.step)
         health = self.tokenizer.codebook.update(self.step)
         if self.average is not None:
@@ -171,8 +191,8 @@ class TokenizerTraining(LightningModule):
             values |= {f"adversarial/{name}": value for name, value in balance.items()}
         self.window.add_step(values)
 
-    def make_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Step an optimizer in the way of the trainer's precision."""
+    def call_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Call an optimizer's ``step`` as the trainer's precision requires."""
         self.trainer.strategy.optimizer_step(optimizer, lambda: None)
 
     def forget_step(self) -> None:
@@ -219,6 +239,7 @@ class TokenizerTraining(LightningModule):
             distributed.from_first_rank(tensor)
 
     def begin_average(self) -> None:
-        """Let the average of the weights begin at the weights of this moment."""
+        """Start the average of the weights at the current weights."""
+        self.has_begun = True
         if self.settings.ema_decay:
             self.average = WeightAverage(self.tokenizer, decay=self.settings.ema_decay)

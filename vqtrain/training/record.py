@@ -1,7 +1,7 @@
-"""``metrics.jsonl``: one line a logged step, a function of the run alone.
+"""``metrics.jsonl``: one line for each logged step.
 
-Nothing in it depends on the clock, so that an interrupted and an unbroken run write equal files.
-Speeds are on the screen and in ``log.txt``.
+Nothing in it depends on the clock, so that an interrupted and an uninterrupted run write equal
+files. Speeds are on the console and in ``log.txt``.
 """
 
 import json
@@ -10,68 +10,60 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
-from lightning.pytorch import Trainer
-
 from vqtrain import distributed
-from vqtrain.training.callbacks import StepCallback
-from vqtrain.training.health import CollapseHint
+from vqtrain.training.collapse import CollapseHint
+from vqtrain.training.console import RunConsole
 from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.screen import Screen
 from vqtrain.training.trackers import Tracker
 from vqtrain.training.validation import Validation
 
 
 @final
-class Record(StepCallback):
-    """Writes the metrics of a step to ``metrics.jsonl``, to the screen and to a tracker.
+class Record:
+    """Writes the metrics of a step to ``metrics.jsonl``, to the console and to a tracker.
 
     Args:
         path: The file.
-        validation: Where validation results come from.
-        screen: Where people see them.
+        console: Where people see them.
         tracker: Where else they go, or None.
     """
 
-    def __init__(
-        self, *, path: Path, validation: Validation, screen: Screen, tracker: Tracker | None
-    ) -> None:
-        self.path, self.validation, self.screen = path, validation, screen
-        self.tracker = tracker
+    def __init__(self, *, path: Path, console: RunConsole, tracker: Tracker | None) -> None:
+        self.path, self.console, self.tracker = path, console, tracker
         self.collapse = CollapseHint()
 
-    def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
-        """Write a line if this step is logged or was validated."""
-        del trainer
+    def write(self, module: TokenizerTraining, validation: Validation) -> None:
+        """Write a line if this step is logged or was validated; collective."""
         values: dict[str, float] = {}
         if module.step % module.settings.log_every == 0:
             values |= module.window.means()
             values["train/skipped_steps"] = float(module.skipped_steps)
-            for name, mover in module.movers_at(module.step - 1).items():
-                values[f"train/{name}/learning_rate"] = mover.learning_rate_at(module.step - 1)
-            self.screen.show_training(module.step, values)
+            for name, optimizer in module.optimizers_at(module.step - 1).items():
+                values[f"train/{name}/learning_rate"] = optimizer.learning_rate_at(module.step - 1)
+            self.console.show_training(module.step, values)
             hint = self.collapse.of(values, module.tokenizer.vocab_size, module.window.tokens)
             if hint is not None:
-                self.screen.line(hint)
-        if self.validation.results:
-            values |= self.validation.results
-            self.screen.show_validation(module.step, self.validation.results)
+                self.console.line(hint)
+        if validation.results:
+            values |= validation.results
+            self.console.show_validation(module.step, validation.results)
         if values and distributed.rank() == 0:
             append_line(self.path, module.step, values)
         if values and self.tracker is not None:
             self.tracker.log(module.step, values)
-            if self.validation.results:
-                self.tracker.picture(module.step, self.validation.picture_at(module.step))
+            if validation.results:
+                self.tracker.picture(module.step, validation.picture_at(module.step))
 
 
 def append_line(path: Path, step: int, values: Mapping[str, float]) -> None:
-    """Append one step; values that are not finite become null."""
+    """Append one step; a value that is not finite becomes null."""
     plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, **plain}) + "\n")
 
 
 def cut_back(path: Path, step: int) -> None:
-    """Drop every line after a step, and a last line that was not written whole."""
+    """Remove every line after a step, and a last line that is incomplete."""
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -5,21 +5,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 
 from vqtrain import distributed
-from vqtrain.errors import ConfigError, FailedError, Interrupted, as_failure
+from vqtrain.errors import FailedError, Interrupted, as_failure
 from vqtrain.training.bad_samples import BadSamples
-from vqtrain.training.callbacks import MAX_SKIPPED_IN_ROW, Stopping
-from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint, restore
+from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint
+from vqtrain.training.console import RunConsole
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.launch import GRACE_S, end_children, watched_children
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.record import Record, cut_back
-from vqtrain.training.screen import Screen
+from vqtrain.training.step_end import StepEnd
+from vqtrain.training.stopping import MAX_SKIPPED_IN_ROW, StopPolicy
 from vqtrain.training.trackers import Tracker
 from vqtrain.training.validation import Validation
 
@@ -31,61 +31,14 @@ class Outcome:
     Attributes:
         reason: ``finished``, ``signal`` or ``time``.
         signal_number: The signal that ended it, or None.
-        step: Steps made.
-        results: What the newest validation measured.
+        step: Steps done.
+        results: What the latest validation measured.
     """
 
     reason: str
     signal_number: int | None
     step: int
     results: Mapping[str, float]
-
-
-@final
-class Beginning(Callback):
-    """Brings the module to where the run begins, once it is on its device.
-
-    Args:
-        data: The data of the run.
-        checkpoint: What a resumed run goes on from, or None.
-        has_weights: Whether the tokenizer was given weights, so that its codebook is not fresh.
-        fingerprint: A hash of all that the ranks must agree on, of at most 62 bits.
-    """
-
-    def __init__(
-        self,
-        *,
-        data: TrainingData,
-        checkpoint: TrainingCheckpoint | None,
-        has_weights: bool,
-        fingerprint: int,
-    ) -> None:
-        self.data, self.checkpoint, self.has_weights = data, checkpoint, has_weights
-        self.fingerprint = fingerprint
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare the ranks; restore, or initialize the codebook; then compile."""
-        del trainer
-        assert isinstance(pl_module, TokenizerTraining)
-        if not distributed.all_equal(self.fingerprint, pl_module.device):
-            raise ConfigError(
-                "the processes of this run do not see the same configuration, images and "
-                "checkpoint: give each machine the same command line and the same files"
-            )
-        tokenizer = pl_module.tokenizer
-        if self.checkpoint is not None:
-            restore(pl_module, self.checkpoint)
-        else:
-            if not self.has_weights:
-                pl_module.initialize_codebook(self.data.first_batches())
-            pl_module.begin_average()
-        self.checkpoint = None  # gives its memory back
-        if pl_module.settings.compile:
-            # Its gradient is asked for by itself, and a compiled graph only gives all of them.
-            last_layer = tokenizer.decoder.last_layer
-            last_layer.forward = torch.compiler.disable(last_layer.forward)  # type: ignore[no-untyped-call]  # torch's own
-            tokenizer.encoder.compile()
-            tokenizer.decoder.compile()
 
 
 def fit(
@@ -97,10 +50,9 @@ def fit(
     bad_samples: BadSamples,
     config: Mapping[str, object],
     run_dir: Path,
-    screen: Screen,
+    console: RunConsole,
     tracker: Tracker | None,
     checkpoint: TrainingCheckpoint | None,
-    has_weights: bool,
 ) -> Outcome:
     """Train until the last step, a signal, or the end of the time.
 
@@ -112,39 +64,37 @@ def fit(
         bad_samples: Where samples that cannot be read are listed.
         config: The whole configuration, as plain data, for the checkpoints.
         run_dir: An existing folder that no other run uses.
-        screen: Where people see it.
+        console: Where people see it.
         tracker: Where metrics go besides ``metrics.jsonl``, on the main process, or None.
-        checkpoint: What to go on from, or None.
-        has_weights: Whether the tokenizer was given weights to start from.
+        checkpoint: What to continue from, or None.
 
     Raises:
         VqtrainError: If something fails after training began; its exit code is 1.
     """
-    stopping = Stopping(max_time_s=module.settings.max_time_s, bad_samples=bad_samples)
-    record = Record(
-        path=run_dir / "metrics.jsonl", validation=validation, screen=screen, tracker=tracker
-    )
+    step = checkpoint["training"]["step"] if checkpoint else 0
+    stopping = StopPolicy(max_time_s=module.settings.max_time_s, bad_samples=bad_samples)
+    record = Record(path=run_dir / "metrics.jsonl", console=console, tracker=tracker)
     checkpointing = Checkpointing(
         run_dir=run_dir,
         config=config,
-        validation=validation,
         data=data,
         resumed=checkpoint["training"] if checkpoint else None,
     )
-    step = checkpoint["training"]["step"] if checkpoint else 0
-    beginning = Beginning(
-        data=data,
+    step_end = StepEnd(
         checkpoint=checkpoint,
-        has_weights=has_weights,
         fingerprint=fingerprint(config, step, data.training.digest, data.validation.digest),
+        console=console,
+        bad_samples=bad_samples,
+        validation=validation,
+        stopping=stopping,
+        record=record,
+        checkpointing=checkpointing,
     )
     if trainer.is_global_zero:
         cut_back(record.path, step)
         cut_back(bad_samples.path, step)
         bad_samples.begin()
-    # Their order is the order of a step's end: validation comes before a checkpoint of its step.
-    callbacks = [beginning, screen, bad_samples, validation, stopping, record, checkpointing]
-    trainer.callbacks = callbacks  # type: ignore[attr-defined]  # its type is not declared
+    trainer.callbacks = [step_end]  # type: ignore[attr-defined]  # its type is not declared
     stopping.take_signals()
     with as_failure(
         {
@@ -176,7 +126,7 @@ def fit(
             f"{bad_samples.path} lists them. Mend them or raise it, and go on with "
             f"resume={run_dir}"
         )
-    assert stopping.reason is not None, "the run ends by a decision of Stopping"
+    assert stopping.reason is not None, "the stop policy ends the run"
     return Outcome(
         reason=stopping.reason,
         signal_number=stopping.signal_number,
@@ -186,7 +136,7 @@ def fit(
 
 
 def fit_or_end(trainer: Trainer, module: TokenizerTraining, data: TrainingData) -> None:
-    """Train, and leave no process behind if that fails."""
+    """Train, and end the processes of the run if that fails."""
     try:
         with watched_children(trainer):
             trainer.fit(module, datamodule=data)

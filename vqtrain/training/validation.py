@@ -20,7 +20,6 @@ from vqtrain.metrics.fid import FID
 from vqtrain.metrics.image import psnr, ssim
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.training.bad_samples import BadSamples
-from vqtrain.training.callbacks import StepCallback
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.settings import LOWER_IS_BETTER
@@ -32,7 +31,7 @@ MAX_PICTURES = 8
 
 
 @final
-class Validation(StepCallback):
+class Validation:
     """Measures reconstructions every ``trainer.validate_every`` steps, and at the last one.
 
     Args:
@@ -63,8 +62,8 @@ class Validation(StepCallback):
         self.loader: Loader | None = None
         self.results: dict[str, float] = {}
 
-    def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
-        """Validate if this step is due."""
+    def measure_if_due(self, trainer: Trainer, module: TokenizerTraining) -> None:
+        """Validate if this step is due; collective."""
         is_last = module.step >= module.settings.max_steps
         is_due = module.step % module.settings.validate_every == 0
         self.results = self.measure(trainer, module) if is_due or is_last else {}
@@ -90,7 +89,7 @@ class Validation(StepCallback):
         tokenizer.eval()
         with averaged:
             for number, loaded in enumerate(self.loader):
-                self.bad_samples.found += [("val", fault) for fault in loaded.faults]
+                self.bad_samples.note("val", loaded)
                 batch = loaded.to(module.device)
                 images = tokenizer.to_images(batch.images, module.settings.dtype)
                 with trainer.precision_plugin.forward_context():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vqtrain.training.health import CollapseHint
+from vqtrain.training.collapse import CollapseHint
 
 
 def values(usage: float, perplexity: float) -> dict[str, float]:
@@ -20,7 +20,7 @@ def test_a_collapse_of_some_lines_is_said_once_in_plain_words_until_it_is_over()
     said = [hint.of(use, 512, 10**6) for use in (bad, bad, good, bad, bad, bad, bad, bad)]
     assert [text is not None for text in said] == [False] * 5 + [True] + [False] * 2
     assert said[5] is not None
-    assert "1.6% of 512 codes are used, so unevenly that 5 would do" in said[5]
+    assert "1.6% of 512 codes are used, with a perplexity of 5" in said[5]
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,21 @@
-"""What people see of a run: a progress bar or plain lines, and the same in ``log.txt``."""
+"""The console of a run: a progress bar or plain lines, and the same in ``log.txt``."""
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
-from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from vqtrain import distributed
-from vqtrain.data.batches import Batch
 from vqtrain.training.data_module import TrainingData
-from vqtrain.training.module import TokenizerTraining
 
-# Above this share of the time the device waits for data long enough to be worth a hint.
+# Above this share of the time that is spent waiting for data there is a hint.
 MUCH_WAITING = 0.1
 
-# On the screen they would hide the others; metrics.jsonl has them.
+# Too many for the console; metrics.jsonl has them.
 FOR_EXPERTS = {
     "train/codebook/distance",
     "train/codebook/divergence",
@@ -40,74 +37,59 @@ FOR_EXPERTS = {
 
 
 @final
-class Screen(Callback):
-    """Shows progress; on a terminal as a bar, elsewhere as plain lines.
+class RunConsole:
+    """Shows progress: as a bar on a terminal, else as plain lines.
 
     Args:
         log: File that gets every line.
         max_steps: Length of the run.
-        data: The data of the run, for the time that it is waited for.
-        is_main: Whether this process speaks; the others are silent.
+        data: The data of the run, which knows how long it was waited for.
+        is_main: Whether this is the process that prints; the others are silent.
     """
 
     def __init__(self, *, log: Path, max_steps: int, data: TrainingData, is_main: bool) -> None:
         self.log_file, self.max_steps, self.data = log, max_steps, data
         self.is_main = is_main
-        self.console = Console(highlight=False, soft_wrap=True, quiet=not self.is_main)
+        self.terminal = Console(highlight=False, soft_wrap=True, quiet=not self.is_main)
         self.bar: Progress | None = None
         self.batch_began = 0.0
         self.busy_s, self.images = 0.0, 0
         self.has_shown, self.has_hinted = False, False
 
     def line(self, text: str, *, log_only: bool = False) -> None:
-        """Say one line, on the screen and in ``log.txt``."""
+        """Print one line, and append it to ``log.txt``."""
         # Names of files need not be text.
         text = text.encode(errors="backslashreplace").decode()
         if not log_only:
-            self.console.print(text, markup=False)
+            self.terminal.print(text, markup=False)
         if self.is_main:
             with self.log_file.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the bar."""
-        del trainer
-        assert isinstance(pl_module, TokenizerTraining)
-        if self.console.is_terminal:
+    def start(self, step: int) -> None:
+        """Start the bar at a step."""
+        if self.terminal.is_terminal:
             self.bar = Progress(
                 TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
                 BarColumn(bar_width=None),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.description}"),
-                console=self.console,
+                console=self.terminal,
             )
-            self.bar.add_task("", total=self.max_steps, completed=pl_module.step)
+            self.bar.add_task("", total=self.max_steps, completed=step)
             self.bar.start()
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
-    ) -> None:
-        """Note when the batch began."""
-        del trainer, pl_module, batch, batch_idx
+    def begin_batch(self) -> None:
+        """Note when a batch begins."""
         self.batch_began = time.monotonic()
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        """Note how long the batch took, and move the bar."""
-        del trainer, outputs, batch_idx
-        assert isinstance(pl_module, TokenizerTraining)
+    def end_batch(self, step: int, *, images: int) -> None:
+        """Note how long a batch of this process took, and show the step on the bar."""
         self.busy_s += time.monotonic() - self.batch_began
-        assert isinstance(batch, Batch)
-        self.images += len(batch.images) * distributed.world_size()
+        self.images += images * distributed.world_size()
         if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=pl_module.step)
+            self.bar.update(self.bar.task_ids[0], completed=step)
 
     def show_training(self, step: int, values: Mapping[str, float]) -> None:
         """Show a line of training metrics with the speed since the last one."""
@@ -124,7 +106,7 @@ class Screen(Callback):
             self.bar.update(self.bar.task_ids[0], description="  ".join(words))
         text = f"step {step}/{self.max_steps}  {'  '.join(words)}"
         self.line(text, log_only=self.bar is not None)
-        # The first line's time is mostly that of starting.
+        # Starting up takes most of the first line's time.
         is_first, self.has_shown = not self.has_shown, True
         if waiting > MUCH_WAITING and not is_first and not self.has_hinted:
             self.has_hinted = True
@@ -141,20 +123,8 @@ class Screen(Callback):
             f"step {step}/{self.max_steps}  validation: {'  '.join(describe(values, 'val/'))}"
         )
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the bar."""
-        del trainer, pl_module
-        self.close()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Stop the bar, so that what follows is readable."""
-        del trainer, pl_module, exception
-        self.close()
-
     def close(self) -> None:
-        """Give the terminal back."""
+        """Stop the bar."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
@@ -166,11 +136,11 @@ class Screen(Callback):
         for name, value in values.items():
             table.add_row(name, value)
             self.line(f"{name}: {value}", log_only=True)
-        self.console.print(table)
+        self.terminal.print(table)
 
 
 def describe(values: Mapping[str, float], prefix: str) -> list[str]:
-    """Put metrics into short words, but for those that are for experts."""
+    """Shorten the names of metrics, and leave out those for experts."""
     words = []
     for name, value in values.items():
         if name in FOR_EXPERTS or (name == "train/skipped_steps" and not value):
@@ -181,7 +151,7 @@ def describe(values: Mapping[str, float], prefix: str) -> list[str]:
 
 
 def number(name: str, value: float) -> str:
-    """Write a metric with the digits that are of use."""
+    """Format a metric with a useful number of digits."""
     if name.endswith("learning_rate"):
         return f"{value:.1e}"
     if name.endswith("perplexity"):

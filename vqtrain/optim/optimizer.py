@@ -1,4 +1,4 @@
-"""One network's optimizer, with its schedule and its bound on the gradient."""
+"""The optimizer of one network, with its learning-rate schedule and its gradient clipping."""
 
 from collections.abc import Callable, Sequence
 from typing import final
@@ -11,14 +11,14 @@ from vqtrain.optim.settings import OptimSettings, build_optimizer
 
 
 @final
-class Mover:
-    """Moves the parameters of one network by its gradients.
+class NetworkOptimizer:
+    """Updates the parameters of one network.
 
     Args:
-        parameters: Parameters with their names, on the device on which they will be moved.
+        parameters: Parameters with their names, on the device on which they train.
         settings: Optimizer and schedule.
         clip: Largest norm of the gradient, or None.
-        steps: The steps of the run in which the network moves; its schedule begins with them.
+        steps: The steps of the run in which the network trains; its schedule begins with them.
 
     Raises:
         ConfigError: If the warm-up is longer than these steps.
@@ -40,25 +40,25 @@ class Mover:
         )
 
     def learning_rate_at(self, step: int) -> float:
-        """Return the learning rate with which a step of the run is made, counted from 0."""
+        """Return the learning rate of a step of the run, counted from 0."""
         return self._lr * self._schedule.factor(step - self._steps.start)
 
     def gradient_norm(self) -> Tensor:
         """Return the norm of the gradient over all parameters."""
         return nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
 
-    def move(
-        self, step: int, norm: Tensor, make_step: Callable[[torch.optim.Optimizer], object]
+    def step(
+        self, step: int, norm: Tensor, call_step: Callable[[torch.optim.Optimizer], object]
     ) -> None:
-        """Clip the gradient and step the optimizer.
+        """Clip the gradient, set the learning rate and step the optimizer.
 
         Args:
-            step: Number of the step.
+            step: Number of the step of the run.
             norm: What ``gradient_norm`` returned.
-            make_step: Calls the optimizer's ``step``.
+            call_step: Calls the ``step`` of torch's optimizer.
         """
         if self._clip is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self._clip, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate_at(step)
-        make_step(self.optimizer)
+        call_step(self.optimizer)

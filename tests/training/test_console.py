@@ -6,47 +6,46 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 
-from vqtrain.data.batches import Batch
+from vqtrain.training.console import RunConsole, describe
 from vqtrain.training.data_module import Timed, TrainingData
 from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.screen import Screen, describe
+from vqtrain.training.step_end import StepEnd
 
-MakeScreen = Callable[..., Screen]
+MakeConsole = Callable[..., RunConsole]
 
 
 @pytest.fixture
-def make_screen(tmp_path: Path, make_data: Callable[..., TrainingData]) -> MakeScreen:
-    """Make a screen of a run of ten steps, and set how long it was busy and waiting."""
+def make_console(tmp_path: Path, make_data: Callable[..., TrainingData]) -> MakeConsole:
+    """Make a console of a run of ten steps, and set how long it was busy and waiting."""
 
-    def make(*, busy_s: float = 1.0, waited_s: float = 0.0, is_main: bool = True) -> Screen:
+    def make(*, busy_s: float = 1.0, waited_s: float = 0.0, is_main: bool = True) -> RunConsole:
         data = make_data()
         data.batches = Timed(data.training_batches(data.settings))
         data.batches.waited_s = waited_s
-        screen = Screen(log=tmp_path / "log.txt", max_steps=10, data=data, is_main=is_main)
-        screen.busy_s, screen.images = busy_s, 40
-        return screen
+        console = RunConsole(log=tmp_path / "log.txt", max_steps=10, data=data, is_main=is_main)
+        console.busy_s, console.images = busy_s, 40
+        return console
 
     return make
 
 
-def on_terminal(screen: Screen) -> io.StringIO:
+def on_terminal(console: RunConsole) -> io.StringIO:
     output = io.StringIO()
-    screen.console = Console(
+    console.terminal = Console(
         file=output, force_terminal=True, width=120, highlight=False, soft_wrap=True
     )
     return output
 
 
 def test_a_line_goes_to_the_screen_and_with_its_time_to_the_log(
-    make_screen: MakeScreen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_console: MakeConsole, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    screen = make_screen()
-    screen.line("run directory: [bold]runs/x[/bold]")
-    screen.line("for the log", log_only=True)
+    console = make_console()
+    console.line("run directory: [bold]runs/x[/bold]")
+    console.line("for the log", log_only=True)
     # What looks like markup is part of a path.
     assert capsys.readouterr().out == "run directory: [bold]runs/x[/bold]\n"
     stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
@@ -56,72 +55,64 @@ def test_a_line_goes_to_the_screen_and_with_its_time_to_the_log(
     )
 
 
-def test_a_name_that_is_no_text_is_shown(make_screen: MakeScreen, tmp_path: Path) -> None:
-    make_screen().line("caf\udce9.jpg")
+def test_a_name_that_is_no_text_is_shown(make_console: MakeConsole, tmp_path: Path) -> None:
+    make_console().line("caf\udce9.jpg")
     assert (tmp_path / "log.txt").read_text().endswith(" caf\\udce9.jpg\n")
 
 
 def test_other_ranks_say_nothing(
-    make_screen: MakeScreen,
+    make_console: MakeConsole,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    screen = make_screen(is_main=False)
-    screen.line("hello")
-    screen.table("finished", {"steps": "3"})
+    console = make_console(is_main=False)
+    console.line("hello")
+    console.table("finished", {"steps": "3"})
     assert capsys.readouterr().out == ""
     assert not (tmp_path / "log.txt").exists()
 
 
 def test_the_speed_is_over_the_time_of_batches_and_of_waiting(
-    make_screen: MakeScreen, capsys: pytest.CaptureFixture[str]
+    make_console: MakeConsole, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    screen = make_screen(busy_s=1.9, waited_s=0.1)
-    screen.show_training(3, {"train/generator/total": 0.25, "train/codebook/perplexity": 61.7})
+    console = make_console(busy_s=1.9, waited_s=0.1)
+    console.show_training(3, {"train/generator/total": 0.25, "train/codebook/perplexity": 61.7})
     # 40 images in 1.9 + 0.1 s; 0.1 of 2 s are 5 %, which is not worth a hint.
     assert capsys.readouterr().out == (
         "step 3/10  total 0.2500  perplexity 62  20 images/s  waiting 5%\n"
     )
-    assert (screen.busy_s, screen.images, screen.data.take_waited_s()) == (0.0, 0, 0.0)
+    assert (console.busy_s, console.images, console.data.take_waited_s()) == (0.0, 0, 0.0)
 
 
 def test_much_waiting_is_hinted_once_but_not_of_the_start(
-    make_screen: MakeScreen, capsys: pytest.CaptureFixture[str]
+    make_console: MakeConsole, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    screen = make_screen(busy_s=1.5, waited_s=0.5)
-    screen.show_training(2, {})
+    console = make_console(busy_s=1.5, waited_s=0.5)
+    console.show_training(2, {})
     assert capsys.readouterr().out == "step 2/10  20 images/s  waiting 25%\n"
-    screen.busy_s, screen.images = 1.5, 40
-    assert screen.data.batches is not None
-    screen.data.batches.waited_s = 0.5
-    screen.show_training(3, {})
+    console.busy_s, console.images = 1.5, 40
+    assert console.data.batches is not None
+    console.data.batches.waited_s = 0.5
+    console.show_training(3, {})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "step 3/10  20 images/s  waiting 25%"
     assert lines[1].startswith("25% of the time went into waiting for data: raise data.num_workers")
     assert "now 0" in lines[1]
-    screen.busy_s = 1.0
-    screen.data.batches.waited_s = 1.0
-    screen.show_training(4, {})
+    console.busy_s = 1.0
+    console.data.batches.waited_s = 1.0
+    console.show_training(4, {})
     assert capsys.readouterr().out == "step 4/10  0 images/s  waiting 50%\n"
 
 
 def test_batches_are_timed_and_their_images_counted(
-    make_screen: MakeScreen,
-    make_module: Callable[..., TokenizerTraining],
-    make_trainer: Callable[..., Trainer],
-    monkeypatch: pytest.MonkeyPatch,
+    make_console: MakeConsole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    screen, module, trainer = make_screen(busy_s=2.0), make_module(), make_trainer([])
-    batch = Batch(
-        images=torch.zeros(3, 3, 8, 8, dtype=torch.uint8),
-        mask=torch.ones(3, dtype=torch.bool),
-        keys=["a", "b", "c"],
-    )
+    console = make_console(busy_s=2.0)
     monkeypatch.setattr("time.monotonic", lambda: 100.0)
-    screen.on_train_batch_start(trainer, module, batch, 0)
+    console.begin_batch()
     monkeypatch.setattr("time.monotonic", lambda: 100.5)
-    screen.on_train_batch_end(trainer, module, None, batch, 0)
-    assert (screen.busy_s, screen.images) == (2.5, 43)
+    console.end_batch(1, images=3)
+    assert (console.busy_s, console.images) == (2.5, 43)
 
 
 def test_metrics_are_said_in_short_words() -> None:
@@ -147,9 +138,9 @@ def test_metrics_are_said_in_short_words() -> None:
 
 
 def test_a_table_is_lines_in_the_log(
-    make_screen: MakeScreen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_console: MakeConsole, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_screen().table("finished", {"steps": "900", "tokenizer": "runs/x/tokenizer"})
+    make_console().table("finished", {"steps": "900", "tokenizer": "runs/x/tokenizer"})
     shown = capsys.readouterr().out
     assert shown.startswith("finished")
     assert "runs/x/tokenizer" in shown
@@ -170,21 +161,20 @@ class Failing(Callback):
 @pytest.mark.parametrize("fails", [False, True], ids=["ends", "fails"])
 def test_a_bar_moves_with_the_steps_and_gives_the_terminal_back(
     fails: bool,
-    make_screen: MakeScreen,
+    make_console: MakeConsole,
     make_module: Callable[..., TokenizerTraining],
-    make_data: Callable[..., TrainingData],
-    fit: Callable[..., None],
+    make_step_end: Callable[[RunConsole], StepEnd],
+    make_trainer: Callable[..., Trainer],
 ) -> None:
-    screen = make_screen()
-    output = on_terminal(screen)
-    module = make_module(max_steps=3)
-    callbacks = [screen, Failing()] if fails else [screen]
+    console = make_console()
+    output = on_terminal(console)
+    module, step_end = make_module(max_steps=3), make_step_end(console)
     if fails:
         with pytest.raises(RuntimeError, match="on purpose"):
-            fit(module, *callbacks, data=make_data())
+            make_trainer([step_end, Failing()]).fit(module, datamodule=console.data)
     else:
-        fit(module, *callbacks, data=make_data())
-    assert screen.bar is None
+        make_trainer([step_end]).fit(module, datamodule=console.data)
+    assert console.bar is None
     text = output.getvalue()
     assert ("step 3/10" in text) is not fails
     # A terminal without its cursor is what a bar that was not stopped leaves behind.
@@ -192,19 +182,17 @@ def test_a_bar_moves_with_the_steps_and_gives_the_terminal_back(
 
 
 def test_with_a_bar_training_lines_go_to_the_log_alone(
-    make_screen: MakeScreen,
-    make_module: Callable[..., TokenizerTraining],
-    make_trainer: Callable[..., Trainer],
+    make_console: MakeConsole,
     tmp_path: Path,
 ) -> None:
-    screen = make_screen(busy_s=2.0)
-    output = on_terminal(screen)
-    screen.on_train_start(make_trainer([]), make_module())
-    assert screen.bar is not None
-    screen.show_training(3, {"train/generator/total": 0.25})
-    assert screen.bar.tasks[0].description == "total 0.2500  20 images/s  waiting 0%"
-    screen.show_validation(3, {"val/psnr": 20.0})
-    screen.close()
+    console = make_console(busy_s=2.0)
+    output = on_terminal(console)
+    console.start(0)
+    assert console.bar is not None
+    console.show_training(3, {"train/generator/total": 0.25})
+    assert console.bar.tasks[0].description == "total 0.2500  20 images/s  waiting 0%"
+    console.show_validation(3, {"val/psnr": 20.0})
+    console.close()
     logged = [line[20:] for line in (tmp_path / "log.txt").read_text().splitlines()]
     assert logged == [
         "step 3/10  total 0.2500  20 images/s  waiting 0%",

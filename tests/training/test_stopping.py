@@ -11,13 +11,12 @@ from lightning.pytorch import Trainer
 
 from vqtrain.errors import Interrupted
 from vqtrain.training.bad_samples import BadSamples
-from vqtrain.training.callbacks import MAX_SKIPPED_IN_ROW, StepCallback, Stopping
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.stopping import MAX_SKIPPED_IN_ROW, StopPolicy
 
 MakeModule = Callable[..., TokenizerTraining]
-MakeTrainer = Callable[..., Trainer]
-MakeStopping = Callable[[float | None], Stopping]
+MakeStopping = Callable[[float | None], StopPolicy]
 
 
 @pytest.fixture
@@ -26,8 +25,8 @@ def make_stopping(
 ) -> MakeStopping:
     """Make what stops a run, over data of which nothing is bad."""
 
-    def make(max_time_s: float | None) -> Stopping:
-        return Stopping(max_time_s=max_time_s, bad_samples=make_bad_samples(make_data()))
+    def make(max_time_s: float | None) -> StopPolicy:
+        return StopPolicy(max_time_s=max_time_s, bad_samples=make_bad_samples(make_data()))
 
     return make
 
@@ -64,20 +63,18 @@ def test_the_reason_that_comes_first_counts(
     max_time_s: float | None,
     reason: str | None,
     make_module: MakeModule,
-    make_trainer: MakeTrainer,
     make_stopping: MakeStopping,
 ) -> None:
-    module, trainer = make_module(max_steps=4), make_trainer([])
+    module = make_module(max_steps=4)
     module.step, module.skipped_in_row = step, skipped_in_row
     stopping = make_stopping(max_time_s)
     stopping.bad_samples.too_many = bad
     stopping.began = time.monotonic()
     if signal_number is not None:
         stopping.receive(signal_number, None)
-    stopping.on_step_end(trainer, module)
+    assert stopping.decide(module) is (reason is not None)
     assert stopping.reason == reason
     assert stopping.signal_number == signal_number
-    assert trainer.should_stop is (reason is not None)
 
 
 def test_before_the_first_step_there_is_nothing_to_wait_for(make_stopping: MakeStopping) -> None:
@@ -87,56 +84,41 @@ def test_before_the_first_step_there_is_nothing_to_wait_for(make_stopping: MakeS
 
 def test_the_time_counts_from_the_first_step(
     make_module: MakeModule,
-    make_trainer: MakeTrainer,
     make_stopping: MakeStopping,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module, trainer = make_module(max_steps=4), make_trainer([])
+    module = make_module(max_steps=4)
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     stopping = make_stopping(10.0)
     monkeypatch.setattr(time, "monotonic", lambda: 200.0)  # indexing the data took this long
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(signal, "signal", lambda *_: None)
-        stopping.on_train_start(trainer, module)
+        stopping.start()
     for now, reason in [(209.9, None), (210.0, "time")]:
         monkeypatch.setattr(time, "monotonic", lambda now=now: now)
-        stopping.on_step_end(trainer, module)
+        stopping.decide(module)
         assert stopping.reason == reason
-
-
-class Ends(StepCallback):
-    """Notes the steps whose end it was told."""
-
-    def __init__(self) -> None:
-        self.steps: list[int] = []
-
-    def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
-        """Note it."""
-        del trainer
-        self.steps.append(module.step)
 
 
 def test_a_step_ends_once_however_many_batches_it_has(
     make_module: MakeModule, fit: Callable[..., None]
 ) -> None:
-    fit(make_module(accumulate=3, max_steps=4), ends := Ends())
-    assert ends.steps == [1, 2, 3, 4]
-
-
-class Signals(StepCallback):
-    """Sends this process a signal at the end of step 2."""
-
-    def on_step_end(self, trainer: Trainer, module: TokenizerTraining) -> None:
-        """Send it."""
-        del trainer
-        if module.step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+    ends: list[int] = []
+    fit(make_module(accumulate=3, max_steps=4), lambda _, module: ends.append(module.step))
+    assert ends == [1, 2, 3, 4]
 
 
 def test_a_signal_ends_the_run_at_the_next_step_and_is_given_back_after_it(
     make_module: MakeModule, fit: Callable[..., None]
 ) -> None:
     missed: list[int] = []
+    ends: list[int] = []
+
+    def end(trainer: Trainer, module: TokenizerTraining) -> None:
+        del trainer
+        ends.append(module.step)
+        if module.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def own(number: int, frame: FrameType | None) -> None:
         del frame
@@ -144,10 +126,10 @@ def test_a_signal_ends_the_run_at_the_next_step_and_is_given_back_after_it(
 
     before = signal.signal(signal.SIGTERM, own)
     try:
-        # Stopping has looked already when the signal comes, so the step after it is the last.
-        fit(make_module(max_steps=5), ends := Ends(), Signals())
+        # The policy has decided already when the signal comes, so the step after it is the last.
+        fit(make_module(max_steps=5), end)
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert ends.steps == [1, 2, 3]
+    assert ends == [1, 2, 3]
     assert missed == []

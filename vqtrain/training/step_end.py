@@ -1,0 +1,110 @@
+"""What a run does around its training steps, and in which order."""
+
+from dataclasses import dataclass
+from typing import final
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from vqtrain import distributed
+from vqtrain.data.batches import Batch
+from vqtrain.errors import ConfigError
+from vqtrain.training.bad_samples import BadSamples
+from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint, restore
+from vqtrain.training.console import RunConsole
+from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.record import Record
+from vqtrain.training.stopping import StopPolicy
+from vqtrain.training.validation import Validation
+
+
+@final
+@dataclass(kw_only=True, eq=False)
+class StepEnd(Callback):
+    """The one callback of a run of ours; ``end_step`` states the order of a step's end.
+
+    Args:
+        checkpoint: What a resumed run continues from, or None.
+        fingerprint: A hash of all that the ranks must agree on, of at most 62 bits.
+        console: Shows progress.
+        bad_samples: Lists samples that cannot be read.
+        validation: Measures reconstructions.
+        stopping: Decides when the run ends.
+        record: Writes metrics.
+        checkpointing: Writes checkpoints.
+    """
+
+    checkpoint: TrainingCheckpoint | None
+    fingerprint: int
+    console: RunConsole
+    bad_samples: BadSamples
+    validation: Validation
+    stopping: StopPolicy
+    record: Record
+    checkpointing: Checkpointing
+
+    def end_step(self, trainer: Trainer, module: TokenizerTraining) -> None:
+        """Do what is due after an update: validate, decide, record, checkpoint."""
+        # 1. The update is done: module.training_step has counted the step.
+        # 2. Validate, so that all that follows knows the results of this step.
+        self.validation.measure_if_due(trainer, module)
+        # 3. Decide whether the run ends here, so that its last step gets a checkpoint.
+        trainer.should_stop = self.stopping.decide(module)
+        # 4. Record the metrics, so that no checkpoint is ahead of metrics.jsonl.
+        self.record.write(module, self.validation)
+        # 5. Write a checkpoint, from which a resumed run continues with the next update.
+        self.checkpointing.save_if_due(module, self.validation, is_last=trainer.should_stop)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the ranks, and restore what a resumed run continues from."""
+        del trainer
+        assert isinstance(pl_module, TokenizerTraining)
+        if not distributed.all_equal(self.fingerprint, pl_module.device):
+            raise ConfigError(
+                "the processes of this run do not see the same configuration, images and "
+                "checkpoint: give each machine the same command line and the same files"
+            )
+        if self.checkpoint is not None:
+            restore(pl_module, self.checkpoint)
+        self.checkpoint = None  # frees its memory
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock and the progress bar."""
+        del trainer
+        assert isinstance(pl_module, TokenizerTraining)
+        self.stopping.start()
+        self.console.start(pl_module.step)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Note the time, and the samples that were skipped."""
+        del trainer, pl_module, batch_idx
+        self.bad_samples.note("train", batch)
+        self.console.begin_batch()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """End the step after its last batch."""
+        del outputs, batch_idx
+        assert isinstance(pl_module, TokenizerTraining)
+        self.console.end_batch(pl_module.step, images=len(batch.images))
+        if pl_module.step_has_ended:
+            self.end_step(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the progress bar."""
+        del trainer, pl_module
+        self.console.close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Stop the progress bar, so that what follows is readable."""
+        del trainer, pl_module, exception
+        self.console.close()
