@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from vqtrain.app.export import KEYS, pictures_of
-from vqtrain.app.keys import read_keys
-from vqtrain.app.pictures import load
+from vqtrain.app.export import Export, pictures_of
+from vqtrain.app.keys import page_of, read_values
 from vqtrain.errors import VqtrainError
 from vqtrain.formats.find import find
+from vqtrain.tokenizer.model import Tokenizer
 
 PHOTOGRAPHS = 64
 # A decoder needs gigabytes for all of one size at once.
@@ -34,10 +34,9 @@ EXPORTS = {
 
 def main() -> None:
     """Export to one format after the other."""
-    values = read_keys("check_exports.py", sys.argv[1:], KEYS)
-    if values is None:
-        raise SystemExit(__doc__)
-    tokenizer = load(values["tokenizer"], values["allow"], "check_exports.py")
+    export = Export()
+    values = read_values(export, page_of("export", export).defaults, sys.argv[1:])
+    tokenizer = Tokenizer.from_pretrained(values["tokenizer"], allow=values["allow"])
     sizes = pictures_of(tokenizer, values["images"], values["image_size"], PHOTOGRAPHS)
     shapes = ", ".join(f"{len(batch)} of {batch.shape[2]} x {batch.shape[3]} px" for batch in sizes)
     print(f"torch {torch.__version__}; photographs: {shapes}\n")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from vqtrain.cli import COMMANDS, main
+from vqtrain.build import kinds
+from vqtrain.cli import main
 
 Completed = subprocess.CompletedProcess[str]
 
@@ -15,7 +16,7 @@ Completed = subprocess.CompletedProcess[str]
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for command in COMMANDS:
+    for command in kinds("command"):
         assert f"  {command} " in shown
 
 

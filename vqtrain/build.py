@@ -12,6 +12,7 @@ import pkgutil
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from vqtrain.errors import ConfigError
@@ -29,9 +30,14 @@ GROUPS = {
     "decoder": "vqtrain.decoders.base:Decoder",
     "discriminator": "vqtrain.discriminators.base:Discriminator",
     "launcher": "vqtrain.launchers.base:Launcher",
+    "command": "vqtrain.app.base:Command",
 }
 # Modules of a group's package that are no kinds.
 OTHERS = ("base", "contract", "parts")
+NO_COMMANDS = (
+    *("build", "candidates", "compose", "doctor_run", "doctor_speed", "findings", "grid", "keys"),
+    *("output", "pictures", "progress", "ranks", "resume", "sweep_commands", "validation"),
+)
 
 
 def package_of(group: str) -> str:
@@ -63,7 +69,19 @@ def kinds(group: str) -> list[str]:
     """List the kind words of a group, such as ``codebook``; imports none of them."""
     package = importlib.import_module(package_of(group))
     names = {module.name for module in pkgutil.iter_modules(package.__path__)}
-    return sorted(names.difference(OTHERS))
+    return sorted(names.difference(OTHERS, NO_COMMANDS))
+
+
+def configs_folder() -> Path:
+    """Find the configs: inside the package in a wheel, next to it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside, outside = package / "configs", package.parent / "configs"
+    return inside if inside.is_dir() else outside
+
+
+def config_of(group: str, kind: str) -> Path:
+    """Return the yaml of a kind of ours."""
+    return configs_folder() / group / f"{kind}.yaml"
 
 
 def resolve(group: str, kind: str) -> type:
@@ -76,11 +94,12 @@ def resolve(group: str, kind: str) -> type:
     Raises:
         ConfigError: If there is no such class, or it does not keep the contract of the group.
     """
+    contract = contract_of(group)
     if ":" not in kind:
         if kind not in kinds(group):
             raise ConfigError(f"{group}.kind: {unknown('kind', kind, kinds(group))}")
-        return final_class(f"{package_of(group)}.{kind}")
-    found, contract = third_party(kind, where=f"{group}.kind"), contract_of(group)
+        return final_class(f"{package_of(group)}.{kind}", contract)
+    found = third_party(kind, where=f"{group}.kind")
     if not issubclass(found, contract):
         raise ConfigError(
             f"{group}.kind: {kind} must inherit from {contract.__module__}.{contract.__name__}"
@@ -88,17 +107,18 @@ def resolve(group: str, kind: str) -> type:
     return found
 
 
-def final_class(module_name: str) -> type:
-    """Import a module of ours, and return the one final class that it holds."""
+def final_class(module_name: str, contract: type) -> type:
+    """Import a module of ours, and return its one final class that keeps a contract."""
     module = importlib.import_module(module_name)
     found = [
         value
         for value in vars(module).values()
         if inspect.isclass(value)
         and value.__module__ == module.__name__
+        and issubclass(value, contract)
         and getattr(value, "__final__", False)
     ]
-    assert len(found) == 1, f"{module.__name__} must hold exactly one final class, it holds {found}"
+    assert len(found) == 1, f"{module.__name__} must hold one final class, it holds {found}"
     return found[0]
 
 

@@ -6,31 +6,19 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from vqtrain.build import unknown
+from vqtrain.build import config_of, kinds, unknown
 from vqtrain.errors import ConfigError, Interrupted, VqtrainError
 from vqtrain.version import __version__
 
-COMMANDS = {
-    "train": "train a tokenizer",
-    "evaluate": "measure tokenizers: how good, at which rate, at which cost",
-    "export": "write a tokenizer as safetensors, ONNX, a PyTorch graph or for diffusers",
-    "convert": "make a tokenizer of someone else's checkpoint",
-    "tokenize": "turn images into shards of token ids",
-    "reconstruct": "show pictures beside their reconstructions and ids",
-    "report": "write a page of a run, a sweep or an evaluation",
-    "sweep": "train one tokenizer for each combination of values, and compare them",
-    "pack": "pack images into WebDataset shards",
-    "doctor": "say what works on this machine, what is missing and how to get it",
-}
-
-HELP = f"""vqtrain {__version__}: train, compare and export VQ-VAE and VQGAN image tokenizers
+HELP = """vqtrain {version}: train, compare and export VQ-VAE and VQGAN image tokenizers
 
 usage: vqtrain COMMAND [key=value ...]
 
 commands:
-{chr(10).join(f"  {name:<12} {summary}" for name, summary in COMMANDS.items())}
+{commands}
 
-vqtrain COMMAND --help shows the command's keys and examples.
+vqtrain COMMAND --help shows the command's keys and examples. A command of another package is
+package.module:Class.
 Try it: vqtrain train experiment=demo
 """
 
@@ -39,10 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0, or 1 for a failure in mid-run, 2 for wrong input, 130 for Ctrl-C, 143 for SIGTERM.
+        0, or 1 for a failure after work has begun, 2 for wrong input, 130 for Ctrl-C, 143 for
+        SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # Of a process that is gone, torch prints a C++ backtrace beside the line that we print.
+    # Of a process that is gone, torch prints a C++ backtrace next to our own line.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if os.environ.get("LOCAL_RANK", "0") != "0":
         # Ctrl-C goes to every process of a terminal; until this one trains, the first one answers.
@@ -63,13 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(words: list[str]) -> int:
     """Find the command and call it."""
     if not words or words[0] in ("-h", "--help", "help"):
-        sys.stdout.write(HELP)
+        commands = [f"  {word:<12} {summary_of(word)}" for word in kinds("command")]
+        sys.stdout.write(HELP.format(version=__version__, commands="\n".join(commands)))
         return 0 if words else 2
     if words[0] == "--version":
         sys.stdout.write(f"{__version__}\n")
         return 0
-    if words[0] not in COMMANDS:
-        raise ConfigError(unknown("command", words[0], COMMANDS))
-    # Each command is imported when it is called: torch and Lightning take seconds.
-    command = importlib.import_module(f"vqtrain.app.{words[0]}")
-    return int(command.main(words[1:]))
+    if ":" not in words[0] and words[0] not in kinds("command"):
+        raise ConfigError(unknown("command", words[0], kinds("command")))
+    # Commands are imported when they are called: torch and Lightning take seconds.
+    return int(importlib.import_module("vqtrain.app.keys").main(words[0], words[1:]))
+
+
+def summary_of(word: str) -> str:
+    """Return the first line of a command's yaml; importing a parser of yaml would take longer."""
+    with config_of("command", word).open(encoding="utf-8") as file:
+        return file.readline().removeprefix("# ").strip()

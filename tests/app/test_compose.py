@@ -13,14 +13,13 @@ from vqtrain import Tokenizer
 from vqtrain.app.build import Settings, split_kind
 from vqtrain.app.compose import (
     compose,
-    configs_folder,
     describe_keys,
     flatten,
     group_choices,
     is_group_choice,
     read_command_line,
 )
-from vqtrain.build import resolve_fractions
+from vqtrain.build import configs_folder, resolve_fractions
 from vqtrain.cli import main
 from vqtrain.errors import ConfigError
 
@@ -30,7 +29,7 @@ FILES = sorted(
     Path(parent, name).relative_to(CONFIGS).with_suffix("").as_posix()
     for parent, _, names in os.walk(CONFIGS)
     for name in names
-    if name.endswith(".yaml")
+    if name.endswith(".yaml") and Path(parent).name not in ("command", "launcher")
 )
 CHOICES = [file.rpartition("/") for file in FILES if "/" in file]
 

@@ -18,7 +18,6 @@ import torch
 import yaml
 
 from vqtrain.app import doctor, doctor_speed
-from vqtrain.app.compose import read_command_line
 from vqtrain.app.findings import Finding, join
 from vqtrain.cli import main
 
@@ -403,7 +402,7 @@ def test_a_configuration_of_the_users_own_is_taken(
 @pytest.mark.parametrize("name", ["torch", "lightning"])
 def test_without_what_a_step_needs_pictures_are_not_looked_at(name: str) -> None:
     software = [Finding(name=name, found="damaged", remedy="mend it")]
-    (finding,) = doctor.examine_run(doctor.of_train(read_command_line(["images=demo"])), software)
+    (finding,) = doctor.examine_run(doctor.as_train(["images=demo"]), software)
     assert finding.mark == "absent"
     assert finding.found == f"not looked at: {name} comes first, see above"
 
@@ -412,7 +411,7 @@ def test_a_torchvision_of_another_torch_is_said(monkeypatch: pytest.MonkeyPatch)
     def refuse(_: str) -> object:
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    words = doctor.of_train(read_command_line(["images=demo"]))
+    words = doctor.as_train(["images=demo"])
     with monkeypatch.context() as patch:
         patch.setattr(importlib, "import_module", refuse)
         patch.setattr(doctor, "compose_run", lambda _: {"data": {"train": "demo"}})

@@ -165,7 +165,7 @@ def test_missing_weights_are_one_line_before_anything_is_written(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["tokenizer="], "name the tokenizer: vqtrain evaluate tokenizer=runs/NAME/latest"),
+        (["tokenizer="], "name the tokenizer: vqtrain evaluate tokenizer=PATH"),
         (["images="], "name the images"),
         (["tokenizer=own,own"], "tokenizer=own is named twice"),
         (["tokenizer=nothing"], "nothing"),

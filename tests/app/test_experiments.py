@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from vqtrain.app.build import Settings, build_module
-from vqtrain.app.compose import compose, configs_folder, read_command_line
+from vqtrain.app.compose import compose, read_command_line
+from vqtrain.build import configs_folder
 from vqtrain.cli import main
 from vqtrain.training.module import TokenizerTraining
 

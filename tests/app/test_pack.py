@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from vqtrain.app import pack as command
-from vqtrain.app.pack import KEYS
+from vqtrain.build import config_of
 from vqtrain.cli import main
 
 
@@ -21,7 +22,7 @@ from vqtrain.cli import main
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Start in an empty folder, with no processes to wait for."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(KEYS, "num_workers", (0, ""))
+    monkeypatch.setattr(command, "count_cores", lambda: 0)
 
 
 def names_in(folder: Path) -> set[str]:
@@ -120,10 +121,10 @@ def test_the_settings_reach_the_shards(pictures, tmp_path):
 def test_help_shows_every_key_and_two_examples(capsys):
     assert main(["pack", "--help"]) == 0
     shown = capsys.readouterr().out
-    for key, (default, _) in KEYS.items():
+    for key, default in yaml.safe_load(config_of("command", "pack").read_text()).items():
         assert f"\n  {key:<12} " in shown
-        if key != "num_workers":
-            assert f"[{'null' if default is None else default}]" in shown
+        if default != "???":
+            assert f"[{'null' if default is None else default}]\n" in shown
     assert shown.count("  vqtrain pack images=") == 2
     assert max(map(len, shown.splitlines())) <= 100
 
@@ -131,7 +132,7 @@ def test_help_shows_every_key_and_two_examples(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name the images: vqtrain pack images=A_FOLDER_OF_PICTURES out=DIR"),
+        ([], "name the images: vqtrain pack images=IMAGES [out=DIR] [key=value ...]"),
         (["images=nowhere"], "nowhere does not exist"),
         (["images=empty"], "empty holds no images"),
         (["imagez=x"], "unknown key 'imagez', did you mean 'images'?"),
@@ -145,13 +146,13 @@ def test_help_shows_every_key_and_two_examples(capsys):
         (["images={}", "shard_size=0"], "shard_size must be some MB, such as 256, got 0.0"),
         (["images={}", "val=0.9"], "val must be auto or a share from 0 to 0.5, got 0.9"),
         (["images={}", "val=none"], "val must be auto or a share from 0 to 0.5, got 'none'"),
-        (["images={}", "num_workers=-1"], "num_workers must be at least 0, got -1"),
+        (["images={}", "num_workers=-1"], "num_workers must be at least 0 or null, got -1"),
         (["images={}", "out=file"], "cannot write out=file: Not a directory"),
         (["images={}", "out=foreign"], "out=foreign holds notes.txt, which is not of vqtrain pack"),
         (["images={}", "out={}/packed"], "lies inside images="),
         (["images=[{images: demo, weight: 2}]"], "images have weights, which a pack does not"),
         (["images={}", "out=/proc/pack"], "cannot write out=/proc/pack: "),
-        (["images={}", "--print-config"], "vqtrain pack has no configuration"),
+        (["images={}", "--print-config"], "this command has no configuration"),
         (["images={}", "--halp"], "unknown option '--halp', did you mean '--help'?"),
     ],
 )

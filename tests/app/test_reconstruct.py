@@ -106,8 +106,8 @@ def test_a_damaged_picture_is_passed_over_and_said(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["images=demo"], "name the tokenizer: vqtrain reconstruct tokenizer=runs/NAME/latest"),
-        (["tokenizer=tokenizer"], "name the pictures"),
+        (["images=demo"], "name the tokenizer: vqtrain reconstruct tokenizer=PATH"),
+        (["tokenizer=tokenizer"], "name the images"),
         (["tokenizer=nothing", "images=demo"], "nothing"),
         (["tokenizer=tokenizer", "images=demo", "out=tokenizer"], "out=tokenizer exists already"),
         (

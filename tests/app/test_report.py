@@ -122,7 +122,7 @@ def test_of_two_processes_the_first_one_makes_the_page(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name the folder: vqtrain report path=runs/NAME/latest"),
+        ([], "name the path: vqtrain report path=PATH"),
         (["path=/nowhere/at/all"], "path=/nowhere/at/all does not exist"),
         (["path=.", "limit=0"], "limit must be at least 1, got 0"),
         (["path=.", "limit=few"], "limit must be"),

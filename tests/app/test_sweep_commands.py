@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from vqtrain.app import evaluate, sweep_commands
+from vqtrain.app import sweep_commands
+from vqtrain.app.candidates import names_of
 from vqtrain.app.compose import compose, put, read_command_line
-from vqtrain.app.keys import read_keys
+from vqtrain.app.evaluate import Evaluate
+from vqtrain.app.keys import page_of, read_values
 from vqtrain.app.resume import differences
 from vqtrain.app.sweep_commands import (
     check_keys,
@@ -121,9 +123,8 @@ def test_other_loggers_have_no_groups(make_job: MakeJob, kind: str) -> None:
 def values_of(words: list[str]) -> dict[str, Any]:
     """Read an evaluation's command line as the command does."""
     assert words[0] == "evaluate"
-    values = read_keys("vqtrain evaluate", words[1:], evaluate.KEYS)
-    assert values is not None
-    return values
+    command, defaults = Evaluate(), page_of("evaluate", Evaluate()).defaults
+    return read_values(command, defaults, words[1:])
 
 
 def test_a_run_is_evaluated_as_it_was_validated(make_job: MakeJob) -> None:
@@ -169,7 +170,7 @@ def test_what_was_trained_on_the_cpu_is_evaluated_there(
 )
 def test_any_folder_is_one_tokenizer(make_job: MakeJob, run_dir: str) -> None:
     words = evaluate_command(make_job(run_dir=run_dir), images=[], metrics=["psnr"])
-    assert evaluate.names_of(values_of(words[:2])["tokenizer"]) == [run_dir]
+    assert names_of(values_of(words[:2])["tokenizer"]) == [run_dir]
 
 
 def test_third_parties_that_were_trained_are_trusted(make_job: MakeJob) -> None:
@@ -194,7 +195,10 @@ def test_weights_that_were_given_are_used(make_job: MakeJob) -> None:
     )
     words = evaluate_command(job, images=[], metrics=["lpips_alex"])
     values = values_of(words)
-    assert (values["weights.alex"], values["weights.inception"]) == ("/a b/{x},=~.pth", "i.pth")
+    assert (values["weights"]["alex"], values["weights"]["inception"]) == (
+        "/a b/{x},=~.pth",
+        "i.pth",
+    )
     # None for what was not given, and none for a network that evaluations do not know.
     assert [word for word in words if word.startswith("weights.")] == [
         *("weights.alex=/a b/{x},=~.pth", "weights.inception=i.pth")
@@ -254,14 +258,16 @@ def machine(monkeypatch):
         monkeypatch.setattr(sweep_commands, "count_cores", lambda: cores)
         monkeypatch.setattr(sweep_commands, "Local", Noted)
         monkeypatch.setattr(
-            sweep_commands, "find", lambda word: Noted if word == "local" else original(word)
+            sweep_commands,
+            "resolve",
+            lambda group, word: Noted if word == "local" else original(group, word),
         )
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if threads is not None:
             monkeypatch.setenv("OMP_NUM_THREADS", threads)
         return places
 
-    original = sweep_commands.find
+    original = sweep_commands.resolve
     return be
 
 
@@ -313,10 +319,9 @@ def test_keys_that_do_not_fit_are_refused() -> None:
     check_keys("local", 3, {})
     check_keys("slurm", None, {"partition": "gpu"})
     for launcher, devices, options, message in (
-        ("local", 0, {}, "devices must be at least 1 or null, got 0"),
         ("slurm", 2, {}, "devices=2 is for this machine: leave out the launcher or it"),
         ("local", None, {"a": 1}, "launcher=local takes no launcher_options"),
-        ("slrum", None, {}, "unknown launcher 'slrum', did you mean 'slurm'"),
+        ("slrum", None, {}, "unknown kind 'slrum', did you mean 'slurm'"),
     ):
         with pytest.raises(ConfigError, match=message):
             check_keys(launcher, devices, options)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from vqtrain.app.compose import compose, configs_folder, read_command_line
-from vqtrain.build import build, resolve_fractions
+from vqtrain.app.compose import compose, read_command_line
+from vqtrain.build import build, configs_folder, resolve_fractions
 from vqtrain.codebooks.base import Codebook
 
 KINDS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))

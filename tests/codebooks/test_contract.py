@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqtrain.app.compose import configs_folder
-from vqtrain.build import build
+from vqtrain.build import build, configs_folder
 from vqtrain.codebooks.base import Codebook, Quantized
 from vqtrain.errors import ConfigError
 

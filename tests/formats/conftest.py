@@ -13,8 +13,8 @@ from taming.modules.vqvae.quantize import GumbelQuantize, VectorQuantizer2
 from torch import Tensor, nn
 
 from vqtrain import Tokenizer
-from vqtrain.app.compose import compose, configs_folder, read_command_line
-from vqtrain.build import resolve_fractions
+from vqtrain.app.compose import compose, read_command_line
+from vqtrain.build import configs_folder, resolve_fractions
 
 SIZES = {
     "double_z": False,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vqtrain.build import kinds, resolve
 from vqtrain.errors import ConfigError
 from vqtrain.launchers import base
 from vqtrain.launchers.base import (
@@ -13,11 +14,9 @@ from vqtrain.launchers.base import (
     Job,
     check_package,
     ended,
-    find,
     run,
     start,
     stop,
-    words,
 )
 from vqtrain.launchers.local import Local
 
@@ -30,12 +29,12 @@ def wait_for(path: Path) -> None:
 
 
 def test_the_word_finds_the_file():
-    assert words() == ["local", "ray", "slurm"]
-    assert find("local") is Local
-    with pytest.raises(ConfigError, match="unknown launcher 'slum', did you mean 'slurm'"):
-        find("slum")
-    with pytest.raises(ConfigError, match="unknown launcher 'base'"):
-        find("base")
+    assert kinds("launcher") == ["local", "ray", "slurm"]
+    assert resolve("launcher", "local") is Local
+    with pytest.raises(ConfigError, match="unknown kind 'slum', did you mean 'slurm'"):
+        resolve("launcher", "slum")
+    with pytest.raises(ConfigError, match="unknown kind 'base'"):
+        resolve("launcher", "base")
 
 
 def test_a_library_that_is_not_here_is_named_with_how_to_get_it():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from vqtrain import Tokenizer
-from vqtrain.app.compose import compose, configs_folder, read_command_line
-from vqtrain.build import resolve_fractions
+from vqtrain.app.compose import compose, read_command_line
+from vqtrain.build import configs_folder, resolve_fractions
 
 NETWORKS = sorted(path.stem for path in (configs_folder() / "encoder").glob("*.yaml"))
 CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))

@@ -11,7 +11,7 @@ from typing import final
 import torch
 from rich.console import Console
 
-from vqtrain.app.pictures import PictureSettings, find_device, load
+from vqtrain.app.pictures import PictureSettings, find_device
 from vqtrain.app.progress import shown_progress
 from vqtrain.app.reconstruct import file_name, reconstruct
 from vqtrain.data.faults import most_left_out
@@ -66,10 +66,7 @@ class Metrics:
 
 
 def load_all(
-    typed: str | list[str] | None,
-    allow: Sequence[str],
-    settings: PictureSettings,
-    command: str,
+    typed: str | list[str], allow: Sequence[str], settings: PictureSettings
 ) -> list[Candidate]:
     """Load the tokenizers.
 
@@ -82,7 +79,7 @@ def load_all(
         require(names.count(name) == 1, f"tokenizer={name} is named twice")
     candidates = []
     for number, name in enumerate(names, start=1):
-        tokenizer = settings.placed(load(name, allow, command))
+        tokenizer = settings.placed(Tokenizer.from_pretrained(name, allow=allow))
         short = re.sub(r"[^\w.-]+", "-", name).strip("-.")[-MAX_NAME:]
         candidates.append(
             Candidate(
@@ -95,9 +92,9 @@ def load_all(
     return candidates
 
 
-def names_of(typed: str | list[str] | None) -> list[str]:
+def names_of(typed: str | list[str]) -> list[str]:
     """Read the key ``tokenizer``, which may name several."""
-    return typed if isinstance(typed, list) else (typed or "").split(",")
+    return typed if isinstance(typed, list) else typed.split(",")
 
 
 def choose_metrics(

@@ -17,11 +17,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vqtrain.build import unknown
+from vqtrain.build import configs_folder, unknown
 from vqtrain.errors import ConfigError
 
 # Codebooks that are made of another one name it here.
 INNER_CODEBOOK = "codebook.inner"
+
+# Folders of configs that are no groups of ``vqtrain train``.
+OTHER_FOLDERS = ("command", "launcher")
 
 # Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
 PATH_KEYS = (
@@ -103,20 +106,13 @@ def read_config_dir(value: str) -> Path:
     return folder.resolve()
 
 
-def configs_folder() -> Path:
-    """Find the configs: inside the package in a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    inside, beside = package / "configs", package.parent / "configs"
-    return inside if inside.is_dir() else beside
-
-
 def group_choices(config_dir: Path | None) -> dict[str, list[str]]:
     """List the config groups and the choices of each, ours and the user's."""
     choices: dict[str, list[str]] = {}
     for folder in filter(None, (configs_folder(), config_dir)):
         for file in sorted(folder.rglob("*.yaml")):
-            if file.parent != folder:
-                group = file.parent.relative_to(folder).as_posix()
+            group = file.parent.relative_to(folder).as_posix()
+            if group not in (".", *OTHER_FOLDERS):
                 choices.setdefault(group, []).append(file.stem)
     return {group: sorted(set(names)) for group, names in sorted(choices.items())}
 

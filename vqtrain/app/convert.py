@@ -2,111 +2,53 @@
 
 import inspect
 import json
-import re
 import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import final
 
 from rich.console import Console
 
-from vqtrain.app.compose import compose, read_command_line
-from vqtrain.app.keys import describe, read_keys, taken
+from vqtrain.app.base import Command
+from vqtrain.app.compose import CommandLine, compose, read_command_line
+from vqtrain.app.keys import describe_functions
 from vqtrain.app.output import expand, fill_whole, new_folder
-from vqtrain.build import bind, unknown
+from vqtrain.build import bind
 from vqtrain.errors import ConfigError
 from vqtrain.formats.find import find, words
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.weights import sha256
 
-KEYS: dict[str, tuple[object, str]] = {
-    "kind": (None, "whose checkpoint it is, one of the kinds below"),
-    "path": (None, "the checkpoint: a file, or a directory for some kinds"),
-    "out": ("converted", "the tokenizer directory to write; one that exists is refused"),
-}
-
-EXAMPLES = """examples:
-  vqtrain convert kind=taming path=vqgan_imagenet_f16_16384/ckpts/last.ckpt out=taming-f16
-  vqtrain convert kind=llamagen path=vq_ds16_c2i.pt out=llamagen-vq16
-"""
-
-# The value of an option that was not typed, so that those of other kinds are noticed.
-UNTYPED = object()
+# What every kind is called with.
+CONTEXT = ("path",)
 
 
-def main(typed: Sequence[str]) -> int:
-    """Convert, or show the help."""
-    options = {option for kind in words("convert") for option in options_of(kind)}
-    keys = {**dict.fromkeys(options, (UNTYPED, "")), **KEYS}
-    values = read_keys("vqtrain convert", typed, keys)
-    if values is None:
-        sys.stdout.write(usage())
+@final
+class Convert(Command):
+    """Converts a checkpoint."""
+
+    def details(self, command_line: CommandLine) -> str:
+        """Return the kinds and their keys."""
+        del command_line
+        kinds = {}
+        for kind in words("convert"):
+            convert = find("convert", kind)
+            summary = (inspect.getdoc(convert) or "").partition("\n")[0]
+            kinds[kind] = (summary.replace("``", ""), convert)
+        return f"kinds, and their own keys:\n{describe_functions(kinds, CONTEXT)}"
+
+    def run(self, *, kind: str, path: str, out: str, **options: object) -> int:
+        """Convert, and say what came of it."""
+        source, folder = expand(path), new_folder(out)
+        convert = find("convert", kind)
+        if not source.exists():
+            raise ConfigError(f"path={path}: there is no such file or directory")
+        tokenizer = bind(convert, {"path": source, **options}, where=f"kind={kind}")
+        remarks = dict(tokenizer.training_summary)
+        tokenizer.training_summary["converted_from"] = {"kind": kind, "files": hashes(source)}
+        fill_whole(folder, tokenizer.save_pretrained)
+        conclude(tokenizer, kind, source, folder, remarks)
         return 0
-    own = taken(values, KEYS)
-    chosen = {option: value for option, value in values.items() if value is not UNTYPED}
-    return bind(run, {**own, "options": chosen}, where="vqtrain convert")
-
-
-def run(*, kind: str | None, path: str | None, out: str, options: Mapping[str, object]) -> int:
-    """Convert, and say what came of it; the arguments are those of ``KEYS`` and of the kind."""
-    if not kind or not path:
-        kinds = ", ".join(words("convert"))
-        raise ConfigError(
-            f"name kind and path: vqtrain convert kind=KIND path=PATH; kinds: {kinds}"
-        )
-    source, folder = expand(path), new_folder(out)
-    convert = find("convert", kind)
-    for option in options:
-        if option not in options_of(kind):
-            raise ConfigError(f"kind={kind}: {unknown('key', option, [*KEYS, *options_of(kind)])}")
-    if not source.exists():
-        raise ConfigError(f"path={path}: there is no such file or directory")
-    tokenizer = bind(convert, {"path": source, **options}, where=f"kind={kind}")
-    remarks = dict(tokenizer.training_summary)
-    tokenizer.training_summary["converted_from"] = {"kind": kind, "files": hashes(source)}
-    fill_whole(folder, tokenizer.save_pretrained)
-    conclude(tokenizer, kind, source, folder, remarks)
-    return 0
-
-
-def options_of(kind: str) -> dict[str, tuple[object, str]]:
-    """Return a kind's own keys, each with its default and what its docstring says of it."""
-    convert = find("convert", kind)
-    text = inspect.getdoc(convert) or ""
-    parameters = inspect.signature(convert).parameters.values()
-    found: dict[str, tuple[object, str]] = {}
-    for parameter in parameters:
-        if parameter.name != "path":
-            said = re.search(rf"^    {parameter.name}: (.*(?:\n {{8}}.*)*)", text, re.MULTILINE)
-            line = " ".join(said[1].split()) if said else ""
-            found[parameter.name] = (json.dumps(parameter.default), line)
-    return found
-
-
-def usage() -> str:
-    """Return the help, with all kinds and their keys."""
-    lines = []
-    for kind in words("convert"):
-        summary = (inspect.getdoc(find("convert", kind)) or "").partition("\n")[0]
-        lines.append(f"  {kind:<17} {summary.replace('``', '')}")
-        options = options_of(kind)
-        if options:
-            lines += [f"    {line}" for line in describe(options).splitlines()]
-    return f"""usage: vqtrain convert kind=KIND path=PATH [out=DIR] [key=value ...]
-
-Writes DIR/config.json and DIR/model.safetensors. Every tensor must have its place: one that is
-missing, unknown or of another shape is named. Nothing in the checkpoint is run.
-
-keys:
-{describe(KEYS)}
-
-kinds, and their own keys:
-{chr(10).join(lines)}
-
-options:
-  --help   show this
-
-{EXAMPLES}"""
 
 
 def hashes(source: Path) -> dict[str, str]:

@@ -10,16 +10,16 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from importlib import metadata
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import final
 
 import yaml
 
-from vqtrain.app.compose import CommandLine, compose, is_group_choice, parse, read_command_line
+from vqtrain.app.base import Command
+from vqtrain.app.compose import CommandLine, compose, read_command_line
 from vqtrain.app.findings import Finding, count_cores, in_gib, join, show
 from vqtrain.build import unknown
 from vqtrain.data.cache import cache_folder
@@ -27,32 +27,6 @@ from vqtrain.data.demo import HELD_OUT, TRAINING
 from vqtrain.errors import ConfigError, DataError
 from vqtrain.training.trackers import wandb_mode
 from vqtrain.version import __version__
-
-USAGE = """usage: vqtrain doctor [images=IMAGES] [words of vqtrain train]
-
-Shows what works here, what is missing and how to get it. With images it also reads a sample of them
-and makes a few steps of the run that the words describe, and says what limits its speed. The exit
-code is 1 if anything is missing.
-
-keys:
-  images      pictures to look at, in place of data.train: demo, a folder, a glob, tars, a URL or a
-              list of these
-  image_size  short for data.image_size
-  crop        short for data.crop
-  batch_size  short for data.batch_size
-  precision   short for trainer.precision
-  device      auto, cpu or cuda
-and all groups and keys of vqtrain train, which its --help lists
-
-options:
-  --config-dir DIR   a folder with configs of your own, laid out as vqtrain's configs/
-  --print-config     show the composed configuration of the run and stop
-  --help             show this
-
-examples:
-  vqtrain doctor
-  vqtrain doctor images=~/photographs experiment=vqgan_f16_1024 batch_size=8 device=cuda
-"""
 
 SHORT_KEYS = {
     "images": "data.train",
@@ -84,46 +58,40 @@ dist.destroy_process_group()
 """
 
 
-def main(words: Sequence[str]) -> int:
-    """Examine this machine, and the pictures and the speed of a run if one is described."""
-    command_line = read_command_line(words)
-    if command_line.show_help:
-        sys.stdout.write(USAGE)
-        return 0
-    as_train = of_train(command_line)
-    if command_line.print_config:
-        config = compose_run(as_train)
-        sys.stdout.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        return 0
-    software = examine_software()
-    # What is wrong with the words is said in one line, before anything else.
-    has_run = bool(command_line.paths or command_line.overrides)
-    run = examine_run(as_train, software) if has_run else iter(())
-    is_missing = False
-    for finding in chain(software, examine_machine(), run):
-        show(finding)
-        is_missing |= finding.mark == "missing"
-    return int(is_missing)
+@final
+class Doctor(Command):
+    """Examines this machine, and the images and the speed of a run if one is described."""
+
+    is_composed = True
+
+    def run(self, *, words: list[str], **_: object) -> int:
+        """Examine, and say what was found."""
+        command_line = as_train(words)
+        if command_line.print_config:
+            config = compose("train", command_line)
+            sys.stdout.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+            return 0
+        software = examine_software()
+        # What is wrong with the words is said in one line, before anything else.
+        has_run = bool(command_line.paths or command_line.overrides)
+        run = examine_run(command_line, software) if has_run else iter(())
+        is_missing = False
+        for finding in chain(software, examine_machine(), run):
+            show(finding)
+            is_missing |= finding.mark == "missing"
+        return int(is_missing)
 
 
-def of_train(command_line: CommandLine) -> CommandLine:
-    """Write the doctor's own keys as those of the run that they stand for.
+def as_train(words: Sequence[str]) -> CommandLine:
+    """Write a command line with the keys of the run that the doctor's own ones stand for.
 
     Raises:
         ConfigError: If there is no such device, or if ``images`` and ``data.train`` are both given.
     """
-    words = [expand(word) for word in command_line.overrides]
-    paths = {SHORT_KEYS.get(key, key): value for key, value in command_line.paths.items()}
-    typed = [*command_line.paths, *(word.partition("=")[0] for word in command_line.overrides)]
+    typed = [word.partition("=")[0] for word in words]
     if "images" in typed and "data.train" in typed:
         raise ConfigError("images stands in for data.train: give one of them")
-    return CommandLine(
-        paths=paths,
-        overrides=words,
-        config_dir=command_line.config_dir,
-        show_help=False,
-        print_config=False,
-    )
+    return read_command_line([expand(word) for word in words])
 
 
 def expand(word: str) -> str:
@@ -136,30 +104,13 @@ def expand(word: str) -> str:
     return f"{SHORT_KEYS[key]}={value}" if key in SHORT_KEYS else word
 
 
-def compose_run(command_line: CommandLine) -> dict[str, Any]:
-    """Compose the configuration of the run.
-
-    Raises:
-        ConfigError: If a key, a choice or a value is wrong.
-    """
-    try:
-        return compose("train", command_line)
-    except ConfigError:
-        for word in command_line.overrides:
-            key = parse(word).key_or_group
-            is_ours = "." not in key and not is_group_choice(word, command_line.config_dir)
-            if is_ours and get_close_matches(key, SHORT_KEYS, n=1):
-                raise ConfigError(unknown("key", key, SHORT_KEYS)) from None
-        raise
-
-
 def examine_run(command_line: CommandLine, software: Sequence[Finding]) -> Iterator[Finding]:
     """Look at the pictures and the speed of a run, as far as the software lets it run.
 
     Raises:
         VqtrainError: If the run would be refused; before the first finding.
     """
-    config = compose_run(command_line)
+    config = compose("train", command_line)
     if not config["data"]["train"]:
         raise ConfigError("no images are named: give images=demo, a folder, a glob, tars or a URL")
     for finding in software:

@@ -1,10 +1,9 @@
 """``vqtrain export``: a trained tokenizer in a form that others read, checked on pictures."""
 
-import inspect
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import final
 
 import numpy as np
 import torch
@@ -12,55 +11,26 @@ from jaxtyping import Float
 from rich.console import Console
 from torch import Tensor
 
-from vqtrain.app.keys import describe, read_keys, taken
+from vqtrain.app.base import Command
+from vqtrain.app.compose import CommandLine
+from vqtrain.app.keys import describe_functions, hints_of
 from vqtrain.app.output import fill_whole, new_folder
-from vqtrain.app.pictures import TOKENIZER_KEYS, PictureSettings, load
-from vqtrain.build import bind
+from vqtrain.app.pictures import PictureSettings
+from vqtrain.build import unknown
 from vqtrain.data.images import prepare
 from vqtrain.data.sources import open_images
 from vqtrain.errors import BadSampleError, CheckpointError, ConfigError, DataError, VqtrainError
 from vqtrain.formats.agreement import Agreement
 from vqtrain.formats.find import about, find, words
+from vqtrain.ranges import check
 from vqtrain.tokenizer.model import Tokenizer
 
-KEYS: dict[str, tuple[object, str]] = {
-    **TOKENIZER_KEYS,
-    "format": ("safetensors", ", ".join(words("export"))),
-    "out": ("exported", "folder to write; it must not exist"),
-    "images": ("demo", "pictures of the check: demo, a folder, a glob, tars, a URL or a list"),
-    "image_size": (None, "their largest side in px; null is that of the training"),
-}
-# A format takes those that its function has as arguments.
-FORMAT_KEYS: dict[str, tuple[object, str]] = {
-    "push": (None, "safetensors: repository on the Hugging Face hub, organization/name"),
-    "precision": ("float32", "onnx: float32 or float16, of the networks"),
-}
+# What every format is called with.
+CONTEXT = ("tokenizer", "out", "images")
 
 # Of the check; a third of them lose a share of their columns, a third of their rows.
 PICTURES = 8
 KEPT_SHARE = 0.75
-
-USAGE = f"""usage: vqtrain export tokenizer=PATH format=FORMAT out=DIR [key=value ...]
-
-Writes a tokenizer in another form, loads that again, and compares ids and pixels with PyTorch's on
-{PICTURES} pictures of three sizes. What does not agree is not kept.
-
-formats:
-{chr(10).join(f"  {word:<13} {about('export', word)}" for word in words("export"))}
-
-keys:
-{describe(KEYS)}
-
-keys of a format:
-{describe(FORMAT_KEYS)}
-
-options:
-  --help   show this
-
-examples:
-  vqtrain export tokenizer=runs/demo/latest format=onnx out=demo-onnx precision=float16
-  vqtrain export tokenizer=runs/demo/latest format=safetensors out=demo push=my-name/my-tokenizer
-"""
 
 # What to type next in Python, and which path goes in.
 USES = {
@@ -71,54 +41,57 @@ USES = {
 }
 
 
-def main(words: Sequence[str]) -> int:
-    """Export, or show the help."""
-    values = read_keys("vqtrain export", words, {**KEYS, **FORMAT_KEYS})
-    if values is None:
-        sys.stdout.write(USAGE)
+@final
+class Export(Command):
+    """Exports a tokenizer."""
+
+    def details(self, command_line: CommandLine) -> str:
+        """Return the formats and their keys."""
+        del command_line
+        formats = {word: (about("export", word), find("export", word)) for word in words("export")}
+        return f"formats, and their own keys:\n{describe_functions(formats, CONTEXT)}"
+
+    def run(
+        self,
+        *,
+        tokenizer: str,
+        allow: list[str],
+        format: str,  # noqa: A002 - the key's name
+        out: str,
+        images: str | list[str | dict[str, object]],
+        image_size: int | None,
+        **options: object,
+    ) -> int:
+        """Export, and say what came of it."""
+        check_options(format, options)
+        loaded = Tokenizer.from_pretrained(tokenizer, allow=allow)
+        folder = new_folder(out)
+        batches = pictures_of(loaded, images, image_size)
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(f"writing {format} and comparing it with PyTorch ...", markup=False)
+        export = find("export", format)
+        agreement = checked(partial(export, loaded, images=batches, **options), folder)
+        console.print(f"{'written':<12}{folder}", markup=False)
+        console.print(f"{'checked':<12}{agreement}", markup=False)
+        first, second, file = USES[format]
+        console.print("try next:")
+        console.print(f"  {first}", markup=False)
+        console.print(f"  {second.format(path=repr(str(folder / file)))}", markup=False)
         return 0
-    options = options_of(values["format"], taken(values, FORMAT_KEYS))
-    return bind(run, {**values, "options": options}, where="vqtrain export")
 
 
-def options_of(word: str, given: Mapping[str, object]) -> dict[str, object]:
-    """Keep the keys that a format takes.
+def check_options(word: str, given: Mapping[str, object]) -> None:
+    """Refuse keys that a format does not have, and values that they cannot have.
 
     Raises:
-        ConfigError: If there is no such format, or another key is given.
+        ConfigError: If there is one, or no such format.
     """
-    takes = inspect.signature(find("export", word)).parameters
+    hints = hints_of(find("export", word))
+    keys = [key for key in hints if key not in CONTEXT]
     for key, value in given.items():
-        if key not in takes and value != FORMAT_KEYS[key][0]:
-            raise ConfigError(f"format={word} has no key {key}, which is for {FORMAT_KEYS[key][1]}")
-    return {key: value for key, value in given.items() if key in takes}
-
-
-def run(
-    *,
-    tokenizer: str | None,
-    allow: list[str],
-    format: str,  # noqa: A002 - the key's name
-    out: str,
-    images: str | list[str | dict[str, object]],
-    image_size: int | None,
-    options: Mapping[str, object],
-) -> int:
-    """Export, and say what came of it; the arguments are those of ``KEYS``."""
-    loaded = load(tokenizer, allow, "vqtrain export")
-    folder = new_folder(out)
-    batches = pictures_of(loaded, images, image_size)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"writing {format} and comparing it with PyTorch ...", markup=False)
-    export = find("export", format)
-    agreement = checked(partial(export, loaded, images=batches, **options), folder)
-    console.print(f"{'written':<12}{folder}", markup=False)
-    console.print(f"{'checked':<12}{agreement}", markup=False)
-    first, second, file = USES[format]
-    console.print("try next:")
-    console.print(f"  {first}", markup=False)
-    console.print(f"  {second.format(path=repr(str(folder / file)))}", markup=False)
-    return 0
+        if key not in keys:
+            raise ConfigError(f"format={word}: {unknown('key', key, keys)}")
+        check(key, value, hints[key])
 
 
 def pictures_of(

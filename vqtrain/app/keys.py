@@ -1,48 +1,288 @@
-"""Keys of the commands that compose no configuration: their help, and what was typed."""
+"""From the words of a command line to a command's arguments, and to its help."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import dataclasses
+import difflib
+import inspect
+import json
+import re
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
 
-from vqtrain.app.compose import parse, read_command_line
-from vqtrain.build import unknown
+import yaml
+
+from vqtrain.app.base import Command
+from vqtrain.app.compose import CommandLine, flatten, parse, read_command_line
+from vqtrain.build import bind, config_of, kinds, resolve, unknown
 from vqtrain.errors import ConfigError
+from vqtrain.ranges import check, options, widened
 
-# Each key, its value if none is given, and what it says.
-Keys = Mapping[str, tuple[object, str]]
+# The default of a key that must be given.
+REQUIRED = "???"
+# Arguments that are no keys.
+CONTEXT = ("words", "command_line")
+USAGE, EXAMPLES = "usage: ", "examples:"
+# Keys this much alike are taken for one of them, misspelt.
+ALIKE = 0.8
+OPTIONS = "options:\n  --help   show this"
+COMPOSED_OPTIONS = """options:
+  --config-dir DIR   a folder with configs of your own, laid out as vqtrain's configs/
+  --print-config     show the configuration, or the command lines of a sweep, and stop
+  --help             show this"""
 
 
-def describe(keys: Keys) -> str:
-    """List keys with their meaning and default, for ``--help``."""
-    width = max(map(len, keys)) + 1
-    defaults = {key: "null" if value is None else value for key, (value, _) in keys.items()}
-    return "\n".join(f"  {key:<{width}} {keys[key][1]} [{defaults[key]}]" for key in keys)
+@final
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What a yaml says of the command or the launcher that it configures.
+
+    Attributes:
+        summary: In a few words.
+        about: What comes before the keys.
+        defaults: The value of each key if none is given.
+        meanings: Of each key.
+        notes: What comes after the keys.
+        examples: Command lines.
+    """
+
+    summary: str
+    about: str = ""
+    defaults: Mapping[str, Any]
+    meanings: Mapping[str, str]
+    notes: str = ""
+    examples: str = ""
 
 
-def read_keys(command: str, words: Sequence[str], keys: Keys) -> dict[str, Any] | None:
-    """Return the value of every key, or None for ``--help``.
+def main(word: str, words: Sequence[str]) -> int:
+    """Run a command, or show its help.
 
     Args:
-        command: The words before the keys, for messages, such as ``vqtrain pack``.
-        words: The rest of the command line.
-        keys: Those that the command has.
+        word: The kind word of the command, or ``package.module:Class``.
+        words: The words after it.
 
     Raises:
-        ConfigError: If a key or an option is unknown, or a value cannot be read.
+        VqtrainError: If a word is wrong, or the command fails.
     """
+    factory = resolve("command", word)
+    command: Command = factory()
+    page = page_of(word, command)
+    own, command_line = split_words(command, page.defaults, words)
+    values = read_values(command, page.defaults, own)
+    if command_line.show_help:
+        sections = [page.about, describe(page.defaults, page.meanings, hints_of(command.run))]
+        sections += [command.details(command_line), page.notes]
+        sections += [COMPOSED_OPTIONS if command.is_composed else OPTIONS, page.examples]
+        sys.stdout.write("\n\n".join(filter(None, sections)) + "\n")
+        return 0
+    for key, default in page.defaults.items():
+        if default == REQUIRED and values[key] in (REQUIRED, ""):
+            raise ConfigError(f"name the {key}: {page.about.splitlines()[0].removeprefix(USAGE)}")
+    context = {"words": list(words), "command_line": command_line}
+    return command.run(**arguments_of(command.run, values, context))
+
+
+def split_words(
+    command: Command, defaults: Mapping[str, Any], words: Sequence[str]
+) -> tuple[list[str], CommandLine]:
+    """Split a command line into the words of the command and those of ``vqtrain train``.
+
+    Raises:
+        ConfigError: If a key of the command is misspelt, or an option is not for it.
+    """
+    if command.is_composed:
+        own = [word for word in words if is_key(word.partition("=")[0], defaults)]
+        command_line = read_command_line([word for word in words if word not in own])
+        for word in command_line.overrides:
+            key = word.partition("=")[0]
+            if difflib.get_close_matches(key, defaults, cutoff=ALIKE):
+                raise ConfigError(unknown("key", key, defaults))
+        return own, command_line
     command_line = read_command_line(words)
     if command_line.config_dir is not None or command_line.print_config:
-        raise ConfigError(f"{command} has no configuration: its only option is --help")
+        raise ConfigError("this command has no configuration: its only option is --help")
+    return list(words), command_line
+
+
+def read_values(
+    command: Command, defaults: Mapping[str, Any], words: Sequence[str]
+) -> dict[str, Any]:
+    """Return the value of every key; those of dotted keys in mappings.
+
+    Raises:
+        ConfigError: If a key is unknown, or a value cannot be read.
+    """
+    command_line = read_command_line(words)
     overrides = [parse(word) for word in command_line.overrides]
-    typed: dict[str, object] = {o.key_or_group: o.value() for o in overrides}
-    typed |= command_line.paths
-    for key in typed:
-        if key not in keys:
-            raise ConfigError(unknown("key", key, keys))
-    if command_line.show_help:
-        return None
-    return {key: default for key, (default, _) in keys.items()} | typed
+    typed = {override.key_or_group: override.value() for override in overrides}
+    parameters = inspect.signature(command.run).parameters.values()
+    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
+    values: dict[str, Any] = {}
+    for key, value in {**defaults, **typed, **command_line.paths}.items():
+        if not takes_any and not is_key(key, defaults):
+            raise ConfigError(unknown("key", key, defaults))
+        group, _, name = key.rpartition(".")
+        if group:
+            values[group] = {**values.get(group, {}), name: value}
+        else:
+            values[key] = value
+    return values
 
 
-def taken(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Take some keys out of a command's, and return them with their values."""
-    return {name: values.pop(name) for name in names}
+def is_key(key: str, defaults: Mapping[str, Any]) -> bool:
+    """Say whether a command has a key; one that is a mapping has all keys below it."""
+    return key in defaults or defaults.get(key.partition(".")[0]) == {}
+
+
+def arguments_of(
+    run: Callable[..., object], values: Mapping[str, Any], context: Mapping[str, object]
+) -> dict[str, object]:
+    """Turn the values of keys into the arguments of a command.
+
+    Raises:
+        ConfigError: If one is of a wrong type or out of range.
+    """
+    rest, arguments = dict(values), {}
+    for name, hint in annotations_of(run).items():
+        if name in context:
+            arguments[name] = context[name]
+        elif dataclasses.is_dataclass(hint):
+            fields = {field.name: rest.pop(field.name) for field in dataclasses.fields(hint)}
+            arguments[name] = bind(typing.cast(type, hint), fields, where="")
+        else:
+            check(name, rest[name], hint)
+            arguments[name] = widened(rest.pop(name), hint)
+    return {**arguments, **rest}
+
+
+def annotations_of(function: Callable[..., object]) -> dict[str, object]:
+    """Return the annotations of a function's arguments, but for that of ``**options``."""
+    target = function.__init__ if inspect.isclass(function) else function
+    hints = typing.get_type_hints(target, include_extras=True)
+    parameters = inspect.signature(function).parameters.values()
+    return {
+        each.name: hints[each.name]
+        for each in parameters
+        if each.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+
+
+def hints_of(function: Callable[..., object]) -> dict[str, object]:
+    """Return the annotation of each key of a command or a kind."""
+    hints: dict[str, object] = {}
+    for name, hint in annotations_of(function).items():
+        is_group = dataclasses.is_dataclass(hint) and name not in CONTEXT
+        hints |= hints_of(typing.cast(type, hint)) if is_group else {name: hint}
+    return hints
+
+
+def page_of(word: str, command: Command) -> Page:
+    """Return what is said of a command: in its yaml, or of a third party's in its docstrings."""
+    if ":" not in word:
+        return read_page(config_of("command", word).read_text(encoding="utf-8"))
+    text = inspect.getdoc(command) or ""
+    defaults, meanings = keys_in_signature(command.run)
+    return Page(
+        summary=text.partition("\n")[0],
+        about=f"{USAGE}vqtrain {word} [key=value ...]\n\n{text}".strip(),
+        defaults=defaults,
+        meanings=meanings,
+    )
+
+
+def read_page(text: str) -> Page:
+    """Read a yaml whose comments are its help."""
+    lines = text.splitlines()
+    keys = [number for number, line in enumerate(lines) if line and not line.startswith("#")]
+    first, end = (keys[0], keys[-1] + 1) if keys else (len(lines), len(lines))
+    summary, *head = (line[2:] for line in lines[:first])
+    about, _, head_examples = "\n".join(head).partition(EXAMPLES)
+    notes, _, examples = "\n".join(line[2:] for line in lines[end:]).partition(EXAMPLES)
+    examples = examples or head_examples
+    meanings: dict[str, str] = {}
+    key = group = ""
+    for line in lines[first:end]:
+        found = re.match(r"( *)(\w+):.*?(?: +# (.*))?$", line)
+        if found is None:
+            meanings[key] += f" {line.strip(' #')}"
+            continue
+        key = f"{group}.{found[2]}" if found[1] else found[2]
+        group = group if found[1] else found[2]
+        meanings[key] = found[3] or ""
+    return Page(
+        summary=summary,
+        about=about.strip(),
+        defaults=flatten(yaml.safe_load(text) or {}),
+        meanings=meanings,
+        notes=notes.strip(),
+        examples=f"{EXAMPLES}{examples.rstrip()}" if examples else "",
+    )
+
+
+def keys_in_signature(function: Callable[..., object]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the defaults of a function's arguments, and what its docstring says of each."""
+    text = inspect.getdoc(function) or ""
+    defaults: dict[str, Any] = {}
+    meanings: dict[str, str] = {}
+    parameters = inspect.signature(function).parameters
+    for name, hint in annotations_of(function).items():
+        if name in CONTEXT:
+            continue
+        if dataclasses.is_dataclass(hint):
+            inner, said = keys_in_signature(typing.cast(type, hint))
+            defaults, meanings = {**defaults, **inner}, {**meanings, **said}
+            continue
+        default = parameters[name].default
+        defaults[name] = REQUIRED if default is inspect.Parameter.empty else default
+        found = re.search(rf"^    {name}: (.*(?:\n {{8}}.*)*)", text, re.MULTILINE)
+        meanings[name] = " ".join(found[1].split()) if found else ""
+    return defaults, meanings
+
+
+def describe(
+    defaults: Mapping[str, Any], meanings: Mapping[str, str], hints: Mapping[str, object]
+) -> str:
+    """List keys with their meaning, the words that they take, and their default."""
+    width = max(map(len, defaults), default=0) + 1
+    lines = ["keys:"] if defaults else []
+    for key, default in defaults.items():
+        choices = [
+            word for _, found in options(hints.get(key)) for e in found for word in e.choices
+        ]
+        meaning = ": ".join(filter(None, [meanings[key], ", ".join(choices)]))
+        shown = default if isinstance(default, str) else json.dumps(default)
+        end = "" if default == REQUIRED else f" [{shown}]"
+        lines.append(f"  {key:<{width}} {meaning}{end}")
+    return "\n".join(lines)
+
+
+def describe_functions(
+    functions: Mapping[str, tuple[str, Callable[..., object]]], context: Sequence[str]
+) -> str:
+    """List kinds that are functions, each with its summary, and with its own keys below it.
+
+    Args:
+        functions: By their kind words.
+        context: The arguments that are no keys.
+    """
+    lines = []
+    width = max(map(len, functions)) + 1
+    for word, (summary, function) in functions.items():
+        defaults, meanings = keys_in_signature(function)
+        own = {key: value for key, value in defaults.items() if key not in context}
+        lines.append(f"  {word:<{width}} {summary}")
+        described = describe(own, meanings, hints_of(function)).splitlines()[1:]
+        lines += [f"  {line}" for line in described]
+    return "\n".join(lines)
+
+
+def describe_launchers() -> str:
+    """List the launchers, each with its options."""
+    lines = ["launchers, and their launcher_options:"]
+    for word in kinds("launcher"):
+        page = read_page(config_of("launcher", word).read_text(encoding="utf-8"))
+        own = {key: value for key, value in page.defaults.items() if key != "kind"}
+        lines.append(f"  {word:<8} {page.summary}")
+        lines += [f"  {line}" for line in describe(own, page.meanings, {}).splitlines()[1:]]
+    return "\n".join(lines)

@@ -1,6 +1,5 @@
 """What the commands that read pictures with a trained tokenizer have in common."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated, final
@@ -17,24 +16,11 @@ from vqtrain.ranges import at_least, at_most, check_fields, one_of
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.settings import PRECISIONS
 
-TOKENIZER_KEYS: dict[str, tuple[object, str]] = {
-    "tokenizer": (None, "a tokenizer directory, a run directory, a checkpoint or hf://org/name"),
-    "allow": ([], "packages outside vqtrain whose classes the tokenizer may name"),
-}
-PICTURE_KEYS: dict[str, tuple[object, str]] = {
-    "image_size": (None, "side of the square in px; null is that of the training"),
-    "crop": ("resize", f"how a picture becomes a square: {', '.join(CROPS)}"),
-    "batch_size": (16, "pictures at once"),
-    "num_workers": (None, "processes that load pictures; null is one for each core"),
-    "device": ("auto", "auto, cpu, cuda, cuda:1 or mps"),
-    "precision": ("32-true", f"{', '.join(PRECISIONS)}"),
-}
-
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class PictureSettings:
-    """How pictures are read and on what they are computed: the keys of ``PICTURE_KEYS``, checked.
+    """How pictures are read and on what they are computed: a command takes its fields as keys.
 
     Raises:
         ConfigError: If a value is impossible.
@@ -108,15 +94,3 @@ def find_device(word: str) -> torch.device:
     if number and (not number.isdecimal() or int(number) >= torch.cuda.device_count()):
         raise ConfigError(f"device is {word}, but there are {torch.cuda.device_count()} GPUs")
     return torch.device(word)
-
-
-def load(tokenizer: str | None, allow: Sequence[str], command: str) -> Tokenizer:
-    """Load the tokenizer that a command names.
-
-    Raises:
-        ConfigError: If none is named.
-        CheckpointError: If it cannot be read.
-    """
-    if not tokenizer:
-        raise ConfigError(f"name the tokenizer: {command} tokenizer=runs/NAME/latest")
-    return Tokenizer.from_pretrained(tokenizer, allow=allow)

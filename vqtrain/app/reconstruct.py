@@ -2,12 +2,11 @@
 
 import json
 import math
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any, final
 
 import torch
 from jaxtyping import Float
@@ -15,117 +14,75 @@ from PIL.Image import Image as Picture
 from rich.console import Console
 from torch import Tensor
 
-from vqtrain.app.keys import describe, read_keys
+from vqtrain.app.base import Command
 from vqtrain.app.output import ending_in_order, fill_whole, new_folder
-from vqtrain.app.pictures import PICTURE_KEYS, TOKENIZER_KEYS, PictureSettings, load
+from vqtrain.app.pictures import PictureSettings
 from vqtrain.app.progress import shown_progress
-from vqtrain.build import bind
 from vqtrain.data.crops import CROPS
 from vqtrain.data.images import prepare, whole
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.sources import open_images
-from vqtrain.errors import BadSampleError, ConfigError, DataError
+from vqtrain.errors import BadSampleError, DataError
 from vqtrain.evaluation.side_by_side import grids_of, ids_panel, side_by_side, to_panel
 from vqtrain.metrics.image import psnr
 from vqtrain.ops.pixels import to_pixels
+from vqtrain.ranges import at_least, one_of
 from vqtrain.tokenizer.checks import check_tile
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.preprocessing import whole_tokens
-
-KEYS: dict[str, tuple[object, str]] = {
-    **TOKENIZER_KEYS,
-    "images": (None, "demo, a folder, a glob, tars, a URL or a list of these"),
-    "out": ("reconstructions", "folder of the pictures, which must not exist"),
-    "limit": (None, "pictures at most; null is all"),
-    "image_size": (None, "side of a square in px; null keeps pictures whole"),
-    "crop": ("resize", f"with image_size, how it is cut: {', '.join(CROPS)}"),
-    "tile": (
-        None,
-        "side in px of the pieces that larger pictures are computed in, 8 tokens or more",
-    ),
-    "device": PICTURE_KEYS["device"],
-    "precision": PICTURE_KEYS["precision"],
-}
-
-USAGE = f"""usage: vqtrain reconstruct tokenizer=PATH images=IMAGES [out=DIR] [key=value ...]
-
-Writes DIR/KEY.png for each picture: the original, the reconstruction with its PSNR below it, and
-the ids, a color for each id; and DIR/psnr.jsonl, a line a picture.
-
-keys:
-{describe(KEYS)}
-
-A picture that is kept whole loses the rows and columns at its border that make no whole token.
-Several codebooks or scales are laid out in rows. With tile, pictures of any size fit into memory;
-seams are blended, and the larger the tiles, the nearer the whole. The folder appears at the end.
-
-options:
-  --help   show this
-
-examples:
-  vqtrain reconstruct tokenizer=runs/demo/latest images=demo
-  vqtrain reconstruct tokenizer=runs/mine/latest images=~/photographs limit=20 tile=1024 device=cuda
-"""
+from vqtrain.training.settings import PRECISIONS
 
 PSNR_FILE = "psnr.jsonl"
 MAX_NAMED = 3
 
 
-def main(words: Sequence[str]) -> int:
-    """Reconstruct, or show the help."""
-    values = read_keys("vqtrain reconstruct", words, KEYS)
-    if values is None:
-        sys.stdout.write(USAGE)
-        return 0
-    return bind(run, values, where="vqtrain reconstruct")
+@final
+class Reconstruct(Command):
+    """Draws images next to their reconstructions."""
 
-
-def run(
-    *,
-    tokenizer: str | None,
-    allow: list[str],
-    images: str | list[str | dict[str, object]] | None,
-    out: str,
-    limit: int | None,
-    image_size: int | None,
-    crop: str,
-    tile: int | None,
-    device: str,
-    precision: str,
-) -> int:
-    """Reconstruct, and say what came of it; the arguments are those of ``KEYS``."""
-    settings = PictureSettings(
-        image_size=image_size,
-        crop=crop,
-        batch_size=1,
-        num_workers=0,
-        device=device,
-        precision=precision,
-    )
-    if not images:
-        raise ConfigError("name the pictures: vqtrain reconstruct tokenizer=PATH images=FOLDER")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit must be at least 1 or null, got {limit}")
-    folder = new_folder(out)
-    loaded = settings.placed(load(tokenizer, allow, "vqtrain reconstruct"))
-    if tile is not None:
-        check_tile(tile, loaded.downsampling)
-    index = open_images(images, role="validation")
-    pictures = read(index, loaded, settings, limit)
-    console = Console(highlight=False, soft_wrap=True)
-    total = min(len(index), limit or len(index))
-    with ending_in_order(), shown_progress(console, "reading") as progress:
-        rows, faults = fill_whole(
-            folder,
-            lambda beside: draw_all(
-                pictures,
-                beside,
-                draw=lambda images: reconstruct(loaded, images, settings, tile),
-                progress=lambda done: progress(str(folder), done, total),
-            ),
+    def run(
+        self,
+        *,
+        tokenizer: str,
+        allow: list[str],
+        images: str | list[str | dict[str, object]],
+        out: str,
+        limit: Annotated[int, at_least(1)] | None,
+        image_size: int | None,
+        crop: Annotated[str, one_of(*CROPS)],
+        tile: int | None,
+        device: str,
+        precision: Annotated[str, one_of(*PRECISIONS)],
+    ) -> int:
+        """Reconstruct, and say what came of it."""
+        settings = PictureSettings(
+            image_size=image_size,
+            crop=crop,
+            batch_size=1,
+            num_workers=0,
+            device=device,
+            precision=precision,
         )
-    conclude(console, folder, rows, faults)
-    return 0
+        folder = new_folder(out)
+        loaded = settings.placed(Tokenizer.from_pretrained(tokenizer, allow=allow))
+        if tile is not None:
+            check_tile(tile, loaded.downsampling)
+        index = open_images(images, role="validation")
+        pictures = read(index, loaded, settings, limit)
+        console = Console(highlight=False, soft_wrap=True)
+        total = min(len(index), limit or len(index))
+        with ending_in_order(), shown_progress(console, "reading") as progress:
+            rows, faults = fill_whole(
+                folder,
+                lambda beside: draw_all(
+                    pictures,
+                    beside,
+                    draw=lambda images: reconstruct(loaded, images, settings, tile),
+                    progress=lambda done: progress(str(folder), done, total),
+                ),
+            )
+        conclude(console, folder, rows, faults)
+        return 0
 
 
 def draw_all(

@@ -5,15 +5,17 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vqtrain.app.evaluate import WEIGHTS
 from vqtrain.app.findings import count_cores
-from vqtrain.build import bind
+from vqtrain.build import bind, resolve
 from vqtrain.errors import ConfigError, require
 from vqtrain.evaluation.metrics import LPIPS, METRICS
-from vqtrain.launchers.base import Launcher, find
+from vqtrain.launchers.base import Launcher
 from vqtrain.launchers.local import Local, gpus
 from vqtrain.sweeps.job import SweepJob
 from vqtrain.tokenizer.storage import PARTS, kinds_in
+
+# Files of weights that `vqtrain evaluate` takes.
+WEIGHTS = ("vgg", "alex", "inception", "pytorch_fid", "clean_fid")
 
 
 def train_command(job: SweepJob, group: str) -> list[str]:
@@ -85,7 +87,7 @@ def make_launcher(
     Raises:
         ConfigError: If there is no such launcher, or it cannot be had so.
     """
-    launcher = find(word)
+    launcher = resolve("launcher", word)
     if launcher is not Local:
         return bind(launcher, options, where="launcher_options"), {}
     most = max(job.devices for job in jobs)
@@ -104,9 +106,8 @@ def check_keys(launcher: str, devices: int | None, options: Mapping[str, object]
     Raises:
         ConfigError: If one does not.
     """
-    is_here = find(launcher) is Local
+    is_here = resolve("launcher", launcher) is Local
     if devices is not None:
-        require(devices >= 1, f"devices must be at least 1 or null, got {devices}")
         require(is_here, f"devices={devices} is for this machine: leave out the launcher or it")
     if is_here and options:
         raise ConfigError("launcher=local takes no launcher_options")

@@ -1,156 +1,108 @@
 """``vqtrain tokenize``: images of any kind become token ids, by one process or by many."""
 
 import json
+import re
 import shlex
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Annotated, final
 
 import torch
 from jaxtyping import Int64, Shaped
 from rich.console import Console
 from torch import Tensor
 
-from vqtrain.app.keys import describe, read_keys, taken
+from vqtrain.app.base import Command
+from vqtrain.app.compose import CommandLine
+from vqtrain.app.keys import describe_launchers
 from vqtrain.app.output import ending_in_order, expand, refuse_inside
-from vqtrain.app.pictures import (
-    PICTURE_KEYS,
-    TOKENIZER_KEYS,
-    PictureSettings,
-    find_device,
-    load,
-)
+from vqtrain.app.pictures import PictureSettings, find_device
 from vqtrain.app.progress import shown_progress
-from vqtrain.build import bind
+from vqtrain.build import bind, resolve
 from vqtrain.data.shards.folder import INDEX, PLAN, Progress, read_share
 from vqtrain.data.shards.writer import progress_of
 from vqtrain.data.sources import open_images
 from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan
-from vqtrain.data.tokens.report import LAYOUTS, UNFINISHED, Report, read_report
+from vqtrain.data.tokens.report import UNFINISHED, Report, read_report
 from vqtrain.data.tokens.write import Encode, write
 from vqtrain.errors import ConfigError, Interrupted, VqtrainError, require
-from vqtrain.launchers.base import Ended, Job, Launcher, find
-from vqtrain.launchers.base import words as launcher_words
+from vqtrain.launchers.base import Ended, Job, Launcher
 from vqtrain.launchers.local import Local
+from vqtrain.ranges import at_least, within
 from vqtrain.tokenizer.model import Tokenizer
 
-COMMAND = "vqtrain tokenize"
-LAUNCH_KEYS: dict[str, tuple[object, str]] = {
-    "launcher": ("local", f"{', '.join(launcher_words())}: where the processes run"),
-    "devices": (1, "processes on this machine, each with a GPU of its own where there are some"),
-    "jobs": (1, "processes on a cluster, with launcher=slurm or ray"),
-    "launcher_options": ({}, "what the launcher takes, such as {partition: gpu, timeout_min: 600}"),
-}
-KEYS: dict[str, tuple[object, str]] = {
-    **TOKENIZER_KEYS,
-    "images": (None, "what to tokenize: demo, a folder, a glob, tars, a URL or a list of these"),
-    "out": ("tokens", "folder of the tokens; an interrupted command in it is continued"),
-    **PICTURE_KEYS,
-    "layout": ("webdataset", f"{' or '.join(LAYOUTS)}: tars of npy, or one array"),
-    "shard_size": (10_000, "samples of a shard"),
-    "max_bad_fraction": (0.01, "share of the pictures that may be unreadable"),
-    "share": ("0/1", "r/n: the shards of process r of n, for launchers of your own"),
-    **LAUNCH_KEYS,
-}
-
-USAGE = f"""usage: {COMMAND} tokenizer=PATH images=IMAGES [out=DIR] [key=value ...]
-
-Writes DIR/shard-00000.tar and so on, WebDataset tars with the ids of each picture as KEY.npy and
-beside them what lay beside the picture: KEY.txt, KEY.json. At the end comes DIR/index.json: the
-tokenizer's hash, shape and type of the ids, counts and sha256, and what was left out.
-layout=flat writes DIR/tokens.npy, one array for all, and DIR/samples.jsonl, a line for each row.
-
-keys:
-{describe(KEYS)}
-
-The same command goes on where it was interrupted, at the batch. The result is the same with any
-number of processes and workers.
-
-options:
-  --help   show this
-
-examples:
-  {COMMAND} tokenizer=runs/demo/latest images=~/photographs out=tokens
-  {COMMAND} tokenizer=hf://org/name images='shards/{{000..099}}.tar' devices=8 batch_size=64 \\
-    precision=bf16-mixed
-"""
-
+# The keys that say where the processes run; theirs are the others.
+LAUNCH_KEYS = ("launcher", "devices", "jobs", "launcher_options")
 MAX_NAMED = 3
 
 
-def main(words: Sequence[str]) -> int:
-    """Tokenize, or show the help."""
-    values = read_keys(COMMAND, words, KEYS)
-    if values is None:
-        sys.stdout.write(USAGE)
+@final
+class Tokenize(Command):
+    """Turns images into token ids."""
+
+    def details(self, command_line: CommandLine) -> str:
+        """Return the launchers and their options."""
+        del command_line
+        return describe_launchers()
+
+    def run(
+        self,
+        *,
+        words: list[str],
+        settings: PictureSettings,
+        tokenizer: str,
+        allow: list[str],
+        images: str | list[str | dict[str, object]],
+        out: str,
+        layout: str,
+        shard_size: int,
+        max_bad_fraction: Annotated[float, within(0, 1)],
+        share: str,
+        launcher: str,
+        devices: Annotated[int, at_least(1)],
+        jobs: Annotated[int, at_least(1)],
+        launcher_options: dict[str, object],
+    ) -> int:
+        """Tokenize, and say what came of it."""
+        part = read_share(share)
+        folder = expand(out)
+        refuse_inside(folder, images)
+        found = find_launcher(launcher, devices=devices, jobs=jobs, options=launcher_options)
+        if found is not None and part.of > 1:
+            raise ConfigError(f"share={share} is of one process: leave out the launcher")
+        console = Console(highlight=False, soft_wrap=True)
+        model = Tokenizer.from_pretrained(tokenizer, allow=allow)
+        plan = make_token_plan(model, images, settings, shard_size=shard_size, layout=layout)
+        was_complete = (folder / INDEX).is_file()
+        report: Report | None
+        try:
+            with (
+                ending_in_order(),
+                shown_progress(console, "looking for what lies beside the pictures") as progress,
+            ):
+                if found is not None:
+                    commands = commands_of(words, settings, max(devices, jobs), type(found))
+                    report = launch(found, commands, folder, progress)
+                else:
+                    report = write(
+                        plan,
+                        out=folder,
+                        encode=encoder(model, settings),
+                        share=part,
+                        num_workers=settings.workers,
+                        max_bad_fraction=max_bad_fraction,
+                        progress=progress,
+                    )
+        except (KeyboardInterrupt, Interrupted):
+            console.print("stopped; what is written is kept: the same command goes on")
+            raise
+        if was_complete:
+            console.print(f"{folder} was complete already", markup=False)
+        conclude(console, folder, share, report)
         return 0
-    settings = bind(PictureSettings, taken(values, PICTURE_KEYS), where=COMMAND)
-    return bind(run, {**values, "settings": settings, "words": list(words)}, where=COMMAND)
-
-
-def run(
-    *,
-    words: list[str],
-    settings: PictureSettings,
-    tokenizer: str | None,
-    allow: list[str],
-    images: str | list[str | dict[str, object]] | None,
-    out: str,
-    layout: str,
-    shard_size: int,
-    max_bad_fraction: float,
-    share: str,
-    launcher: str,
-    devices: int,
-    jobs: int,
-    launcher_options: dict[str, object],
-) -> int:
-    """Tokenize, and say what came of it; the arguments are those of ``KEYS``."""
-    if not images or not out:
-        raise ConfigError(f"name the images: {COMMAND} tokenizer=PATH images=IMAGES out=DIR")
-    require(
-        0 <= max_bad_fraction <= 1, f"max_bad_fraction must be in [0, 1], got {max_bad_fraction}"
-    )
-    part = read_share(share)
-    folder = expand(out)
-    refuse_inside(folder, images)
-    found = find_launcher(launcher, devices=devices, jobs=jobs, options=launcher_options)
-    require(
-        found is None or part.of == 1, f"share={share} is of one process: leave out the launcher"
-    )
-    console = Console(highlight=False, soft_wrap=True)
-    model = load(tokenizer, allow, COMMAND)
-    plan = make_token_plan(model, images, settings, shard_size=shard_size, layout=layout)
-    was_complete = (folder / INDEX).is_file()
-    report: Report | None
-    try:
-        with (
-            ending_in_order(),
-            shown_progress(console, "looking for what lies beside the pictures") as progress,
-        ):
-            if found is not None:
-                commands = commands_of(words, settings, max(devices, jobs), type(found))
-                report = launch(found, commands, folder, progress)
-            else:
-                report = write(
-                    plan,
-                    out=folder,
-                    encode=encoder(model, settings),
-                    share=part,
-                    num_workers=settings.workers,
-                    max_bad_fraction=max_bad_fraction,
-                    progress=progress,
-                )
-    except (KeyboardInterrupt, Interrupted):
-        console.print("stopped; what is written is kept: the same command goes on")
-        raise
-    if was_complete:
-        console.print(f"{folder} was complete already", markup=False)
-    conclude(console, folder, share, report)
-    return 0
 
 
 def make_token_plan(
@@ -227,8 +179,7 @@ def find_launcher(
     Raises:
         ConfigError: If there is no such launcher, or it cannot be had so.
     """
-    require(devices >= 1 and jobs >= 1, f"devices and jobs must be at least 1: {devices}, {jobs}")
-    launcher = find(word)
+    launcher = resolve("launcher", word)
     if launcher is Local:
         require(jobs == 1, f"jobs={jobs} is for a cluster: give devices={jobs}, or a launcher")
         require(not options, "launcher=local takes no launcher_options")
@@ -241,7 +192,7 @@ def commands_of(
     words: Sequence[str], settings: PictureSettings, parts: int, launcher: type[Launcher]
 ) -> list[list[str]]:
     """Write the command line of each process: that of this one, with its share."""
-    kept = [word for word in words if word.partition("=")[0] not in LAUNCH_KEYS]
+    kept = [word for word in words if re.split(r"[.=]", word)[0] not in LAUNCH_KEYS]
     if settings.num_workers is None and launcher is Local:  # they share the cores of this machine
         kept.append(f"num_workers={max(1, settings.workers // parts)}")
     return [["tokenize", *kept, f"share={number}/{parts}"] for number in range(parts)]

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import lightning
 import torch
@@ -17,6 +17,7 @@ import yaml
 from lightning.pytorch import Trainer
 from torch import nn
 
+from vqtrain.app.base import Command
 from vqtrain.app.build import (
     Settings,
     begin_from,
@@ -24,7 +25,7 @@ from vqtrain.app.build import (
     build_validation,
     open_data,
 )
-from vqtrain.app.compose import CommandLine, compose, describe_keys, read_command_line
+from vqtrain.app.compose import CommandLine, compose, describe_keys
 from vqtrain.app.resume import continued_config, lookup_config
 from vqtrain.data.servers import shareable
 from vqtrain.data.streams import Stream
@@ -56,34 +57,24 @@ WHY = {
 # Images of the page that a run leaves: they take a moment, and `vqtrain report` takes more of them.
 REPORT_IMAGES = 16
 
-USAGE = """usage: vqtrain train [group=choice ...] [key=value ...]
 
-options:
-  --config-dir DIR   a folder with configs of your own, laid out as vqtrain's configs/
-  --print-config     show the composed configuration and stop
-  --help             show this
+@final
+class Train(Command):
+    """Trains a tokenizer."""
 
-{keys}
+    is_composed = True
 
-Step values may be a share of the run, such as trainer.validate_every="10%".
+    def details(self, command_line: CommandLine) -> str:
+        """Return the groups and the keys."""
+        return describe_keys("train", command_line)
 
-examples:
-  vqtrain train experiment=demo
-  vqtrain train data.train=~/photographs codebook=vq codebook.size=4096 name=photographs
-"""
-
-
-def main(words: Sequence[str]) -> int:
-    """Train, or show the help or the configuration."""
-    command_line = read_command_line(words)
-    if command_line.show_help:
-        sys.stdout.write(USAGE.format(keys=describe_keys("train", command_line)))
-        return 0
-    if command_line.print_config:
-        config = compose("train", command_line)
-        sys.stdout.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        return 0
-    return train(command_line, shareable(shlex.join(["vqtrain", "train", *words])))
+    def run(self, *, words: list[str], command_line: CommandLine) -> int:
+        """Train, or show the configuration."""
+        if command_line.print_config:
+            config = compose("train", command_line)
+            sys.stdout.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+            return 0
+        return train(command_line, shareable(shlex.join(["vqtrain", "train", *words])))
 
 
 def train(command_line: CommandLine, typed: str) -> int:

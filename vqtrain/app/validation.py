@@ -8,10 +8,10 @@ from typing import final
 
 import yaml
 
-from vqtrain.app.pictures import load
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.sources import open_images, training_and_validation
 from vqtrain.errors import ConfigError
+from vqtrain.tokenizer.model import Tokenizer
 
 Source = str | list[str | dict[str, object]]
 
@@ -41,15 +41,12 @@ def named_images(images: Source) -> ChosenImages:
     )
 
 
-def validation_images(
-    tokenizers: Sequence[str], allow: Sequence[str], command: str
-) -> ChosenImages:
+def validation_images(tokenizers: Sequence[str], allow: Sequence[str]) -> ChosenImages:
     """Choose what the runs of tokenizers were validated on.
 
     Args:
         tokenizers: As the user named them.
         allow: Packages whose classes they may name.
-        command: For messages.
 
     Raises:
         ConfigError: If one is no run directory, or they differ.
@@ -60,15 +57,15 @@ def validation_images(
     if data is None or None in found:
         for name, each in zip(tokenizers, found, strict=True):
             if each is None:
-                load(name, allow, command)  # says what is wrong with one that is no tokenizer
+                Tokenizer.from_pretrained(name, allow=allow)  # says what is wrong if it is none
         raise ConfigError(
-            f"name the images: {command} tokenizer=PATH images=IMAGES; they are known of run "
+            "name the images: vqtrain evaluate tokenizer=PATH images=IMAGES; they are known of run "
             "directories alone, which have validated on some"
         )
     if any(other != data for other in found):
         raise ConfigError(
-            f"name the images: {command} tokenizer=A,B images=IMAGES; these runs have validated on "
-            "different ones"
+            "name the images: vqtrain evaluate tokenizer=A,B images=IMAGES; these runs have "
+            "validated on different ones"
         )
     train, val, crop = data
     typed = " ".join(

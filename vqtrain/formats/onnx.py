@@ -58,7 +58,11 @@ pixels = ((images[0].transpose(1, 2, 0) + 1) * {half_range} + {black}){rounded}
 
 
 def export(
-    tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]], precision: str
+    tokenizer: Tokenizer,
+    out: Path,
+    *,
+    images: Sequence[Float[Tensor, "_ c _ _"]],
+    precision: str = "float32",
 ) -> Agreement:
     """Write both graphs, how to run them and ``config.json``; run them and compare.
 

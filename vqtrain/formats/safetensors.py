@@ -67,7 +67,11 @@ images = tokenizer.decode(token_ids)  # in [-1, 1]; tokenizer.to_pixels(images) 
 
 
 def export(
-    tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]], push: str | None
+    tokenizer: Tokenizer,
+    out: Path,
+    *,
+    images: Sequence[Float[Tensor, "_ c _ _"]],
+    push: str | None = None,
 ) -> Agreement:
     """Write the tokenizer directory and its card, load it again, compare it, and publish it.
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import pkgutil
 import signal
 import subprocess
 import sys
@@ -15,18 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from vqtrain import launchers
-from vqtrain.build import final_class, unknown
 from vqtrain.errors import ConfigError
 
 # What a command may take to end in order before it is killed.
 GRACE_S = 30.0
 # Between two looks at what is running.
 POLL_S = 0.2
-# Files of this folder that are no launchers.
-OTHERS = ("base", "parts")
-
-
 # The code of what was ended from outside, without a word of its own.
 KILLED = 128 + signal.SIGKILL
 
@@ -85,24 +78,6 @@ class Launcher(ABC):
         """
 
 
-def words() -> list[str]:
-    """List the launchers."""
-    found = {module.name for module in pkgutil.iter_modules(launchers.__path__)}
-    return sorted(found.difference(OTHERS))
-
-
-def find(word: str) -> type[Launcher]:
-    """Return the one launcher of the file that a word names.
-
-    Raises:
-        ConfigError: If there is none.
-    """
-    if word not in words():
-        raise ConfigError(unknown("launcher", word, words()))
-    launcher: type[Launcher] = final_class(f"{launchers.__name__}.{word}")
-    return launcher
-
-
 def check_package(name: str) -> None:
     """Refuse a launcher whose library is not here.
 
@@ -129,7 +104,7 @@ def start(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", f"{launchers.__name__}.parts.child", *command],
+            [sys.executable, "-m", "vqtrain.launchers.parts.child", *command],
             stdin=subprocess.PIPE,  # the child sees its end
             stdout=output,
             stderr=subprocess.STDOUT,

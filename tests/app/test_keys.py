@@ -1,0 +1,190 @@
+"""What a command's yaml says, what a third party's signature says, and what was typed."""
+
+import inspect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+
+from vqtrain.app.base import Command
+from vqtrain.app.keys import arguments_of, hints_of, page_of, read_page
+from vqtrain.build import config_of, kinds, resolve
+from vqtrain.cli import main
+from vqtrain.errors import ConfigError
+from vqtrain.launchers.base import Launcher
+from vqtrain.ranges import at_least
+
+COMMANDS = kinds("command")
+PAGE = """\
+# do something
+#
+# usage: vqtrain do path=PATH
+#
+# About it.
+path: ???     # a path
+color: "#ff"  # a color
+sizes: []     # some sizes, of which
+              # there may be none
+weights:      # files
+  vgg: null   # the first
+  alex: 3.0
+# A note.
+#
+# examples:
+#   vqtrain do path=a
+"""
+STRANGER = '''
+"""A command of another package."""
+
+from dataclasses import dataclass
+from typing import Annotated, final
+
+from vqtrain.app.base import Command
+from vqtrain.ranges import at_least
+
+
+@final
+class Count(Command):
+    """Counts to a number."""
+
+    def run(self, *, to: Annotated[int, at_least(1)], step: int = 1, **options: object) -> int:
+        """Count.
+
+        Args:
+            to: The last number,
+                at least 1.
+            step: What is added.
+        """
+        print(list(range(step, to + 1, step)), options)
+        return 3
+'''
+
+
+def test_comments_of_a_yaml_are_its_help() -> None:
+    page = read_page(PAGE)
+    assert page.summary == "do something"
+    assert page.about == "usage: vqtrain do path=PATH\n\nAbout it."
+    assert page.defaults == {
+        "path": "???",
+        "color": "#ff",
+        "sizes": [],
+        "weights.vgg": None,
+        "weights.alex": 3.0,
+    }
+    assert page.meanings["path"] == "a path"
+    assert page.meanings["color"] == "a color"
+    assert page.meanings["sizes"] == "some sizes, of which there may be none"
+    assert page.meanings["weights.vgg"] == "the first"
+    assert page.notes == "A note."
+    assert page.examples == "examples:\n  vqtrain do path=a"
+
+
+@pytest.mark.parametrize("word", COMMANDS)
+def test_a_yaml_names_every_argument_and_says_what_each_is(word: str) -> None:
+    command = resolve("command", word)()
+    assert isinstance(command, Command)
+    page = page_of(word, command)
+    assert 0 < len(page.summary) <= 80
+    assert page.about.startswith(f"usage: vqtrain {word}")
+    assert page.examples.count(f"\n  vqtrain {word} ") + (word == "doctor") >= 2
+    named = {key.partition(".")[0] for key in page.defaults}
+    takes_any = any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD
+        for parameter in inspect.signature(command.run).parameters.values()
+    )
+    arguments = hints_of(command.run).keys() - {"words", "command_line"}
+    assert arguments <= named if takes_any else arguments == named
+    assert all(len(meaning) > 3 for key, meaning in page.meanings.items() if "." not in key)
+
+
+@pytest.mark.parametrize("word", kinds("launcher"))
+def test_a_launchers_yaml_names_every_option_with_its_default(word: str) -> None:
+    launcher = resolve("launcher", word)
+    assert issubclass(launcher, Launcher)
+    page = read_page(config_of("launcher", word).read_text())
+    assert page.summary
+    parameters = inspect.signature(launcher).parameters
+    expected = {name: parameter.default for name, parameter in parameters.items()}
+    assert page.defaults == {"kind": word, **expected}
+    assert page.meanings.keys() == page.defaults.keys()
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "a_strangers_commands.py").write_text(STRANGER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "a_strangers_commands", raising=False)
+    return "a_strangers_commands:Count"
+
+
+def test_a_strangers_command_runs_with_its_keys(
+    stranger: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([stranger, "to=4", "step=2", "other=[1]"]) == 3
+    assert capsys.readouterr().out == "[2, 4] {'other': [1]}\n"
+
+
+def test_the_help_of_a_strangers_command_is_its_docstrings(
+    stranger: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([stranger, "--help"]) == 0
+    assert (
+        capsys.readouterr().out
+        == f"""\
+usage: vqtrain {stranger} [key=value ...]
+
+Counts to a number.
+
+keys:
+  to    The last number, at least 1.
+  step  What is added. [1]
+
+options:
+  --help   show this
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name the to: vqtrain a_strangers_commands:Count [key=value ...]"),
+        (["to=0"], "to must be at least 1, got 0"),
+        (["to=x"], "to must be a whole number, got 'x'"),
+        (["to=1", "--print-config"], "this command has no configuration"),
+    ],
+)
+def test_a_mistake_in_a_strangers_command_is_one_line(
+    stranger: str, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([stranger, *words]) == 2
+    assert capsys.readouterr().err.startswith(f"vqtrain: {message}")
+
+
+@pytest.mark.parametrize("word", ["nowhere:Command", "vqtrain.codebooks.vq:VQ"])
+def test_what_is_no_command_is_one_line(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word]) == 2
+    assert capsys.readouterr().err.startswith("vqtrain: command.kind: ")
+
+
+COUNT = Annotated[int, at_least(1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Keys that belong together."""
+
+    count: COUNT
+
+
+def test_fields_of_an_argument_that_is_a_dataclass_are_keys() -> None:
+    def run(*, path: str, settings: Settings) -> int:
+        return len(path) + settings.count
+
+    assert hints_of(run) == {"path": str, "count": COUNT}
+    arguments = arguments_of(run, {"path": "abc", "count": 2}, {})
+    assert run(**arguments) == 5
+    with pytest.raises(ConfigError, match=r"^count must be at least 1, got 0$"):
+        arguments_of(run, {"path": "abc", "count": 0}, {})
