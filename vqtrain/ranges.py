@@ -109,10 +109,13 @@ def check(key: str, value: object, hint: object) -> None:
     """
     wanted = expected(value, hint)
     if wanted is not None:
-        choices = [word for _, ranges in options(hint) for each in ranges for word in each.choices]
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        suggestion = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{key} must be {wanted}, got {value!r}{suggestion}")
+        choices = choices_of(hint)
+        words = [str(item) for item in (value if isinstance(value, list) else [value])]
+        near = [difflib.get_close_matches(word, choices, n=1) for word in words]
+        found = [f"; did you mean {each[0]}?" for each in near if each and each[0] not in words]
+        if expected([value], hint) is None:
+            found = [f"; write {key}=[{value}]"]
+        raise ConfigError(f"{key} must be {wanted}, got {value!r}{''.join(found[:1])}")
 
 
 def dotted(where: str, name: str) -> str:
@@ -135,6 +138,15 @@ def options(hint: object) -> Iterator[tuple[object, Iterable[Range]]]:
         yield plain, [each for each in ranges if isinstance(each, Range)]
     else:
         yield hint, []
+
+
+def choices_of(hint: object) -> list[str]:
+    """Return the words that a type, or an item of it, takes; none if they cannot be listed."""
+    found: list[str] = []
+    for plain, ranges in options(hint):
+        found += [word for each in ranges for word in each.choices]
+        found += [word for inner in typing.get_args(plain) for word in choices_of(inner)]
+    return found
 
 
 def widened(value: object, hint: object) -> object:

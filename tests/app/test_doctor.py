@@ -414,7 +414,7 @@ def test_a_torchvision_of_another_torch_is_said(monkeypatch: pytest.MonkeyPatch)
     words = doctor.as_train(["images=demo"])
     with monkeypatch.context() as patch:
         patch.setattr(importlib, "import_module", refuse)
-        patch.setattr(doctor, "compose_run", lambda _: {"data": {"train": "demo"}})
+        patch.setattr(doctor, "compose", lambda *_: {"data": {"train": "demo"}})
         (finding,) = doctor.examine_run(words, [])
     assert finding.mark == "missing"
     assert finding.found == "not looked at: operator torchvision::nms does not exist"

@@ -247,7 +247,7 @@ def test_a_grid_becomes_runs_a_table_and_a_picture_and_clusters_give_the_same(
         (["seed=0,1", "resume=auto"], "resume is set by the sweep"),
         (["name=a,b"], "name cannot have several values"),
         (["seed=0,1", "data.train=nowhere"], "nowhere does not exist"),
-        (["seed=0,1", "launcher=ry"], "unknown launcher 'ry', did you mean 'ray'?"),
+        (["seed=0,1", "launcher=ry"], "unknown kind 'ry', did you mean 'ray'?"),
         (["seed=0,1", "devices=0"], "devices must be at least 1 or null, got 0"),
         (["seed=0,1", "launcher=ray", "devices=2"], "devices=2 is for this machine"),
         (["seed=0,1", "launcher_options={a: 1}"], "launcher=local takes no launcher_options"),

@@ -17,7 +17,7 @@ from vqtrain.app.base import Command
 from vqtrain.app.compose import CommandLine, flatten, parse, read_command_line
 from vqtrain.build import bind, config_of, kinds, resolve, unknown
 from vqtrain.errors import ConfigError
-from vqtrain.ranges import check, options, widened
+from vqtrain.ranges import check, choices_of, widened
 
 # The default of a key that must be given.
 REQUIRED = "???"
@@ -96,7 +96,7 @@ def split_words(
         command_line = read_command_line([word for word in words if word not in own])
         for word in command_line.overrides:
             key = word.partition("=")[0]
-            if difflib.get_close_matches(key, defaults, cutoff=ALIKE):
+            if "." not in key and difflib.get_close_matches(key, defaults, cutoff=ALIKE):
                 raise ConfigError(unknown("key", key, defaults))
         return own, command_line
     command_line = read_command_line(words)
@@ -247,10 +247,7 @@ def describe(
     width = max(map(len, defaults), default=0) + 1
     lines = ["keys:"] if defaults else []
     for key, default in defaults.items():
-        choices = [
-            word for _, found in options(hints.get(key)) for e in found for word in e.choices
-        ]
-        meaning = ": ".join(filter(None, [meanings[key], ", ".join(choices)]))
+        meaning = ": ".join(filter(None, [meanings[key], ", ".join(choices_of(hints.get(key)))]))
         shown = default if isinstance(default, str) else json.dumps(default)
         end = "" if default == REQUIRED else f" [{shown}]"
         lines.append(f"  {key:<{width}} {meaning}{end}")
