@@ -19,6 +19,8 @@ TRIOS = {
     "decoders": "decoder",
     "discriminators": "discriminator",
 }
+# Modules of a package that are no kinds.
+OTHERS = {"__init__", "base", "contract"}
 # It builds nothing, so it has no code.
 NOTHING = ROOT / "configs/discriminator/none.yaml"
 COMPONENTS = sorted(
@@ -47,7 +49,7 @@ def paths_named_in(page: Path) -> set[str]:
 
 @pytest.mark.parametrize(("package", "group"), TRIOS.items())
 def test_code_config_and_test_come_in_threes(package: str, group: str) -> None:
-    code = {path.stem for path in (ROOT / "vqtrain" / package).glob("*.py")} - {"__init__", "base"}
+    code = {path.stem for path in (ROOT / "vqtrain" / package).glob("*.py")} - OTHERS
     config = {path.stem for path in COMPONENTS if path.parent.name == group}
     tests = (ROOT / "tests" / package).glob("test_*.py")
     assert code

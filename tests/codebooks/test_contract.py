@@ -1,157 +1,190 @@
 """What every codebook must do. A new yaml under configs/codebook joins by itself."""
 
+import dataclasses
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqtrain.build import build, configs_folder
 from vqtrain.codebooks.base import Codebook, Quantized
-from vqtrain.errors import ConfigError
-
-GRIDS = {"tokens": (16,), "image": (4, 4)}
-
-
-def latents(codebook: Codebook, batch: int, *grid: int, **options: Any) -> Tensor:
-    return torch.randn(batch, codebook.dim * codebook.moments, *grid, **options)
-
-
-def tokens_of(codebook: Codebook, *grid: int) -> tuple[int, ...]:
-    return (sum(s**2 for s in codebook.scales),) if codebook.scales else grid
-
-
-@pytest.fixture(params=GRIDS.values(), ids=GRIDS)
-def grid(request: pytest.FixtureRequest, codebook: Codebook) -> tuple[int, ...]:
-    """A multi-scale codebook takes images alone."""
-    return GRIDS["image"] if codebook.scales else request.param
-
-
-def decoded(codebook: Codebook, quantized: Quantized) -> Tensor:
-    """Decode the ids; a continuous codebook has none, and gives what it gave."""
-    if codebook.num_codebooks:
-        return codebook.decode(quantized.token_ids)
-    with pytest.raises(ConfigError, match="continuous"):
-        codebook.decode(quantized.token_ids)
-    return quantized.z_q
+from vqtrain.codebooks.contract import check
+from vqtrain.codebooks.parts.step_state import Counts
+from vqtrain.codebooks.parts.vectors import straight_through
+from vqtrain.errors import ConfigError, require
 
 
 def test_there_are_codebooks_to_check() -> None:
     assert len(list((configs_folder() / "codebook").glob("*.yaml"))) >= 12
 
 
-def test_decode_gives_back_z_q(codebook: Codebook, grid: tuple[int, ...]) -> None:
-    quantized = codebook.eval()(latents(codebook, 2, *grid))
-    assert torch.equal(decoded(codebook, quantized), quantized.z_q)
+def test_the_contract_is_kept(codebook: Codebook) -> None:
+    check(codebook)
 
 
-def test_shapes_and_types(codebook: Codebook, grid: tuple[int, ...]) -> None:
-    z = latents(codebook, 2, *grid, dtype=torch.float64)
-    for mode in (True, False):
-        quantized = codebook.double().train(mode)(z)
-        assert quantized.z_q.shape == (2, codebook.dim, *grid)
-        assert quantized.z_q.dtype == torch.float64
-        tokens = tokens_of(codebook, *grid)
-        assert quantized.token_ids.shape == (2, codebook.num_codebooks, *tokens)
-        assert quantized.token_ids.dtype == torch.int64
-        assert quantized.loss.shape == ()
-        assert quantized.loss.isfinite()
-        assert all(value.shape == () and value.isfinite() for value in quantized.metrics.values())
+class _Signs(Codebook):
+    """A small codebook of a stranger, which keeps the contract: signs times their mean length."""
+
+    size, dim, num_codebooks = 2, 1, 1
+    id_order, selection_rule = "1 where positive", "sign"
+    length: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("length", torch.ones(()))
+        self.sums = Counts(1, 1)
+
+    def forward(self, z: Tensor) -> Quantized:
+        if self.training:
+            vectors = z.detach().flatten()[:, None]
+            self.sums.add(torch.zeros(len(vectors), dtype=torch.int64), vectors.abs())
+        ids = (z > 0).long()
+        return Quantized(
+            z_q=straight_through(z, self.decode(ids)), token_ids=ids, loss=z.new_zeros(())
+        )
+
+    def decode(self, token_ids: Tensor) -> Tensor:
+        return (token_ids * 2 - 1) * self.length
+
+    def update(self, step: int) -> Mapping[str, Tensor]:
+        del step
+        self.length.lerp_(self.sums.take().sum() / 100, 0.5)
+        return {}
 
 
-def test_ids_stay_inside_the_codebook(codebook: Codebook) -> None:
-    ids = codebook(latents(codebook, 8, 4, 4) * 10).token_ids
-    if codebook.num_codebooks:
-        assert int(ids.min()) >= 0
-        assert int(ids.max()) < codebook.size
+def test_a_stranger_keeps_the_contract() -> None:
+    check(_Signs())
 
 
-def test_latents_that_are_no_numbers_never_pass_for_some(codebook: Codebook) -> None:
-    z = latents(codebook, 2, 4, 4)
-    z[0, 0, 1, 2] = torch.nan
-    quantized = codebook.train()(z)
-    ids = quantized.token_ids
-    assert ids.numel() == 0 or 0 <= int(ids.min()) <= int(ids.max()) < codebook.size
-    assert not (quantized.loss.isfinite() and quantized.z_q.isfinite().all())
+def altered(what: str, change: Callable[[Quantized], Any]) -> type[_Signs]:
+    """Change what ``forward`` gives."""
+
+    class _Altered(_Signs):
+        def forward(self, z: Tensor) -> Quantized:
+            quantized = super().forward(z)
+            return dataclasses.replace(quantized, **{what: change(quantized)})
+
+    return _Altered
 
 
-def test_gradient_passes_straight_to_the_encoder(codebook: Codebook) -> None:
-    z = latents(codebook, 2, 4, 4, requires_grad=True)
-    quantized = codebook(z)
-    (quantized.z_q.sin().sum() + quantized.loss).backward()
-    assert z.grad is not None
-    assert z.grad.isfinite().all()
-    # Each position has its part.
-    assert (z.grad.abs().sum(1) > 0).all()
+class _MovesInForward(_Signs):
+    def forward(self, z: Tensor) -> Quantized:
+        if self.training:
+            self.length += 1
+        return super().forward(z)
 
 
-def test_every_parameter_learns(codebook: Codebook) -> None:
-    quantized = codebook(latents(codebook, 8, 4, 4, requires_grad=True))
-    (quantized.z_q.sin().sum() + quantized.loss).backward()
-    for name, parameter in codebook.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().sum() > 0, name
+class _MovesInEval(_Signs):
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, z: Tensor) -> Quantized:
+        self.calls += 1
+        return super().forward(z)
 
 
-def test_eval_changes_no_state_and_is_repeatable(codebook: Codebook) -> None:
-    before = {name: value.clone() for name, value in codebook.eval().state_dict().items()}
-    z = latents(codebook, 2, 4, 4)
-    assert torch.equal(codebook(z).token_ids, codebook(z).token_ids)
-    for name, value in codebook.state_dict().items():
-        torch.testing.assert_close(value, before[name], rtol=0, atol=0, msg=name)
+class _Random(_Signs):
+    def forward(self, z: Tensor) -> Quantized:
+        return super().forward(torch.randn_like(z) + z - z)
 
 
-def test_forward_in_training_moves_no_code_before_update(codebook: Codebook) -> None:
-    before = {name: value.clone() for name, value in codebook.state_dict().items()}
-    codebook.train()(latents(codebook, 2, 4, 4))
-    for name, value in codebook.state_dict().items():
-        torch.testing.assert_close(value, before[name], rtol=0, atol=0, msg=name)
+class _OnlyImages(_Signs):
+    def tokens(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        require(grid == (7, 7), "only 7 x 7")
+        return grid
 
 
-def test_state_goes_through_a_state_dict(
-    codebook: Codebook, another: Callable[[], Codebook]
-) -> None:
-    codebook.train()
-    codebook.initialize(latents(codebook, 2, 4, 4))
-    codebook(latents(codebook, 2, 4, 4))
-    codebook.update(0)
-    other = another()
-    other.load_state_dict(codebook.state_dict())
-    z = latents(codebook, 2, 4, 4)
-    assert torch.equal(codebook.eval()(z).z_q, other.eval()(z).z_q)
+class _Lists(_Signs):
+    def tokens(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        return (math.prod(grid) + 1,)
 
 
-def test_batches_of_a_step_move_a_codebook_as_one_batch_does(
-    codebook: Codebook, another: Callable[[], Codebook]
-) -> None:
-    joined, split = codebook.double(), another().double()
-    split.load_state_dict(joined.state_dict())
-    for step in range(5):
-        z = latents(joined, 8, 4, 4, dtype=torch.float64) * (1 + step)
-        joined(z)
-        for part in z.split(2):
-            split(part)
-        for each in (joined, split):
-            torch.manual_seed(step)
-            each.update(step)
-    for name, value in joined.state_dict().items():
-        torch.testing.assert_close(split.state_dict()[name], value, rtol=1e-12, atol=1e-12)
+class _KeepsSkipped(_Signs):
+    def begin_step(self, step: int, seed: int) -> None:
+        """Keep the last one."""
+
+    def discard_step(self) -> None:
+        """Keep it."""
 
 
-def test_what_an_exported_tokenizer_must_say_is_there(codebook: Codebook) -> None:
-    assert codebook.id_order
-    assert codebook.selection_rule
+class _KeepsCounts(_Signs):
+    def begin_step(self, step: int, seed: int) -> None:
+        """Keep them."""
+
+    def update(self, step: int) -> Mapping[str, Tensor]:
+        del step
+        self.length.lerp_(self.sums.total.sum() / 100, 0.5)
+        return {}
+
+
+class _LastBatch(_Signs):
+    def forward(self, z: Tensor) -> Quantized:
+        if self.training:
+            self.sums.discard_step()
+        return super().forward(z)
+
+
+class _Idle(_Signs):
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = nn.Parameter(torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (type("NoOrder", (_Signs,), {"id_order": ""}), "id_order must be words, got ''"),
+        (type("NoSize", (_Signs,), {"size": None}), "size must be a whole number"),
+        (_OnlyImages, "tokens() takes none of the grids [(16,), (4, 4), (2, 4, 3)]"),
+        (_Lists, "token_ids must be torch.int64 of shape [8, 1, 17]"),
+        (altered("z_q", lambda q: q.z_q.float()), "z_q must be torch.float64 of shape [8, 1, 16]"),
+        (
+            altered("token_ids", lambda q: q.token_ids + 1),
+            "ids must be at least 0 and below",
+        ),
+        (altered("loss", lambda q: q.loss / 0), "the loss must be finite"),
+        (altered("metrics", lambda q: {"a": q.z_q}), "metric a must be a detached finite scalar"),
+        (altered("z_q", lambda q: q.z_q * 1.01), "decode must give back the z_q of eval mode"),
+        (altered("z_q", lambda q: q.z_q.detach()), "the gradient must reach the latents"),
+        (altered("z_q", lambda q: q.z_q.nan_to_num()), "for latents that are not finite"),
+        (_Random, "must give equal ids in eval mode"),
+        (
+            _MovesInEval,
+            "in eval mode must not change the state dict: calls",
+        ),
+        (_MovesInForward, "forward in train mode must leave the state dict to update: length"),
+        (_Idle, "parameter idle gets no gradient"),
+        (_KeepsSkipped, "discard_step must leave no trace"),
+        (_KeepsCounts, "update must leave only the state dict"),
+        (_LastBatch, "the batches of a step must count as one batch: length differs"),
+    ],
+)
+def test_a_broken_promise_is_named(broken: type[Codebook], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(broken())
+    assert message in str(caught.value)
+
+
+def test_a_continuous_codebook_has_nothing_to_decode(codebook: Codebook) -> None:
+    ids = codebook(torch.randn(2, codebook.dim * codebook.moments, 4, 4)).token_ids
+    if codebook.num_codebooks == 0:
+        with pytest.raises(ConfigError, match="continuous"):
+            codebook.decode(ids)
 
 
 STEPS = """
 import json
 from pathlib import Path
 from vqtrain import build, distributed
-from vqtrain.layers.step_state import Noise
-from vqtrain.ops.random import seed_for, seed_torch
+from vqtrain.ops.seeds import seed_torch
 records = {{}}
 for variant, arguments in json.loads(Path({path!r}).read_text()).items():
     torch.manual_seed(0)
@@ -168,9 +201,7 @@ for variant, arguments in json.loads(Path({path!r}).read_text()).items():
         if step == 0:
             seed_torch("initialize")
             codebook.initialize(distributed.all_gather(z))
-        for module in codebook.modules():
-            if isinstance(module, Noise):
-                module.seed = seed_for("noise", step)
+        codebook.begin_step(step, seed=0)
         optimizer.zero_grad()
         quantized = codebook(z)
         (quantized.loss + quantized.z_q.sin().mean()).backward()

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from vqtrain.codebooks.gumbel import Gumbel
+from vqtrain.codebooks.parts import softmax
 from vqtrain.errors import ConfigError
-from vqtrain.ops import softmax
 
 
 def make(**changes: object) -> Gumbel:

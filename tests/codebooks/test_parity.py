@@ -30,10 +30,10 @@ from vqtrain.codebooks.ibq import IBQ
 from vqtrain.codebooks.kl import KL
 from vqtrain.codebooks.lfq import LFQ
 from vqtrain.codebooks.multiscale import MultiScale
+from vqtrain.codebooks.parts.vectors import rotation, to_grid, to_vectors
 from vqtrain.codebooks.residual import Residual
 from vqtrain.codebooks.simvq import SimVQ
 from vqtrain.codebooks.vq import VQ
-from vqtrain.ops.vectors import rotation, to_grid, to_vectors
 
 SIZE, DIM = 20, 4
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -153,8 +153,8 @@ def test_signs_equal_the_library(kind: str) -> None:
     )
     assert torch.equal(quantized.token_ids[:, 0], first_bit_is_highest(ids.long()))
     close(quantized.z_q, z_q)
-    close(quantized.metrics["entropy_of_each"], breakdown.per_sample_entropy)
-    close(quantized.metrics["entropy_of_all"], breakdown.batch_entropy)
+    close(quantized.metrics["per_sample_entropy"], breakdown.per_sample_entropy)
+    close(quantized.metrics["codebook_entropy"], breakdown.batch_entropy)
     close(quantized.metrics["distance"], breakdown.commitment)
     close(quantized.loss, loss)
     close(gradients(quantized.z_q, quantized.loss, z), gradients(z_q, loss, z))
@@ -169,8 +169,8 @@ def test_entropies_of_signs_are_those_of_the_library_but_for_its_floor(kind: str
     _, breakdown = library_of_signs(spherical=spherical)(z, return_loss_breakdown=True)
     bound = 2**BITS * FLOOR / math.e
     for name, theirs in (
-        ("entropy_of_each", breakdown.per_sample_entropy),
-        ("entropy_of_all", breakdown.batch_entropy),
+        ("per_sample_entropy", breakdown.per_sample_entropy),
+        ("codebook_entropy", breakdown.batch_entropy),
     ):
         assert -1e-12 <= quantized.metrics[name] - theirs <= bound
 
@@ -534,8 +534,8 @@ def test_the_entropy_loss_of_vq_is_that_of_a_plain_softmax(l2_normalize: bool) -
     chosen = table[squared.argmin(1)]
     loss = F.mse_loss(chosen, flat.detach()) + 0.25 * F.mse_loss(flat, chosen.detach())
     loss = loss + 0.2 * (each - of_all)
-    close(quantized.metrics["entropy_of_each"], each.detach())
-    close(quantized.metrics["entropy_of_all"], of_all.detach())
+    close(quantized.metrics["per_sample_entropy"], each.detach())
+    close(quantized.metrics["codebook_entropy"], of_all.detach())
     close(quantized.loss, loss)
     close(
         torch.autograd.grad(quantized.loss, (z, codebook.vectors)),
@@ -561,7 +561,7 @@ def gumbel_noise(codebook: Gumbel, z: Tensor) -> Tensor:
     """The noise of the codebook's next call."""
     n = z.shape[0] * z.shape[2:].numel()
     noise = codebook.noise.next_call(z.shape[0]).gumbel(torch.empty(n, SIZE), 0)
-    codebook.noise.clear()
+    codebook.noise.discard_step()
     return noise
 
 
@@ -670,7 +670,7 @@ def test_kl_is_the_divergence_of_normal_distributions() -> None:
     codebook = KL(size=None, dim=DIM, kl_weight=0.3).train()
     z = latents(2 * DIM)
     noise = codebook.noise.next_call(2).normal(z[:, :DIM])
-    codebook.noise.clear()
+    codebook.noise.discard_step()
     quantized = codebook(z)
     mean, log_variance = z.chunk(2, dim=1)
     posterior = torch.distributions.Normal(mean, (log_variance / 2).exp())

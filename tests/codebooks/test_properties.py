@@ -21,10 +21,10 @@ from vqtrain.codebooks.grouped import Grouped
 from vqtrain.codebooks.gumbel import Gumbel
 from vqtrain.codebooks.ibq import IBQ
 from vqtrain.codebooks.lfq import LFQ
+from vqtrain.codebooks.parts import search, softmax
+from vqtrain.codebooks.parts.vectors import to_vectors
 from vqtrain.codebooks.residual import Residual
 from vqtrain.errors import ConfigError
-from vqtrain.ops import search, softmax
-from vqtrain.ops.vectors import to_vectors
 
 # The same examples each time, and no folder with those that failed.
 few = settings(
@@ -68,7 +68,7 @@ class Batch:
     def latents(self, codebook: Codebook, **options: Any) -> Tensor:
         """Draw them, on the grid of the codebook if it takes one alone."""
         generator = torch.Generator().manual_seed(self.seed)
-        grid = (codebook.scales[-1],) * 2 if codebook.scales else self.grid
+        grid = codebook.token_grids[-1] if codebook.token_grids else self.grid
         shape = (self.images, codebook.moments * codebook.dim, *grid)
         return 10**self.magnitude * torch.randn(shape, generator=generator, **options)
 
@@ -156,8 +156,8 @@ def test_every_id_is_reached_and_survives(codebook: Codebook) -> None:
 @given(seed=st.integers(0, 2**32))
 def test_sums_of_codes_become_sums_of_codes(codebook: Codebook, seed: int) -> None:
     codebook.eval()
-    tokens = sum(scale**2 for scale in codebook.scales) if codebook.scales else 30
-    shape = (2, codebook.num_codebooks, tokens)
+    grid = codebook.token_grids[-1] if codebook.token_grids else (30,)
+    shape = (2, codebook.num_codebooks, *codebook.tokens(grid))
     given_ids = torch.randint(codebook.size, shape, generator=torch.Generator().manual_seed(seed))
     quantized = codebook(codebook.decode(given_ids))
     assert torch.equal(codebook.decode(quantized.token_ids), quantized.z_q)

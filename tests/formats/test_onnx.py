@@ -22,11 +22,11 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 def pictures(tokenizer: Tokenizer) -> list[Tensor]:
     """Other batches than the two traced, and other grids than 3 x 5 where they may be others."""
-    f, scales = tokenizer.downsampling, tokenizer.codebook.scales
-    grids = [(scales[-1], scales[-1])] * 2 if scales else [(4, 4), (2, 7)]
+    f, grids = tokenizer.downsampling, tokenizer.codebook.token_grids
+    sides = [grids[-1]] * 2 if grids else [(4, 4), (2, 7)]
     return [
         torch.rand(batch, 3, rows * f, columns * f) * 2 - 1
-        for batch, (rows, columns) in zip((3, 1), grids, strict=True)
+        for batch, (rows, columns) in zip((3, 1), sides, strict=True)
     ]
 
 

@@ -76,7 +76,7 @@ def test_what_config_json_says(saved: Path) -> None:
         "vocab_size": 4,
         "num_codebooks": 1,
         "id_order": "row of the table",
-        "scales": [],
+        "grids": [],
         "selection_rule": "smallest Euclidean distance to the mapped table",
     }
     assert config["training"] == {"name": "test", "step": 7}

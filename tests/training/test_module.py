@@ -153,7 +153,7 @@ def everything(module: TokenizerTraining) -> Iterator[Tensor]:
     assert isinstance(codebook, EMA)
     yield codebook.counts.total
     yield codebook.sums.total
-    yield torch.tensor(len(codebook.pool.batches))
+    yield torch.tensor(len(codebook.samples.batches))
 
 
 def are_equal(a: list[Tensor], b: list[Tensor]) -> list[bool]:

@@ -22,7 +22,7 @@ from vqtrain.losses.reconstruction import ReconstructionLoss
 from vqtrain.metrics.fid import FID, load_inception
 from vqtrain.metrics.lpips import LPIPSDistance
 from vqtrain.objective import Objective
-from vqtrain.ops.random import seed_torch
+from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.bad_samples import BadSamples
@@ -253,8 +253,8 @@ def split_kind(group: Mapping[str, Any]) -> dict[str, object]:
 @torch.no_grad()
 def check_shapes(tokenizer: Tokenizer) -> None:
     """Send one small image through, so that modules that do not fit are found before the data."""
-    side = (tokenizer.codebook.scales or (2,))[-1] * tokenizer.downsampling
-    image = torch.zeros(1, tokenizer.channels, side, side)
+    grid = (tokenizer.codebook.token_grids or ((2, 2),))[-1]
+    image = torch.zeros(1, tokenizer.channels, *(n * tokenizer.downsampling for n in grid))
     tokenizer.eval()
     try:
         made = tokenizer(image).images

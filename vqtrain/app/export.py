@@ -124,7 +124,7 @@ def pictures_of(
         except BadSampleError as error:
             raise DataError(f"cannot read {index.key(image_id)}: {error}") from error
     squares = tokenizer.to_images(torch.stack(pixels))
-    if tokenizer.codebook.scales:
+    if tokenizer.codebook.token_grids:
         return [squares]
     f, side = tokenizer.downsampling, preparation.image_size
     least = 2 * f

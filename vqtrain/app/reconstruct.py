@@ -156,7 +156,7 @@ def reconstruct(
         (to_panel(pixels), f"{value:.2f} dB"),
     ]
     if tokenizer.codebook.num_codebooks:
-        grids = grids_of(quantized.token_ids[0], tokenizer.codebook.scales)
+        grids = grids_of(quantized.token_ids[0], tokenizer.codebook.token_grids)
         shape = " x ".join(map(str, tokenizer.token_shape(height, width)))
         panels.append((ids_panel(grids, height, width), f"{shape} ids"))
     return side_by_side(panels), {"psnr": round(value, 4), "width": width, "height": height}

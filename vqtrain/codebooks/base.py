@@ -1,11 +1,13 @@
-"""The contract every codebook keeps."""
+"""The contract that every codebook keeps; ``contract.py`` checks it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
+
+from vqtrain.codebooks.parts.step_state import StepState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +16,7 @@ class Quantized:
 
     Attributes:
         z_q: Quantized latents. Gradients pass on to the encoder.
-        token_ids: One id per codebook and grid position, in [0, size).
+        token_ids: One id per codebook and token, in [0, size).
         loss: What the codebook asks the generator to minimize, already weighted.
         metrics: Detached scalars to log, without a prefix.
     """
@@ -25,23 +27,38 @@ class Quantized:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Folded:
+    """A codebook for use without training.
+
+    Attributes:
+        specification: ``{"kind": word, "arguments": {...}}`` that builds it.
+        weights: Its state dict.
+    """
+
+    specification: Mapping[str, object]
+    weights: Mapping[str, Shaped[Tensor, "..."]]
+
+
 class Codebook(nn.Module, ABC):
     """Turns continuous latents into tokens, and tokens back into latents.
 
-    In training, ``forward`` runs once for every batch, also for those whose gradients are
-    accumulated, and only adds to statistics (see ``vqtrain.layers.step_state``); what it added is
-    used and cleared by ``update``. So four batches of two images move a codebook exactly as one
-    batch of eight.
+    The life of a codebook in a training step is ``begin_step``, then ``forward`` for each batch,
+    then ``update``, or ``discard_step`` if the step is skipped. ``forward`` moves no code: it only
+    adds to the ``StepState`` that a codebook has as submodules, which ``update`` uses. So four
+    batches of two samples move a codebook exactly as one batch of eight.
 
     Attributes:
         size: Number of ids in each codebook.
         dim: Channels c of ``z_q``, and of z.
-        num_codebooks: Ids per grid position, k; 0 for one that is continuous.
-        id_order: What an id means, in words; it is written into an exported tokenizer.
-        selection_rule: How an id is chosen, in words; likewise.
-        scales: Sides of the square grids that one image is quantized at, from coarse to fine; none
-            where each position of any grid has its own ids.
+        num_codebooks: Ids per token, k; 0 for one that is continuous.
+        id_order: What an id means, in words; an exported tokenizer says it.
+        selection_rule: How an id is chosen, in words; an exported tokenizer says it.
+        token_grids: The grids whose ids one sample has, one after another, from coarse to fine,
+            where the last one is the only grid of latents that the codebook takes; none where it
+            takes any grid, and each position has its own ids.
         moments: Values that the encoder gives for each channel: 2 for a mean and a log-variance.
+        learns_from_decoder: Whether its codes learn from the decoder's gradient alone.
     """
 
     size: int
@@ -49,8 +66,9 @@ class Codebook(nn.Module, ABC):
     num_codebooks: int
     id_order: str
     selection_rule: str
-    scales: tuple[int, ...] = ()
+    token_grids: tuple[tuple[int, ...], ...] = ()
     moments: int = 1
+    learns_from_decoder: bool = False
 
     @abstractmethod
     def forward(self, z: Float[Tensor, "b _moments_c *grid"]) -> Quantized:
@@ -63,18 +81,35 @@ class Codebook(nn.Module, ABC):
     def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
         """Look ids up again; in eval mode this gives back the very ``z_q`` they came from."""
 
-    @abstractmethod
+    def tokens(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the ids of one sample, without k, from its grid of latents.
+
+        Raises:
+            ConfigError: If the codebook does not take such a grid.
+        """
+        return grid
+
     def initialize(self, z: Float[Tensor, "b _moments_c *grid"]) -> None:
-        """Start from latents of the data, once, before step 0.
+        """Start from latents of the data, once, before step 0, if the codes depend on them.
 
         Args:
             z: Latents of all ranks in the order of the data, the same on every rank. The global
                 random state is the same on every rank too.
         """
+        del z
 
-    @abstractmethod
+    def begin_step(self, step: int, seed: int) -> None:
+        """Begin a step, with the same arguments on every rank.
+
+        Args:
+            step: The number of generator updates before this one.
+            seed: The seed of the run, from which random numbers of the step follow.
+        """
+        for _, part in parts_of(self):
+            part.begin_step(step, seed)
+
     def update(self, step: int) -> Mapping[str, Tensor]:
-        """End a step: reduce the statistics over ranks, move the codes, clear the statistics.
+        """End a step: reduce its statistics over ranks, use them, and clear them.
 
         Called once a step on all ranks, after the optimizer, with the same global random state on
         every rank.
@@ -85,3 +120,41 @@ class Codebook(nn.Module, ABC):
         Returns:
             Detached scalars to log, the same on every rank, without a prefix.
         """
+        del step
+        return {}
+
+    def discard_step(self) -> None:
+        """End a step that is skipped: leave everything as it was before."""
+        for _, part in parts_of(self):
+            part.discard_step()
+
+    def repeat(self, times: int) -> None:
+        """Expect so many times as many calls a batch, as several depths or scales share this."""
+        for _, part in parts_of(self):
+            part.repeat(times)
+
+    def inner_codebooks(self) -> dict[str, "Codebook"]:
+        """Return the codebooks that this one is made of, by their names as submodules."""
+        return {name: part for name, part in parts_of(self) if isinstance(part, Codebook)}
+
+    def stored_tables(self) -> list[Float[Tensor, "k d"]]:
+        """Return the tables of codes that are stored with the weights; none of computed codes."""
+        inner = self.inner_codebooks().values()
+        return [table for codebook in inner for table in codebook.stored_tables()]
+
+    def folded(self, specification: Mapping[str, object]) -> Folded:
+        """Return what gives the same ids and ``z_q`` with less work; itself if there is nothing.
+
+        Args:
+            specification: ``{"kind": word, "arguments": {...}}`` that has built this codebook.
+        """
+        return Folded(specification=specification, weights=self.state_dict())
+
+
+def parts_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, StepState | Codebook]]:
+    """Find what takes part in the steps of a codebook: its own state, and its inner codebooks."""
+    for name, child in module.named_children():
+        if isinstance(child, StepState | Codebook):
+            yield f"{prefix}{name}", child
+        else:
+            yield from parts_of(child, f"{prefix}{name}.")

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vqtrain.codebooks.base import Codebook, Quantized
-from vqtrain.layers.first_codes import first_codes
-from vqtrain.layers.step_state import Noise, Pool, Tally
-from vqtrain.layers.table import (
+from vqtrain.codebooks.parts.first_codes import first_codes
+from vqtrain.codebooks.parts.noise import NoiseSource
+from vqtrain.codebooks.parts.step_state import Counts, SampleBuffer
+from vqtrain.codebooks.parts.table import (
     check_gradient,
     check_learning,
     check_table,
@@ -20,7 +21,7 @@ from vqtrain.layers.table import (
     dead_codes,
     selection_rule,
 )
-from vqtrain.ops.vectors import GRADIENTS, to_grid, to_vectors
+from vqtrain.codebooks.parts.vectors import GRADIENTS, to_grid, to_vectors
 
 # Keeps the division finite where the average count of a code goes to zero.
 EPSILON = 1e-5
@@ -93,8 +94,8 @@ class EMA(Codebook):
         self.register_buffer("vectors", vectors)
         self.register_buffer("average_counts", torch.ones(size))
         self.register_buffer("average_sums", vectors.clone())
-        self.counts, self.sums = Tally(size), Tally(size, dim)
-        self.pool, self.noise = Pool(), Noise()
+        self.counts, self.sums = Counts(size), Counts(size, dim)
+        self.samples, self.noise = SampleBuffer(), NoiseSource()
 
     def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
         """Choose the nearest code of each vector; in train mode count what it won."""
@@ -108,7 +109,7 @@ class EMA(Codebook):
             self.counts.count(ids)
             self.sums.add(ids, flat)
             if self.restart_below:
-                self.pool.add(flat)
+                self.samples.add(flat)
         token_ids = ids.reshape(z.shape[0], *z.shape[2:])
         z_q = to_grid(self.vectors[ids], token_ids)
         distance = F.mse_loss(z, z_q)
@@ -124,6 +125,10 @@ class EMA(Codebook):
         ids = token_ids[:, 0]
         return to_grid(self.vectors[ids.flatten()], ids)
 
+    def stored_tables(self) -> list[Float[Tensor, "k d"]]:
+        """Return the table."""
+        return [self.vectors]
+
     @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
         """Take vectors or means of the data as codes, each with an average count of one."""
@@ -138,11 +143,11 @@ class EMA(Codebook):
     def update(self, step: int) -> Mapping[str, Tensor]:
         """Move the averages and the codes, and restart codes that hardly ever win."""
         del step  # no schedule here
-        self.average_counts.lerp_(self.counts.reduce(), 1 - self.decay)
-        self.average_sums.lerp_(self.sums.reduce(), 1 - self.decay)
+        self.average_counts.lerp_(self.counts.take(), 1 - self.decay)
+        self.average_sums.lerp_(self.sums.take(), 1 - self.decay)
         metrics = {}
         if self.restart_below:
-            vectors = self.pool.draw(self.size)
+            vectors = self.samples.take(self.size)
             codes, restarts = dead_codes(self.average_counts, self.restart_below, len(vectors))
             mean_count = self.average_counts.mean()
             # The averages restart with the code, as if it had won this vector at the mean rate:
@@ -159,6 +164,4 @@ class EMA(Codebook):
         torch.div(self.average_sums, smoothed[:, None], out=self.vectors)
         if self.l2_normalize:
             self.vectors.copy_(F.normalize(self.vectors, dim=1))
-        for state in (self.counts, self.sums, self.pool, self.noise):
-            state.clear()
         return metrics

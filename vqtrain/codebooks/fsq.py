@@ -1,7 +1,7 @@
 """Finite scalar quantization: rounding each channel to a few levels; nothing is learned."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.parts.bits import MAX_BITS
+from vqtrain.codebooks.parts.vectors import straight_through, to_grid, to_vectors
 from vqtrain.errors import ConfigError, require
-from vqtrain.ops.bits import MAX_BITS
-from vqtrain.ops.vectors import straight_through, to_grid, to_vectors
 
 # Section 4.1 of the paper, by the size that each stands for; the first two are ours.
 LEVELS = {
@@ -102,14 +102,6 @@ class FSQ(Codebook):
         ids = token_ids[:, 0]
         digits = ids.flatten()[:, None] // self.basis % self.counts
         return to_grid((digits - self.half_width) / self.half_width, ids)
-
-    def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
-        """Do nothing: the levels stand before the data."""
-
-    def update(self, step: int) -> Mapping[str, Tensor]:
-        """Do nothing: there is nothing to learn."""
-        del step
-        return {}
 
 
 def levels_of(size: int | None) -> list[int]:

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.base import Codebook, Folded, Quantized
+from vqtrain.codebooks.parts.inner import build_inner, fold_inner, mean_metrics
 from vqtrain.errors import require
-from vqtrain.layers.inner import build_inner, mean_metrics
 
 
 @final
@@ -23,7 +23,7 @@ class Grouped(Codebook):
             is that of one group.
 
     Raises:
-        ConfigError: If the inner codebook cannot be built, is continuous or has scales.
+        ConfigError: If the inner codebook cannot be built, has no ids at each position.
 
     References:
         Jegou et al. 2011, doi:10.1109/TPAMI.2010.57; for tokenizers Ma et al. 2025,
@@ -33,12 +33,8 @@ class Grouped(Codebook):
     def __init__(self, *, size: int, num_codebooks: int, inner: Mapping[str, object]) -> None:
         super().__init__()
         require(num_codebooks >= 1, f"num_codebooks must be at least 1, got {num_codebooks}")
-        built = [cast(Codebook, build_inner(inner, size)) for _ in range(num_codebooks)]
+        built = [build_inner(inner, size) for _ in range(num_codebooks)]
         first = built[0]
-        require(
-            first.num_codebooks >= 1 and not first.scales,
-            f"inner.kind={inner['kind']} has no ids at each position, so it makes no group",
-        )
         self.groups = nn.ModuleList(built)
         self.size, self.dim = first.size, num_codebooks * first.dim
         self.num_codebooks = num_codebooks * first.num_codebooks
@@ -61,6 +57,10 @@ class Grouped(Codebook):
         ids = token_ids.chunk(len(self.groups), dim=1)
         groups = zip(self.groups, ids, strict=True)
         return torch.cat([cast(Codebook, group).decode(part) for group, part in groups], dim=1)
+
+    def folded(self, specification: Mapping[str, object]) -> Folded:
+        """Fold the codebook of each group."""
+        return fold_inner(self, specification)
 
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
         """Let each group start from its channels."""

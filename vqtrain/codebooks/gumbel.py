@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.parts.noise import NoiseSource
+from vqtrain.codebooks.parts.search import best
+from vqtrain.codebooks.parts.softmax import soft_lookup, soft_use
+from vqtrain.codebooks.parts.table import check_table, check_weights
+from vqtrain.codebooks.parts.vectors import to_grid, to_vectors
 from vqtrain.errors import require
-from vqtrain.layers.step_state import Noise
-from vqtrain.layers.table import check_table, check_weights
-from vqtrain.ops.search import best
-from vqtrain.ops.softmax import soft_lookup, soft_use
-from vqtrain.ops.vectors import to_grid, to_vectors
 
 
 @final
@@ -46,6 +46,7 @@ class Gumbel(Codebook):
     num_codebooks = 1
     id_order = "row of the table"
     selection_rule = "largest score of a linear layer"
+    learns_from_decoder = True
     temperature: Tensor
 
     def __init__(
@@ -76,7 +77,7 @@ class Gumbel(Codebook):
         self.scores = nn.Linear(dim, size)
         self.vectors = nn.Parameter(torch.randn(size, dim))
         self.register_buffer("temperature", torch.tensor(self.temperature_at(0)))
-        self.noise = Noise()
+        self.noise = NoiseSource()
 
     def temperature_at(self, step: int) -> float:
         """Return the temperature of a step."""
@@ -121,13 +122,13 @@ class Gumbel(Codebook):
         ids = token_ids[:, 0]
         return to_grid(self.vectors[ids.flatten()], ids)
 
-    def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
-        """Do nothing: codes do not live where latents do."""
+    def stored_tables(self) -> list[Float[Tensor, "k d"]]:
+        """Return the table."""
+        return [self.vectors]
 
     @torch.no_grad()
     def update(self, step: int) -> Mapping[str, Tensor]:
         """Set the temperature of the next step."""
         used = self.temperature.clone()
         self.temperature.fill_(self.temperature_at(step + 1))
-        self.noise.clear()
         return {"temperature": used}

@@ -1,6 +1,5 @@
 """Index backpropagation quantization: the choice itself has a gradient, to all codes at once."""
 
-from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -9,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.parts.entropy import entropies
+from vqtrain.codebooks.parts.first_codes import draw_codes
+from vqtrain.codebooks.parts.search import best
+from vqtrain.codebooks.parts.softmax import soft_lookup
+from vqtrain.codebooks.parts.table import check_table, check_weights
+from vqtrain.codebooks.parts.vectors import to_grid, to_vectors
 from vqtrain.errors import require
-from vqtrain.layers.entropy import entropies
-from vqtrain.layers.first_codes import draw_codes
-from vqtrain.layers.table import check_table, check_weights
-from vqtrain.ops.search import best
-from vqtrain.ops.softmax import soft_lookup
-from vqtrain.ops.vectors import to_grid, to_vectors
 
 
 @final
@@ -96,9 +95,9 @@ class IBQ(Codebook):
         loss = loss + self.codebook_weight * F.mse_loss(chosen, flat.detach())
         loss = loss + self.commitment_weight * distance
         if self.entropy_weight:
-            sure, even = entropies(flat / self.entropy_temperature, self.vectors, None)
-            loss = loss + self.entropy_weight * (sure - even)
-            metrics |= {"entropy_of_each": sure.detach(), "entropy_of_all": even.detach()}
+            found = entropies(flat / self.entropy_temperature, self.vectors, None)
+            loss = loss + self.entropy_weight * (found.per_sample - found.codebook)
+            metrics |= found.metrics
         return Quantized(
             z_q=to_grid(quantized, token_ids),
             token_ids=token_ids[:, None],
@@ -111,13 +110,12 @@ class IBQ(Codebook):
         ids = token_ids[:, 0]
         return to_grid(self.vectors[ids.flatten()], ids)
 
+    def stored_tables(self) -> list[Float[Tensor, "k d"]]:
+        """Return the table."""
+        return [self.vectors]
+
     @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
         """Take directions of the data as codes, all of one length: a long one would always win."""
         codes = F.normalize(draw_codes(to_vectors(z), self.size), dim=1)
         self.vectors.copy_(codes * to_vectors(z).norm(dim=1).mean())
-
-    def update(self, step: int) -> Mapping[str, Tensor]:
-        """Do nothing: the optimizer moves all codes."""
-        del step
-        return {}

@@ -1,6 +1,5 @@
 """No tokens at all: a Gaussian for each position, the continuous baseline of latent diffusion."""
 
-from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -8,9 +7,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.parts.noise import NoiseSource
+from vqtrain.codebooks.parts.table import check_table, check_weights
 from vqtrain.errors import ConfigError
-from vqtrain.layers.step_state import Noise
-from vqtrain.layers.table import check_table, check_weights
 
 # Of log-variances, so that exp stays finite.
 LOG_VARIANCES = (-30.0, 20.0)
@@ -48,7 +47,7 @@ class KL(Codebook):
         check_table(1 if size is None else size, dim)
         check_weights(kl_weight=kl_weight)
         self.dim, self.kl_weight = dim, kl_weight
-        self.noise = Noise()
+        self.noise = NoiseSource()
 
     def forward(self, z: Float[Tensor, "b _moments_c *grid"]) -> Quantized:
         """Draw a sample in training, and take the mean in eval mode."""
@@ -73,12 +72,3 @@ class KL(Codebook):
             "codebook=kl is continuous, it has no token ids: use latents(images) and "
             "quantize(latents), or another codebook"
         )
-
-    def initialize(self, z: Float[Tensor, "b _moments_c *grid"]) -> None:
-        """Do nothing: there are no codes."""
-
-    def update(self, step: int) -> Mapping[str, Tensor]:
-        """Do nothing but end the step."""
-        del step
-        self.noise.clear()
-        return {}

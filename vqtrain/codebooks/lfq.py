@@ -1,6 +1,5 @@
 """Lookup-free quantization: the id is the signs of the channels, and entropies do the learning."""
 
-from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -9,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vqtrain.codebooks.base import Codebook, Quantized
-from vqtrain.layers.binary import bits_of, check_binary
-from vqtrain.layers.entropy import bit_entropies
-from vqtrain.layers.table import check_weights
-from vqtrain.ops.bits import to_ids, to_signs
-from vqtrain.ops.vectors import straight_through, to_grid, to_vectors
+from vqtrain.codebooks.parts.binary import bits_of, check_binary
+from vqtrain.codebooks.parts.bits import to_ids, to_signs
+from vqtrain.codebooks.parts.entropy import bit_entropies
+from vqtrain.codebooks.parts.table import check_weights
+from vqtrain.codebooks.parts.vectors import straight_through, to_grid, to_vectors
 
 
 @final
@@ -77,9 +76,11 @@ class LFQ(Codebook):
         loss = self.commitment_weight * distance
         metrics = {"distance": distance.detach()}
         if self.training and self.entropy_weight:
-            sure, even = bit_entropies(flat, 1.0, self.temperature, self.group_bits)
-            loss = loss + self.entropy_weight * (sure - self.diversity * even)
-            metrics |= {"entropy_of_each": sure.detach(), "entropy_of_all": even.detach()}
+            entropies = bit_entropies(flat, 1.0, self.temperature, self.group_bits)
+            loss = loss + self.entropy_weight * (
+                entropies.per_sample - self.diversity * entropies.codebook
+            )
+            metrics |= entropies.metrics
         return Quantized(
             z_q=straight_through(z, z_q),
             token_ids=token_ids[:, None],
@@ -91,11 +92,3 @@ class LFQ(Codebook):
         """Write ids as signs."""
         ids = token_ids[:, 0]
         return to_grid(to_signs(ids.flatten(), self.dim, self.unit.dtype), ids)
-
-    def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
-        """Do nothing: the codes stand before the data."""
-
-    def update(self, step: int) -> Mapping[str, Tensor]:
-        """Do nothing: there is no table."""
-        del step
-        return {}

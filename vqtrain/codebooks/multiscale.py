@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import cast, final
+from typing import final
 
 import torch
 from einops import rearrange
@@ -11,10 +11,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.base import Codebook, Folded, Quantized
+from vqtrain.codebooks.parts.inner import build_inner, fold_inner, mean_metrics
+from vqtrain.codebooks.parts.vectors import straight_through
 from vqtrain.errors import require
-from vqtrain.layers.inner import build_inner, mean_metrics, used_times
-from vqtrain.ops.vectors import straight_through
 
 
 @final
@@ -70,18 +70,18 @@ class MultiScale(Codebook):
             convolution_weight >= 0,
             f"convolution_weight must not be negative, got {convolution_weight}",
         )
-        self.codebook = cast(Codebook, build_inner(inner, size))
+        self.codebook = build_inner(inner, size, calls=len(scales))
         require(
-            self.codebook.num_codebooks == 1 and not self.codebook.scales,
-            f"inner.kind={inner['kind']} has not one id at each position",
+            self.codebook.num_codebooks == 1,
+            f"inner.kind={inner['kind']} has several ids at each position",
         )
         require(
-            inner["kind"] != "gumbel",
-            "inner.kind=gumbel learns from the decoder alone, which this codebook passes straight "
-            "through",
+            not self.codebook.learns_from_decoder,
+            f"inner.kind={inner['kind']} learns from the decoder alone, whose gradient this "
+            "codebook passes straight through to the encoder",
         )
         self.scales = tuple(scales)
-        used_times(self.codebook, len(self.scales))
+        self.token_grids = tuple((scale, scale) for scale in scales)
         self.size, self.dim = self.codebook.size, self.codebook.dim
         self.share, self.weight = convolution_share, convolution_weight
         self.convolution_of = share_out(num_convolutions, len(self.scales))
@@ -102,13 +102,19 @@ class MultiScale(Codebook):
             f"of the rest, averaged down, scale after scale: {self.codebook.selection_rule}"
         )
 
-    def forward(self, z: Float[Tensor, "b c h w"]) -> Quantized:
-        """Quantize scale after scale."""
+    def tokens(self, grid: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the number of ids of all scales, for the one grid that the last scale is."""
         side = self.scales[-1]
         require(
-            z.shape[2:] == (side, side),
-            f"scales={list(self.scales)} need a grid of {side} x {side}, got {list(z.shape[2:])}",
+            grid == (side, side),
+            f"scales={list(self.scales)} need a square 2-D grid of {side} x {side}, got "
+            f"{' x '.join(map(str, grid))}: use other scales or samples of another size",
         )
+        return (sum(scale**2 for scale in self.scales),)
+
+    def forward(self, z: Float[Tensor, "b c h w"]) -> Quantized:
+        """Quantize scale after scale."""
+        self.tokens(tuple(z.shape[2:]))
         found: list[Quantized] = []
         errors: list[Tensor] = []
         total = torch.zeros_like(z)
@@ -147,6 +153,10 @@ class MultiScale(Codebook):
             total = up if total is None else total + up
         assert total is not None, "there is at least one scale"
         return total
+
+    def folded(self, specification: Mapping[str, object]) -> Folded:
+        """Fold the codebook of all scales."""
+        return fold_inner(self, specification)
 
     @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c h w"]) -> None:

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.base import Codebook, Folded, Quantized
+from vqtrain.codebooks.parts.inner import build_inner, fold_inner, mean_metrics
 from vqtrain.errors import require
-from vqtrain.layers.inner import build_inner, mean_metrics, used_times
 
 
 @final
@@ -29,7 +29,7 @@ class Residual(Codebook):
         inner: The codebook of a depth: ``kind`` and its arguments, with ``size: null``.
 
     Raises:
-        ConfigError: If the inner codebook cannot be built, is continuous or has scales.
+        ConfigError: If the inner codebook cannot be built, has no ids at each position.
 
     References:
         Lee et al. 2022, arXiv:2203.01941, section 3.1. Deviation: none; the commitment to the sums
@@ -48,18 +48,11 @@ class Residual(Codebook):
         super().__init__()
         require(num_codebooks >= 1, f"num_codebooks must be at least 1, got {num_codebooks}")
         require(shrink > 0, f"shrink must be above 0, got {shrink}")
-        built = [
-            cast(Codebook, build_inner(inner, size)) for _ in range(1 if shared else num_codebooks)
-        ]
+        tables, calls = (1, num_codebooks) if shared else (num_codebooks, 1)
+        built = [build_inner(inner, size, calls=calls) for _ in range(tables)]
         first = built[0]
-        require(
-            first.num_codebooks >= 1 and not first.scales,
-            f"inner.kind={inner['kind']} has no ids at each position, so it has no residual",
-        )
         self.levels = nn.ModuleList(built)
         self.depth, self.shrink = num_codebooks, shrink
-        if shared:
-            used_times(first, num_codebooks)
         self.size, self.dim = first.size, first.dim
         self.num_codebooks = num_codebooks * first.num_codebooks
         self.id_order = f"by depth, coarse to fine; each: {first.id_order}"
@@ -72,9 +65,8 @@ class Residual(Codebook):
     def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
         """Quantize depth after depth."""
         found = [self.at(0)(z)]
-        total = found[
-            0
-        ].z_q  # laid out in memory as decode does it, or convolutions round otherwise
+        # With the memory layout of decode: convolutions of another one round differently.
+        total = found[0].z_q
         for depth in range(1, self.depth):
             scale = self.shrink**depth
             found.append(self.at(depth)((z - total.detach()) / scale))
@@ -96,6 +88,10 @@ class Residual(Codebook):
         for depth, ids in enumerate(others, start=1):
             total = total + self.at(depth).decode(ids) * self.shrink**depth
         return total
+
+    def folded(self, specification: Mapping[str, object]) -> Folded:
+        """Fold the codebook of each depth."""
+        return fold_inner(self, specification)
 
     @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:

@@ -1,17 +1,17 @@
 """SimVQ: a frozen table seen through one learned linear map, so that all codes move together."""
 
 from collections.abc import Mapping
-from typing import final
+from typing import cast, final
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqtrain.codebooks.base import Codebook, Quantized
-from vqtrain.layers.table import check_gradient, check_table, check_weights
-from vqtrain.ops.search import nearest
-from vqtrain.ops.vectors import GRADIENTS, to_grid, to_vectors
+from vqtrain.codebooks.base import Codebook, Folded, Quantized
+from vqtrain.codebooks.parts.search import nearest
+from vqtrain.codebooks.parts.table import PLAIN, check_gradient, check_table, check_weights
+from vqtrain.codebooks.parts.vectors import GRADIENTS, to_grid, to_vectors
 
 # Share of the mean variance that every direction has at least, at the start.
 RIDGE = 1e-4
@@ -87,6 +87,22 @@ class SimVQ(Codebook):
         """Return the codes as they are compared and passed on."""
         return self.map(self.frozen)
 
+    def stored_tables(self) -> list[Float[Tensor, "k d"]]:
+        """Return the table behind the map."""
+        return [self.frozen]
+
+    @torch.no_grad()
+    def folded(self, specification: Mapping[str, object]) -> Folded:
+        """Return a ``vq`` whose table is that of this codebook."""
+        arguments = cast(Mapping[str, object], specification["arguments"])
+        return Folded(
+            specification={"kind": "vq", "arguments": {**arguments, **PLAIN}},
+            weights={
+                "vectors": self.table(),
+                "average_counts": torch.ones_like(self.frozen[:, 0]),
+            },
+        )
+
     @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
         """Map the frozen normal vectors to the mean and the covariance of the data.
@@ -101,8 +117,3 @@ class SimVQ(Codebook):
         covariance += ridge * torch.eye(self.dim, dtype=z.dtype, device=z.device)
         self.map.weight.copy_(torch.linalg.cholesky_ex(covariance).L * self.dim**0.5)
         self.map.bias.copy_(mean)
-
-    def update(self, step: int) -> Mapping[str, Tensor]:
-        """Do nothing: the optimizer moves the map."""
-        del step
-        return {}

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqtrain.codebooks.base import Codebook, Quantized
-from vqtrain.errors import require
-from vqtrain.layers.entropy import entropies
-from vqtrain.layers.first_codes import first_codes
-from vqtrain.layers.step_state import Noise, Pool, Tally
-from vqtrain.layers.table import (
+from vqtrain.codebooks.parts.entropy import entropies
+from vqtrain.codebooks.parts.first_codes import first_codes
+from vqtrain.codebooks.parts.noise import NoiseSource
+from vqtrain.codebooks.parts.search import nearness
+from vqtrain.codebooks.parts.step_state import Counts, SampleBuffer
+from vqtrain.codebooks.parts.table import (
     check_gradient,
     check_learning,
     check_table,
@@ -22,8 +23,8 @@ from vqtrain.layers.table import (
     dead_codes,
     selection_rule,
 )
-from vqtrain.ops.search import nearness
-from vqtrain.ops.vectors import GRADIENTS, to_grid, to_vectors
+from vqtrain.codebooks.parts.vectors import GRADIENTS, to_grid, to_vectors
+from vqtrain.errors import require
 
 
 @final
@@ -101,7 +102,7 @@ class VQ(Codebook):
         self.sampling_temperature = sampling_temperature
         self.vectors = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size))
         self.register_buffer("average_counts", torch.ones(size))
-        self.counts, self.pool, self.noise = Tally(size), Pool(), Noise()
+        self.counts, self.samples, self.noise = Counts(size), SampleBuffer(), NoiseSource()
 
     def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
         """Choose the nearest code of each vector; in train mode count what it won."""
@@ -114,7 +115,7 @@ class VQ(Codebook):
         ids = choose(flat.detach(), table.detach(), self.sampling_temperature, noise)
         if self.training and self.restart_below:
             self.counts.count(ids)
-            self.pool.add(flat)
+            self.samples.add(flat)
         token_ids = ids.reshape(z.shape[0], *z.shape[2:])
         z_q = to_grid(F.embedding(ids, table), token_ids)
         distance = F.mse_loss(z, z_q.detach())
@@ -124,9 +125,9 @@ class VQ(Codebook):
         if self.training and self.entropy_weight:
             # -|z - e|^2 / temperature, but for |z|^2, which the softmax does not see.
             scale = 2 / self.entropy_temperature
-            sure, even = entropies(flat * scale, table, nearness(table) * scale)
-            loss = loss + self.entropy_weight * (sure - even)
-            metrics |= {"entropy_of_each": sure.detach(), "entropy_of_all": even.detach()}
+            found = entropies(flat * scale, table, nearness(table) * scale)
+            loss = loss + self.entropy_weight * (found.per_sample - found.codebook)
+            metrics |= found.metrics
         return Quantized(
             z_q=self.pass_gradient(z, z_q),
             token_ids=token_ids[:, None],
@@ -143,6 +144,10 @@ class VQ(Codebook):
         """Return the codes as they are compared and passed on."""
         return F.normalize(self.vectors, dim=1) if self.l2_normalize else self.vectors
 
+    def stored_tables(self) -> list[Float[Tensor, "k d"]]:
+        """Return the table."""
+        return [self.vectors]
+
     @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:
         """Take vectors or means of the data as codes."""
@@ -156,8 +161,8 @@ class VQ(Codebook):
         del step  # no schedule here
         metrics = {}
         if self.restart_below:
-            self.average_counts.lerp_(self.counts.reduce(), 1 - self.decay)
-            vectors = self.pool.draw(self.size)
+            self.average_counts.lerp_(self.counts.take(), 1 - self.decay)
+            vectors = self.samples.take(self.size)
             codes, restarts = dead_codes(self.average_counts, self.restart_below, len(vectors))
             self.vectors[codes] = torch.where(restarts[:, None], vectors, self.vectors[codes])
             # Counted as if it had won at the mean rate, so that it has time to win.
@@ -165,6 +170,4 @@ class VQ(Codebook):
                 restarts, self.average_counts.mean(), self.average_counts[codes]
             )
             metrics["restarts"] = restarts.sum()
-        for state in (self.counts, self.pool, self.noise):
-            state.clear()
         return metrics

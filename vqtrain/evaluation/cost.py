@@ -22,9 +22,6 @@ LIMIT_S = 10.0
 # Two rounds, or two runs, that differ by more do not repeat.
 MAX_SPREAD = 0.10
 
-# What codebooks call a table of codes, learned and frozen.
-TABLES = ("vectors", "frozen")
-
 Autocast = Callable[[], AbstractContextManager[None]]
 
 
@@ -168,16 +165,12 @@ def measure_cost(
 
 def count_parameters(tokenizer: Tokenizer) -> dict[str, int]:
     """Count the parameters of each part, and the numbers in tables of codes apart."""
-    codebook = tokenizer.codebook
-    tables = {
-        name: tensor.numel()
-        for name, tensor in (*codebook.named_parameters(), *codebook.named_buffers())
-        if name.rpartition(".")[2] in TABLES
-    }
+    tables = {id(table): table.numel() for table in tokenizer.codebook.stored_tables()}
+    learned = [p for p in tokenizer.codebook.parameters() if id(p) not in tables]
     projections = [*tokenizer.project_in.parameters(), *tokenizer.project_out.parameters()]
     return {
         "encoder": sum(p.numel() for p in tokenizer.encoder.parameters()),
-        "codebook": sum(p.numel() for n, p in codebook.named_parameters() if n not in tables),
+        "codebook": sum(p.numel() for p in learned),
         "codebook_entries": sum(tables.values()),
         "decoder": sum(p.numel() for p in tokenizer.decoder.parameters()),
         "projections": sum(p.numel() for p in projections),

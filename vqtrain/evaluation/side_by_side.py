@@ -68,16 +68,18 @@ def ids_panel(
 
 
 def grids_of(
-    token_ids: Int64[Tensor, " k *tokens"], scales: Sequence[int]
+    token_ids: Int64[Tensor, " k *tokens"], token_grids: Sequence[tuple[int, ...]]
 ) -> list[Int64[Tensor, "_ _"]]:
-    """Take the ids of one image, as ``Quantized`` has them, as grids: of codebooks or scales."""
-    if not scales:
+    """Return the ids of one image as grids: of each codebook, or of each scale.
+
+    Args:
+        token_ids: As ``Quantized`` has them.
+        token_grids: As of ``Codebook``.
+    """
+    if not token_grids:
         return list(token_ids)
-    parts = torch.split(token_ids[0], [scale**2 for scale in scales])
-    return [
-        rearrange(part, "(rows columns) -> rows columns", rows=scale)
-        for part, scale in zip(parts, scales, strict=True)
-    ]
+    parts = torch.split(token_ids[0], [math.prod(grid) for grid in token_grids])
+    return [part.reshape(grid) for part, grid in zip(parts, token_grids, strict=True)]
 
 
 def _color(grid: Int64[Tensor, "rows columns"]) -> UInt8[np.ndarray, "rows columns c"]:

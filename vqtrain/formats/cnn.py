@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from vqtrain.codebooks.parts.table import PLAIN
 from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.tokenizer.checks import differences
-from vqtrain.tokenizer.folding import PLAIN
 from vqtrain.tokenizer.model import Tokenizer
 
 # Names of a file and of ours, by their beginnings.

@@ -16,12 +16,12 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from vqtrain.build import bind
+from vqtrain.codebooks.parts.table import PLAIN
 from vqtrain.errors import CheckpointError, ConfigError, require
 from vqtrain.formats.agreement import Agreement, Tolerance, compare
 from vqtrain.formats.pickles import read_weights
 from vqtrain.layers.norm import group_norm
 from vqtrain.tokenizer.checks import differences
-from vqtrain.tokenizer.folding import PLAIN
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.storage import write_whole
 

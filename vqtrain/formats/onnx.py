@@ -1,6 +1,7 @@
 """ONNX, for tokenizers without PyTorch: ``encoder.onnx`` and ``decoder.onnx``."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -132,7 +133,7 @@ def runner(file: Path) -> Callable[[Tensor], Tensor]:
 def readme(tokenizer: Tokenizer, precision: str) -> str:
     """Say how to run the graphs, with what the tokenizer's pixels are."""
     channels, k, f = tokenizer.channels, tokenizer.codebook.num_codebooks, tokenizer.downsampling
-    scales, is_uint8 = tokenizer.codebook.scales, tokenizer.pixel_range is None
+    grids, is_uint8 = tokenizer.codebook.token_grids, tokenizer.pixel_range is None
     book = "" if k == 1 else f", {k}"
     words = {
         "images": f"[batch, {channels}, height, width]",
@@ -141,14 +142,14 @@ def readme(tokenizer: Tokenizer, precision: str) -> str:
         "height": f"len(pixels) // {f} * {f}",
         "width": f"pixels.shape[1] // {f} * {f}",
     }
-    if scales:
-        side = scales[-1] * f
+    if grids:
+        height, width = (f * side for side in grids[-1])
         words = {
-            "images": f"[batch, {channels}, {side}, {side}]",
-            "ids": f"[batch{book}, {sum(scale**2 for scale in scales)}]",
+            "images": f"[batch, {channels}, {height}, {width}]",
+            "ids": f"[batch{book}, {sum(map(math.prod, grids))}]",
             "sizes": "Any batch; the codebook has scales, so images have one size.",
-            "height": str(side),
-            "width": str(side),
+            "height": str(height),
+            "width": str(width),
         }
     imports, pixels = "import numpy as np\nimport onnxruntime", 'np.load("picture.npy")'
     if is_uint8 and channels in (1, 3):

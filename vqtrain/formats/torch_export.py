@@ -112,11 +112,11 @@ def trace(tokenizer: Tokenizer) -> Programs:
             f"codebook={kind} is continuous: there are no ids for a graph to give or take, so only "
             "format=safetensors is for it"
         )
-    f, scales = tokenizer.downsampling, tokenizer.codebook.scales
+    f, grids = tokenizer.downsampling, tokenizer.codebook.token_grids
     batch = Dim("batch")
     image_dims, id_dims = {0: batch}, {0: batch}
-    rows, columns = (scales[-1], scales[-1]) if scales else TRACED_GRID
-    if not scales:
+    rows, columns = grids[-1] if grids else TRACED_GRID
+    if not grids:
         height, width = Dim("rows", min=LEAST_SIDE), Dim("columns", min=LEAST_SIDE)
         image_dims |= {2: f * height, 3: f * width}
         first = 1 if tokenizer.codebook.num_codebooks == 1 else 2

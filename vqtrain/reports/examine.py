@@ -171,6 +171,6 @@ def versions_of(tokenizer: Tokenizer, pixels: Pixels) -> dict[str, RGB]:
     original, made, token_ids = reconstruct(tokenizer, pixels)
     versions = {ORIGINAL: to_panel(original), RECONSTRUCTION: to_panel(made)}
     if tokenizer.codebook.num_codebooks:
-        grids = grids_of(token_ids[0], tokenizer.codebook.scales)
+        grids = grids_of(token_ids[0], tokenizer.codebook.token_grids)
         versions[IDS] = ids_panel(grids, *original.shape[2:])
     return versions

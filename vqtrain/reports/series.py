@@ -54,8 +54,8 @@ def label(name: str) -> str:
     """Name a metric for people.
 
     Example:
-        >>> label("psnr"), label("rfid@5000"), label("lpips_alex"), label("entropy_of_all")
-        ('PSNR', 'rFID@5000', 'LPIPS alex', 'Entropy of all')
+        >>> label("psnr"), label("rfid@5000"), label("lpips_alex"), label("codebook_entropy")
+        ('PSNR', 'rFID@5000', 'LPIPS alex', 'Codebook entropy')
     """
     if name in NAMES:
         return NAMES[name]

@@ -26,7 +26,6 @@ from vqtrain.tokenizer.checks import (
     check_tile,
     differences,
 )
-from vqtrain.tokenizer.folding import folded_codebook, folded_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,15 +151,22 @@ class Tokenizer(nn.Module):
 
         Ids and images stay the same, bit for bit; ``simvq`` becomes ``vq``.
         """
+        codebook = self.codebook.folded(self.specification["codebook"])
         tokenizer = Tokenizer(
             encoder=self.specification["encoder"],
-            codebook=folded_codebook(self.specification["codebook"]),
+            codebook=codebook.specification,
             decoder=self.specification["decoder"],
             channels=self.channels,
             training=self.training_summary,
             pixel_range=self.pixel_range,
         ).to(self.project_in.weight)
-        tokenizer.load_weights(folded_weights(self))
+        own = {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if not name.startswith("codebook.")
+        }
+        folded = {f"codebook.{name}": tensor for name, tensor in codebook.weights.items()}
+        tokenizer.load_weights({**own, **folded})
         return tokenizer.eval()
 
     @property
@@ -173,7 +179,7 @@ class Tokenizer(nn.Module):
             "token_ids": {
                 "vocab_size": self.vocab_size,
                 "num_codebooks": self.codebook.num_codebooks,
-                "scales": list(self.codebook.scales),
+                "grids": [list(grid) for grid in self.codebook.token_grids],
                 "id_order": self.codebook.id_order,
                 "selection_rule": self.codebook.selection_rule,
             },
@@ -204,10 +210,8 @@ class Tokenizer(nn.Module):
                 "decode"
             )
         ids = torch.arange(self.vocab_size, device=self.project_in.weight.device)[None, None]
-        books = [module for module in self.codebook.modules() if isinstance(module, Codebook)]
-        leaves = [book for book in books if not holds_codebooks(book)]  # others have no vectors
         with torch.no_grad():
-            tables = [leaf.decode(ids)[0].T for leaf in leaves]
+            tables = [leaf.decode(ids)[0].T for leaf in leaves(self.codebook)]
         return tables[0] if len(tables) == 1 else torch.stack(tables)
 
     def check_ids(self) -> None:
@@ -221,17 +225,8 @@ class Tokenizer(nn.Module):
     def token_shape(self, height: int, width: int) -> tuple[int, ...]:
         """Return the shape of the ids of one image of that size in px."""
         self.check_size(height, width)
-        tokens: tuple[int, ...] = (height // self.downsampling, width // self.downsampling)
-        scales, k = self.codebook.scales, self.codebook.num_codebooks
-        if scales:
-            if tokens != (scales[-1], scales[-1]):
-                side = scales[-1] * self.downsampling
-                raise ConfigError(
-                    f"codebook.scales={list(scales)} end in a grid of {scales[-1]} x {scales[-1]}, "
-                    f"but an image of {height} x {width} px has {tokens[0]} x {tokens[1]}: use "
-                    f"images of {side} x {side} px, or other scales"
-                )
-            tokens = (sum(scale**2 for scale in scales),)
+        tokens = self.codebook.tokens((height // self.downsampling, width // self.downsampling))
+        k = self.codebook.num_codebooks
         return tokens if k == 1 else (k, *tokens)
 
     def check_size(self, height: int, width: int) -> None:
@@ -394,6 +389,7 @@ class Tokenizer(nn.Module):
         self.load_state_dict(dict(weights))
 
 
-def holds_codebooks(codebook: Codebook) -> bool:
-    """Say whether a codebook is made of others."""
-    return any(isinstance(m, Codebook) for m in codebook.modules() if m is not codebook)
+def leaves(codebook: Codebook) -> list[Codebook]:
+    """List the codebooks that have vectors of their own, and are not made of others."""
+    inner = codebook.inner_codebooks().values()
+    return [leaf for each in inner for leaf in leaves(each)] or [codebook]

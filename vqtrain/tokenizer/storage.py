@@ -17,9 +17,9 @@ from torch import Tensor
 
 from vqtrain.errors import CheckpointError
 from vqtrain.ops.pixels import UINT8_RANGE, ValueRange
+from vqtrain.tokenizer.migrations import FORMAT_VERSION, migrated
 from vqtrain.version import __version__
 
-FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 PARTS = ("encoder", "codebook", "decoder")
@@ -207,29 +207,8 @@ def current(
             f"({__version__}) reads 1 to {FORMAT_VERSION}"
         )
     check(config, source, allow)
-    if version == 1:
-        config, weights = from_version_1(config, weights)
+    config, weights = migrated(config, weights)
     return cast(TokenizerConfig, config), weights
-
-
-def from_version_1(
-    config: dict[str, Any], weights: dict[str, Tensor]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Give ``vq`` and ``ema`` the arguments that they did not have, with what they did."""
-    codebook = config["codebook"]
-    added: dict[str, object] = {}
-    if codebook["kind"] in ("vq", "ema"):
-        added = {"gradient": "straight_through", "kmeans_iterations": 0}
-        added |= {"sampling_temperature": 0.0}
-    if codebook["kind"] == "ema":
-        added |= {"l2_normalize": False}
-    if codebook["kind"] == "vq":
-        added |= {"decay": 0.95, "restart_below": 0.0}
-        added |= {"entropy_weight": 0.0, "entropy_temperature": 0.01}
-        vectors = weights.get("codebook.vectors", torch.empty(0))
-        weights = {**weights, "codebook.average_counts": torch.ones(len(vectors))}
-    arguments = {**added, **codebook["arguments"]}
-    return {**config, "codebook": {**codebook, "arguments": arguments}}, weights
 
 
 def check(config: Mapping[str, Any], source: str, allow: Sequence[str]) -> None:

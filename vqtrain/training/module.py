@@ -11,9 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vqtrain import distributed
 from vqtrain.data.batches import Batch
-from vqtrain.layers.step_state import Noise, StepState
 from vqtrain.objective import Objective
-from vqtrain.ops.random import seed_for, seed_torch
+from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.average import WeightAverage
 from vqtrain.optim.optimizer import NetworkOptimizer
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
@@ -128,7 +127,8 @@ class TokenizerTraining(LightningModule):
         """Add one batch to the step, and on its last batch update all networks once."""
         del batch_idx  # Lightning's, which begins at 0 on resume
         if self.batches_in_step == 0:
-            self.seed_step()
+            seed_torch(self.seed, "step", self.step, distributed.rank())
+            self.tokenizer.codebook.begin_step(self.step, self.seed)
         self.batches_in_step = (self.batches_in_step + 1) % self.settings.accumulate
 
         # Forward once, one total, one backward.
@@ -161,13 +161,6 @@ class TokenizerTraining(LightningModule):
         self.loss_is_finite.fill_(True)
         self.step += 1
 
-    def seed_step(self) -> None:
-        """Seed what is random in a step: by rank, or by an image's place in the joined batch."""
-        seed_torch(self.seed, "step", self.step, distributed.rank())
-        for module in self.tokenizer.codebook.modules():
-            if isinstance(module, Noise):
-                module.seed = seed_for(self.seed, "noise", self.step)
-
     def encoder_gradient(self, output: Reconstruction) -> Float64[Tensor, ""]:
         """Return the norm of an image's gradient at its latents, averaged over images."""
         gradient = output.latents.grad
@@ -197,9 +190,7 @@ class TokenizerTraining(LightningModule):
 
     def forget_step(self) -> None:
         """Leave everything as it was before the step, and count it."""
-        for module in self.tokenizer.codebook.modules():
-            if isinstance(module, StepState):
-                module.clear()
+        self.tokenizer.codebook.discard_step()
         self.objective.adversarial.forget()
         self.window.forget_step()
         self.skipped_in_row += 1

@@ -2,7 +2,7 @@
 
 import torch
 
-from vqtrain.ops.bits import MAX_BITS, to_ids, to_signs
+from vqtrain.codebooks.parts.bits import MAX_BITS, to_ids, to_signs
 
 
 def test_the_first_channel_is_the_lowest_bit_and_zero_is_negative() -> None:

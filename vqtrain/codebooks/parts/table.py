@@ -3,10 +3,21 @@
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from vqtrain.codebooks.parts.noise import CallNoise
+from vqtrain.codebooks.parts.search import best, nearest, nearness
+from vqtrain.codebooks.parts.vectors import GRADIENTS
 from vqtrain.errors import require
-from vqtrain.layers.step_state import CallNoise
-from vqtrain.ops.search import best, nearest, nearness
-from vqtrain.ops.vectors import GRADIENTS
+
+# Arguments of a ``vq`` that does nothing in training but what the optimizer does.
+PLAIN = {
+    "l2_normalize": False,
+    "kmeans_iterations": 0,
+    "decay": 0.95,
+    "restart_below": 0.0,
+    "entropy_weight": 0.0,
+    "entropy_temperature": 0.01,
+    "sampling_temperature": 0.0,
+}
 
 
 def check_table(size: int, dim: int) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from vqtrain.ops.search import TILE, AddNoise
+from vqtrain.codebooks.parts.search import TILE, AddNoise
 
 # Scores in one tile; about five tiles are held at a time.
 TILE_SCORES = 2**22

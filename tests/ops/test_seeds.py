@@ -2,7 +2,7 @@
 
 import torch
 
-from vqtrain.ops.random import seed_for, seed_torch
+from vqtrain.ops.seeds import seed_for, seed_torch
 
 
 def test_parts_do_not_run_together() -> None:

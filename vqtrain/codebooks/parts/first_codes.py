@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vqtrain.layers.step_state import draw_positions
-from vqtrain.ops.search import nearest
+from vqtrain.codebooks.parts.search import nearest
+from vqtrain.codebooks.parts.step_state import draw_positions
 
 
 @torch.no_grad()

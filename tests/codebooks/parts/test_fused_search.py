@@ -10,8 +10,8 @@ import pytest
 SCRIPT = """
 import sys
 import torch
-from vqtrain.ops import search
-from vqtrain.ops.fused_search import fused_best
+from vqtrain.codebooks.parts import search
+from vqtrain.codebooks.parts.fused_search import fused_best
 device = sys.argv[1]
 for n, k, d in ((100, 1, 3), (130, 7, 8), (64, 200, 16), (65, 129, 32), (3, 300, 20)):
     z, keys = torch.randn(n, d), torch.randn(k, d)

@@ -1,7 +1,7 @@
 """What codebooks of signs share: their sizes and the options of their entropies."""
 
+from vqtrain.codebooks.parts.bits import MAX_BITS
 from vqtrain.errors import ConfigError, require
-from vqtrain.ops.bits import MAX_BITS
 
 # The entropy of a group goes over 2^bits codes.
 MAX_GROUP_BITS = 20

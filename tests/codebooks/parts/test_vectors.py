@@ -2,7 +2,7 @@
 
 import torch
 
-from vqtrain.ops.vectors import rotation, straight_through, to_grid, to_vectors
+from vqtrain.codebooks.parts.vectors import rotation, straight_through, to_grid, to_vectors
 
 
 def test_vectors_go_through_images_row_by_row() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqtrain.ops import softmax
+from vqtrain.codebooks.parts import softmax
 
 N, K, D, C = 13, 50, 4, 3
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from vqtrain.layers.step_state import Noise
-from vqtrain.layers.table import choose, dead_codes
+from vqtrain.codebooks.parts.noise import NoiseSource
+from vqtrain.codebooks.parts.table import choose, dead_codes
 
 
 def test_codes_are_drawn_with_the_probabilities_of_their_distances() -> None:
     codes = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
     z = torch.zeros(20_000, 2)
-    ids = choose(z, codes, 0.5, Noise().next_call(4))
+    ids = choose(z, codes, 0.5, NoiseSource().next_call(4))
     # Squared distances a channel: 0, 0.5, 2; over the temperature: 0, 1, 4.
     expected = torch.tensor([0.0, -1.0, -4.0]).softmax(0)
     shares = torch.bincount(ids, minlength=3) / len(ids)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vqtrain.layers.first_codes import draw_codes, first_codes
+from vqtrain.codebooks.parts.first_codes import draw_codes, first_codes
 
 
 def test_fewer_vectors_than_codes_are_told_apart_by_a_little_noise() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vqtrain.ops import search
+from vqtrain.codebooks.parts import search
 
 
 @pytest.mark.parametrize("size", [1, 7, search.TILE, 2 * search.TILE + 5])

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from vqtrain.layers.entropy import bit_entropies, entropies, entropy_of
+from vqtrain.codebooks.parts.entropy import bit_entropies, entropies, entropy_of
 
 
 def plain(probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

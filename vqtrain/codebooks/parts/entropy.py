@@ -1,8 +1,10 @@
-"""How sure codebooks are of their codes, and how evenly they use them, over all ranks.
+"""Entropy losses: low entropy for each vector, high entropy of the use of all codes.
 
-Both are entropies in nats, with gradients. A codebook is asked to be sure of each vector, and to
-use all codes: the loss is the first minus the second (Yu et al. 2023, arXiv:2310.05737, eq. 5).
+Both entropies are in nats, with gradients. The loss is the first minus the second (Yu et al. 2023,
+arXiv:2310.05737, eq. 5).
 """
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -10,23 +12,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vqtrain import distributed
-from vqtrain.ops.bits import to_signs
-from vqtrain.ops.softmax import soft_use
+from vqtrain.codebooks.parts.bits import to_signs
+from vqtrain.codebooks.parts.softmax import soft_use
 
-Entropies = tuple[Float[Tensor, ""], Float[Tensor, ""]]
+
+class Entropies(NamedTuple):
+    """The two entropies.
+
+    Attributes:
+        per_sample: The mean entropy of each vector's distribution over codes.
+        codebook: The entropy of the mean distribution over the vectors of all ranks.
+    """
+
+    per_sample: Float[Tensor, ""]
+    codebook: Float[Tensor, ""]
+
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """Both as scalars to log."""
+        return {
+            "per_sample_entropy": self.per_sample.detach(),
+            "codebook_entropy": self.codebook.detach(),
+        }
 
 
 def entropies(
     z: Float[Tensor, "n d"], keys: Float[Tensor, "k d"], bias: Float[Tensor, " k"] | None
 ) -> Entropies:
-    """Return the entropies of the softmax of z.keys + bias.
-
-    Returns:
-        The mean entropy of each vector's distribution, and the entropy of the mean distribution
-        over the vectors of all ranks.
-    """
-    sure, share = soft_use(z, keys, bias)
-    return sure, entropy_of(distributed.mean_over_ranks(share))
+    """Return the entropies of the softmax of z.keys + bias."""
+    per_sample, share = soft_use(z, keys, bias)
+    return Entropies(per_sample, entropy_of(distributed.mean_over_ranks(share)))
 
 
 def bit_entropies(
@@ -44,14 +59,13 @@ def bit_entropies(
     logits = z * (4 * scale / temperature)  # of the probability that a bit is 1
     probabilities = torch.sigmoid(logits)
     per_bit = F.softplus(logits) - logits * probabilities
-    sure = per_bit.sum(1).mean()
-    even = z.new_zeros(())
+    codebook = z.new_zeros(())
     for group in torch.split(z, group_bits, dim=1):
         bits = group.shape[1]
         ids = torch.arange(2**bits, device=z.device)
         keys = to_signs(ids, bits, z.dtype) * (2 * scale / temperature)
-        even = even + entropies(group, keys, None)[1]
-    return sure, even
+        codebook = codebook + entropies(group, keys, None).codebook
+    return Entropies(per_bit.sum(1).mean(), codebook)
 
 
 def entropy_of(probabilities: Float[Tensor, " k"]) -> Float[Tensor, ""]:

@@ -70,7 +70,7 @@ def best(
         [1, 0]
     """
     if add_noise is None and can_fuse(z):
-        from vqtrain.ops.fused_search import fused_best  # needs Triton
+        from vqtrain.codebooks.parts.fused_search import fused_best  # needs Triton
 
         return fused_best(z, keys, bias)
     best_score = best_id = None
