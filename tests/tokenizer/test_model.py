@@ -267,7 +267,9 @@ def test_scales_make_one_list_of_ids_and_take_one_size_of_images() -> None:
     assert token_ids.shape == (2, 1 + 4 + 16)
     assert tokenizer.token_shape(16, 16) == (21,)
     assert torch.equal(tokenizer.decode(token_ids), tokenizer(images).images.clamp(-1, 1))
-    with pytest.raises(ConfigError, match=r"need a square 2-D grid of 4 x 4, got 8 x 8: use other scales"):
+    with pytest.raises(
+        ConfigError, match=r"need a square 2-D grid of 4 x 4, got 8 x 8: use other scales"
+    ):
         tokenizer.token_shape(32, 32)
     with pytest.raises(ConfigError, match="need a square 2-D grid of 4 x 4"):
         tokenizer.encode(torch.rand(1, 3, 32, 32))

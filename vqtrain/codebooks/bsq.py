@@ -27,10 +27,10 @@ class BSQ(Codebook):
         size: Number of codes, a power of two up to 2^63.
         commitment_weight: Weight of the mean squared distance between unit latents and corners.
         entropy_weight: Weight of the entropy loss, >= 0.
-        diversity: How much using all codes counts against being sure of each, >= 0.
+        diversity: Weight of the codebook entropy against the per-sample entropy, >= 0.
         temperature: Squared distance by which a code gets less probable by a factor of e in the
             entropies, above 0.
-        group_bits: The entropy of all vectors' codes is that of groups of so many bits, added up.
+        group_bits: The codebook entropy is that of groups of so many bits, added up.
             1 to 20.
 
     Raises:

@@ -46,8 +46,8 @@ class EMA(Codebook):
             iterations; with 0 they are latents.
         restart_below: A code restarts when its average count is below this share of the mean over
             all codes, in [0, 1); 0 turns restarts off.
-        sampling_temperature: In training, draw codes by chance; the probability falls by a factor
-            of e for each so much of squared distance per channel. 0 takes the nearest.
+        sampling_temperature: In training, codes are sampled from softmax(-d^2 / (T dim)) for this T
+            and distances d; 0 takes the nearest.
 
     Raises:
         ConfigError: If an argument is out of range.

@@ -30,7 +30,7 @@ class IBQ(Codebook):
         index_weight: Weight of the squared distance whose gradient moves the choice, >= 0.
         codebook_weight: Weight of the term that moves the chosen codes towards latents, >= 0.
         commitment_weight: Weight of the term that moves latents towards codes, >= 0.
-        entropy_weight: Weight of the entropy loss, >= 0: be sure of each code, use all codes.
+        entropy_weight: Weight of the entropy loss, >= 0: low per-sample, high codebook entropy.
         entropy_temperature: Divides the inner products in that loss, above 0.
 
     Raises:

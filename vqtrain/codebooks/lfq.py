@@ -19,17 +19,17 @@ from vqtrain.codebooks.parts.vectors import straight_through, to_grid, to_vector
 class LFQ(Codebook):
     """Replaces each channel by its sign, -1 or 1; zero counts as negative.
 
-    The entropy loss asks to be sure of each vector's code and to use all codes over the vectors of
-    all ranks.
+    The entropy loss asks for a low entropy of each vector's codes, and for a high entropy of the use
+    of all codes over the vectors of all ranks.
 
     Args:
         size: Number of codes, a power of two up to 2^63.
         commitment_weight: Weight of the mean squared distance between latents and signs, >= 0.
         entropy_weight: Weight of the entropy loss, >= 0.
-        diversity: How much using all codes counts against being sure of each, >= 0.
+        diversity: Weight of the codebook entropy against the per-sample entropy, >= 0.
         temperature: Squared distance by which a code gets less probable by a factor of e in the
             entropies, above 0.
-        group_bits: The entropy of all vectors' codes is that of groups of so many bits, added up:
+        group_bits: The codebook entropy is that of groups of so many bits, added up:
             memory and time grow with 2 to this power. 1 to 20.
 
     Raises:

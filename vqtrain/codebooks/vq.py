@@ -47,11 +47,11 @@ class VQ(Codebook):
         decay: Share of the average counts that one step keeps, in [0, 1); they decide on restarts.
         restart_below: A code is put onto a latent of the step when its average count is below this
             share of the mean over all codes, in [0, 1); 0 turns restarts off.
-        entropy_weight: Weight of the entropy loss, >= 0: be sure of each code, use all codes.
+        entropy_weight: Weight of the entropy loss, >= 0: low per-sample, high codebook entropy.
         entropy_temperature: Squared distance by which a code gets less probable by a factor of e
             in that loss, above 0.
-        sampling_temperature: In training, draw codes by chance; the probability falls by a factor
-            of e for each so much of squared distance per channel. 0 takes the nearest.
+        sampling_temperature: In training, codes are sampled from softmax(-d^2 / (T dim)) for this T
+            and distances d; 0 takes the nearest.
 
     Raises:
         ConfigError: If an argument is out of range.

@@ -49,7 +49,7 @@ def soft_lookup(
 def soft_use(
     z: Float[Tensor, "n d"], keys: Float[Tensor, "k d"], bias: Float[Tensor, " k"] | None
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " k"]]:
-    """Say how sure the softmax of the scores is, and how often it takes each key.
+    """Return the entropy of the softmax of the scores, and its mean share of each key.
 
     Returns:
         The mean over vectors of the entropy of their distributions, in nats, and the mean of the
@@ -94,11 +94,11 @@ class SoftLookup(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, outer: Tensor) -> Gradients:
-        """Make the weights of each tile anew."""
+        """Compute the weights of each tile again."""
         z, keys, bias, values, normalizer, mean = ctx.saved_tensors  # type: ignore[attr-defined]  # torch sets it
         tiles = Tiles(z, keys, bias, ctx.add_noise)  # type: ignore[attr-defined]  # set in forward
-        gradients = ScoreGradients(z, keys, bias, ctx.needs_input_grad)  # type: ignore[attr-defined]  # likewise
-        needs_values = ctx.needs_input_grad[3]  # type: ignore[attr-defined]  # likewise
+        gradients = ScoreGradients(z, keys, bias, ctx.needs_input_grad)  # type: ignore[attr-defined]  # torch sets it
+        needs_values = ctx.needs_input_grad[3]  # type: ignore[attr-defined]  # torch sets it
         of_values = torch.empty_like(values) if needs_values else None
         along = (outer * mean).sum(1, keepdim=True)
         for part, scores in tiles:
@@ -135,10 +135,10 @@ class SoftUse(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, of_entropy: Tensor, of_share: Tensor) -> Gradients:
-        """Make the weights of each tile anew, twice: the softmax needs a mean over all keys."""
+        """Compute the weights of each tile twice: the softmax needs a mean over all keys."""
         z, keys, bias, normalizer, mean_score = ctx.saved_tensors  # type: ignore[attr-defined]  # torch sets it
         tiles = Tiles(z, keys, bias, None)
-        gradients = ScoreGradients(z, keys, bias, ctx.needs_input_grad)  # type: ignore[attr-defined]  # likewise
+        gradients = ScoreGradients(z, keys, bias, ctx.needs_input_grad)  # type: ignore[attr-defined]  # torch sets it
         along = z.new_zeros(z.shape[0], 1)
         for part, scores in tiles:
             weights = shares(scores, normalizer)

@@ -62,14 +62,13 @@ def choose(
     temperature: float,
     noise: CallNoise | None,
 ) -> Int64[Tensor, " n"]:
-    """Choose a code for each vector: the nearest one, or by chance.
+    """Choose the nearest code of each vector, or sample one.
 
     Args:
         z: The vectors.
         codes: The codes.
-        temperature: Codes are drawn with a probability that falls by a factor of e for each
-            ``temperature`` of squared distance per channel.
-        noise: What the draw takes its chance from; None for the nearest code.
+        temperature: T of the softmax(-d^2 / (T dim)) that codes are sampled from.
+        noise: Of the samples; None for the nearest code.
     """
     if noise is None:
         return nearest(z, codes)
@@ -89,7 +88,7 @@ def dead_codes(
 
     Args:
         average_counts: How often each code wins.
-        restart_below: Share of the mean count below which a code is dead.
+        restart_below: The dead-code threshold, as a share of the mean count.
         available: How many vectors there are for them; further codes wait for the next step.
 
     Returns:
