@@ -19,8 +19,8 @@ from vqtrain.codebooks.parts.vectors import straight_through, to_grid, to_vector
 class LFQ(Codebook):
     """Replaces each channel by its sign, -1 or 1; zero counts as negative.
 
-    The entropy loss asks for a low entropy of each vector's codes, and for a high entropy of the use
-    of all codes over the vectors of all ranks.
+    The entropy loss asks for a low per-sample entropy, and for a high codebook entropy over the
+    vectors of all ranks.
 
     Args:
         size: Number of codes, a power of two up to 2^63.
