@@ -113,5 +113,14 @@ def test_a_codebook_that_learns_from_the_decoder_alone_is_refused() -> None:
 
 
 def test_another_grid_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"need a grid of 2 x 2, got \[4, 4\]"):
+    with pytest.raises(ConfigError, match=r"need a square 2-D grid of 2 x 2, got 4 x 4"):
         make()(torch.zeros(1, 1, 4, 4))
+
+
+def test_the_ids_of_all_scales_are_one_list() -> None:
+    codebook = make(scales=[1, 2])
+    assert codebook.tokens((2, 2)) == (5,)
+    assert codebook.token_grids == ((1, 1), (2, 2))
+    for grid in ((4,), (2, 4), (2, 2, 2)):
+        with pytest.raises(ConfigError, match="need a square 2-D grid of 2 x 2"):
+            codebook.tokens(grid)
