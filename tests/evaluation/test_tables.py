@@ -13,6 +13,7 @@ from rich.console import Console
 from vqtrain.data.faults import Fault
 from vqtrain.evaluation.cost import Cost, Timing
 from vqtrain.evaluation.measure import Measured, Result
+from vqtrain.evaluation.results import read_evaluation, read_image_values
 from vqtrain.evaluation.tables import (
     Entry,
     Report,
@@ -109,6 +110,20 @@ def test_json_holds_all_figures_with_four_decimals(tmp_path: Path) -> None:
     ]
     assert (entry["count"], entry["tokens_per_image"], entry["cost"]) == (2, 64, None)
     assert entry["per_image"] == "per_image.parquet"
+
+
+def test_what_is_written_comes_back_as_types(tmp_path: Path) -> None:
+    save(replace(REPORT, entries=[replace(ENTRY, cost=COST)]), tmp_path)
+    write_per_image(ENTRY, tmp_path)
+    (found,) = read_evaluation(tmp_path).tokenizers
+    assert found.metrics == {"psnr": 22.5, "ssim": 0.625, "rfid@2": 12.3457}
+    assert found.baselines["jpeg"].metrics["rfid@2"] is None
+    assert (found.cost, found.passed_over) == (COST, MEASURED.faults)
+    assert found.codebook is not None
+    assert found.codebook.figures == {"usage": 0.75, "perplexity": 2.8284, "entropy_bits": 1.5}
+    values = read_image_values(tmp_path / found.per_image)
+    assert values.keys == ["first", "third"]
+    assert values.values["jpeg/ssim"].tolist() == [0.25, 0.5]
 
 
 def test_json_holds_the_cost_as_plain_numbers() -> None:

@@ -17,7 +17,7 @@ def sweep(*jobs, **axes: list[object]) -> SweepResult:
     return SweepResult(command="x", axes=found, jobs=jobs, points=points_of(jobs))
 
 
-AGAIN = "            what failed is tried again once its failed.json is deleted"
+AGAIN = "            a failed run runs again once its failed.json is deleted"
 
 
 @pytest.fixture
@@ -115,8 +115,8 @@ def test_the_terminal_shows_points_and_below_what_went_wrong(mixed: SweepResult)
         *("ema", "2", "0.5000", "20.50", "+-0.50*", "0.625", "+-0.125", "2.5", "8")
     ]
     assert lines[2].split() == ["kl", "1", "-", "30.12", "-", "2.5", "12"]
-    assert lines[3] == "*  on the frontier: no other point is better at no more bits a pixel"
-    assert lines[4] == "+- by how much the farthest seed differs from the mean"
+    assert lines[3] == "*  on the frontier: no other point is better at the same or a lower rate"
+    assert lines[4] == "+- the largest distance of a seed from the mean"
     assert lines[5] == 'failed      kl1: lost, "quoted"'
     assert lines[7] == "waiting     vq0"
     assert lines[8] == AGAIN

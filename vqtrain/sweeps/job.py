@@ -1,4 +1,4 @@
-"""One run of a sweep: what sets it apart from the others, and where its files are."""
+"""One run of a sweep: its values, and where its files are."""
 
 import hashlib
 import json
@@ -13,11 +13,11 @@ from vqtrain.data.cache import write_whole
 
 JOBS, LOGS = "jobs", "logs"
 EVALUATION = "evaluation"
-# How a run failed; whoever deletes it lets the sweep try again.
+# How a run failed; the sweep tries it again once this is deleted.
 FAILURE = "failed.json"
 MAX_NAME = 100
 STAMP = "%Y-%m-%d %H:%M:%S"
-# What every call of a run writes first, perhaps after a line that was cut.
+# The first line that each call of a run writes, perhaps after an incomplete line.
 FIRST_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) vqtrain \S+, torch ")
 
 
@@ -117,7 +117,7 @@ def training_seconds(run_dir: Path) -> float | None:
     It is from the first to the last line of each call, so the start of the process is left out.
     """
     try:
-        # A line that was cut may end within a letter.
+        # An incomplete line may end within a letter.
         text = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None

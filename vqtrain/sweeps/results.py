@@ -1,4 +1,4 @@
-"""What came of the runs of a sweep: figures of each, of each point over its seeds, the frontier."""
+"""The results of a sweep: of each run, of each point over its seeds, and the frontier."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -46,8 +46,8 @@ class JobResult:
         name: Of its folder.
         values: Those of the axes.
         kind: Of the codebook.
-        state: ``finished``; ``collapsed`` if hardly any code is used, too; ``failed``;
-            ``interrupted``, if it goes on with the next call; ``waiting`` or ``running``.
+        state: ``finished``, or ``collapsed`` if it also uses hardly any code; ``failed``;
+            ``interrupted`` if the next call resumes it; ``waiting`` or ``running``.
         code: The exit code, if it has ended.
         reason: Why it failed, was interrupted or counts as collapsed.
         run_dir: Relative to the sweep's folder.
@@ -81,7 +81,7 @@ class JobResult:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A figure over seeds: its mean, the least and the greatest."""
+    """A figure over seeds: its mean, the lowest and the highest."""
 
     mean: float
     low: float
@@ -105,7 +105,7 @@ class Point:
         train_seconds: Over its seeds, as all that follows.
         usage: Share of the ids that occur; None of a continuous codebook.
         metrics: By name.
-        frontier: Metrics by which no other point is better at no more bits per pixel.
+        frontier: Metrics for which no other point is better at the same or a lower rate.
     """
 
     label: str
@@ -168,15 +168,15 @@ def collect(
     sweep_dir: Path,
     states: Mapping[str, tuple[str, int | None, str]],
 ) -> SweepResult:
-    """Read what the runs have left.
+    """Read the results of the runs.
 
     Args:
         jobs: The runs.
         command: The command line.
         axes: The values of each key that has several.
         sweep_dir: The sweep's folder.
-        states: By name, state, code and reason of runs that have no figures and no failure in
-            their folder; all others wait.
+        states: By name, state, code and reason of runs with neither results nor a failure in their
+            folder; all others wait.
     """
     results = [_result(job, sweep_dir, states.get(job.name, (WAITING, None, ""))) for job in jobs]
     return SweepResult(command=command, axes=axes, jobs=results, points=points_of(results))
@@ -229,7 +229,7 @@ def read_evaluation(folder: Path) -> TokenizerResult | None:
 
 
 def points_of(jobs: Sequence[JobResult]) -> list[Point]:
-    """Put runs that differ by their seed alone together, and find the frontier."""
+    """Group the runs that differ only by their seed into points, and find the frontier."""
     groups: dict[str, list[JobResult]] = {}
     for job in jobs:
         if job.state in DONE:
@@ -285,9 +285,10 @@ def _of(values: Sequence[float]) -> Spread:
 
 
 def frontier(points: Sequence[Point], metric: str) -> set[int]:
-    """Return the places of the points than which none is better at no more bits per pixel.
+    """Return the indices of the points on the frontier of a metric.
 
-    Of two that are equal in both, both are on it. Points without a rate are not.
+    A point is on it if no other is better at the same or a lower rate. Of two that are equal in
+    both, both are on it. Points without a rate are not.
     """
     sign = -1.0 if is_lower_better(metric) else 1.0
     rated = [

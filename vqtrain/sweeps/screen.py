@@ -15,7 +15,7 @@ from rich.text import Text
 
 from vqtrain.sweeps.job import SweepJob
 
-# Between two looks at the files of the runs, and between two lines where there is no terminal.
+# Seconds between two reads of the runs' files, and between two lines without a terminal.
 LOOK_S, LINE_S = 1.0, 60.0
 MAX_ROWS = 20
 BAR = 20
@@ -23,7 +23,7 @@ BAR = 20
 
 @final
 class Follower:
-    """Reads what a run has added to its metrics since the last look.
+    """Reads what a run has added to its metrics since the last read.
 
     Args:
         run_dir: Its run directory, which need not be there yet.
@@ -67,7 +67,7 @@ class SweepScreen:
 
     Args:
         jobs: All runs of the sweep.
-        waiting: Names of those that are yet to run.
+        waiting: Names of those that are still to run.
         logs: Folder of what they write.
         console: Where to.
         best: The validation metric that is shown.
@@ -122,7 +122,7 @@ class SweepScreen:
 
     @property
     def running(self) -> list[str]:
-        """The runs that have begun and not ended, as far as was looked."""
+        """The runs that had begun and not ended at the last look."""
         return list(self._running)
 
     def ended(self, name: str, state: str, figures: Mapping[str, float], reason: str) -> None:
@@ -155,7 +155,7 @@ class SweepScreen:
         return ", ".join(words)
 
     def _seconds_left(self) -> float | None:
-        """Estimate by the steps that were made in this call and are left; None if unknown."""
+        """Estimate from the steps done in this call and those left; None if unknown."""
         steps = {name: follower.step for name, follower in self._running.items()}
         made = self._steps_done + sum(step - self._first[name] for name, step in steps.items())
         left = sum(

@@ -26,7 +26,7 @@ MISSING = "-"
 
 
 def rows_of(result: SweepResult) -> list[dict[str, object]]:
-    """Return a row for each run, all with the same columns; what is not known is None."""
+    """Return a row for each run, all with the same columns; an unknown value is None."""
     ahead = {name: point.frontier for point in result.points for name in point.jobs}
     codebook = dict.fromkeys(name for job in result.jobs for name in job.codebook or {})
     return [
@@ -78,7 +78,7 @@ def save_tables(result: SweepResult, sweep_dir: Path) -> None:
 
 
 def _column(values: Sequence[object]) -> list[object]:
-    """Make the values of a column those of one type, as Parquet needs it."""
+    """Give the values of a column one type, as Parquet needs it."""
     kinds = {type(value) for value in values if value is not None}
     fits = all(abs(value) < 2**63 for value in values if isinstance(value, int))
     if fits and (kinds <= {int, float} or len(kinds) <= 1):
@@ -87,19 +87,19 @@ def _column(values: Sequence[object]) -> list[object]:
 
 
 def show(result: SweepResult, console: Console) -> None:
-    """Print a row for each point, those of a kind by their rate, and below what went wrong."""
+    """Print a row for each point, sorted by kind and rate, and below what went wrong."""
     if result.points:
         console.print(_table(result), markup=False)
-        console.print("*  on the frontier: no other point is better at no more bits a pixel")
+        console.print("*  on the frontier: no other point is better at the same or a lower rate")
         if any(len(point.jobs) > 1 for point in result.points):
-            console.print("+- by how much the farthest seed differs from the mean")
+            console.print("+- the largest distance of a seed from the mean")
     for state in (COLLAPSED, FAILED, INTERRUPTED, WAITING):
         for job in result.jobs:
             if job.state == state:
                 why = f": {job.reason}" if job.reason else ""
                 console.print(f"{state:<12}{job.name}{why}", markup=False)
     if any(job.state == FAILED for job in result.jobs):
-        console.print(f"{'':<12}what failed is tried again once its {FAILURE} is deleted")
+        console.print(f"{'':<12}a failed run runs again once its {FAILURE} is deleted")
 
 
 def _table(result: SweepResult) -> Table:
@@ -135,7 +135,7 @@ def _figure(point: Point, metric: str) -> str:
 
 
 def _around(spread: Spread | None, decimals: int) -> str:
-    """Write a mean, and after it by how much the seeds differ from it at most."""
+    """Write a mean, and the largest distance of a seed from it."""
     if spread is None:
         return MISSING
     farthest = max(spread.high - spread.mean, spread.mean - spread.low)
