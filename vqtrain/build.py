@@ -36,7 +36,7 @@ GROUPS = {
 OTHERS = ("base", "contract", "parts")
 NO_COMMANDS = (
     *("build", "candidates", "compose", "doctor_run", "doctor_speed", "findings", "grid", "keys"),
-    *("output", "pictures", "progress", "ranks", "resume", "sweep_commands", "validation"),
+    *("output", "pictures", "progress", "ranks", "resume", "validation"),
 )
 
 

@@ -20,11 +20,12 @@ import yaml
 
 from vqtrain.app.base import Command
 from vqtrain.app.compose import CommandLine, compose, read_command_line
-from vqtrain.app.findings import Finding, count_cores, in_gib, join, show
+from vqtrain.app.findings import Finding, in_gib, join, show
 from vqtrain.build import unknown
 from vqtrain.data.cache import cache_folder
 from vqtrain.data.demo import HELD_OUT, TRAINING
 from vqtrain.errors import ConfigError, DataError
+from vqtrain.launchers.local import count_cores
 from vqtrain.training.trackers import wandb_mode
 from vqtrain.version import __version__
 

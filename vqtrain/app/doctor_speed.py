@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from vqtrain import weights
 from vqtrain.app.build import Settings, build_module
-from vqtrain.app.findings import Finding, count_cores
+from vqtrain.app.findings import Finding
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.loaders import training_loader
 from vqtrain.errors import DataError
+from vqtrain.launchers.local import count_cores
 from vqtrain.layers.lpips import LPIPS
 from vqtrain.losses.perceptual import PerceptualLoss
 from vqtrain.training.module import TokenizerTraining

@@ -1,6 +1,5 @@
 """What the doctor finds, and how it is shown: a line each, with a remedy below it."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,10 +54,3 @@ def join(names: Sequence[str]) -> str:
 def in_gib(size: int) -> str:
     """Write a number of bytes for people."""
     return f"{size / 2**30:.1f} GiB"
-
-
-def count_cores() -> int:
-    """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -7,7 +7,6 @@ from typing import Annotated, final
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.findings import count_cores
 from vqtrain.app.output import ending_in_order, expand, refuse_inside
 from vqtrain.app.progress import shown_progress
 from vqtrain.data.packing.images import PackSettings
@@ -16,6 +15,7 @@ from vqtrain.data.packing.report import Report
 from vqtrain.data.shards.folder import INDEX
 from vqtrain.data.sources import open_images
 from vqtrain.errors import Interrupted
+from vqtrain.launchers.local import count_cores
 from vqtrain.ranges import at_least
 
 MAX_NAMED = 3

@@ -6,12 +6,12 @@ from typing import Annotated, final
 
 import torch
 
-from vqtrain.app.findings import count_cores
 from vqtrain.build import unknown
 from vqtrain.data.crops import CROPS
 from vqtrain.data.images import Preparation
 from vqtrain.data.settings import LARGEST_SIZE
 from vqtrain.errors import ConfigError
+from vqtrain.launchers.local import count_cores
 from vqtrain.ranges import at_least, at_most, check_fields, one_of
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.settings import PRECISIONS

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from vqtrain import distributed
-from vqtrain.app.findings import count_cores
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.launchers.base import POLL_S, Ended, ended, start, stop
+from vqtrain.launchers.local import count_cores
 
 # After which a rank that waits for another gives up: the slowest may have all the large pictures.
 TIMEOUT = timedelta(hours=1)

@@ -8,23 +8,23 @@ from typing import Any
 
 import pytest
 
-from vqtrain.app import sweep_commands
 from vqtrain.app.candidates import names_of
 from vqtrain.app.compose import compose, put, read_command_line
 from vqtrain.app.evaluate import Evaluate
 from vqtrain.app.keys import page_of, read_values
 from vqtrain.app.resume import differences
-from vqtrain.app.sweep_commands import (
+from vqtrain.errors import ConfigError
+from vqtrain.evaluation.metrics import METRICS
+from vqtrain.launchers.local import Local
+from vqtrain.launchers.slurm import Slurm
+from vqtrain.sweeps import commands
+from vqtrain.sweeps.commands import (
     check_keys,
     evaluate_command,
     make_launcher,
     metrics_of,
     train_command,
 )
-from vqtrain.errors import ConfigError
-from vqtrain.evaluation.metrics import METRICS
-from vqtrain.launchers.local import Local
-from vqtrain.launchers.slurm import Slurm
 from vqtrain.sweeps.job import SweepJob
 
 MakeJob = Callable[..., SweepJob]
@@ -254,11 +254,11 @@ def machine(monkeypatch):
             super().__init__(processes=processes)
 
     def be(*, gpus: int, cores: int, threads: str | None = None) -> list[int]:
-        monkeypatch.setattr(sweep_commands, "gpus", lambda: [str(n) for n in range(gpus)])
-        monkeypatch.setattr(sweep_commands, "count_cores", lambda: cores)
-        monkeypatch.setattr(sweep_commands, "Local", Noted)
+        monkeypatch.setattr(commands, "gpus", lambda: [str(n) for n in range(gpus)])
+        monkeypatch.setattr(commands, "count_cores", lambda: cores)
+        monkeypatch.setattr(commands, "Local", Noted)
         monkeypatch.setattr(
-            sweep_commands,
+            commands,
             "resolve",
             lambda group, word: Noted if word == "local" else original(group, word),
         )
@@ -267,7 +267,7 @@ def machine(monkeypatch):
             monkeypatch.setenv("OMP_NUM_THREADS", threads)
         return places
 
-    original = sweep_commands.resolve
+    original = commands.resolve
     return be
 
 

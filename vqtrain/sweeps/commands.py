@@ -5,12 +5,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vqtrain.app.findings import count_cores
 from vqtrain.build import bind, resolve
 from vqtrain.errors import ConfigError, require
 from vqtrain.evaluation.metrics import LPIPS, METRICS
 from vqtrain.launchers.base import Launcher
-from vqtrain.launchers.local import Local, gpus
+from vqtrain.launchers.local import Local, count_cores, gpus
 from vqtrain.sweeps.job import SweepJob
 from vqtrain.tokenizer.storage import PARTS, kinds_in
 
@@ -19,11 +18,11 @@ WEIGHTS = ("vgg", "alex", "inception", "pytorch_fid", "clean_fid")
 
 
 def train_command(job: SweepJob, group: str) -> list[str]:
-    """Return the words after ``vqtrain`` that train a run, or go on with it.
+    """Return the words after ``vqtrain`` that train a run, or resume it.
 
     Args:
         job: The run.
-        group: Under which wandb lists it, if nothing else was asked for.
+        group: Under which wandb lists it, unless the configuration names another.
     """
     words = [word for word in job.words if not word.startswith("name=")]
     logger = job.config["logger"]
@@ -82,10 +81,10 @@ def make_launcher(
     options: Mapping[str, object],
     jobs: Sequence[SweepJob],
 ) -> tuple[Launcher, dict[str, str]]:
-    """Return what launches the runs, and what is added to their environment.
+    """Return the launcher of the runs, and what is added to their environment.
 
     Raises:
-        ConfigError: If there is no such launcher, or it cannot be had so.
+        ConfigError: If there is no such launcher, or it does not take the options.
     """
     launcher = resolve("launcher", word)
     if launcher is not Local:
@@ -95,7 +94,7 @@ def make_launcher(
     places = devices or max(len(there), most)
     environment = {}
     if not there and places > most and "OMP_NUM_THREADS" not in os.environ:
-        # Or each run would start one thread for every core.
+        # Otherwise each run starts a thread per core.
         environment["OMP_NUM_THREADS"] = str(max(1, count_cores() // places))
     return Local(processes=places), environment
 
