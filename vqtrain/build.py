@@ -35,7 +35,7 @@ GROUPS = {
 # Modules of a group's package that are no kinds.
 OTHERS = ("base", "contract", "parts")
 NO_COMMANDS = (
-    *("build", "candidates", "compose", "doctor_run", "doctor_speed", "findings", "grid", "keys"),
+    *("build", "candidates", "compose", "grid", "keys", "planned"),
     *("output", "pictures", "progress", "ranks", "resume", "validation"),
 )
 

@@ -17,9 +17,10 @@ import pytest
 import torch
 import yaml
 
-from vqtrain.app import doctor, doctor_speed
-from vqtrain.app.findings import Finding, join
+from vqtrain.app import doctor
 from vqtrain.cli import main
+from vqtrain.doctor import machine, speed
+from vqtrain.doctor.findings import Finding, join
 
 Examine = Callable[..., tuple[int, dict[str, str]]]
 WEIGHTS = {
@@ -30,7 +31,7 @@ WEIGHTS = {
     "pytorch_fid": "pt_inception-2015-12-05-6726825d.pth",
     "clean_fid": "inception-2015-12-05.pt",
 }
-REAL_PROCESSES = doctor.examine_processes
+REAL_PROCESSES = machine.examine_processes
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def _nothing_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch) 
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
     talking = Finding(name="processes", found="two can talk to each other")
-    monkeypatch.setattr(doctor, "examine_processes", lambda: talking)
+    monkeypatch.setattr(machine, "examine_processes", lambda: talking)
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_a_machine_on_which_all_is_well(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(doctor, "NVIDIA_GPUS", tmp_path)
+    monkeypatch.setattr(machine, "NVIDIA_GPUS", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 5})
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**21}.get)
     code, lines = examine()
@@ -104,7 +105,7 @@ def test_a_machine_on_which_all_is_well(
 def test_a_python_that_is_too_new_is_said(
     examine: Examine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "FIRST_UNSUPPORTED_PYTHON", sys.version_info[:2])
+    monkeypatch.setattr(machine, "FIRST_UNSUPPORTED_PYTHON", sys.version_info[:2])
     _, lines = examine()
     assert lines["python"].startswith("missing: ")
     assert "use Python 3.11 to 3.13" in lines["python"]
@@ -182,7 +183,7 @@ def test_a_wandb_that_is_not_there_is_not_missed(monkeypatch: pytest.MonkeyPatch
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", refuse)
-    finding = doctor.examine_wandb()
+    finding = machine.examine_wandb()
     assert finding.found == "not installed; logger=wandb needs: pip install wandb"
     assert finding.remedy is None
 
@@ -213,7 +214,7 @@ def test_two_processes_talk() -> None:
 def test_two_processes_that_cannot_talk_are_said(
     examine: Examine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "examine_processes", REAL_PROCESSES)
+    monkeypatch.setattr(machine, "examine_processes", REAL_PROCESSES)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nosuch0")
     code, lines = examine()
     assert code == 1
@@ -235,8 +236,8 @@ def test_two_processes_that_cannot_talk_are_said(
 def test_why_processes_do_not_talk_is_said(
     script: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "TALK", script)
-    monkeypatch.setattr(doctor, "TALK_TIMEOUT_S", 0.25)
+    monkeypatch.setattr(machine, "TALK", script)
+    monkeypatch.setattr(machine, "TALK_TIMEOUT_S", 0.25)
     finding = REAL_PROCESSES()
     assert finding.found == f"two cannot talk to each other: {reason}"
     assert finding.remedy is not None
@@ -260,7 +261,7 @@ def test_a_gpu_that_torch_cannot_use_is_said(
     examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "0000:01:00.0").mkdir()
-    monkeypatch.setattr(doctor, "NVIDIA_GPUS", tmp_path)
+    monkeypatch.setattr(machine, "NVIDIA_GPUS", tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     _, lines = examine()
@@ -325,13 +326,13 @@ def test_photographs_that_are_not_there_are_said(
     examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = ModuleSpec("skimage", None, origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(doctor, "find_spec", lambda _: spec)
+    monkeypatch.setattr(machine, "find_spec", lambda _: spec)
     _, lines = examine()
     assert lines["demo"].startswith(
         f"missing: 16 of 16 photographs are not in {tmp_path / 'data'}: astronaut.png, brick.png, "
         "camera.png and 13 more -> pip install --force-reinstall"
     )
-    monkeypatch.setattr(doctor, "find_spec", lambda _: None)
+    monkeypatch.setattr(machine, "find_spec", lambda _: None)
     _, lines = examine()
     assert lines["demo"] == "missing: no scikit-image -> pip install 'scikit-image>=0.25'"
 
@@ -423,7 +424,7 @@ def test_a_torchvision_of_another_torch_is_said(monkeypatch: pytest.MonkeyPatch)
 def test_a_run_is_examined_after_the_machine(
     examine: Examine, tiny: list[str], pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_speed, "LOADING_S", 0.1)
+    monkeypatch.setattr(speed, "LOADING_S", 0.1)
     code, lines = examine(*tiny, "data.num_workers=1")
     assert code == 0
     names = ["images", "sizes", "modes", "loading", "device", "workers"]
@@ -442,9 +443,9 @@ def test_a_run_is_examined_after_the_machine(
 def test_the_help_shows_the_keys_and_two_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--help"]) == 0
     shown = capsys.readouterr().out
-    for key in ("images", "image_size", "crop", "batch_size", "precision", "device"):
+    for key in ("images", "image_size", "crop", "batch_size", "precision", "device", "part"):
         assert f"\n  {key:<10}  " in shown
-    assert shown.split("examples:")[1].count("vqtrain doctor") == 2
+    assert shown.split("examples:")[1].count("vqtrain doctor") == 3
 
 
 def test_a_damaged_torch_does_not_keep_the_doctor_away() -> None:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from vqtrain.app.train import quiet_libraries
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources import open_images
@@ -27,6 +26,7 @@ from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import Checkpointing
 from vqtrain.training.console import RunConsole
 from vqtrain.training.data_module import TrainingData
+from vqtrain.training.launch import quiet_libraries
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.record import Record
 from vqtrain.training.settings import TrainerSettings

@@ -1,11 +1,9 @@
 """``vqtrain train``: from overrides to a run directory."""
 
-import logging
 import platform
 import shlex
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -38,7 +36,7 @@ from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import TrainingCheckpoint
 from vqtrain.training.console import RunConsole
 from vqtrain.training.data_module import TrainingData
-from vqtrain.training.launch import build_trainer
+from vqtrain.training.launch import build_trainer, quiet_libraries
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.run import Outcome, fit
 from vqtrain.training.trackers import build_tracker
@@ -217,13 +215,6 @@ def locate(config: Mapping[str, Any]) -> tuple[TrainingCheckpoint | None, Path]:
     if run_dir is not None:
         return None, Path(run_dir).expanduser()
     return None, run_directory.new_run_dir(name)
-
-
-def quiet_libraries() -> None:
-    """Silence Lightning's advertisements, and its advice that does not apply here."""
-    for name in ("lightning.pytorch", "lightning.fabric", "torch.utils.cpp_extension"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
 
 
 def introduce(

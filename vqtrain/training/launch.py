@@ -1,8 +1,10 @@
 """How the processes of a run come to be: Lightning's own launch, torchrun or SLURM."""
 
+import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -138,3 +140,10 @@ def end_children(trainer: Trainer, *, grace_s: float) -> None:
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(POLL_S / 10)
         child.kill()
+
+
+def quiet_libraries() -> None:
+    """Silence Lightning's advertisements, and its advice that does not apply here."""
+    for name in ("lightning.pytorch", "lightning.fabric", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")

@@ -1,27 +1,28 @@
 """How fast images come and how fast a device uses them up: what limits the speed of a run."""
 
+import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Shaped
-from torch import Tensor, nn
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from torch import Tensor
 
-from vqtrain import weights
-from vqtrain.app.build import Settings, build_module
-from vqtrain.app.findings import Finding
+from vqtrain.data.batches import Batch
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.loaders import training_loader
+from vqtrain.data.settings import DataSettings
+from vqtrain.doctor.findings import Finding
 from vqtrain.errors import DataError
 from vqtrain.launchers.local import count_cores
-from vqtrain.layers.lpips import LPIPS
-from vqtrain.losses.perceptual import PerceptualLoss
+from vqtrain.training.launch import build_trainer
 from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.settings import LPIPS_NETWORKS
+from vqtrain.training.settings import TrainerSettings
 
 # Time that a worker is watched, and that one of its batches should take.
 LOADING_S, LOADED_BATCH_S = 3.0, 0.25
@@ -37,13 +38,15 @@ class Planned:
     """A run that is not started.
 
     Attributes:
-        settings: Its settings.
+        data: Its settings of the data.
+        trainer: Its settings of the trainer.
         module: Its networks.
         seed: Its seed.
         remark: In what its steps differ from those of the run, or nothing.
     """
 
-    settings: Settings
+    data: DataSettings
+    trainer: TrainerSettings
     module: TokenizerTraining
     seed: int
     remark: str
@@ -61,30 +64,6 @@ class Rate:
 
     images_per_s: float
     batch_size: int
-
-
-def build_planned(config: Mapping[str, Any], settings: Settings) -> Planned:
-    """Build the networks of a run; downloads nothing.
-
-    Where the perceptual network's file is not here its weights are random, which takes as long.
-
-    Raises:
-        VqtrainError: If the run would be refused.
-    """
-    perceptual = config["loss"]["perceptual"]
-    network, weight = perceptual["network"], perceptual["weight"]
-    is_known = weight != 0 and network in LPIPS_NETWORKS and config["weights"][network] is None
-    if not is_known or weights.cache_path(network).is_file():
-        module = build_module(config, settings)
-        return Planned(settings=settings, module=module, seed=config["seed"], remark="")
-    loss = {**config["loss"], "perceptual": {**perceptual, "weight": 0}}
-    module = build_module({**config, "loss": loss}, settings)
-    lpips = LPIPS(network=network)
-    for parameter in lpips.parameters():
-        nn.init.normal_(parameter, std=0.02)
-    module.objective.perceptual = PerceptualLoss(network=lpips, weight=weight)
-    remark = f"; with random weights of {network}, whose file is not here"
-    return Planned(settings=settings, module=module, seed=config["seed"], remark=remark)
 
 
 def examine_speed(
@@ -106,11 +85,9 @@ def examine_speed(
     yield Finding(
         name="loading", found=f"{in_images(loading)} images/s for each of data.num_workers"
     )
-    settings = planned.settings
-    device = torch.device("cuda" if settings.trainer.uses_gpu else "cpu")
-    batch_size = settings.data.batch_size
+    batch_size = planned.data.batch_size
     try:
-        rate = measure_device(planned, images, device)
+        rate = measure_device(planned, images)
     except torch.OutOfMemoryError:
         yield Finding(
             name="device",
@@ -118,7 +95,7 @@ def examine_speed(
             remedy="a smaller batch_size, with trainer.accumulate for steps of as many images",
         )
         return
-    yield describe_device(planned, rate, device)
+    yield describe_device(planned, rate)
     yield describe_workers(
         planned, device_rate=rate.images_per_s, worker_rate=loading, short_side=short_side
     )
@@ -135,7 +112,7 @@ def measure_loading(
     Raises:
         DataError: If a server does not answer, or if nothing can be read.
     """
-    data = planned.settings.data
+    data = planned.data
     batch_size = min(data.batch_size, max(1, int(LOADED_BATCH_S / seconds)))
     loader = training_loader(
         index,
@@ -155,88 +132,147 @@ def measure_loading(
     return count / elapsed, images
 
 
-def measure_device(
-    planned: Planned, images: Shaped[Tensor, "b c h w"], device: torch.device
-) -> Rate:
-    """Make some steps as a run does, but for moving the weights.
+def measure_device(planned: Planned, images: Shaped[Tensor, "b c *size"]) -> Rate:
+    """Make some training steps of a run, but in one process and not compiled.
 
     Args:
         planned: The run.
         images: Pixels as a worker brings them.
-        device: What the run is on.
     """
-    module, trainer = planned.module, planned.settings.trainer
-    if trainer.precision == "64-true":
-        module.double()
-    module.to(device)
+    module, objective = planned.module, planned.module.objective
+    settings = replace(planned.trainer, compile=False, devices=1, num_nodes=1)
+    module.settings = settings
+    module.codebook_is_new = False  # its start from data takes as long as many steps
 
-    def step(count: int) -> None:
-        pixels = images[torch.arange(count) % len(images)].to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=trainer.precision == "bf16-mixed"):
-            batch = module.tokenizer.to_images(pixels, trainer.dtype).contiguous(
-                memory_format=torch.channels_last
-            )
-            output = module.tokenizer(batch)
-            last_weight = module.tokenizer.decoder.last_layer.weight
-            assert isinstance(last_weight, Tensor), "the decoder's contract"
-            module.objective(batch, output, last_weight, 0).total.backward()
-        module.zero_grad()
-        module.forget_step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+    def steps(count: int, until: Callable[[Sequence[float]], bool]) -> list[float]:
+        trainer, clock = build_trainer(settings), Clock(until)
+        trainer.callbacks = [clock]  # type: ignore[attr-defined]  # its type is not declared
+        pixels = images[torch.arange(count) % len(images)]
+        batch = Batch(images=pixels, mask=torch.ones(count, dtype=torch.bool), keys=[""] * count)
+        trainer.fit(module, datamodule=Repeated(batch))
+        return clock.seconds
 
-    discriminator = module.objective.discriminator
+    discriminator = objective.discriminator
     least = 1 if discriminator is None else discriminator.least_batch_size
-    with torch.backends.cudnn.flags(benchmark=not trainer.deterministic):
-        return measure_steps(step, batch_size=planned.settings.data.batch_size, least=least)
+    return measure_steps(steps, batch_size=planned.data.batch_size, least=least)
 
 
-def measure_steps(step: Callable[[int], None], *, batch_size: int, least: int) -> Rate:
+@final
+class Repeated(LightningDataModule):
+    """One batch without an end."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__()
+        self.batch = batch
+
+    def train_dataloader(self) -> Iterator[Batch]:
+        """Return the batch without an end."""
+        return itertools.repeat(self.batch)
+
+    def first_batches(self) -> Iterator[Batch]:
+        """Return what a codebook would start from."""
+        return itertools.repeat(self.batch)
+
+
+@final
+class Clock(Callback):
+    """Times batches, from one to the next.
+
+    Args:
+        until: Says after each batch whether the seconds so far are enough.
+
+    Attributes:
+        seconds: Of each batch.
+    """
+
+    def __init__(self, until: Callable[[Sequence[float]], bool]) -> None:
+        self._until = until
+        self._began = 0.0
+        self.seconds: list[float] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin."""
+        del trainer, pl_module
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Note how long a batch took, and stop if that is enough."""
+        del outputs, batch, batch_idx
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        now = time.perf_counter()
+        self.seconds.append(now - self._began)
+        trainer.should_stop = self._until(self.seconds)
+        self._began = now
+
+
+def measure_steps(
+    steps: Callable[[int, Callable[[Sequence[float]], bool]], Sequence[float]],
+    *,
+    batch_size: int,
+    least: int,
+) -> Rate:
     """Time steps of the batch size, or of a smaller one where a step takes too long.
 
     Args:
-        step: Makes a step of as many images.
+        steps: Makes steps of as many images until the seconds of each of them are enough.
         batch_size: Images of a step of the run.
         least: Images that a step needs.
     """
 
-    def clock(count: int) -> float:
-        began = time.perf_counter()
-        step(count)
-        return time.perf_counter() - began
+    def fitting(probes: Sequence[float]) -> int:
+        if not probes:
+            return least
+        return min(batch_size, max(least, int(DEVICE_S * least / min(probes))))
 
-    seconds = clock(least)
-    if seconds > DEVICE_S:
-        return Rate(images_per_s=least / seconds, batch_size=least)
-    # Again: the first step of all, and the first one of a size, choose how they compute. And once
-    # more where it seems slow: another program may have held it up.
-    probes: list[float] = []
-    count = least
-    while count < batch_size and len(probes) < MAX_PROBES and sum(probes) < DEVICE_S:
-        probes.append(clock(least))
-        count = min(batch_size, max(least, int(DEVICE_S * least / min(probes))))
-    times = [clock(count)]
-    if times[0] < DEVICE_S:
-        times = [clock(count)]
-    while sum(times) < DEVICE_S and len(times) < MAX_STEPS:
-        times.append(clock(count))
+    def is_probed(seconds: Sequence[float]) -> bool:
+        # Again: the first step of all chooses how it computes. And once more where it seems slow:
+        # another program may have held it up.
+        probes = seconds[1:]
+        return (
+            seconds[0] > DEVICE_S
+            or fitting(probes) >= batch_size
+            or len(probes) >= MAX_PROBES
+            or sum(probes) >= DEVICE_S
+        )
+
+    def are_enough(seconds: Sequence[float]) -> bool:
+        times = warm(seconds)
+        return sum(times) >= DEVICE_S or len(times) >= MAX_STEPS
+
+    def warm(seconds: Sequence[float]) -> Sequence[float]:
+        # The first step of a size is slower, but one that takes long is not made again.
+        return seconds if seconds[0] >= DEVICE_S else seconds[1:]
+
+    first, *probes = steps(least, is_probed)
+    if first > DEVICE_S:
+        return Rate(images_per_s=least / first, batch_size=least)
+    count = fitting(probes)
+    times = warm(steps(count, are_enough))
     return Rate(images_per_s=count / statistics.median(times), batch_size=count)
 
 
-def describe_device(planned: Planned, rate: Rate, device: torch.device) -> Finding:
+def describe_device(planned: Planned, rate: Rate) -> Finding:
     """Tell how many images a device uses up, and how this was found."""
-    settings, objective = planned.settings, planned.module.objective
-    size, step_s = settings.data.image_size, rate.batch_size / rate.images_per_s
-    where = "the GPU" if device.type == "cuda" else "the CPU"
+    data, settings, objective = planned.data, planned.trainer, planned.module.objective
+    size, step_s = data.image_size, rate.batch_size / rate.images_per_s
+    where = "the GPU" if settings.uses_gpu else "the CPU"
     found = (
         f"{in_images(rate.images_per_s)} images/s on {where}: {step_s:.3g} s for {rate.batch_size} "
-        f"images of {size} x {size} px, {settings.trainer.precision}{planned.remark}"
+        f"images of {size} x {size} px, {settings.precision}{planned.remark}"
     )
-    if rate.batch_size < settings.data.batch_size:
-        found += f"; {settings.data.batch_size} at once would have taken too long to try"
+    if rate.batch_size < data.batch_size:
+        found += f"; {data.batch_size} at once would have taken too long to try"
     if objective.discriminator is not None and not objective.plays(0):
         found += f"; less from step {objective.adversarial.start_step} on, with the discriminator"
-    if settings.trainer.compile:
+    if settings.compile:
         found += "; more when compiled"
     return Finding(name="device", found=found)
 
@@ -252,7 +288,7 @@ def describe_workers(
         worker_rate: Images per second that a worker brings.
         short_side: Median short side of the pictures, in px.
     """
-    data, devices = planned.settings.data, planned.settings.trainer.devices
+    data, devices = planned.data, planned.trainer.devices
     needed = workers_needed(device_rate, worker_rate)
     cores = count_cores()
     busy = "the device" if devices == 1 else f"each of {devices} devices"

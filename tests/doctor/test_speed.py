@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqtrain.app import doctor_speed
 from vqtrain.app.build import Settings
 from vqtrain.app.compose import compose, read_command_line
-from vqtrain.app.doctor_speed import Planned, Rate, build_planned, describe_workers, measure_steps
-from vqtrain.app.findings import Finding
+from vqtrain.app.planned import build_planned
 from vqtrain.data.sources import open_images
+from vqtrain.doctor import speed
+from vqtrain.doctor.findings import Finding
+from vqtrain.doctor.speed import Planned, Rate, describe_workers, measure_steps
 from vqtrain.errors import DataError
+from vqtrain.training.launch import quiet_libraries
 
 PACK = "vqtrain pack images=IMAGES out=DIR"
 Plan = Callable[..., Planned]
@@ -52,7 +54,7 @@ def tick(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def test_as_many_workers_as_bring_what_the_device_uses(
     device: float, worker: float, needed: int
 ) -> None:
-    assert doctor_speed.workers_needed(device, worker) == needed
+    assert speed.workers_needed(device, worker) == needed
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_workers_are_compared_with_the_run_and_the_machine(
     plan: Plan,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(doctor_speed, "count_cores", lambda: cores)
+    monkeypatch.setattr(speed, "count_cores", lambda: cores)
     planned = plan(f"data.num_workers={has}")
     # 1000 / 300 is 3.33; pictures of 33 px for a crop of 16 px can be halved.
     finding = describe_workers(planned, device_rate=1000.0, worker_rate=300.0, short_side=33)
@@ -90,7 +92,7 @@ def test_workers_are_compared_with_the_run_and_the_machine(
 def test_pictures_are_not_made_smaller_where_that_shows_something_else(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_speed, "count_cores", lambda: 1)
+    monkeypatch.setattr(speed, "count_cores", lambda: 1)
     for words, short_side in (["data.crop=native"], 500), ([], 32):
         finding = describe_workers(
             plan(*words), device_rate=1000.0, worker_rate=300.0, short_side=short_side
@@ -100,7 +102,7 @@ def test_pictures_are_not_made_smaller_where_that_shows_something_else(
 
 
 def test_each_device_has_workers_of_its_own(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_speed, "count_cores", lambda: 7)
+    monkeypatch.setattr(speed, "count_cores", lambda: 7)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     # 2 x 4 workers are more than 7 cores; 3 for each are not.
     finding = describe_workers(
@@ -110,6 +112,20 @@ def test_each_device_has_workers_of_its_own(plan: Plan, monkeypatch: pytest.Monk
         "data.num_workers=4 keeps each of 2 devices busy; it is 0; this machine has 7 cores"
     )
     assert finding.remedy == "data.num_workers=3, and more cores"
+
+
+def timed(step: Callable[[int], None], *, batch_size: int, least: int = 1) -> Rate:
+    """Time a step that is made again and again until that is enough."""
+
+    def steps(count: int, until: Callable[[Sequence[float]], bool]) -> list[float]:
+        seconds: list[float] = []
+        while not seconds or not until(seconds):
+            began = time.perf_counter()
+            step(count)
+            seconds.append(time.perf_counter() - began)
+        return seconds
+
+    return measure_steps(steps, batch_size=batch_size, least=least)
 
 
 @pytest.mark.parametrize(("rate", "slower"), [(128.0, 50), (4.0, 2)])
@@ -123,14 +139,14 @@ def test_steps_are_timed_once_they_are_warm(
         # Slow the first time with each number of images.
         tick(count / rate * (slower if made.count(count) == 1 else 1))
 
-    assert measure_steps(step, batch_size=8, least=1) == Rate(images_per_s=rate, batch_size=8)
+    assert timed(step, batch_size=8) == Rate(images_per_s=rate, batch_size=8)
     assert made[:3] == [1, 1, 8]
-    assert 3 < len(made) <= 3 + doctor_speed.MAX_STEPS
+    assert 3 < len(made) <= 3 + speed.MAX_STEPS
 
 
 def test_slow_steps_are_timed_with_fewer_images(tick: Callable[[float], None]) -> None:
     # 2 images/s, so in 5 s there are 10.
-    rate = measure_steps(lambda count: tick(count / 2), batch_size=32, least=2)
+    rate = timed(lambda count: tick(count / 2), batch_size=32, least=2)
     assert rate == Rate(images_per_s=2.0, batch_size=10)
 
 
@@ -141,7 +157,7 @@ def test_a_step_that_was_held_up_is_made_again(tick: Callable[[float], None]) ->
         made.append(count)
         tick(count / 64 * (100 if len(made) < 3 else 1))
 
-    assert measure_steps(step, batch_size=8, least=1) == Rate(images_per_s=64.0, batch_size=8)
+    assert timed(step, batch_size=8) == Rate(images_per_s=64.0, batch_size=8)
     assert made[:4] == [1, 1, 1, 8]
 
 
@@ -152,7 +168,7 @@ def test_a_step_that_takes_too_long_is_made_once(tick: Callable[[float], None]) 
         made.append(count)
         tick(60)
 
-    assert measure_steps(step, batch_size=32, least=2) == Rate(images_per_s=2 / 60, batch_size=2)
+    assert timed(step, batch_size=32, least=2) == Rate(images_per_s=2 / 60, batch_size=2)
     assert made == [2]
 
 
@@ -167,17 +183,18 @@ def test_images_per_second_are_those_of_one_worker(
             tick(0.5)  # also for the first one, which the worker has to start for
             yield type("Batch", (), {"images": torch.zeros(3, 3, 16, 16)})()
 
-    monkeypatch.setattr(doctor_speed, "training_loader", loader)
+    monkeypatch.setattr(speed, "training_loader", loader)
     planned, index = plan("data.batch_size=100"), open_images(str(pictures), role="training")
-    rate, images = doctor_speed.measure_loading(planned, index, seconds=0.01)
+    rate, images = speed.measure_loading(planned, index, seconds=0.01)
     assert rate == 6  # 3 images every half a second
     assert images.shape == (3, 3, 16, 16)
     # A quarter of a second is 25 images of a hundredth.
-    assert asked["settings"] == replace(planned.settings.data, num_workers=1, batch_size=25)
+    assert asked["settings"] == replace(planned.data, num_workers=1, batch_size=25)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
 def test_a_step_is_that_of_the_run(precision: str, plan: Plan) -> None:
+    quiet_libraries()
     planned = plan(f"trainer.precision={precision}", "discriminator=patchgan", "data.image_size=32")
     forward, seen = planned.module.objective.forward, []
 
@@ -188,7 +205,7 @@ def test_a_step_is_that_of_the_run(precision: str, plan: Plan) -> None:
 
     planned.module.objective.forward = watch
     images = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
-    rate = doctor_speed.measure_device(planned, images, torch.device("cpu"))
+    rate = speed.measure_device(planned, images)
     assert rate.batch_size == 4  # of 3 images, one comes twice
     dtype = torch.float64 if precision == "64-true" else torch.float32
     assert {entry[0] for entry in seen} == {dtype}
@@ -222,18 +239,21 @@ def test_the_weights_of_the_perceptual_loss_are_used_where_they_are(
     assert planned.module.objective.perceptual is not None
 
 
-def test_what_a_step_leaves_out_is_said(plan: Plan) -> None:
+def test_what_a_step_leaves_out_is_said(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = plan(
         *("discriminator=patchgan", "data.image_size=32", "loss.adversarial.start_step=2"),
         *("trainer.compile=true", "data.batch_size=12"),
     )
     rate = Rate(images_per_s=8.0, batch_size=2)
-    assert doctor_speed.describe_device(planned, rate, torch.device("cpu")).found == (
+    assert speed.describe_device(planned, rate).found == (
         "8 images/s on the CPU: 0.25 s for 2 images of 32 x 32 px, 32-true; 12 at once would have "
         "taken too long to try; less from step 2 on, with the discriminator; more when compiled"
     )
     rate = Rate(images_per_s=1234.5, batch_size=12)
-    assert doctor_speed.describe_device(planned, rate, torch.device("cuda")).found.startswith(
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    on_gpu = replace(planned, trainer=replace(planned.trainer, accelerator="gpu"))
+    assert speed.describe_device(on_gpu, rate).found.startswith(
         "1234 images/s on the GPU: 0.00972 s for 12 images"
     )
 
@@ -244,12 +264,10 @@ def test_a_batch_that_does_not_fit_is_said(
     def refuse(*_: object) -> Rate:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(
-        doctor_speed, "measure_loading", lambda *_: (100.0, torch.zeros(1, 3, 16, 16))
-    )
-    monkeypatch.setattr(doctor_speed, "measure_device", refuse)
+    monkeypatch.setattr(speed, "measure_loading", lambda *_: (100.0, torch.zeros(1, 3, 16, 16)))
+    monkeypatch.setattr(speed, "measure_device", refuse)
     index = open_images(str(pictures), role="training")
-    loading, device = doctor_speed.examine_speed(plan(), index, seconds=0.1, short_side=20)
+    loading, device = speed.examine_speed(plan(), index, seconds=0.1, short_side=20)
     assert loading.found == "100 images/s for each of data.num_workers"
     assert device.found == "its memory does not hold a step of 4 images"
     assert device.mark == "missing"
@@ -261,8 +279,8 @@ def test_images_that_cannot_be_loaded_are_said(
     def refuse(*_: object) -> None:
         raise DataError("100 images in a row cannot be read")
 
-    monkeypatch.setattr(doctor_speed, "measure_loading", refuse)
+    monkeypatch.setattr(speed, "measure_loading", refuse)
     index = open_images(str(pictures), role="training")
-    (finding,) = doctor_speed.examine_speed(plan(), index, seconds=0.1, short_side=20)
+    (finding,) = speed.examine_speed(plan(), index, seconds=0.1, short_side=20)
     assert finding.found == "100 images in a row cannot be read"
     assert finding.mark == "missing"

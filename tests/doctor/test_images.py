@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqtrain.app import doctor_run
 from vqtrain.app.compose import compose, read_command_line
-from vqtrain.app.doctor_run import describe_sizes
-from vqtrain.app.findings import Finding
+from vqtrain.app.planned import examine as examine_run
 from vqtrain.data.index import ImageIndex
+from vqtrain.doctor import images
+from vqtrain.doctor.findings import Finding
+from vqtrain.doctor.images import describe_sizes
 
 Examine = Callable[..., dict[str, Finding]]
 
@@ -21,11 +22,11 @@ Examine = Callable[..., dict[str, Finding]]
 @pytest.fixture
 def examine(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> Examine:
     """Examine the pictures of a run, without its speed; give back each finding by its name."""
-    monkeypatch.setattr(doctor_run, "examine_speed", lambda *_, **__: iter(()))
+    monkeypatch.setattr(images, "examine_speed", lambda *_, **__: iter(()))
 
     def run(*words: str) -> dict[str, Finding]:
         command_line = read_command_line([*tiny[1:], *words])
-        findings = list(doctor_run.examine(compose("train", command_line)))
+        findings = list(examine_run(compose("train", command_line)))
         return {finding.name: finding for finding in findings}
 
     return run
@@ -81,7 +82,7 @@ def test_pictures_are_counted_and_measured(examine: Examine, photographs: Path) 
 def test_arrays_are_measured() -> None:
     file = io.BytesIO()
     np.save(file, np.zeros((40, 30, 3), np.uint16))
-    size, mode = doctor_run.look_at(file.getvalue())
+    size, mode = images.look_at(file.getvalue())
     assert (size, mode) == ((30, 40), "uint16 3")
 
 
@@ -100,7 +101,7 @@ def test_pictures_that_cannot_be_read_are_named(examine: Examine, photographs: P
     assert "(the file is empty)" in named
     # 3 of 8 is above 1 %.
     assert unreadable.remedy is not None
-    assert unreadable.remedy.endswith("passes over them and stops above data.max_bad_fraction=0.01")
+    assert unreadable.remedy.endswith("skips them and stops above data.max_bad_fraction=0.01")
     assert found["modes"].found.startswith("RGB: 2, ")
 
 
@@ -108,7 +109,7 @@ def test_some_bad_pictures_do_not_stop_a_run(examine: Examine, photographs: Path
     (photographs / "text.jpg").write_text("no picture")
     found = examine(f"data.train={photographs}", "data.max_bad_fraction=0.5")
     assert found["unreadable"].found.startswith("1 of 7 that were tried: 'text' in ")
-    assert str(found["unreadable"].remedy).endswith("passes over them and goes on")
+    assert str(found["unreadable"].remedy).endswith("skips them and goes on")
 
 
 def test_where_no_picture_can_be_read_nothing_else_is_said(
@@ -130,7 +131,7 @@ def test_a_tar_that_was_cut_off_is_named(examine: Examine, tmp_path: Path) -> No
     assert found["faults"].mark == "missing"
     assert found["faults"].found.startswith(f"1 found in the files: {cut} (")
     assert str(whole) not in found["faults"].found
-    assert found["faults"].remedy == "fetch or write them anew; a run passes over what they lack"
+    assert found["faults"].remedy == "fetch or write them again; a run skips what they lack"
 
 
 def index_of(paths: list[str], n: int) -> ImageIndex:
@@ -148,19 +149,19 @@ def index_of(paths: list[str], n: int) -> ImageIndex:
 
 def test_many_small_files_on_a_server_should_be_packed() -> None:
     urls = [f"https://example.com/{number}.jpg" for number in range(1000)]
-    (found,) = doctor_run.examine_files(index_of(urls, 1000))
+    (found,) = images.examine_files(index_of(urls, 1000))
     assert found.found.startswith("1000, files: 1000, 2.0 MB, mean: 2.0 kB; each is fetched by")
     assert found.mark == "slow"
     assert "vqtrain pack " in str(found.remedy)
     for paths, n in ((urls[:999], 999), (urls[:10], 1000), (["/1.jpg"] * 1000, 1000)):
-        (found,) = doctor_run.examine_files(index_of(paths, n))
+        (found,) = images.examine_files(index_of(paths, n))
         assert found.mark == "ok"
 
 
 def test_of_many_pictures_a_sample_is_read_evenly(
     examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_run, "MAX_SAMPLE", 4)
+    monkeypatch.setattr(images, "MAX_SAMPLE", 4)
     for number in range(10):
         Image.new("RGB", (64 + number, 100)).save(tmp_path / f"{number}.png")
     # Of 0 to 9 in four: 0, 3, 6, 9.
@@ -175,7 +176,7 @@ def test_of_many_pictures_a_sample_is_read_evenly(
 def test_slow_pictures_are_not_waited_for(
     examine: Examine, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_run, "SAMPLE_S", -1.0)
+    monkeypatch.setattr(images, "SAMPLE_S", -1.0)
     modes = examine(f"data.train={photographs}")["modes"].found
     assert modes in ("RGB: 1", "L: 1", "RGBA: 1", "I;16: 1")
 
@@ -205,4 +206,4 @@ def test_a_list_of_sources_is_taken_as_everywhere(
     [(0.0, "0 bytes"), (999.0, "999 bytes"), (1500.0, "1.5 kB"), (2e6, "2.0 MB"), (3e12, "3.0 TB")],
 )
 def test_bytes_are_written_for_people(size: float, text: str) -> None:
-    assert doctor_run.in_bytes(size) == text
+    assert images.in_bytes(size) == text

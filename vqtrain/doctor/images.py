@@ -1,25 +1,23 @@
-"""What the doctor says of a run that is planned: its pictures, a sample of which is read."""
+"""What the doctor says of the images of a run, of which it reads some."""
 
 import io
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from vqtrain.app.build import Settings
-from vqtrain.app.doctor_speed import Planned, build_planned, examine_speed
-from vqtrain.app.findings import Finding, join
 from vqtrain.data.faults import Fault
 from vqtrain.data.images import Preparation, prepare
 from vqtrain.data.index import ImageIndex
 from vqtrain.data.remote import is_url
-from vqtrain.data.sources import open_images
+from vqtrain.doctor.findings import Finding, join
+from vqtrain.doctor.speed import Planned, examine_speed
 from vqtrain.errors import BadSampleError
 
 MAX_SAMPLE, SAMPLE_S = 256, 4.0
@@ -53,26 +51,17 @@ class Sample:
         return len(self.sizes) + len(self.faults)
 
 
-def examine(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Look at the pictures and the speed of a run.
+def examine(planned: Planned, index: ImageIndex) -> Iterator[Finding]:
+    """Look at the images, then at the speed with them.
 
     Args:
-        config: The composed configuration.
+        planned: The run.
+        index: Its images.
 
-    Returns:
-        Findings, one after the other as they are made.
-
-    Raises:
-        VqtrainError: If the run would be refused; before the first finding.
+    Yields:
+        Findings, as they are made.
     """
-    settings = Settings.of(config)
-    index = open_images(settings.data.train, role="training")
-    return examine_planned(build_planned(config, settings), index)
-
-
-def examine_planned(planned: Planned, index: ImageIndex) -> Iterator[Finding]:
-    """Look at the pictures, then at the speed with them."""
-    data = planned.settings.data
+    data = planned.data
     yield from examine_files(index)
     sample = read_sample(index, data.preparation)
     if sample.faults:
@@ -106,7 +95,7 @@ def examine_files(index: ImageIndex) -> Iterator[Finding]:
         yield Finding(
             name="faults",
             found=f"{len(index.faults)} found in the files: {join(list(map(name, index.faults)))}",
-            remedy="fetch or write them anew; a run passes over what they lack",
+            remedy="fetch or write them again; a run skips what they lack",
         )
 
 
@@ -161,7 +150,7 @@ def describe_unreadable(sample: Sample, max_bad_fraction: float) -> Finding:
     """Name pictures that cannot be used, and say what a run makes of them."""
     is_too_many = len(sample.faults) > max_bad_fraction * sample.count
     does = f"stops above data.max_bad_fraction={max_bad_fraction}" if is_too_many else "goes on"
-    remedy = f"delete them or save them anew; a run passes over them and {does}"
+    remedy = f"delete them or save them again; a run skips them and {does}"
     if not sample.sizes:
         remedy = "if they are sound, set data.channels and data.range as the files have them"
     return Finding(

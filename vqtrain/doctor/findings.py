@@ -1,13 +1,9 @@
-"""What the doctor finds, and how it is shown: a line each, with a remedy below it."""
+"""What the doctor finds: a line each, with a remedy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.text import Text
-
 MAX_NAMED = 3
-STYLES = {"ok": "green", "absent": "yellow", "slow": "bold yellow", "missing": "bold red"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +30,6 @@ class Finding:
         if self.remedy is None:
             return "ok" if self.is_there else "absent"
         return "slow" if self.is_slow else "missing"
-
-
-def show(finding: Finding) -> None:
-    """Print a line of the table, in color on a terminal."""
-    console = Console(highlight=False, soft_wrap=True)
-    mark = (f"{finding.mark:<9}", STYLES[finding.mark])
-    console.print(Text.assemble(mark, f"{finding.name:<12}", finding.found))
-    if finding.remedy is not None:
-        console.print(Text(f"{'':<21}-> {finding.remedy}"))
 
 
 def join(names: Sequence[str]) -> str:

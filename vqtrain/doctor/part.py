@@ -1,0 +1,48 @@
+"""Whether a class keeps the promises of its group, so that it can be used as a part of ours."""
+
+import importlib
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+from vqtrain.build import build, contract_of, group_of, in_context, package_of, third_party
+from vqtrain.doctor.findings import Finding
+from vqtrain.errors import ConfigError
+
+# A run of a usual size.
+CONTEXT = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "sample_size": (64, 64),
+    "max_steps": 1000,
+    "world_size": 1,
+}
+
+
+def examine_part(kind: str, arguments: Mapping[str, object]) -> Finding:
+    """Build a part, and put it through the check of its group's contract.
+
+    Args:
+        kind: ``package.module:Class``.
+        arguments: Of its constructor; others keep their defaults, or come from a run of a usual
+            size.
+
+    Raises:
+        ConfigError: If there is no such class, it is no part, its group has no check, or it cannot
+            be built with these arguments.
+    """
+    group = group_of(third_party(kind, where="part"))
+    contract, module = contract_of(group), f"{package_of(group)}.contract"
+    if find_spec(module) is None:
+        raise ConfigError(f"part={kind} is a {group}, whose contract has no check")
+    specification = {"kind": kind, "arguments": dict(arguments)}
+    known = in_context(group, specification, CONTEXT)["arguments"]
+    assert isinstance(known, Mapping), "they were a mapping"
+    name = f"{contract.__module__}.{contract.__qualname__}"
+    try:
+        importlib.import_module(module).check(build(group, kind, known, where="arguments"))
+    except Exception as error:  # whatever a stranger's class does
+        if isinstance(error, ConfigError) and str(error).startswith("arguments"):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Finding(name=group, found=f"{kind}: {reason}", remedy=f"see the contract, {name}")
+    return Finding(name=group, found=f"{kind} keeps the contract {name}")
