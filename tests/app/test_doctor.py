@@ -152,8 +152,8 @@ def test_a_torch_that_cannot_be_loaded_is_said(
     monkeypatch.delitem(sys.modules, "torch")
     _, lines = examine()
     assert lines["torch"] == (
-        "missing: cannot be imported: libcudart.so.13: cannot open shared object file -> install "
-        "it anew, as https://pytorch.org/get-started says for this machine"
+        "missing: cannot be imported: libcudart.so.13: cannot open shared object file -> reinstall "
+        "it, as https://pytorch.org/get-started says for this machine"
     )
     assert "gpu" not in lines
 

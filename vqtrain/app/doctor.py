@@ -17,7 +17,13 @@ from vqtrain.doctor.findings import Finding
 from vqtrain.doctor.machine import examine_machine, examine_software
 from vqtrain.errors import ConfigError
 
-STYLES = {"ok": "green", "absent": "yellow", "slow": "bold yellow", "missing": "bold red"}
+STYLES = {
+    "ok": "green",
+    "absent": "yellow",
+    "slow": "bold yellow",
+    "missing": "bold red",
+    "broken": "bold red",
+}
 SHORT_KEYS = {
     "images": "data.train",
     "image_size": "data.image_size",
@@ -49,7 +55,7 @@ class Doctor(Command):
         if part is not None:
             finding = importlib.import_module("vqtrain.doctor.part").examine_part(part, arguments)
             show(finding)
-            return int(finding.mark == "missing")
+            return int(finding.mark == "broken")
         command_line = as_train(words)
         if command_line.print_config:
             config = compose("train", command_line)

@@ -16,6 +16,7 @@ class Finding:
         remedy: How to get what is missing, or None if nothing is.
         is_there: False for what is not here and may not be needed.
         is_slow: True where the remedy only makes a run faster.
+        is_broken: True for what is here and does not work.
     """
 
     name: str
@@ -23,12 +24,15 @@ class Finding:
     remedy: str | None = None
     is_there: bool = True
     is_slow: bool = False
+    is_broken: bool = False
 
     @property
     def mark(self) -> str:
         """The first word of the line."""
         if self.remedy is None:
             return "ok" if self.is_there else "absent"
+        if self.is_broken:
+            return "broken"
         return "slow" if self.is_slow else "missing"
 
 

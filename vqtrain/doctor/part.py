@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from vqtrain.build import build, contract_of, group_of, in_context, package_of, third_party
 from vqtrain.doctor.findings import Finding
-from vqtrain.errors import ConfigError
+from vqtrain.errors import ConfigError, require
 
 # A run of a usual size.
 CONTEXT = {
@@ -30,6 +30,7 @@ def examine_part(kind: str, arguments: Mapping[str, object]) -> Finding:
         ConfigError: If there is no such class, it is no part, its group has no check, or it cannot
             be built with these arguments.
     """
+    require(":" in kind, f"part must be package.module:Class, got {kind!r}")
     group = group_of(third_party(kind, where="part"))
     contract, module = contract_of(group), f"{package_of(group)}.contract"
     if find_spec(module) is None:
@@ -44,5 +45,6 @@ def examine_part(kind: str, arguments: Mapping[str, object]) -> Finding:
         if isinstance(error, ConfigError) and str(error).startswith("arguments"):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        return Finding(name=group, found=f"{kind}: {reason}", remedy=f"see the contract, {name}")
+        found, remedy = f"{kind}: {reason}", f"see the contract, {name}"
+        return Finding(name=group, found=found, remedy=remedy, is_broken=True)
     return Finding(name=group, found=f"{kind} keeps the contract {name}")
