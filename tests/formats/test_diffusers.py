@@ -10,10 +10,10 @@ from diffusers import VQModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vqtrain.codebooks.parts.table import PLAIN
 from vqtrain.errors import CheckpointError, ConfigError, VqtrainError
 from vqtrain.formats import diffusers as ours
 from vqtrain.formats.diffusers import convert, export, their_name
-from vqtrain.tokenizer.folding import PLAIN
 from vqtrain.tokenizer.model import Tokenizer
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
