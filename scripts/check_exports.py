@@ -15,8 +15,9 @@ import torch
 
 from vqtrain.app.export import Export, pictures_of
 from vqtrain.app.keys import page_of, read_values
+from vqtrain.build import resolve
 from vqtrain.errors import VqtrainError
-from vqtrain.formats.find import find
+from vqtrain.formats.base import Exporter
 from vqtrain.tokenizer.model import Tokenizer
 
 PHOTOGRAPHS = 64
@@ -24,7 +25,7 @@ PHOTOGRAPHS = 64
 AT_ONCE = 4
 
 EXPORTS = {
-    "safetensors": ("safetensors", {"push": None}),
+    "safetensors": ("safetensors", {}),
     "torch_export": ("torch_export", {}),
     "onnx, float32": ("onnx", {"precision": "float32"}),
     "onnx, float16": ("onnx", {"precision": "float16"}),
@@ -46,7 +47,9 @@ def main() -> None:
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             try:
-                found = find("export", word)(tokenizer, Path(folder), images=batches, **options)
+                exporter = resolve("format", word)(**options)
+                assert isinstance(exporter, Exporter)
+                found = exporter.export(tokenizer, Path(folder), images=batches)
             except VqtrainError as error:
                 print(f"| {name} | {error} | | |", flush=True)
                 continue

@@ -18,6 +18,7 @@ TRIOS = {
     "codebooks": "codebook",
     "decoders": "decoder",
     "discriminators": "discriminator",
+    "formats": "format",
 }
 # Modules of a package that are no kinds.
 OTHERS = {"__init__", "base", "contract"}

@@ -29,6 +29,7 @@ GROUPS = {
     "codebook": "vqtrain.codebooks.base:Codebook",
     "decoder": "vqtrain.decoders.base:Decoder",
     "discriminator": "vqtrain.discriminators.base:Discriminator",
+    "format": "vqtrain.formats.base:Format",
     "launcher": "vqtrain.launchers.base:Launcher",
     "command": "vqtrain.app.base:Command",
 }

@@ -29,7 +29,7 @@ FILES = sorted(
     Path(parent, name).relative_to(CONFIGS).with_suffix("").as_posix()
     for parent, _, names in os.walk(CONFIGS)
     for name in names
-    if name.endswith(".yaml") and Path(parent).name not in ("command", "launcher")
+    if name.endswith(".yaml") and Path(parent).name not in ("command", "format", "launcher")
 )
 CHOICES = [file.rpartition("/") for file in FILES if "/" in file]
 

@@ -12,11 +12,11 @@ import torch
 from taming.modules.diffusionmodules.model import Decoder, Encoder
 from torch import nn
 
-from vqtrain.app.keys import keys_in_signature
 from vqtrain.app.keys import main as run_command
+from vqtrain.app.keys import page_of_kind
 from vqtrain.cli import main as command_line
 from vqtrain.errors import CheckpointError, ConfigError
-from vqtrain.formats.find import find, words
+from vqtrain.formats.base import Converter, kinds_of
 from vqtrain.tokenizer.model import Tokenizer
 
 SIZES = {
@@ -98,14 +98,13 @@ def test_the_help_lists_each_kind_and_its_keys(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     kinds = {"taming", "latent_diffusion", "llamagen", "ibq", "chameleon"}
-    assert kinds <= set(words("convert"))
-    for kind in words("convert"):
+    assert kinds <= set(kinds_of(Converter))
+    for kind in kinds_of(Converter):
         assert f"\n  {kind} " in text
-        meanings = keys_in_signature(find("convert", kind))[1]
-        for option, line in meanings.items():
-            if option == "path":
+        for option, line in page_of_kind("format", kind).meanings.items():
+            if option == "kind":
                 continue
-            assert len(line) > 10, f"the docstring of {kind} says nothing of {option}"
+            assert len(line) > 10, f"the config of {kind} says nothing of {option}"
             assert f"{option} " in text
             assert line in text
     assert text.count("\n  vqtrain convert kind=") == 2

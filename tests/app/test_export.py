@@ -7,12 +7,11 @@ import torch
 from PIL import Image
 
 from vqtrain import Tokenizer
-from vqtrain.app import export as command
 from vqtrain.app.export import pictures_of
 from vqtrain.cli import main
 from vqtrain.errors import ConfigError, DataError, VqtrainError
 from vqtrain.formats import safetensors
-from vqtrain.formats.find import words
+from vqtrain.formats.base import Exporter, kinds_of
 
 NETWORK = {"channels": 4, "block_channels": 2, "num_blocks": 0}
 FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
@@ -68,7 +67,7 @@ def test_the_last_screen_says_what_was_written_how_it_agrees_and_what_is_next(pi
     assert lines[0] == "writing safetensors and comparing it with PyTorch ..."
     assert "written     a/new folder" in lines
     # 3 of 4 x 4 ids, 3 of 4 x 3 and 2 of 3 x 4.
-    agreement = "8 pictures: 108 of 108 ids are equal, pixels differ by at most 0.0e+00"
+    agreement = "8 images: 108 of 108 ids are equal, pixels differ by at most 0.0e+00"
     assert f"checked     {agreement}" in lines
     assert lines[-2:] == [
         "  from vqtrain import Tokenizer",
@@ -79,14 +78,10 @@ def test_the_last_screen_says_what_was_written_how_it_agrees_and_what_is_next(pi
     assert [path.name for path in Path("a").iterdir()] == ["new folder"]
 
 
-def test_every_format_can_be_used_after_it_was_written():
-    assert sorted(command.USES) == words("export")
-
-
 def test_the_help_names_formats_and_keys(capsys):
     assert main(["export", "--help"]) == 0
     printed = capsys.readouterr().out
-    for word in (*words("export"), "tokenizer", "images"):
+    for word in (*kinds_of(Exporter), "tokenizer", "images"):
         assert f"\n  {word} " in printed
     for word in ("push", "precision"):
         assert f"\n    {word} " in printed
@@ -125,12 +120,12 @@ def test_a_mistake_is_told_in_a_line(arguments, reason, pictures, capsys):
     ],
 )
 def test_what_fails_leaves_nothing(error, code, said, pictures, monkeypatch, capsys):
-    def write_half(tokenizer: Tokenizer, out: Path, *, images: object) -> None:
-        del tokenizer, images
+    def write_half(self: Exporter, tokenizer: Tokenizer, out: Path, *, images: object) -> None:
+        del self, tokenizer, images
         (out / "half").write_text("half")
         raise error
 
-    monkeypatch.setattr(command, "find", lambda *_: write_half)
+    monkeypatch.setattr(safetensors.Safetensors, "export", write_half)
     found, line = failure(capsys, "tokenizer=mine", f"images={pictures}", "out=new")
     assert (found, said in line) == (code, True)
     assert [path.name for path in Path().iterdir()] == ["mine"]
@@ -165,5 +160,57 @@ def test_pictures_are_spread_over_all_and_a_bad_one_is_named(tmp_path):
 
 def test_the_demos_pictures_are_always_there(capsys):
     assert main(["export", "tokenizer=mine"]) == 0
-    assert "8 pictures" in capsys.readouterr().out
+    assert "8 images" in capsys.readouterr().out
     assert Path("exported", safetensors.SAMPLES_FILE).is_file()
+
+
+STRANGER = '''
+"""A format of another package."""
+
+import torch
+from vqtrain.formats.base import Converter, Exporter
+from vqtrain.formats.parts.agreement import Tolerance, compare
+from vqtrain.tokenizer.model import Tokenizer
+
+
+class Twice(Exporter, Converter):
+    """Two tokenizers in a folder.
+
+    Args:
+        name: Of the second one.
+    """
+
+    def __init__(self, *, name: str = "second") -> None:
+        self.name = name
+
+    def export(self, tokenizer, out, *, images):
+        tokenizer.save_pretrained(out / "first")
+        tokenizer.save_pretrained(out / self.name)
+        loaded = self.convert(out)
+        return compare(
+            tokenizer, images, encode=loaded.encode, decode=loaded.decode, tolerance=Tolerance()
+        )
+
+    def example(self, out):
+        return f"import {self.name}"
+
+    def convert(self, path):
+        return Tokenizer.from_pretrained(path / self.name)
+'''
+
+
+def test_a_strangers_format_is_exported_to_and_converted_from(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a_strangers_formats.py").write_text(STRANGER)
+    monkeypatch.syspath_prepend(tmp_path)
+    kind = "a_strangers_formats:Twice"
+    assert main(["export", "tokenizer=mine", f"format={kind}", "name=other", "out=two"]) == 0
+    assert capsys.readouterr().out.endswith("try next:\n  import other\n")
+    assert main(["convert", f"kind={kind}", "path=two", "name=other", "out=back"]) == 0
+    images = torch.rand(1, 3, 16, 16) * 2 - 1
+    ids = Tokenizer.from_pretrained("back").encode(images)
+    assert torch.equal(ids, Tokenizer.from_pretrained("mine").encode(images))
+    capsys.readouterr()
+    _, error = failure(capsys, "tokenizer=mine", f"format={kind}", "nme=other", "out=three")
+    assert "unknown key 'nme', did you mean 'name'?" in error
+    _, error = failure(capsys, "tokenizer=mine", "format=vqtrain.formats.taming:Taming")
+    assert "format=vqtrain.formats.taming:Taming is no vqtrain.formats.base.Exporter" in error

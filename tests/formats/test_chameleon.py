@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from vqtrain.errors import CheckpointError
-from vqtrain.formats.chameleon import convert
+from vqtrain.formats.chameleon import Chameleon
 
 
 def save(weights: dict[str, torch.Tensor], folder: Path, name: str = "model.safetensors") -> Path:
@@ -60,7 +60,7 @@ def test_ids_and_loss_are_those_of_transformers(images, tmp_path, whole):
     tokenizer.quantize.embedding.weight.copy_(latents.movedim(1, -1).flatten(0, 2)[:24])
     model.save_pretrained(tmp_path / "chameleon")
     _, loss, ids = tokenizer.quantize(latents)
-    converted = convert(tmp_path / "chameleon")
+    converted = Chameleon().convert(tmp_path / "chameleon")
     assert converted.encode(images).flatten().tolist() == ids.flatten().tolist()
     assert len(ids.unique()) > 10
     torch.testing.assert_close(converted(images).quantized.loss, loss)
@@ -76,18 +76,18 @@ def test_the_tokenizer_is_found_in_the_whole_model(vqgan, images, tmp_path, pref
     folder = save(weights, tmp_path / "chameleon", "model-00001-of-00002.safetensors")
     rest = {name: torch.ones(2) for name in language}
     save(rest, folder, "model-00002-of-00002.safetensors")
-    assert convert(folder).encode(images).flatten().tolist() == ids.tolist()
+    assert Chameleon().convert(folder).encode(images).flatten().tolist() == ids.tolist()
 
 
 def test_ids_decode_to_gray_and_the_summary_says_so(vqgan, images, tmp_path):
-    tokenizer = convert(save(without_decoder(vqgan()), tmp_path / "chameleon"))
+    tokenizer = Chameleon().convert(save(without_decoder(vqgan()), tmp_path / "chameleon"))
     assert torch.equal(tokenizer.decode(tokenizer.encode(images)), torch.zeros_like(images))
     summary = tokenizer.config["training"]
     assert summary["decoder"] == "new: it gives gray until it is trained"
 
 
 def test_the_new_decoder_can_learn(vqgan, images, tmp_path):
-    tokenizer = convert(save(without_decoder(vqgan()), tmp_path / "chameleon")).train()
+    tokenizer = Chameleon().convert(save(without_decoder(vqgan()), tmp_path / "chameleon")).train()
     optimizer = torch.optim.Adam(tokenizer.decoder.parameters(), lr=1e-3)
     losses = []
     for _ in range(6):
@@ -102,9 +102,9 @@ def test_the_new_decoder_can_learn(vqgan, images, tmp_path):
 def test_the_new_decoder_is_always_the_same_and_draws_no_chance(vqgan, tmp_path):
     folder = save(without_decoder(vqgan()), tmp_path / "chameleon")
     torch.manual_seed(1)
-    first = convert(folder).state_dict()
+    first = Chameleon().convert(folder).state_dict()
     torch.manual_seed(2)
-    again = convert(folder).state_dict()
+    again = Chameleon().convert(folder).state_dict()
     for name, item in first.items():
         assert torch.equal(item, again[name]), name
 
@@ -112,4 +112,4 @@ def test_the_new_decoder_is_always_the_same_and_draws_no_chance(vqgan, tmp_path)
 def test_a_file_that_is_no_directory_is_refused(tmp_path):
     (tmp_path / "vqgan.ckpt").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"no directory with \.safetensors files"):
-        convert(tmp_path / "vqgan.ckpt")
+        Chameleon().convert(tmp_path / "vqgan.ckpt")

@@ -13,7 +13,9 @@ from torch import Tensor
 from vqtrain.codebooks.parts.table import PLAIN
 from vqtrain.errors import CheckpointError, ConfigError, VqtrainError
 from vqtrain.formats import diffusers as ours
-from vqtrain.formats.diffusers import convert, export, their_name
+from vqtrain.formats.diffusers import Diffusers
+from vqtrain.formats.parts import diffusers as parts
+from vqtrain.formats.parts.diffusers import their_name
 from vqtrain.tokenizer.model import Tokenizer
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -103,7 +105,7 @@ def folder(path: Path) -> Path:
 def test_a_converted_model_gives_the_ids_and_pixels_of_the_original(tmp_path: Path) -> None:
     model = make_model()
     model.save_pretrained(tmp_path)
-    tokenizer = convert(tmp_path)
+    tokenizer = Diffusers().convert(tmp_path)
     for images in make_images():
         latents = model.encode(images).latents
         torch.testing.assert_close(tokenizer.latents(images), latents)
@@ -119,7 +121,7 @@ def test_a_converted_model_gives_the_ids_and_pixels_of_the_original(tmp_path: Pa
 def test_a_converted_model_goes_on_with_the_loss_of_the_original(tmp_path: Path) -> None:
     model = make_model()
     model.save_pretrained(tmp_path)
-    tokenizer = convert(tmp_path).train()
+    tokenizer = Diffusers().convert(tmp_path).train()
     z = torch.randn(2, 4, 3, 5)
     results = []
     for codebook, table in (
@@ -146,14 +148,14 @@ def test_weights_from_before_safetensors_are_read(tmp_path: Path, old_names: boo
             weights = {name.replace(new, old): tensor for name, tensor in weights.items()}
         assert set(weights) != set(model.state_dict())
     torch.save(weights, tmp_path / "old/diffusion_pytorch_model.bin")
-    expected = convert(tmp_path / "new").state_dict()
-    for name, tensor in convert(tmp_path / "old").state_dict().items():
+    expected = Diffusers().convert(tmp_path / "new").state_dict()
+    for name, tensor in Diffusers().convert(tmp_path / "old").state_dict().items():
         assert torch.equal(tensor, expected[name]), name
 
 
 def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:
     make_model().half().save_pretrained(tmp_path)
-    tokenizer = convert(tmp_path)
+    tokenizer = Diffusers().convert(tmp_path)
     assert {tensor.dtype for tensor in tokenizer.state_dict().values()} == {torch.float32}
 
 
@@ -161,7 +163,7 @@ def test_settings_that_config_json_leaves_out_are_those_of_the_class(tmp_path: P
     model = VQModel()
     model.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"_class_name": "VQModel"}')
-    tokenizer = convert(tmp_path)
+    tokenizer = Diffusers().convert(tmp_path)
     images = make_images()[0]
     with torch.no_grad():
         torch.testing.assert_close(tokenizer.latents(images), model.eval().encode(images).latents)
@@ -170,7 +172,7 @@ def test_settings_that_config_json_leaves_out_are_those_of_the_class(tmp_path: P
 
 def test_a_size_that_does_not_divide_into_tokens_is_forgotten(tmp_path: Path) -> None:
     make_model(sample_size=26).save_pretrained(tmp_path)
-    assert convert(tmp_path).training_summary == {}
+    assert Diffusers().convert(tmp_path).training_summary == {}
 
 
 @pytest.mark.parametrize(
@@ -183,8 +185,8 @@ def test_an_exported_tokenizer_is_the_same_in_diffusers(
     kind: str, codebook: dict[str, Any], tmp_path: Path
 ) -> None:
     tokenizer = make_tokenizer(kind, **codebook)
-    agreement = export(tokenizer, tmp_path, images=make_images()[:1])
-    assert (agreement.pictures, agreement.ids, agreement.other_ids) == (2, 2 * 8 * 8, 0)
+    agreement = Diffusers().export(tokenizer, tmp_path, images=make_images()[:1])
+    assert (agreement.images, agreement.ids, agreement.other_ids) == (2, 2 * 8 * 8, 0)
     assert agreement.pixels <= 1e-4
     model = VQModel.from_pretrained(tmp_path)
     for images in make_images():
@@ -202,8 +204,8 @@ def test_an_exported_tokenizer_is_the_same_in_diffusers(
 def test_weights_come_back_as_they_went(tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.training_summary = {"image_size": 16}
-    export(tokenizer, tmp_path, images=make_images()[:1])
-    back = convert(tmp_path)
+    Diffusers().export(tokenizer, tmp_path, images=make_images()[:1])
+    back = Diffusers().convert(tmp_path)
     assert back.training_summary == {"image_size": 16}
     for part in ("encoder", "decoder"):
         assert back.specification[part] == tokenizer.specification[part]
@@ -217,8 +219,8 @@ def test_weights_come_back_as_they_went(tmp_path: Path) -> None:
 def test_settings_and_weights_come_back_as_they_went(tmp_path: Path) -> None:
     model = make_model(lookup_from_codebook=True)
     model.save_pretrained(tmp_path / "theirs")
-    tokenizer = convert(tmp_path / "theirs")
-    export(tokenizer, folder(tmp_path / "ours"), images=[torch.rand(1, 3, 16, 24)])
+    tokenizer = Diffusers().convert(tmp_path / "theirs")
+    Diffusers().export(tokenizer, folder(tmp_path / "ours"), images=[torch.rand(1, 3, 16, 24)])
     back = VQModel.from_pretrained(tmp_path / "ours")
     for name, value in model.config.items():
         if not name.startswith("_"):
@@ -231,10 +233,10 @@ def test_settings_and_weights_come_back_as_they_went(tmp_path: Path) -> None:
 def test_an_export_that_is_not_the_same_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    swapped = (*ours.RENAMED, (r"\.to_q\.", ".to_q_."), (r"\.to_k\.", ".to_q."))
-    monkeypatch.setattr(ours, "RENAMED", (*swapped, (r"\.to_q_\.", ".to_k.")))
+    swapped = (*parts.RENAMED, (r"\.to_q\.", ".to_q_."), (r"\.to_k\.", ".to_q."))
+    monkeypatch.setattr(parts, "RENAMED", (*swapped, (r"\.to_q_\.", ".to_k.")))
     with pytest.raises(VqtrainError, match=r"not agree with PyTorch|not the same tokenizer"):
-        export(make_tokenizer(), tmp_path, images=make_images()[:1])
+        Diffusers().export(make_tokenizer(), tmp_path, images=make_images()[:1])
 
 
 VQVAE = {"in_channels": 3, "channels": 8, "block_channels": 4, "num_blocks": 1}
@@ -275,7 +277,7 @@ REFUSED = {
 @pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_diffusers_cannot_have_is_refused(make: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        export(make(), tmp_path, images=make_images()[:1])
+        Diffusers().export(make(), tmp_path, images=make_images()[:1])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -284,7 +286,7 @@ def test_without_diffusers_it_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr(ours, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="own class: pip install diffusers"):
-        export(make_tokenizer(), tmp_path, images=make_images()[:1])
+        Diffusers().export(make_tokenizer(), tmp_path, images=make_images()[:1])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -327,7 +329,7 @@ def test_weights_that_differ_are_named_by_module(change: Any, message: str, tmp_
     change(weights)
     save_file(weights, tmp_path / WEIGHTS)
     with pytest.raises(CheckpointError, match=message):
-        convert(tmp_path)
+        Diffusers().convert(tmp_path)
 
 
 DOWN, UP = ["DownEncoderBlock2D"] * 3, ["UpDecoderBlock2D"] * 3
@@ -369,7 +371,7 @@ def test_settings_that_our_networks_cannot_have_are_refused(
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **settings}))
     with pytest.raises(ConfigError, match=f"^cannot convert {tmp_path}: .*{message}"):
-        convert(tmp_path)
+        Diffusers().convert(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -386,7 +388,7 @@ def test_what_is_not_in_the_file_is_not_made(
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **claim}))
     with pytest.raises(CheckpointError, match=message):
-        convert(tmp_path)
+        Diffusers().convert(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -405,7 +407,7 @@ def test_a_directory_that_holds_no_model_is_refused(
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=message):
-        convert(tmp_path)
+        Diffusers().convert(tmp_path)
 
 
 def test_names_by_hand() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from vqtrain.formats.ibq import convert
+from vqtrain.formats.ibq import IBQ
 
 
 def save(weights: dict[str, torch.Tensor], tmp_path: Path) -> Path:
@@ -19,7 +19,7 @@ def test_ids_pixels_and_loss_follow_inner_products(vqgan, images, tmp_path):
     latents, table = model.latents(images), model.quantize.embedding.weight
     ids = torch.einsum("bdhw,nd->bnhw", latents, table).argmax(dim=1)
     z_q = table[ids].movedim(-1, 1)
-    tokenizer = convert(save(model.state_dict(), tmp_path))
+    tokenizer = IBQ().convert(save(model.state_dict(), tmp_path))
     assert torch.equal(tokenizer.encode(images), ids)
     nearest = torch.cdist(latents.movedim(1, -1).flatten(0, 2), table).argmin(dim=1)
     assert not torch.equal(nearest, ids.flatten())
@@ -32,7 +32,7 @@ def test_ids_pixels_and_loss_follow_inner_products(vqgan, images, tmp_path):
 
 
 def test_the_loss_goes_on_as_published(vqgan, tmp_path):
-    arguments = convert(save(vqgan().state_dict(), tmp_path)).config["codebook"]["arguments"]
+    arguments = IBQ().convert(save(vqgan().state_dict(), tmp_path)).config["codebook"]["arguments"]
     assert arguments == {
         "size": 24,
         "dim": 8,
@@ -49,5 +49,5 @@ def test_averages_are_used_as_in_its_evaluation(vqgan, tmp_path):
     stored = {f"model_ema.{name.replace('.', '')}": item for name, item in averages.items()}
     file = save({**weights, **stored, "model_ema.decay": torch.tensor(0.999)}, tmp_path)
     for ema, chosen in ((True, averages), (False, weights)):
-        vectors = convert(file, ema=ema).codebook.vectors
+        vectors = IBQ(ema=ema).convert(file).codebook.vectors
         assert torch.equal(vectors, chosen["quantize.embedding.weight"])

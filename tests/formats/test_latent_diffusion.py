@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vqtrain.errors import CheckpointError
-from vqtrain.formats.latent_diffusion import convert
+from vqtrain.formats.latent_diffusion import LatentDiffusion
 
 Weights = dict[str, Tensor]
 
@@ -29,7 +29,7 @@ def with_averages(weights: Weights, averages: Weights) -> Weights:
 def test_ids_and_pixels_are_those_of_the_original(vqgan, images, tmp_path):
     model = vqgan(z_channels=4, dim=3)
     z_q, loss, (_, _, ids) = model.quantize(model.latents(images))
-    tokenizer = convert(save(model.state_dict(), tmp_path))
+    tokenizer = LatentDiffusion().convert(save(model.state_dict(), tmp_path))
     assert tokenizer.encode(images).flatten().tolist() == ids.tolist()
     expected = model.decode(z_q)
     torch.testing.assert_close(tokenizer(images).images, expected, atol=1e-5, rtol=1e-5)
@@ -38,11 +38,11 @@ def test_ids_and_pixels_are_those_of_the_original(vqgan, images, tmp_path):
 
 def test_the_first_stage_is_taken_out_of_a_diffusion_model(vqgan, images, tmp_path):
     model = vqgan()
-    alone = convert(save(model.state_dict(), tmp_path))
+    alone = LatentDiffusion().convert(save(model.state_dict(), tmp_path))
     weights = {f"first_stage_model.{name}": item for name, item in model.state_dict().items()}
     weights |= {"model.diffusion_model.out.0.weight": torch.ones(2), "betas": torch.ones(5)}
     weights |= {"model_ema.diffusion_modelout0weight": torch.ones(2)}
-    inside = convert(save(weights, tmp_path))
+    inside = LatentDiffusion().convert(save(weights, tmp_path))
     assert torch.equal(inside.encode(images), alone.encode(images))
 
 
@@ -51,7 +51,7 @@ def test_averages_are_used_if_they_are_there(vqgan, tmp_path, ema):
     weights, averages = vqgan().state_dict(), vqgan().state_dict()
     weights["loss.discriminator.main.0.weight"] = torch.zeros(2)
     averages["loss.discriminator.main.0.weight"] = torch.zeros(2)
-    tokenizer = convert(save(with_averages(weights, averages), tmp_path), ema=ema)
+    tokenizer = LatentDiffusion(ema=ema).convert(save(with_averages(weights, averages), tmp_path))
     chosen = averages if ema else weights
     for ours, theirs in (
         ("encoder.conv_in.weight", "encoder.conv_in.weight"),
@@ -87,4 +87,4 @@ def test_averages_that_do_not_fit_are_named(
     weights, averages = vqgan().state_dict(), vqgan().state_dict()
     edit(averages)
     with pytest.raises(CheckpointError, match=said):
-        convert(save(with_averages(weights, averages), tmp_path))
+        LatentDiffusion().convert(save(with_averages(weights, averages), tmp_path))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vqtrain.formats.llamagen import convert
+from vqtrain.formats.llamagen import LlamaGen
 
 Weights = dict[str, Tensor]
 
@@ -77,7 +77,7 @@ def test_ids_pixels_and_loss_follow_directions(llamagen_weights, images, tmp_pat
     table = F.normalize(llamagen_weights["quantize.embedding.weight"], dim=1)
     ids = torch.einsum("bdhw,nd->bnhw", z, table).argmax(dim=1)
     z_q = table[ids].movedim(-1, 1)
-    tokenizer = convert(save(tmp_path, model=llamagen_weights))
+    tokenizer = LlamaGen().convert(save(tmp_path, model=llamagen_weights))
     assert torch.equal(tokenizer.encode(images), ids)
     assert len(ids.unique()) > 4
     with torch.no_grad():
@@ -88,7 +88,9 @@ def test_ids_pixels_and_loss_follow_directions(llamagen_weights, images, tmp_pat
 
 
 def test_the_loss_has_its_weights_where_they_belong(llamagen_weights, tmp_path):
-    arguments = convert(save(tmp_path, model=llamagen_weights)).config["codebook"]["arguments"]
+    arguments = (
+        LlamaGen().convert(save(tmp_path, model=llamagen_weights)).config["codebook"]["arguments"]
+    )
     assert (arguments["codebook_weight"], arguments["commitment_weight"]) == (1.0, 0.25)
 
 
@@ -96,5 +98,5 @@ def test_the_loss_has_its_weights_where_they_belong(llamagen_weights, tmp_path):
 def test_averages_are_used_if_they_are_there(llamagen_weights, tmp_path, ema, bias):
     plain = {**llamagen_weights, "quant_conv.bias": torch.full((8,), 1.0)}
     averages = {**llamagen_weights, "quant_conv.bias": torch.full((8,), 2.0)}
-    tokenizer = convert(save(tmp_path, model=plain, ema=averages), ema=ema)
+    tokenizer = LlamaGen(ema=ema).convert(save(tmp_path, model=plain, ema=averages))
     assert tokenizer.project_in.bias.tolist() == [bias] * 8

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vqtrain import Tokenizer
 from vqtrain.errors import ConfigError
-from vqtrain.formats.onnx import TOLERANCES, export, readme
+from vqtrain.formats.onnx import ONNX, TOLERANCES, readme
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -34,8 +34,8 @@ def pictures(tokenizer: Tokenizer) -> list[Tensor]:
 def test_every_codebook_goes_there(tokenizer: Tokenizer, tmp_path: Path) -> None:
     images = pictures(tokenizer)
     assert len(tokenizer.encode(images[0]).unique()) > 1
-    agreement = export(tokenizer, tmp_path, images=images, precision="float32")
-    assert (agreement.pictures, agreement.other_ids) == (4, 0)
+    agreement = ONNX(precision="float32").export(tokenizer, tmp_path, images=images)
+    assert (agreement.images, agreement.other_ids) == (4, 0)
     # The rest is said in a file, from which the ids keep their meaning.
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["token_ids"]["id_order"] == tokenizer.codebook.id_order
@@ -45,7 +45,7 @@ def test_every_codebook_goes_there(tokenizer: Tokenizer, tmp_path: Path) -> None
 def test_the_cnn_goes_there(make_tokenizer: Callable[..., Tokenizer], tmp_path: Path) -> None:
     tokenizer = make_tokenizer("vq", "cnn")
     images = pictures(tokenizer)
-    assert export(tokenizer, tmp_path, images=images, precision="float32").other_ids == 0
+    assert ONNX(precision="float32").export(tokenizer, tmp_path, images=images).other_ids == 0
 
 
 def shape(value: onnx.ValueInfoProto) -> tuple[str, list[str | int]]:
@@ -58,7 +58,7 @@ def test_the_graphs_name_what_they_take_and_their_readme_runs(
     make_tokenizer: Callable[..., Tokenizer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = make_tokenizer("grouped")
-    export(tokenizer, tmp_path, images=pictures(tokenizer), precision="float32")
+    ONNX(precision="float32").export(tokenizer, tmp_path, images=pictures(tokenizer))
     encoder, decoder = (
         onnx.load(tmp_path / f"{name}.onnx").graph for name in ("encoder", "decoder")
     )
@@ -89,7 +89,7 @@ def test_half_the_precision_is_half_the_size_and_takes_the_same(
     images = pictures(tokenizer)
     for precision in TOLERANCES:
         (tmp_path / precision).mkdir()
-        export(tokenizer, tmp_path / precision, images=images, precision=precision)
+        ONNX(precision=precision).export(tokenizer, tmp_path / precision, images=images)
     weights = [
         sum(
             tensor.data_type == onnx.TensorProto.FLOAT16
@@ -127,8 +127,8 @@ def test_what_is_not_there_is_said(
 ) -> None:
     tokenizer, images = make_tokenizer(), [torch.zeros(1, 3, 16, 16)]
     with pytest.raises(ConfigError, match="unknown precision 'float61', did you mean 'float16'"):
-        export(tokenizer, tmp_path, images=images, precision="float61")
+        ONNX(precision="float61").export(tokenizer, tmp_path, images=images)
     monkeypatch.setattr("vqtrain.formats.onnx.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r'needs onnx: pip install "vqtrain\[export\]"'):
-        export(tokenizer, tmp_path, images=images, precision="float32")
+        ONNX(precision="float32").export(tokenizer, tmp_path, images=images)
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vqtrain import Tokenizer
 from vqtrain.errors import VqtrainError
-from vqtrain.formats.safetensors import card, export
+from vqtrain.formats.safetensors import Safetensors, card
 
 SUMMARY = {
     "name": "mine",
@@ -36,7 +36,7 @@ def tokenizer(make_tokenizer: Callable[..., Tokenizer]) -> Tokenizer:
 def test_the_directory_loads_and_shows_its_pictures(
     tokenizer: Tokenizer, images: list[Tensor], tmp_path: Path
 ) -> None:
-    agreement = export(tokenizer, tmp_path, images=images, push=None)
+    agreement = Safetensors(push=None).export(tokenizer, tmp_path, images=images)
     # 3 of 4 x 4 positions and 1 of 2 x 6, with four ids each.
     assert (agreement.ids, agreement.other_ids, agreement.pixels) == (240, 0, 0.0)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
@@ -85,8 +85,8 @@ def test_the_card_of_one_that_says_nothing_of_itself(
 def test_a_continuous_one_is_compared_by_its_images(
     make_tokenizer: Callable[..., Tokenizer], images: list[Tensor], tmp_path: Path
 ) -> None:
-    agreement = export(make_tokenizer("kl"), tmp_path, images=images, push=None)
-    assert (agreement.pictures, agreement.ids, agreement.pixels) == (4, 0, 0.0)
+    agreement = Safetensors(push=None).export(make_tokenizer("kl"), tmp_path, images=images)
+    assert (agreement.images, agreement.ids, agreement.pixels) == (4, 0, 0.0)
 
 
 class Hub:
@@ -118,7 +118,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
 def test_it_is_pushed_whole_and_seen_by_its_owner_alone(
     tokenizer: Tokenizer, images: list[Tensor], hub: Hub, tmp_path: Path
 ) -> None:
-    export(tokenizer, tmp_path, images=images, push="me/mine")
+    Safetensors(push="me/mine").export(tokenizer, tmp_path, images=images)
     files = ["README.md", "config.json", "model.safetensors", "samples.png"]
     assert hub.calls == [("create", "me/mine", True, True), ("upload", "me/mine", files)]
     assert "hf://me/mine" in (tmp_path / "README.md").read_text()
@@ -133,7 +133,7 @@ def test_nothing_is_written_unless_somebody_is_logged_in(
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(VqtrainError, match="cannot publish me/mine: you are not logged in"):
-        export(tokenizer, tmp_path, images=images, push="me/mine")
+        Safetensors(push="me/mine").export(tokenizer, tmp_path, images=images)
     assert (hub.calls, list(tmp_path.iterdir())) == ([], [])
 
 
@@ -142,4 +142,4 @@ def test_a_hub_that_fails_is_quoted_in_a_line(
 ) -> None:
     hub.error = ConnectionError("no way there\nand much more")
     with pytest.raises(VqtrainError, match=r"^cannot publish me/mine: no way there$"):
-        export(tokenizer, tmp_path, images=images, push="me/mine")
+        Safetensors(push="me/mine").export(tokenizer, tmp_path, images=images)

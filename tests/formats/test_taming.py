@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vqtrain.errors import CheckpointError
-from vqtrain.formats.taming import convert
+from vqtrain.formats.taming import Taming
 
 
 def save(model: torch.nn.Module, tmp_path: Path, **more: Tensor) -> Path:
@@ -22,7 +22,7 @@ def save(model: torch.nn.Module, tmp_path: Path, **more: Tensor) -> Path:
 def test_ids_pixels_and_loss_are_those_of_the_original(vqgan, images, tmp_path, legacy):
     model = vqgan(legacy=legacy)
     z_q, loss, (_, _, ids) = model.quantize(model.latents(images))
-    tokenizer = convert(save(model, tmp_path), legacy=legacy)
+    tokenizer = Taming(legacy=legacy).convert(save(model, tmp_path))
     reconstruction = tokenizer(images)
     assert tokenizer.encode(images).flatten().tolist() == ids.tolist()
     assert len(ids.unique()) > 10
@@ -35,7 +35,9 @@ def test_ids_pixels_and_loss_are_those_of_the_original(vqgan, images, tmp_path, 
 @pytest.mark.parametrize(("legacy", "weights"), [(True, (0.25, 1.0)), (False, (1.0, 0.25))])
 def test_beta_goes_to_the_codes_in_the_legacy_loss(vqgan, tmp_path, legacy, weights):
     # The two losses differ in their gradients alone.
-    arguments = convert(save(vqgan(), tmp_path), legacy=legacy).config["codebook"]["arguments"]
+    arguments = (
+        Taming(legacy=legacy).convert(save(vqgan(), tmp_path)).config["codebook"]["arguments"]
+    )
     assert (arguments["codebook_weight"], arguments["commitment_weight"]) == weights
 
 
@@ -45,7 +47,7 @@ def test_gumbel_ids_are_the_largest_scores(gumbel_vqgan, images, tmp_path):
     latents = model.latents(images)
     ids = model.quantize.proj(latents).argmax(dim=1)  # its own forward adds noise
     shape = (len(images), *latents.shape[2:], 16)
-    tokenizer = convert(save(model, tmp_path))
+    tokenizer = Taming().convert(save(model, tmp_path))
     assert torch.equal(tokenizer.encode(images), ids)
     assert len(ids.unique()) > 4
     z_q = model.quantize.get_codebook_entry(ids.flatten(), shape)
@@ -55,7 +57,7 @@ def test_gumbel_ids_are_the_largest_scores(gumbel_vqgan, images, tmp_path):
 @torch.no_grad()
 def test_gumbel_loss_is_that_of_the_original(gumbel_vqgan, images, tmp_path):
     model = gumbel_vqgan(kl_weight=1e-8)
-    tokenizer = convert(save(model, tmp_path)).train()
+    tokenizer = Taming().convert(save(model, tmp_path)).train()
     _, loss, _ = model.quantize(model.latents(images))
     torch.testing.assert_close(tokenizer(images).quantized.loss, loss)
 
@@ -72,7 +74,7 @@ def remap(tmp_path: Path) -> str:
 @torch.no_grad()
 def test_remapped_ids_are_places_in_the_list(vqgan, images, tmp_path, remap):
     model = vqgan(remap=remap)
-    tokenizer = convert(save(model, tmp_path))
+    tokenizer = Taming().convert(save(model, tmp_path))
     ids = tokenizer.encode(images).flatten()
     latents = model.latents(images).movedim(1, -1).flatten(0, -2)
     table = model.quantize.embedding.weight
@@ -87,7 +89,7 @@ def test_remapped_ids_are_places_in_the_list(vqgan, images, tmp_path, remap):
 @torch.no_grad()
 def test_remapped_ids_decode_as_in_the_original(vqgan, tmp_path, remap):
     model = vqgan(remap=remap)
-    tokenizer = convert(save(model, tmp_path))
+    tokenizer = Taming().convert(save(model, tmp_path))
     ids = torch.arange(len(USED))
     z_q = model.quantize.get_codebook_entry(ids, (1, 3, 4, 8))
     expected = model.decode(z_q).clamp(-1, 1)
@@ -98,7 +100,7 @@ def test_remapped_ids_decode_as_in_the_original(vqgan, tmp_path, remap):
 def test_remapped_gumbel_ids_are_the_largest_scores_in_use(gumbel_vqgan, images, tmp_path, remap):
     model = gumbel_vqgan(remap=remap)
     scores = model.quantize.proj(model.latents(images))[:, USED]
-    tokenizer = convert(save(model, tmp_path))
+    tokenizer = Taming().convert(save(model, tmp_path))
     assert tokenizer.vocab_size == len(USED)
     assert torch.equal(tokenizer.encode(images), scores.argmax(dim=1))
 
@@ -116,7 +118,7 @@ def test_remapped_gumbel_ids_are_the_largest_scores_in_use(gumbel_vqgan, images,
 def test_a_list_that_the_table_does_not_have_is_refused(vqgan, tmp_path, used, said):
     file = save(vqgan(), tmp_path, **{"quantize.used": torch.tensor(used, dtype=torch.int64)})
     with pytest.raises(CheckpointError, match=said):
-        convert(file)
+        Taming().convert(file)
 
 
 def test_the_network_inside_a_transformer_model_is_found(vqgan, images, tmp_path):
@@ -125,18 +127,18 @@ def test_the_network_inside_a_transformer_model_is_found(vqgan, images, tmp_path
     weights["transformer.tok_emb.weight"] = torch.zeros(3, 3)
     weights["first_stage_model.loss.logvar"] = torch.zeros(1)
     torch.save({"state_dict": weights}, tmp_path / "whole.ckpt")
-    alone = convert(save(model, tmp_path))
-    inside = convert(tmp_path / "whole.ckpt")
+    alone = Taming().convert(save(model, tmp_path))
+    inside = Taming().convert(tmp_path / "whole.ckpt")
     assert torch.equal(inside.encode(images), alone.encode(images))
 
 
 def test_what_only_the_training_needs_is_dropped(vqgan, tmp_path):
     more = {"loss.discriminator.main.0.weight": torch.zeros(2), "colorize": torch.zeros(3, 4, 1, 1)}
-    assert convert(save(vqgan(), tmp_path, **more)).vocab_size == 24
+    assert Taming().convert(save(vqgan(), tmp_path, **more)).vocab_size == 24
 
 
 def test_half_precision_weights_become_float32(vqgan, tmp_path):
-    tokenizer = convert(save(vqgan().half(), tmp_path))
+    tokenizer = Taming().convert(save(vqgan().half(), tmp_path))
     assert {item.dtype for item in tokenizer.parameters()} == {torch.float32}
 
 
@@ -144,4 +146,4 @@ def test_a_continuous_autoencoder_is_refused(vqgan, tmp_path):
     weights = {n: item for n, item in vqgan().state_dict().items() if n.split(".")[0] != "quantize"}
     torch.save({"state_dict": weights}, tmp_path / "kl.ckpt")
     with pytest.raises(CheckpointError, match=r"quantize: quantize\.embedding\.weight is missing"):
-        convert(tmp_path / "kl.ckpt")
+        Taming().convert(tmp_path / "kl.ckpt")

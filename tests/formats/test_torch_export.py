@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vqtrain import Tokenizer
 from vqtrain.errors import ConfigError
-from vqtrain.formats.torch_export import export
+from vqtrain.formats.torch_export import TorchExport
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -29,8 +29,8 @@ def pictures(tokenizer: Tokenizer) -> list[Tensor]:
 def test_every_codebook_goes_there(tokenizer: Tokenizer, tmp_path: Path) -> None:
     images = pictures(tokenizer)
     assert len(tokenizer.encode(images[0]).unique()) > 1
-    agreement = export(tokenizer, tmp_path, images=images)
-    assert (agreement.pictures, agreement.other_ids) == (4, 0)
+    agreement = TorchExport().export(tokenizer, tmp_path, images=images)
+    assert (agreement.images, agreement.other_ids) == (4, 0)
 
 
 @pytest.mark.slow
@@ -38,7 +38,7 @@ def test_the_cnn_gives_what_the_tokenizer_gives_and_names_no_folder(
     make_tokenizer: Callable[..., Tokenizer], tmp_path: Path
 ) -> None:
     tokenizer = make_tokenizer("vq", "cnn")
-    export(tokenizer, tmp_path, images=pictures(tokenizer))
+    TorchExport().export(tokenizer, tmp_path, images=pictures(tokenizer))
     encode = torch.export.load(tmp_path / "encoder.pt2").module()
     decode = torch.export.load(tmp_path / "decoder.pt2").module()
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_a_continuous_codebook_is_refused(
     make_tokenizer: Callable[..., Tokenizer], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"codebook=kl is continuous.*format=safetensors"):
-        export(make_tokenizer("kl"), tmp_path, images=[torch.zeros(1, 3, 16, 16)])
+        TorchExport().export(make_tokenizer("kl"), tmp_path, images=[torch.zeros(1, 3, 16, 16)])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -77,4 +77,4 @@ def test_a_module_that_cannot_be_traced_is_named(
     tokenizer.encoder = Counting(tokenizer.encoder)
     monkeypatch.setattr(Tokenizer, "folded", lambda self: self)
     with pytest.raises(ConfigError, match="cannot trace encoder=vqvae, codebook=ema, "):
-        export(tokenizer, tmp_path, images=[torch.zeros(1, 3, 16, 16)])
+        TorchExport().export(tokenizer, tmp_path, images=[torch.zeros(1, 3, 16, 16)])

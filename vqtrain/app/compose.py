@@ -24,7 +24,7 @@ from vqtrain.errors import ConfigError
 INNER_CODEBOOK = "codebook.inner"
 
 # Folders of configs that are no groups of ``vqtrain train``.
-OTHER_FOLDERS = ("command", "launcher")
+OTHER_FOLDERS = ("command", "format", "launcher")
 
 # Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
 PATH_KEYS = (

@@ -1,6 +1,5 @@
 """``vqtrain convert``: somebody else's checkpoint becomes a tokenizer directory."""
 
-import inspect
 import json
 import shlex
 from collections.abc import Mapping
@@ -11,16 +10,12 @@ from rich.console import Console
 
 from vqtrain.app.base import Command
 from vqtrain.app.compose import CommandLine, compose, read_command_line
-from vqtrain.app.keys import describe_functions
+from vqtrain.app.keys import build_kind, describe_kinds
 from vqtrain.app.output import expand, fill_whole, new_folder
-from vqtrain.build import bind
 from vqtrain.errors import ConfigError
-from vqtrain.formats.find import find, words
+from vqtrain.formats.base import Converter, kinds_of
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.weights import sha256
-
-# What every kind is called with.
-CONTEXT = ("path",)
 
 
 @final
@@ -30,20 +25,17 @@ class Convert(Command):
     def details(self, command_line: CommandLine) -> str:
         """Return the kinds and their keys."""
         del command_line
-        kinds = {}
-        for kind in words("convert"):
-            convert = find("convert", kind)
-            summary = (inspect.getdoc(convert) or "").partition("\n")[0]
-            kinds[kind] = (summary.replace("``", ""), convert)
-        return f"kinds, and their own keys:\n{describe_functions(kinds, CONTEXT)}"
+        return f"kinds, and their own keys:\n{describe_kinds('format', kinds_of(Converter))}"
 
     def run(self, *, kind: str, path: str, out: str, **options: object) -> int:
         """Convert, and say what came of it."""
         source, folder = expand(path), new_folder(out)
-        convert = find("convert", kind)
+        converter = build_kind("format", kind, options, key="kind", words=kinds_of(Converter))
+        if not isinstance(converter, Converter):
+            raise ConfigError(f"kind={kind} is no {Converter.__module__}.Converter")
         if not source.exists():
             raise ConfigError(f"path={path}: there is no such file or directory")
-        tokenizer = bind(convert, {"path": source, **options}, where=f"kind={kind}")
+        tokenizer = converter.convert(source)
         remarks = dict(tokenizer.training_summary)
         tokenizer.training_summary["converted_from"] = {"kind": kind, "files": hashes(source)}
         fill_whole(folder, tokenizer.save_pretrained)
@@ -53,8 +45,8 @@ class Convert(Command):
 
 def hashes(source: Path) -> dict[str, str]:
     """Return the sha256 of a file, or of the files in a directory, by their names."""
-    files = sorted(file for file in source.iterdir() if file.is_file()) if source.is_dir() else []
-    return {path.name: sha256(path) for path in files or [source]}
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    return {file.name: sha256(file) for file in files if file.is_file()}
 
 
 def conclude(

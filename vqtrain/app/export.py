@@ -1,6 +1,6 @@
 """``vqtrain export``: a trained tokenizer in a form that others read, checked on pictures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import final
@@ -13,32 +13,19 @@ from torch import Tensor
 
 from vqtrain.app.base import Command
 from vqtrain.app.compose import CommandLine
-from vqtrain.app.keys import describe_functions, hints_of
+from vqtrain.app.keys import build_kind, describe_kinds
 from vqtrain.app.output import fill_whole, new_folder
 from vqtrain.app.pictures import PictureSettings
-from vqtrain.build import unknown
 from vqtrain.data.images import prepare
 from vqtrain.data.sources import open_images
 from vqtrain.errors import BadSampleError, CheckpointError, ConfigError, DataError, VqtrainError
-from vqtrain.formats.agreement import Agreement
-from vqtrain.formats.find import about, find, words
-from vqtrain.ranges import check
+from vqtrain.formats.base import Exporter, kinds_of
+from vqtrain.formats.parts.agreement import Agreement
 from vqtrain.tokenizer.model import Tokenizer
-
-# What every format is called with.
-CONTEXT = ("tokenizer", "out", "images")
 
 # Of the check; a third of them lose a share of their columns, a third of their rows.
 PICTURES = 8
 KEPT_SHARE = 0.75
-
-# What to type next in Python, and which path goes in.
-USES = {
-    "safetensors": ("from vqtrain import Tokenizer", "Tokenizer.from_pretrained({path})", ""),
-    "torch_export": ("import torch", "torch.export.load({path}).module()", "encoder.pt2"),
-    "onnx": ("import onnxruntime", "onnxruntime.InferenceSession({path})", "encoder.onnx"),
-    "diffusers": ("from diffusers import VQModel", "VQModel.from_pretrained({path})", ""),
-}
 
 
 @final
@@ -48,8 +35,7 @@ class Export(Command):
     def details(self, command_line: CommandLine) -> str:
         """Return the formats and their keys."""
         del command_line
-        formats = {word: (about("export", word), find("export", word)) for word in words("export")}
-        return f"formats, and their own keys:\n{describe_functions(formats, CONTEXT)}"
+        return f"formats, and their own keys:\n{describe_kinds('format', kinds_of(Exporter))}"
 
     def run(
         self,
@@ -63,35 +49,21 @@ class Export(Command):
         **options: object,
     ) -> int:
         """Export, and say what came of it."""
-        check_options(format, options)
+        exporter = build_kind("format", format, options, key="format", words=kinds_of(Exporter))
+        if not isinstance(exporter, Exporter):
+            raise ConfigError(f"format={format} is no {Exporter.__module__}.Exporter")
         loaded = Tokenizer.from_pretrained(tokenizer, allow=allow)
         folder = new_folder(out)
         batches = pictures_of(loaded, images, image_size)
         console = Console(highlight=False, soft_wrap=True)
         console.print(f"writing {format} and comparing it with PyTorch ...", markup=False)
-        export = find("export", format)
-        agreement = checked(partial(export, loaded, images=batches, **options), folder)
+        agreement = checked(partial(exporter.export, loaded, images=batches), folder)
         console.print(f"{'written':<12}{folder}", markup=False)
         console.print(f"{'checked':<12}{agreement}", markup=False)
-        first, second, file = USES[format]
         console.print("try next:")
-        console.print(f"  {first}", markup=False)
-        console.print(f"  {second.format(path=repr(str(folder / file)))}", markup=False)
+        for line in exporter.example(folder).splitlines():
+            console.print(f"  {line}", markup=False)
         return 0
-
-
-def check_options(word: str, given: Mapping[str, object]) -> None:
-    """Refuse keys that a format does not have, and values that they cannot have.
-
-    Raises:
-        ConfigError: If there is one, or no such format.
-    """
-    hints = hints_of(find("export", word))
-    keys = [key for key in hints if key not in CONTEXT]
-    for key, value in given.items():
-        if key not in keys:
-            raise ConfigError(f"format={word}: {unknown('key', key, keys)}")
-        check(key, value, hints[key])
 
 
 def pictures_of(

@@ -254,32 +254,54 @@ def describe(
     return "\n".join(lines)
 
 
-def describe_functions(
-    functions: Mapping[str, tuple[str, Callable[..., object]]], context: Sequence[str]
-) -> str:
-    """List kinds that are functions, each with its summary, and with its own keys below it.
-
-    Args:
-        functions: By their kind words.
-        context: The arguments that are no keys.
-    """
-    lines = []
-    width = max(map(len, functions)) + 1
-    for word, (summary, function) in functions.items():
-        defaults, meanings = keys_in_signature(function)
-        own = {key: value for key, value in defaults.items() if key not in context}
-        lines.append(f"  {word:<{width}} {summary}")
-        described = describe(own, meanings, hints_of(function)).splitlines()[1:]
-        lines += [f"  {line}" for line in described]
-    return "\n".join(lines)
-
-
 def describe_launchers() -> str:
     """List the launchers, each with its options."""
-    lines = ["launchers, and their launcher_options:"]
-    for word in kinds("launcher"):
-        page = read_page(config_of("launcher", word).read_text(encoding="utf-8"))
-        own = {key: value for key, value in page.defaults.items() if key != "kind"}
-        lines.append(f"  {word:<8} {page.summary}")
-        lines += [f"  {line}" for line in describe(own, page.meanings, {}).splitlines()[1:]]
+    launchers = describe_kinds("launcher", kinds("launcher"))
+    return f"launchers, and their launcher_options:\n{launchers}"
+
+
+def describe_kinds(group: str, words: Sequence[str]) -> str:
+    """List kinds of a group, each with its summary, and with its own keys below it."""
+    lines = []
+    width = max(map(len, words)) + 1
+    for word in words:
+        page = page_of_kind(group, word)
+        lines.append(f"  {word:<{width}} {page.summary}")
+        described = describe(page.defaults, page.meanings, hints_of(resolve(group, word)))
+        lines += [f"  {line}" for line in described.splitlines()[1:]]
     return "\n".join(lines)
+
+
+def page_of_kind(group: str, word: str) -> Page:
+    """Return what is said of a kind: in its yaml, or of a third party's in its docstrings."""
+    factory = resolve(group, word)
+    if ":" in word:
+        defaults, meanings = keys_in_signature(factory)
+        summary = (inspect.getdoc(factory) or "").partition("\n")[0]
+        return Page(summary=summary, defaults=defaults, meanings=meanings)
+    page = read_page(config_of(group, word).read_text(encoding="utf-8"))
+    defaults = {key: value for key, value in page.defaults.items() if key != "kind"}
+    return dataclasses.replace(page, defaults=defaults)
+
+
+def build_kind(
+    group: str, word: str, typed: Mapping[str, object], *, key: str, words: Sequence[str]
+) -> object:
+    """Build a kind of a group from its defaults and what was typed.
+
+    Args:
+        group: A key of ``GROUPS``.
+        word: One of ``words``, or ``package.module:Class``.
+        typed: Values of the kind's own keys.
+        key: The key that names the kind.
+        words: The kinds of ours that are possible.
+
+    Raises:
+        ConfigError: If there is no such kind, or a key or a value is wrong.
+    """
+    if ":" not in word and word not in words:
+        raise ConfigError(unknown(key, word, words))
+    factory = resolve(group, word)
+    defaults = page_of_kind(group, word).defaults
+    given = {key: value for key, value in defaults.items() if value != REQUIRED}
+    return bind(factory, {**given, **typed}, where=f"{key}={word}")

@@ -58,6 +58,7 @@ class Codebook(nn.Module, ABC):
             where the last one is the only grid of latents that the codebook takes; none where it
             takes any grid, and each position has its own ids.
         moments: Values that the encoder gives for each channel: 2 for a mean and a log-variance.
+        chooses_nearest: Whether an id is the row of one table that is nearest to the latent.
         learns_from_decoder: Whether its codes learn from the decoder's gradient alone.
     """
 
@@ -68,6 +69,7 @@ class Codebook(nn.Module, ABC):
     selection_rule: str
     token_grids: tuple[tuple[int, ...], ...] = ()
     moments: int = 1
+    chooses_nearest: bool = False
     learns_from_decoder: bool = False
 
     @abstractmethod

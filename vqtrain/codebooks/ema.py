@@ -60,6 +60,7 @@ class EMA(Codebook):
 
     num_codebooks = 1
     id_order = "row of the table"
+    chooses_nearest = True
     vectors: Tensor
     average_counts: Tensor
     average_sums: Tensor

@@ -41,6 +41,7 @@ class SimVQ(Codebook):
 
     num_codebooks = 1
     id_order = "row of the table"
+    chooses_nearest = True
     selection_rule = "smallest Euclidean distance to the mapped table"
     frozen: Tensor
 

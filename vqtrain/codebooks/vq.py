@@ -63,6 +63,7 @@ class VQ(Codebook):
 
     num_codebooks = 1
     id_order = "row of the table"
+    chooses_nearest = True
     average_counts: Tensor
 
     def __init__(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import final
 
 import torch
 from jaxtyping import Shaped
@@ -11,9 +12,10 @@ from torch import Tensor
 from vqtrain.build import build
 from vqtrain.decoders.cnn import CNNDecoder
 from vqtrain.errors import CheckpointError
-from vqtrain.formats.cnn import about, network, part
-from vqtrain.formats.pickles import read_safetensors
-from vqtrain.formats.taming import from_weights
+from vqtrain.formats.base import Converter
+from vqtrain.formats.parts.cnn import about, network, part
+from vqtrain.formats.parts.pickles import read_safetensors
+from vqtrain.formats.parts.taming import from_weights
 from vqtrain.tokenizer.model import Tokenizer
 
 # The language model around the tokenizer: by far the most of a whole model.
@@ -22,27 +24,25 @@ LANGUAGE_MODEL = re.compile(r"(model\.)?(layers|embed_tokens|norm|lm_head)\.")
 PREFIXES = ("model.vqmodel.", "vqmodel.")
 
 
-def convert(path: Path) -> Tokenizer:
-    """Convert Chameleon's image tokenizer from transformers, which makes ids and no images.
+@final
+class Chameleon(Converter):
+    """Chameleon's image tokenizer as a directory of transformers has it, alone or in a model.
 
     Its ids decode to gray until the tokenizer is trained: transformers leaves the decoder out. The
     checkpoint that Chameleon was published with has it, and is of the kind ``taming``.
-
-    Args:
-        path: A directory with ``.safetensors`` files, of the tokenizer or of a whole model.
-
-    Raises:
-        CheckpointError: If it cannot be read, or is another network.
 
     References:
         Chameleon team 2024, arXiv:2405.09818; transformers, models/chameleon. The network and its
         loss are those of taming-transformers.
     """
-    weights = read_directory(path)
-    with about(path):
-        tokenizer = from_weights(weights | gray_decoder(weights), legacy=True)
-    tokenizer.training_summary["decoder"] = "new: it gives gray until it is trained"
-    return tokenizer
+
+    def convert(self, path: Path) -> Tokenizer:
+        """Convert it, with a new decoder."""
+        weights = read_directory(path)
+        with about(path):
+            tokenizer = from_weights(weights | gray_decoder(weights), legacy=True)
+        tokenizer.training_summary["decoder"] = "new: it gives gray until it is trained"
+        return tokenizer
 
 
 def read_directory(path: Path) -> dict[str, Shaped[Tensor, "..."]]:

@@ -1,32 +1,35 @@
 """Checkpoints of LlamaGen: its image tokenizers VQ-8 and VQ-16."""
 
 from pathlib import Path
+from typing import final
 
-from vqtrain.formats.cnn import Names, about, assemble, count, drop, vq
-from vqtrain.formats.pickles import read_weights
+from vqtrain.formats.base import Converter
+from vqtrain.formats.parts.cnn import Names, about, assemble, count, drop, vq
+from vqtrain.formats.parts.pickles import read_weights
 from vqtrain.tokenizer.model import Tokenizer
 
 
-def convert(path: Path, *, ema: bool = True) -> Tokenizer:
-    """Convert a VQ-8 or VQ-16 image tokenizer of LlamaGen.
+@final
+class LlamaGen(Converter):
+    """A VQ-8 or VQ-16 image tokenizer of LlamaGen, in a ``.pt`` file.
 
     Args:
-        path: A ``.pt`` file.
         ema: Averaged weights where the file has them, as in its scripts, else the others.
-
-    Raises:
-        CheckpointError: If it cannot be read, or is another network.
 
     References:
         Sun et al. 2024, arXiv:2406.06525; LlamaGen, tokenizer/tokenizer_image/vq_model.py, whose
         codes and latents have unit length.
     """
-    sections = ("model", "state_dict")
-    weights = read_weights(path, ("ema", *sections) if ema else sections)
-    weights = drop(weights, "quantize.codebook_used")  # the last ids that its training saw
-    with about(path):
+
+    def __init__(self, *, ema: bool = True) -> None:
+        self.sections = ("ema",) * ema + ("model", "state_dict")
+
+    def convert(self, path: Path) -> Tokenizer:
+        """Convert it, without the last ids that its training saw."""
+        weights = drop(read_weights(path, self.sections), "quantize.codebook_used")
         table = vq(codebook_weight=1.0, commitment_weight=0.25, l2_normalize=True)
-        return assemble(weights, table, module_names(count(weights, "encoder.conv_blocks.")))
+        with about(path):
+            return assemble(weights, table, module_names(count(weights, "encoder.conv_blocks.")))
 
 
 def module_names(levels: int) -> Names:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -13,8 +14,9 @@ from torch.export import ExportedProgram
 
 from vqtrain.build import unknown
 from vqtrain.errors import ConfigError
-from vqtrain.formats.agreement import Agreement, Tolerance, compare
-from vqtrain.formats.torch_export import trace
+from vqtrain.formats.base import Exporter
+from vqtrain.formats.parts.agreement import Agreement, Tolerance, compare
+from vqtrain.formats.parts.graphs import trace
 from vqtrain.ops.pixels import UINT8_RANGE
 from vqtrain.tokenizer import storage
 from vqtrain.tokenizer.model import Tokenizer
@@ -58,49 +60,52 @@ pixels = ((images[0].transpose(1, 2, 0) + 1) * {half_range} + {black}){rounded}
 """
 
 
-def export(
-    tokenizer: Tokenizer,
-    out: Path,
-    *,
-    images: Sequence[Float[Tensor, "_ c _ _"]],
-    precision: str = "float32",
-) -> Agreement:
-    """Write both graphs, how to run them and ``config.json``; run them and compare.
+@final
+class ONNX(Exporter):
+    """Two graphs, how to run them, and ``config.json``.
 
     Args:
-        tokenizer: In eval mode, on the CPU.
-        out: A folder that exists.
-        images: Batches in [-1, 1] to compare on.
         precision: Of the networks, ``float32`` or ``float16``. The codebook is in float32, as are
             images that go in and out.
 
     Raises:
-        ConfigError: If the codebook is continuous, a module has no ONNX form, the precision is
-            unknown or a package is missing.
-        VqtrainError: If what was written does not agree with the tokenizer.
+        ConfigError: If there is no such precision, or a package is missing.
     """
-    if precision not in TOLERANCES:
-        raise ConfigError(unknown("precision", precision, TOLERANCES))
-    for package in PACKAGES:
-        if find_spec(package) is None:
-            raise ConfigError(f'format=onnx needs {package}: pip install "vqtrain[export]"')
-    plain = tokenizer.folded()
-    if precision == "float16":
-        for network in (plain.encoder, plain.project_in, plain.project_out, plain.decoder):
-            network.half()
-    programs = trace(plain)
-    write(programs.encoder, out / "encoder.onnx", given="images", got="token_ids")
-    write(programs.decoder, out / "decoder.onnx", given="token_ids", got="images")
-    config = json.dumps(storage.stamped(tokenizer.config), indent=2)
-    (out / storage.CONFIG_FILE).write_text(f"{config}\n", encoding="utf-8")
-    (out / "README.md").write_text(readme(tokenizer, precision), encoding="utf-8")
-    return compare(
-        tokenizer,
-        images,
-        encode=runner(out / "encoder.onnx"),
-        decode=runner(out / "decoder.onnx"),
-        tolerance=TOLERANCES[precision],
-    )
+
+    def __init__(self, *, precision: str = "float32") -> None:
+        if precision not in TOLERANCES:
+            raise ConfigError(unknown("precision", precision, TOLERANCES))
+        for package in PACKAGES:
+            if find_spec(package) is None:
+                raise ConfigError(f'format=onnx needs {package}: pip install "vqtrain[export]"')
+        self.precision = precision
+
+    def export(
+        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]]
+    ) -> Agreement:
+        """Write the graphs, run them and compare."""
+        plain = tokenizer.folded()
+        if self.precision == "float16":
+            for network in (plain.encoder, plain.project_in, plain.project_out, plain.decoder):
+                network.half()
+        programs = trace(plain)
+        write(programs.encoder, out / "encoder.onnx", given="images", got="token_ids")
+        write(programs.decoder, out / "decoder.onnx", given="token_ids", got="images")
+        config = json.dumps(storage.stamped(tokenizer.config), indent=2)
+        (out / storage.CONFIG_FILE).write_text(f"{config}\n", encoding="utf-8")
+        (out / "README.md").write_text(readme(tokenizer, self.precision), encoding="utf-8")
+        return compare(
+            tokenizer,
+            images,
+            encode=runner(out / "encoder.onnx"),
+            decode=runner(out / "decoder.onnx"),
+            tolerance=TOLERANCES[self.precision],
+        )
+
+    def example(self, out: Path) -> str:
+        """Return lines of Python that load the encoder."""
+        file = str(out / "encoder.onnx")
+        return f"import onnxruntime\nonnxruntime.InferenceSession({file!r})"
 
 
 def write(program: ExportedProgram, file: Path, *, given: str, got: str) -> None:
@@ -130,7 +135,7 @@ def runner(file: Path) -> Callable[[Tensor], Tensor]:
     return lambda tensor: torch.from_numpy(session.run(None, {name: tensor.numpy()})[0])
 
 
-def readme(tokenizer: Tokenizer, precision: str) -> str:
+def readme(tokenizer: Tokenizer, precision: str = "float32") -> str:
     """Say how to run the graphs, with what the tokenizer's pixels are."""
     channels, k, f = tokenizer.channels, tokenizer.codebook.num_codebooks, tokenizer.downsampling
     grids, is_uint8 = tokenizer.codebook.token_grids, tokenizer.pixel_range is None

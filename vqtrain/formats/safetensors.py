@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import final
 
 import torch
 from einops import rearrange
@@ -10,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from vqtrain.errors import VqtrainError
-from vqtrain.formats.agreement import (
+from vqtrain.formats.base import Exporter
+from vqtrain.formats.parts.agreement import (
     Agreement,
     Tolerance,
     compare,
@@ -66,34 +68,35 @@ images = tokenizer.decode(token_ids)  # in [-1, 1]; tokenizer.to_pixels(images) 
 """
 
 
-def export(
-    tokenizer: Tokenizer,
-    out: Path,
-    *,
-    images: Sequence[Float[Tensor, "_ c _ _"]],
-    push: str | None = None,
-) -> Agreement:
-    """Write the tokenizer directory and its card, load it again, compare it, and publish it.
+@final
+class Safetensors(Exporter):
+    """The tokenizer directory with a model card, also on the Hugging Face hub.
 
     Args:
-        tokenizer: In eval mode, on the CPU.
-        out: A folder that exists.
-        images: Batches in [-1, 1] to compare on; the card shows the first one.
         push: Repository on the hub, ``organization/name``; None for none. One that does not exist
             is made, and only its owner can see it.
-
-    Raises:
-        VqtrainError: If what was written does not agree with the tokenizer, or cannot be published.
     """
-    if push is not None:
-        make_repository(push)  # what cannot be published is not worked for
-    tokenizer.save_pretrained(out)
-    save_samples(tokenizer, images[0], out / SAMPLES_FILE)
-    (out / "README.md").write_text(card(tokenizer, push), encoding="utf-8")
-    agreement = compare_with(reloaded(tokenizer, out), tokenizer, images)
-    if push is not None:
-        upload(out, push)
-    return agreement
+
+    def __init__(self, *, push: str | None = None) -> None:
+        self.push = push
+
+    def export(
+        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]]
+    ) -> Agreement:
+        """Write the directory and its card, which shows the first images, and publish it."""
+        if self.push is not None:
+            make_repository(self.push)  # before the work for what cannot be published
+        tokenizer.save_pretrained(out)
+        save_samples(tokenizer, images[0], out / SAMPLES_FILE)
+        (out / "README.md").write_text(card(tokenizer, self.push), encoding="utf-8")
+        agreement = compare_with(reloaded(tokenizer, out), tokenizer, images)
+        if self.push is not None:
+            upload(out, self.push)
+        return agreement
+
+    def example(self, out: Path) -> str:
+        """Return lines of Python that load the directory."""
+        return f"from vqtrain import Tokenizer\nTokenizer.from_pretrained({str(out)!r})"
 
 
 def reloaded(tokenizer: Tokenizer, folder: Path) -> Tokenizer:

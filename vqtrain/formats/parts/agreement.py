@@ -1,4 +1,4 @@
-"""How far what was exported agrees with PyTorch, on the same pictures."""
+"""How far what was exported agrees with PyTorch, on the same images."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from vqtrain.tokenizer.model import Tokenizer
 
 # Latents that move by this share of their size may get another id, and not be called wrong.
 NEAR = 1e-4
-# Times that they are moved: if one in two directions crosses the border, all but 1 in 2^32 show it.
+# Random directions: if one in two crosses the border, all but 1 in 2^32 ties show it.
 DRAWS = 32
 
 
@@ -35,24 +35,24 @@ class Tolerance:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """What came of a comparison.
+    """The result of a comparison.
 
     Attributes:
-        pictures: Images compared.
+        images: Images compared.
         ids: Ids compared; 0 where only images were.
         other_ids: How many of them differ.
         pixels: Largest difference of decoded images, from equal ids.
     """
 
-    pictures: int
+    images: int
     ids: int
     other_ids: int
     pixels: float
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return it as a line."""
         same = f"{self.ids - self.other_ids:,} of {self.ids:,} ids are equal, " if self.ids else ""
-        return f"{self.pictures} pictures: {same}pixels differ by at most {self.pixels:.1e}"
+        return f"{self.images} images: {same}pixels differ by at most {self.pixels:.1e}"
 
 
 @torch.no_grad()
@@ -76,7 +76,7 @@ def compare(
     Raises:
         VqtrainError: If more differs.
     """
-    pictures = ids = other_ids = 0
+    count = ids = other_ids = 0
     gaps = []
     for batch in images:
         mine, theirs = tokenizer.encode(batch), encode(batch)
@@ -88,11 +88,11 @@ def compare(
                     f"the export gives other ids at {int(wrong.sum())} of {wrong.numel()} places, "
                     "which are no near ties: it is not the same tokenizer"
                 )
-        pictures, ids = pictures + len(batch), ids + mine.numel()
+        count, ids = count + len(batch), ids + mine.numel()
         other_ids += int(differs.sum())
         gaps.append((tokenizer.decode(mine) - decode(mine)).abs().max())
     pixels = float(torch.stack(gaps).max())  # NaN if one is, other than by Python's max
-    agreement = Agreement(pictures=pictures, ids=ids, other_ids=other_ids, pixels=pixels)
+    agreement = Agreement(images=count, ids=ids, other_ids=other_ids, pixels=pixels)
     return checked(agreement, tolerance)
 
 
@@ -116,9 +116,9 @@ def compare_reconstructions(
         VqtrainError: If more differs.
     """
     gaps = [(tokenizer(batch).images - reconstruct(batch)).abs().max() for batch in images]
-    pictures = sum(len(batch) for batch in images)
+    count = sum(len(batch) for batch in images)
     pixels = float(torch.stack(gaps).max())
-    return checked(Agreement(pictures=pictures, ids=0, other_ids=0, pixels=pixels), tolerance)
+    return checked(Agreement(images=count, ids=0, other_ids=0, pixels=pixels), tolerance)
 
 
 def checked(agreement: Agreement, tolerance: Tolerance) -> Agreement:

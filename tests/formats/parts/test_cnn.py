@@ -1,15 +1,16 @@
 """Networks are read off names and shapes, and every difference is named, for all kinds alike."""
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from vqtrain.build import resolve
 from vqtrain.errors import CheckpointError
-from vqtrain.formats.cnn import network
+from vqtrain.formats.base import Converter
+from vqtrain.formats.parts.cnn import network
 from vqtrain.tokenizer.model import Tokenizer
 
 Weights = dict[str, Tensor]
@@ -46,8 +47,9 @@ CASES = [(kind, key) for kind, keys in KEYS.items() for key in keys]
 
 
 def convert(kind: str, path: Path) -> Tokenizer:
-    module = {"gumbel": "taming"}.get(kind, kind)
-    return import_module(f"vqtrain.formats.{module}").convert(path)
+    converter = resolve("format", {"gumbel": "taming"}.get(kind, kind))()
+    assert isinstance(converter, Converter)
+    return converter.convert(path)
 
 
 def refusal(kind: str, path: Path) -> str:

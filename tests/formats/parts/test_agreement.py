@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vqtrain import Tokenizer
 from vqtrain.errors import VqtrainError
-from vqtrain.formats.agreement import (
+from vqtrain.formats.parts.agreement import (
     Tolerance,
     compare,
     compare_reconstructions,
@@ -46,7 +46,7 @@ def test_the_same_agrees_exactly(tokenizer: Tokenizer, images: list[Tensor]) -> 
         tolerance=Tolerance(ids_frac=0.0, pixels=0.0),
     )
     # 2 images of 4 x 6 ids and 1 of 2 x 2.
-    assert str(agreement) == "3 pictures: 52 of 52 ids are equal, pixels differ by at most 0.0e+00"
+    assert str(agreement) == "3 images: 52 of 52 ids are equal, pixels differ by at most 0.0e+00"
 
 
 def test_another_id_that_is_no_near_tie_is_refused(
@@ -113,7 +113,7 @@ def test_a_tokenizer_without_ids_is_compared_by_its_images(
     agreement = compare_reconstructions(
         tokenizer, images, reconstruct=lambda batch: tokenizer(batch).images, tolerance=exactly
     )
-    assert str(agreement) == "3 pictures: pixels differ by at most 0.0e+00"
+    assert str(agreement) == "3 images: pixels differ by at most 0.0e+00"
     with pytest.raises(VqtrainError, match="does not agree"):
         compare_reconstructions(
             tokenizer, images, reconstruct=lambda batch: batch, tolerance=exactly

@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vqtrain.errors import CheckpointError
-from vqtrain.formats import pickles
-from vqtrain.formats.pickles import read_safetensors, read_weights
+from vqtrain.formats.parts import pickles
+from vqtrain.formats.parts.pickles import read_safetensors, read_weights
 
 FORMATS = pytest.mark.parametrize("new", [True, False], ids=["zip", "before 1.6"])
 

@@ -1,0 +1,114 @@
+"""A tokenizer as two graphs of PyTorch, for any batch and any image size."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+
+from vqtrain.errors import ConfigError
+from vqtrain.tokenizer.model import Tokenizer
+
+# Rows and columns of the grid that is traced: other than each other, the batch, and one, which
+# would all be taken for a rule.
+TRACED_BATCH, TRACED_GRID = 2, (3, 5)
+# A side of one token is traced along another path than all others.
+LEAST_SIDE = 2
+
+
+@final
+class Encoding(nn.Module):
+    """``Tokenizer.encode`` as a module.
+
+    Args:
+        tokenizer: The tokenizer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Int64[Tensor, " b *tokens"]:
+        """Turn images in [-1, 1] into ids."""
+        return self.tokenizer.encode(images)
+
+
+@final
+class Decoding(nn.Module):
+    """``Tokenizer.decode`` as a module that gives float32.
+
+    Args:
+        tokenizer: The tokenizer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, token_ids: Int64[Tensor, " b *tokens"]) -> Float[Tensor, "b c h w"]:
+        """Turn ids into images in [-1, 1]."""
+        return self.tokenizer.decode(token_ids).float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Programs:
+    """A tokenizer as two graphs.
+
+    Attributes:
+        encoder: From float32 images to ids.
+        decoder: From ids to float32 images.
+    """
+
+    encoder: ExportedProgram
+    decoder: ExportedProgram
+
+
+def trace(tokenizer: Tokenizer) -> Programs:
+    """Trace a tokenizer for any batch, and for any grid unless its codebook has scales.
+
+    Args:
+        tokenizer: Folded, on the CPU; its networks may be in half precision.
+
+    Raises:
+        ConfigError: If the codebook is continuous, or a module cannot be traced.
+    """
+    if tokenizer.codebook.num_codebooks == 0:
+        kind = tokenizer.specification["codebook"]["kind"]
+        raise ConfigError(
+            f"codebook={kind} is continuous: there are no ids for a graph to give or take, so only "
+            "format=safetensors is for it"
+        )
+    f, grids = tokenizer.downsampling, tokenizer.codebook.token_grids
+    batch = Dim("batch")
+    image_dims, id_dims = {0: batch}, {0: batch}
+    rows, columns = grids[-1] if grids else TRACED_GRID
+    if not grids:
+        height, width = Dim("rows", min=LEAST_SIDE), Dim("columns", min=LEAST_SIDE)
+        image_dims |= {2: f * height, 3: f * width}
+        first = 1 if tokenizer.codebook.num_codebooks == 1 else 2
+        id_dims |= {first: height, first + 1: width}
+    images = torch.zeros(TRACED_BATCH, tokenizer.channels, rows * f, columns * f)
+    shape = tokenizer.token_shape(rows * f, columns * f)
+    token_ids = torch.zeros(TRACED_BATCH, *shape, dtype=torch.int64)
+    return Programs(
+        encoder=_program(Encoding(tokenizer), images, image_dims),
+        decoder=_program(Decoding(tokenizer), token_ids, id_dims),
+    )
+
+
+def _program(module: Encoding | Decoding, example: Tensor, dims: dict[int, Dim]) -> ExportedProgram:
+    try:
+        with torch.no_grad():
+            program = torch.export.export(module, (example,), dynamic_shapes=(dims,))
+    except Exception as error:  # of any kind, whatever a module does that is no graph
+        parts = module.tokenizer.specification
+        kinds = ", ".join(f"{part}={parts[part]['kind']}" for part in parts)
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"torch.export cannot trace {kinds}: {reason[0]}") from error
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # it names folders of the machine that exports
+    return program
