@@ -170,10 +170,12 @@ def table(
     caption: str, rows: Sequence[Mapping[str, Cell]], *, search: str = "", notes: Sequence[str] = ()
 ) -> Table:
     """Make a table of rows whose cells are named by the heads of their columns."""
-    heads = list(dict.fromkeys(head for row in rows for head in row))
-    missing = word(None)
-    cells = [[row.get(head, missing) for head in heads] for row in rows]
-    return Table(caption=caption, heads=heads, rows=cells, search=search, notes=notes)
+    columns = {head: cell for row in rows for head, cell in row.items()}
+    missing = {
+        head: number(None) if cell.is_number else word(None) for head, cell in columns.items()
+    }
+    cells = [list({**missing, **row}.values()) for row in rows]
+    return Table(caption=caption, heads=list(columns), rows=cells, search=search, notes=notes)
 
 
 def word(text: object, *, tone: str = "", href: str = "") -> Cell:
