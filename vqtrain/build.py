@@ -13,7 +13,7 @@ import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vqtrain.errors import ConfigError
 from vqtrain.ranges import check, dotted, widened
@@ -211,6 +211,49 @@ def kind_and_arguments(
 def build_part(group: str, specification: Mapping[str, object]) -> object:
     """Build one module from ``{"kind": word, "arguments": {...}}``; see ``build``."""
     return build(group, *kind_and_arguments(group, specification))
+
+
+def build_third_party(
+    kind: object,
+    arguments: Mapping[str, object],
+    *,
+    contract: type,
+    where: str,
+    context: Mapping[str, object],
+) -> Any:  # noqa: ANN401 - an object of the contract
+    """Build an object of a class that belongs to no group, such as a callback.
+
+    Its annotations may be of any kind, so only the names of its arguments are checked here.
+
+    Args:
+        kind: ``package.module:Class``.
+        arguments: Of the constructor, by name.
+        contract: What the class must inherit from.
+        where: The config key that holds them, for messages.
+        context: Further arguments, given if the constructor has one of that name.
+
+    Raises:
+        ConfigError: If the class cannot be imported or is no such class, an argument is unknown,
+            or the constructor refuses them.
+    """
+    if not isinstance(kind, str) or ":" not in kind:
+        raise ConfigError(f"{where}.kind must be package.module:Class, got {kind!r}")
+    found = third_party(kind, where=f"{where}.kind")
+    if not issubclass(found, contract):
+        raise ConfigError(
+            f"{where}.kind: {kind} must inherit from {contract.__module__}.{contract.__name__}"
+        )
+    parameters = inspect.signature(found).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    for name in arguments:
+        if name not in parameters and not takes_any:
+            raise ConfigError(f"{where}: {unknown('key', name, parameters)}")
+    given = {name: value for name, value in context.items() if name in parameters}
+    try:
+        return found(**{**given, **arguments})
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{where}: cannot build {kind}: {reason}") from error
 
 
 def bind(factory: Callable[..., Built], arguments: Mapping[str, object], *, where: str) -> Built:

@@ -26,6 +26,9 @@ INNER_CODEBOOK = "codebook.inner"
 # Folders of configs that are no groups of ``vqtrain train``.
 OTHER_FOLDERS = ("command", "format", "launcher")
 
+# Groups of which the user names the keys.
+OPEN_GROUPS = ("callbacks.",)
+
 # Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
 PATH_KEYS = (
     *("data.train", "data.val", "images", "tokenizer", "path", "run", "other", "out"),
@@ -131,7 +134,7 @@ def compose(name: str, command_line: CommandLine) -> dict[str, Any]:
         ConfigError: If a key, a choice or a value is wrong.
     """
     choices = group_choices(command_line.config_dir)
-    overrides = [choose_inner(word, choices) for word in command_line.overrides]
+    overrides = [open_key(choose_inner(word, choices)) for word in command_line.overrides]
     parsed = [parse(word) for word in overrides]
     for override in parsed:
         check_choice(override, choices)
@@ -161,6 +164,11 @@ def choose_inner(word: str, choices: Mapping[str, Sequence[str]]) -> str:
     if value not in choices["codebook"]:
         raise ConfigError(unknown(key, value, choices["codebook"]))
     return f"codebook@{INNER_CODEBOOK}={value}"
+
+
+def open_key(word: str) -> str:
+    """Let ``callbacks.mine.every=3`` add a key, without the ``+`` that Hydra asks for."""
+    return f"++{word}" if word.startswith(OPEN_GROUPS) else word
 
 
 def parse(word: str) -> Override:
@@ -225,7 +233,7 @@ def put(config: dict[str, Any], key: str, value: object) -> None:
     """Set the value of a dotted key."""
     *groups, last = key.split(".")
     for group in groups:
-        config = config[group]
+        config = config.setdefault(group, {})
     config[last] = value
 
 

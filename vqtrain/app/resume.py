@@ -5,7 +5,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vqtrain.app.compose import CommandLine, compose, flatten, is_group_choice, parse, put
+from vqtrain.app.compose import (
+    OPEN_GROUPS,
+    CommandLine,
+    compose,
+    flatten,
+    is_group_choice,
+    parse,
+    put,
+)
 from vqtrain.build import unknown
 from vqtrain.errors import CheckpointError, ConfigError
 
@@ -71,7 +79,7 @@ def continued_config(
         changes = [parse(word) for word in command_line.overrides if word not in chosen]
         typed = {change.key_or_group: change.value() for change in changes}
         for key, value in {**typed, **command_line.paths}.items():
-            if key not in flatten(config):
+            if key not in flatten(config) and not key.startswith(OPEN_GROUPS):
                 raise ConfigError(unknown("key", key, flatten(config)))
             put(config, key, value)
     config["resume"] = None
@@ -109,7 +117,8 @@ def differences(saved: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[li
         and key.partition(".")[0] not in FREE_GROUPS
         and before.get(key) != after.get(key)
     ]
-    refused = [key for key in changed if key not in WARNED]
+    warned = [key for key in changed if key in WARNED or key.startswith(OPEN_GROUPS)]
+    refused = [key for key in changed if key not in warned]
     # Another kind has other keys: one word for all of them.
     kinds = tuple(key.removesuffix("kind") for key in refused if key.endswith(".kind"))
     refused = [key for key in refused if key.endswith(".kind") or not key.startswith(kinds)]
@@ -117,4 +126,4 @@ def differences(saved: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[li
     if len(shown) > MAX_SHOWN:
         more = f"{shown[MAX_SHOWN - 1]} and {len(shown) - MAX_SHOWN} more"
         shown = [*shown[: MAX_SHOWN - 1], more]
-    return shown, [key for key in changed if key in WARNED]
+    return shown, warned

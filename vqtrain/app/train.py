@@ -39,7 +39,9 @@ from vqtrain.training.data_module import TrainingData
 from vqtrain.training.launch import build_trainer, quiet_libraries
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.run import Outcome, fit
-from vqtrain.training.trackers import build_tracker
+from vqtrain.training.trackers.build import build_tracker
+from vqtrain.training.trackers.lightning import build_logger
+from vqtrain.training.user_callbacks import build_callbacks
 from vqtrain.version import __version__
 
 CHANGED_IMAGES = (
@@ -105,6 +107,8 @@ def train_on(
     typed: str,
 ) -> int:
     """Build what the run needs, and run."""
+    callbacks = build_callbacks(config["callbacks"], settings.trainer.max_steps)
+    logger = build_logger(config["logger"], run_dir=run_dir, name=config["name"])
     module = build_module(config, settings)
     if checkpoint is None and config["init_from"] is not None:
         begin_from(module, config["init_from"])
@@ -140,6 +144,7 @@ def train_on(
             introduce(console, module, data, run_dir, checkpoint, remarks)
             tracker = build_tracker(
                 config["logger"],
+                logger=logger,
                 run_dir=run_dir,
                 name=config["name"],
                 config=config,
@@ -160,6 +165,8 @@ def train_on(
                 run_dir=run_dir,
                 console=console,
                 tracker=tracker,
+                logger=logger,
+                callbacks=callbacks,
                 checkpoint=checkpoint,
             )
             conclude(console, run_dir, outcome, bad_samples, seconds=time.monotonic() - began)

@@ -18,7 +18,7 @@ from vqtrain.data.demo import HELD_OUT, TRAINING
 from vqtrain.doctor.findings import Finding, in_gib, join
 from vqtrain.errors import ConfigError, DataError
 from vqtrain.launchers.local import count_cores
-from vqtrain.training.trackers import wandb_mode
+from vqtrain.training.trackers.wandb import wandb_mode
 from vqtrain.version import __version__
 
 FIRST_UNSUPPORTED_PYTHON = (3, 14)  # hydra-core 1.3 fails on it
@@ -80,7 +80,7 @@ def examine_lightning() -> Finding:
 
 
 def examine_wandb() -> Finding:
-    """Look at wandb and at who is logged in; it takes a second to import, and this is without."""
+    """Look at wandb and at who is logged in."""
     try:
         version = metadata.version("wandb")
     except metadata.PackageNotFoundError:

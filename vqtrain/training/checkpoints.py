@@ -4,17 +4,20 @@ A checkpoint holds tensors and plain data only, and inside it the tokenizer in t
 tokenizer directory, so that it can be used without this package's training code.
 """
 
+import io
 import os
+import pickle
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict, cast, final
 
 import torch
+from lightning.pytorch import Callback
 from torch import Tensor
 
 from vqtrain import distributed
-from vqtrain.errors import CheckpointError
+from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.tokenizer import storage
 from vqtrain.training.data_module import StreamState, TrainingData
 from vqtrain.training.module import TokenizerTraining
@@ -46,6 +49,7 @@ class TrainingState(TypedDict):
     skipped_steps: int
     best: float | None
     results: dict[str, float]
+    callbacks: dict[str, dict[str, object]]
 
 
 class TrainingCheckpoint(storage.Checkpoint):
@@ -95,6 +99,7 @@ class Checkpointing:
         run_dir: The run directory.
         config: The run's configuration, as plain data.
         data: Where the position in the data comes from.
+        callbacks: The user's own, whose states are part of a checkpoint.
         resumed: The state that the run continues from, or None.
 
     Attributes:
@@ -107,8 +112,10 @@ class Checkpointing:
         run_dir: Path,
         config: Mapping[str, object],
         data: TrainingData,
+        callbacks: Mapping[str, Callback],
         resumed: TrainingState | None,
     ) -> None:
+        self.callbacks = callbacks
         self.run_dir, self.folder = run_dir, run_dir / "checkpoints"
         self.config, self.data = config, data
         self.first_step = resumed["step"] if resumed else 0
@@ -186,6 +193,7 @@ class Checkpointing:
                 "skipped_steps": module.skipped_steps,
                 "best": self.best,
                 "results": self.results,
+                "callbacks": states_of(self.callbacks),
             },
         }
 
@@ -198,6 +206,27 @@ class Checkpointing:
         position = files.index(newest)
         for file in [*files[: max(0, position + 1 - keep)], *files[position + 1 :]]:
             file.unlink()
+
+
+def states_of(callbacks: Mapping[str, Callback]) -> dict[str, dict[str, object]]:
+    """Return a copy of the states of callbacks, as a checkpoint holds it.
+
+    Raises:
+        ConfigError: If a state holds more than tensors and plain data.
+    """
+    states = {}
+    for name, callback in callbacks.items():
+        buffer = io.BytesIO()
+        try:
+            torch.save(callback.state_dict(), buffer)
+            buffer.seek(0)
+            states[name] = torch.load(buffer, weights_only=True)
+        except (pickle.PickleError, AttributeError, TypeError) as error:
+            raise ConfigError(
+                f"callbacks.{name}: its state_dict() must hold tensors and plain data alone, so "
+                f"that checkpoints load without running code: {str(error).splitlines()[0]}"
+            ) from error
+    return states
 
 
 def discriminator_state(module: TokenizerTraining) -> DiscriminatorState | None:

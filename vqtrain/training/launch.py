@@ -1,4 +1,4 @@
-"""How the processes of a run come to be: Lightning's own launch, torchrun or SLURM."""
+"""How the processes of a run start: by Lightning's own launcher, torchrun or SLURM."""
 
 import logging
 import os
@@ -23,14 +23,14 @@ from vqtrain.training.settings import TrainerSettings
 # After which a rank that waits for another gives up.
 TIMEOUT = timedelta(minutes=10)
 
-# Lightning's watcher looks every 5 s and kills; ours must have spoken by then.
+# Lightning's watcher polls every 5 s and kills; ours must have printed its line by then.
 POLL_S, GRACE_S = 0.5, 2.0
 
 
 def build_trainer(settings: TrainerSettings) -> Trainer:
-    """Build Lightning's trainer, which knows this process's rank from its environment.
+    """Build Lightning's trainer, which takes this process's rank from the environment.
 
-    Its own processes are started when it fits: it calls the command line again, with ranks in the
+    It starts other processes in ``fit``, by calling the command line again with ranks in the
     environment.
 
     Raises:
@@ -45,7 +45,7 @@ def build_trainer(settings: TrainerSettings) -> Trainer:
         gradient_as_bucket_view=True,
         timeout=TIMEOUT,
     )
-    # A signal of SLURM is answered like any other: the run ends with a checkpoint.
+    # SLURM's signal is handled like any other: the run ends with a checkpoint.
     on_slurm = many and SLURMEnvironment.detect()
     try:
         trainer = Trainer(
@@ -61,6 +61,10 @@ def build_trainer(settings: TrainerSettings) -> Trainer:
             max_steps=-1,
             max_epochs=-1,
             logger=False,
+            # For the user's callbacks, which ask for them; validation is ours.
+            log_every_n_steps=settings.log_every * settings.accumulate,
+            val_check_interval=settings.validate_every * settings.accumulate,
+            limit_val_batches=0,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -78,12 +82,12 @@ def build_trainer(settings: TrainerSettings) -> Trainer:
 
 
 def check_launch(settings: TrainerSettings) -> None:
-    """Compare the processes that were started from outside with those that were asked for."""
+    """Compare the processes that torchrun or srun started with those that are configured."""
     variables = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
     is_told = all(name in os.environ for name in variables[:2])
     if settings.num_nodes > 1 and not is_told and "SLURM_NTASKS" not in os.environ:
         raise ConfigError(
-            f"trainer.num_nodes is {settings.num_nodes}, but nothing tells this process of the "
+            f"trainer.num_nodes is {settings.num_nodes}, but this process does not know the "
             "other machines: use torchrun or srun, as scripts/ shows, or set "
             f"{', '.join(variables)} on each machine"
         )
@@ -99,17 +103,17 @@ def check_launch(settings: TrainerSettings) -> None:
 
 
 def children_of(trainer: Trainer) -> Sequence[Popen[bytes]]:
-    """Return the processes that this one has started for the run, once they are there."""
+    """Return the processes that this one has started for the run."""
     launcher = trainer.strategy.launcher
     return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
 
 
 @contextmanager
 def watched_children(trainer: Trainer) -> Iterator[None]:
-    """Return a context in which this process ends with a sentence if one that it started dies.
+    """Return a context in which this process ends with a message if one that it started dies.
 
-    A rank that waits for a dead one may wait without an end, and deaf to signals; Lightning's own
-    watcher ends it without a word.
+    A rank may wait for a dead one for ever, without handling signals; Lightning's own watcher ends
+    it without a message.
     """
     is_over = Event()
     watcher = Thread(target=_watch, args=(trainer, is_over), daemon=True)
@@ -124,11 +128,11 @@ def watched_children(trainer: Trainer) -> Iterator[None]:
 def _watch(trainer: Trainer, is_over: Event) -> None:
     while not is_over.wait(POLL_S):
         for rank, child in enumerate(children_of(trainer), start=1):
-            # The grace is for this process, which may be about to say it itself.
+            # This process gets time to report the failure itself.
             if child.poll() and not is_over.wait(GRACE_S):
                 end_children(trainer, grace_s=0.0)
                 sys.stderr.write(f"vqtrain: process {rank} ended with code {child.returncode}: ")
-                sys.stderr.write("look at what it printed; go on with resume=auto\n")
+                sys.stderr.write("look at what it printed; continue with resume=auto\n")
                 sys.stderr.flush()
                 os._exit(1)
 

@@ -14,7 +14,7 @@ from vqtrain import distributed
 from vqtrain.training.collapse import CollapseHint
 from vqtrain.training.console import RunConsole
 from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.trackers import Tracker
+from vqtrain.training.trackers.base import Tracker
 from vqtrain.training.validation import Validation
 
 
@@ -52,7 +52,7 @@ class Record:
         if values and self.tracker is not None:
             self.tracker.log(module.step, values)
             if validation.results:
-                self.tracker.picture(module.step, validation.picture_at(module.step))
+                self.tracker.image(module.step, validation.picture_at(module.step))
 
 
 def append_line(path: Path, step: int, values: Mapping[str, float]) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
 
 from vqtrain import distributed
 from vqtrain.errors import FailedError, Interrupted, as_failure
@@ -20,7 +21,7 @@ from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.record import Record, cut_back
 from vqtrain.training.step_end import StepEnd
 from vqtrain.training.stopping import MAX_SKIPPED_IN_ROW, StopPolicy
-from vqtrain.training.trackers import Tracker
+from vqtrain.training.trackers.base import Tracker
 from vqtrain.training.validation import Validation
 
 
@@ -52,6 +53,8 @@ def fit(
     run_dir: Path,
     console: RunConsole,
     tracker: Tracker | None,
+    logger: Logger | None,
+    callbacks: Mapping[str, Callback],
     checkpoint: TrainingCheckpoint | None,
 ) -> Outcome:
     """Train until the last step, a signal, or the end of the time.
@@ -66,6 +69,8 @@ def fit(
         run_dir: An existing folder that no other run uses.
         console: Where people see it.
         tracker: Where metrics go besides ``metrics.jsonl``, on the main process, or None.
+        logger: For the user's callbacks, on all ranks, or None.
+        callbacks: The user's own, by name.
         checkpoint: What to continue from, or None.
 
     Raises:
@@ -78,9 +83,11 @@ def fit(
         run_dir=run_dir,
         config=config,
         data=data,
+        callbacks=callbacks,
         resumed=checkpoint["training"] if checkpoint else None,
     )
     step_end = StepEnd(
+        callbacks=callbacks,
         checkpoint=checkpoint,
         fingerprint=fingerprint(config, step, data.training.digest, data.validation.digest),
         console=console,
@@ -94,7 +101,8 @@ def fit(
         cut_back(record.path, step)
         cut_back(bad_samples.path, step)
         bad_samples.begin()
-    trainer.callbacks = [step_end]  # type: ignore[attr-defined]  # its type is not declared
+    trainer.callbacks = [*callbacks.values(), step_end]  # type: ignore[attr-defined]  # its type is not declared
+    trainer.loggers = [] if logger is None else [logger]
     stopping.take_signals()
     with as_failure(
         {

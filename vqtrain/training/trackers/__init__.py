@@ -1,0 +1,1 @@
+"""Where metrics and images go besides the run directory."""
