@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from vqtrain.objective import Objective
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.bad_samples import BadSamples
-from vqtrain.training.checkpoints import Checkpointing
+from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint
 from vqtrain.training.console import RunConsole
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.launch import quiet_libraries
@@ -281,14 +281,21 @@ def make_step_end(
     tmp_path: Path,
     make_bad_samples: Callable[[TrainingData], BadSamples],
     make_validation: Callable[..., Validation],
-) -> Callable[[RunConsole], StepEnd]:
-    """Make the callback of a new run, from its console, which has the data."""
+) -> Callable[..., StepEnd]:
+    """Make the last callback of a run, from its console, which has the data."""
 
-    def make(console: RunConsole) -> StepEnd:
+    def make(
+        console: RunConsole,
+        *,
+        callbacks: Mapping[str, Callback] | None = None,
+        checkpoint: TrainingCheckpoint | None = None,
+    ) -> StepEnd:
         data = console.data
         bad_samples = make_bad_samples(data)
+        callbacks = callbacks or {}
         return StepEnd(
-            checkpoint=None,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
             fingerprint=0,
             console=console,
             bad_samples=bad_samples,
@@ -296,7 +303,11 @@ def make_step_end(
             stopping=StopPolicy(max_time_s=None, bad_samples=bad_samples),
             record=Record(path=tmp_path / "metrics.jsonl", console=console, tracker=None),
             checkpointing=Checkpointing(
-                run_dir=tmp_path, config={"name": "test"}, data=data, resumed=None
+                run_dir=tmp_path,
+                config={"name": "test"},
+                data=data,
+                callbacks=callbacks,
+                resumed=checkpoint["training"] if checkpoint else None,
             ),
         )
 

@@ -79,6 +79,7 @@ def train(
             run_dir=tmp_path,
             config={"name": "test"},
             data=data,
+            callbacks={},
             resumed=None,
         )
         files = Files(tmp_path)
@@ -178,6 +179,7 @@ def test_a_resumed_run_knows_the_best_and_the_samples_before_it(
         run_dir=tmp_path,
         config={"name": "test"},
         data=data,
+        callbacks={},
         resumed=checkpoint["training"],
     )
     assert checkpointing.results == {"val/psnr": 12.0, "val/ssim": -12.0}

@@ -163,7 +163,7 @@ def test_a_bar_moves_with_the_steps_and_gives_the_terminal_back(
     fails: bool,
     make_console: MakeConsole,
     make_module: Callable[..., TokenizerTraining],
-    make_step_end: Callable[[RunConsole], StepEnd],
+    make_step_end: Callable[..., StepEnd],
     make_trainer: Callable[..., Trainer],
 ) -> None:
     console = make_console()

@@ -21,7 +21,7 @@ PARTS = {
 
 @pytest.fixture
 def step_end(
-    make_step_end: Callable[[RunConsole], StepEnd],
+    make_step_end: Callable[..., StepEnd],
     make_data: Callable[..., TrainingData],
     tmp_path: Path,
 ) -> StepEnd:

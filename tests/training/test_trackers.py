@@ -1,5 +1,6 @@
 """Trackers: offline runs of the real wandb, event files read back, and a wandb that fails."""
 
+import csv
 import json
 import math
 import os
@@ -15,10 +16,14 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from lightning.pytorch.loggers import Logger
 from PIL import Image
 
 from vqtrain.errors import ConfigError
-from vqtrain.training.trackers import Tracker, begin_attempt, build_tracker, wandb_mode
+from vqtrain.training.trackers.base import Tracker
+from vqtrain.training.trackers.build import build_tracker
+from vqtrain.training.trackers.lightning import build_logger
+from vqtrain.training.trackers.wandb import begin_attempt, wandb_mode
 
 CONFIGS = Path(__file__).parents[2] / "configs/logger"
 KEY = "0123456789" * 4
@@ -48,8 +53,10 @@ def build(tmp_path: Path, said: list[str]) -> Build:
     """Build a tracker of a kind from its yaml, with changes."""
 
     def build(kind: str, *, first_step: int = 0, **changes: object) -> Tracker | None:
+        settings = {**yaml.safe_load((CONFIGS / f"{kind}.yaml").read_text()), **changes}
         return build_tracker(
-            {**yaml.safe_load((CONFIGS / f"{kind}.yaml").read_text()), **changes},
+            settings,
+            logger=build_logger(settings, run_dir=tmp_path, name="a name"),
             run_dir=tmp_path,
             name="a name",
             config={"seed": 3, "codebook": {"kind": "ema", "size": 16}},
@@ -78,9 +85,11 @@ def picture(tmp_path: Path, pixels: np.ndarray) -> Path:
 
 def test_none_builds_nothing_and_imports_nothing() -> None:
     script = (
-        "import sys; from pathlib import Path; from vqtrain.training.trackers import build_tracker;"
-        "assert build_tracker({'kind': 'none'}, run_dir=Path(), name='', config={}, first_step=0,"
-        " warn=print) is None; print([n for n in ('wandb', 'tensorboard') if n in sys.modules])"
+        "import sys; from pathlib import Path;"
+        "from vqtrain.training.trackers.build import build_tracker;"
+        "assert build_tracker({'kind': 'none'}, logger=None, run_dir=Path(), name='', config={},"
+        " first_step=0, warn=print) is None;"
+        "print([n for n in ('wandb', 'tensorboard') if n in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -104,7 +113,13 @@ def test_a_wrong_key_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         build_tracker(
-            settings, run_dir=tmp_path, name="", config={}, first_step=0, warn=said.append
+            settings,
+            logger=None,
+            run_dir=tmp_path,
+            name="",
+            config={},
+            first_step=0,
+            warn=said.append,
         )
 
 
@@ -127,6 +142,100 @@ def test_a_folder_named_wandb_is_no_package(
     assert not (tmp_path / "wandb.json").exists()
 
 
+# --- Lightning's loggers
+
+
+def test_csv_has_the_steps_of_the_run_and_no_images(
+    build: Build, tmp_path: Path, picture: Path
+) -> None:
+    for version, steps in enumerate([(1, 2), (3,)]):  # the second time as in a resumed run
+        tracker = build("csv")
+        assert tracker is not None
+        for step in steps:
+            tracker.log(step, {"loss": step / 4, "val/rfid@16": math.nan})
+            tracker.image(step, picture)
+        tracker.close(0)
+        with (tmp_path / f"csv/version_{version}/metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [(row["step"], row["loss"]) for row in rows] == [(str(s), str(s / 4)) for s in steps]
+    assert not list((tmp_path / "csv").rglob("*.png"))
+    assert yaml.safe_load((tmp_path / "csv/version_0/hparams.yaml").read_text())["seed"] == 3
+
+
+def test_mlflow_that_is_not_installed_is_named(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning.pytorch.loggers.mlflow._MLFLOW_AVAILABLE", False)
+    with pytest.raises(ConfigError, match="logger=mlflow needs a package: pip install mlflow"):
+        build("mlflow")
+
+
+class Notes(Logger):
+    """A logger of a user, which saves in a folder."""
+
+    name, version = "notes", 0
+
+    def __init__(self, save_dir: str, fails: bool = False) -> None:
+        super().__init__()
+        self.folder, self.fails = save_dir, fails
+        self.notes: list[object] = []
+
+    def log_hyperparams(self, params: dict[str, object]) -> None:
+        """Note them."""
+        self.notes.append(params["seed"])
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Note them, or fail."""
+        if self.fails:
+            raise OSError("full")
+        self.notes.append((step, metrics))
+
+    def finalize(self, status: str) -> None:
+        """Note it."""
+        self.notes.append(status)
+
+
+def test_a_logger_of_the_user_gets_metrics_and_a_failure_of_it_is_a_warning(
+    tmp_path: Path, said: list[str]
+) -> None:
+    for fails in (False, True):
+        settings = {"kind": f"{__name__}:Notes", "fails": fails}
+        logger = build_logger(settings, run_dir=tmp_path, name="a name")
+        assert isinstance(logger, Notes)
+        assert logger.folder == str(tmp_path)
+        tracker = build_tracker(
+            settings,
+            logger=logger,
+            run_dir=tmp_path,
+            name="a name",
+            config={"seed": 3},
+            first_step=0,
+            warn=said.append,
+        )
+        assert tracker is not None
+        tracker.log(1, {"loss": 0.5})
+        tracker.close(1)
+        assert logger.notes == [3, "failed"] if fails else [3, (1, {"loss": 0.5}), "failed"]
+    assert said == [
+        "warning: Notes failed, the run continues and metrics.jsonl holds its metrics: full"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "pathlib:Path"}, "logger.kind: pathlib:Path must inherit from lightning."),
+        ({"kind": "nowhere:Logger"}, "logger.kind: cannot import 'nowhere:Logger'"),
+        ({"kind": f"{__name__}:Notes", "folder": "x"}, "logger: unknown key 'folder'"),
+    ],
+)
+def test_a_wrong_logger_of_the_user_is_refused(
+    settings: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        build_logger(settings, run_dir=tmp_path, name="")
+
+
 # --- the real wandb, offline
 
 SCRIPT = """
@@ -140,16 +249,16 @@ socket.socket.connect = noting
 
 from pathlib import Path
 import yaml
-from vqtrain.training.trackers import build_tracker
+from vqtrain.training.trackers.build import build_tracker
 config, run_dir, picture = (Path(word) for word in sys.argv[1:])
 tracker = build_tracker(
-    yaml.safe_load(config.read_text()), run_dir=run_dir, name="a name",
+    yaml.safe_load(config.read_text()), logger=None, run_dir=run_dir, name="a name",
     config={"seed": 3, "codebook": {"kind": "ema", "size": 16}}, first_step=0,
     warn=lambda line: print(line, flush=True),
 )
 tracker.log(1, {"train/generator/total": 0.5, "train/codebook/usage": float("nan")})
 tracker.log(2, {"train/generator/total": 0.25})
-tracker.picture(2, picture)
+tracker.image(2, picture)
 tracker.close(0)
 assert seen == [], seen
 """
@@ -271,10 +380,18 @@ class FakeWandb(ModuleType):
         self.exit_codes: list[int] = []
         self.fails_online = self.fails_offline = self.fails_later = False
         self.torn_down = 0
+        self.Error = RuntimeError
 
-    def setup(self, settings: SimpleNamespace) -> None:
+    def setup(self, settings: SimpleNamespace) -> SimpleNamespace:
         """Note the settings that hold from now on."""
         self.set_up = settings
+        mode = os.environ.get("WANDB_MODE", "online")
+        return SimpleNamespace(settings=SimpleNamespace(mode=mode))
+
+    def login(self, *, prompt: bool, verify: bool) -> bool:
+        """Say whether there is a key, without asking for one or for a server."""
+        assert (prompt, verify) == (False, False)
+        return bool(os.environ.get("WANDB_API_KEY"))
 
     def teardown(self) -> None:
         """Count how often it was told to stop."""
@@ -387,13 +504,13 @@ def test_a_failure_in_mid_run_is_one_warning(
     said.clear()
     fake.fails_later = True
     tracker.log(1, {"loss": 1.0})
-    tracker.picture(1, picture)
-    expected = "the run goes on and metrics.jsonl holds its metrics: wandb-core is gone"
+    tracker.image(1, picture)
+    expected = "the run continues and metrics.jsonl holds its metrics: wandb-core is gone"
     assert said == [f"warning: wandb failed, {expected}"]
     fake.fails_later = False  # it may come back
     tracker.log(2, {"loss": 0.5})
-    tracker.picture(2, picture)
-    tracker.picture(3, picture.with_name("absent.png"))
+    tracker.image(2, picture)
+    tracker.image(3, picture.with_name("absent.png"))
     tracker.close(143)
     assert fake.rows[0] == {"step": 2, "loss": 0.5}
     assert fake.rows[1]["step"] == 2
@@ -422,41 +539,54 @@ def test_a_signal_is_not_swallowed(
 # --- which mode
 
 
+def mode_here() -> str:
+    """Ask as a process would that has not used wandb yet."""
+    import wandb
+    from wandb.sdk.lib.wbauth import unauthenticate_session
+
+    wandb.teardown()
+    unauthenticate_session(update_settings=False)
+    try:
+        return wandb_mode()
+    finally:
+        wandb.teardown()
+
+
 def test_wandb_is_online_only_if_somebody_is_logged_in(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert wandb_mode() == "offline"
+    assert mode_here() == "offline"
     (home / ".netrc").write_text(f"machine api.wandb.ai login user password {KEY}\n")
-    assert wandb_mode() == "online"
+    assert mode_here() == "online"
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example:8080")  # another server
-    assert wandb_mode() == "offline"
+    assert mode_here() == "offline"
     (home / ".netrc").write_text(f"machine wandb.example:8080 login user password {KEY}\n")
-    assert wandb_mode() == "online"
+    assert mode_here() == "online"
     monkeypatch.setenv("NETRC", str(home / "other"))
-    assert wandb_mode() == "offline"
+    assert mode_here() == "offline"
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    assert wandb_mode() == "online"
+    assert mode_here() == "online"
 
 
 def test_a_damaged_netrc_logs_nobody_in(home: Path) -> None:
     (home / ".netrc").write_text("machinery\n")
-    assert wandb_mode() == "offline"
+    assert mode_here() == "offline"
 
 
 def test_settings_files_are_heeded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     system = home / ".config/wandb/settings"
     system.parent.mkdir(parents=True)
     system.write_text(f"[default]\napi_key = {KEY}\n")
-    assert wandb_mode() == "online"
+    assert mode_here() == "online"
     here = home / "wandb/settings"
     here.parent.mkdir()
     here.write_text("[default]\nmode = offline\n")  # the command wandb offline
-    assert wandb_mode() == "offline"
+    assert mode_here() == "offline"
     here.write_text("[default]\nmode = disabled\n")
-    assert wandb_mode() == "disabled"
+    assert mode_here() == "disabled"
     here.write_text("no section")
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(home / "elsewhere"))
-    assert wandb_mode() == "offline"
+    assert mode_here() == "offline"
 
 
 @pytest.mark.parametrize(
@@ -466,16 +596,21 @@ def test_settings_files_are_heeded(home: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_environment_decides(word: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_MODE", word)
-    assert wandb_mode() == mode
+    assert mode_here() == mode
+
+
+def test_a_malformed_key_logs_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    assert mode_here() == "offline"
 
 
 def test_a_mode_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "ofline")
     with pytest.raises(ConfigError, match="unknown mode 'ofline', did you mean 'offline'"):
-        wandb_mode()
+        mode_here()
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(ConfigError, match="WANDB_MODE=online, but nobody is logged in"):
-        wandb_mode()
+        mode_here()
 
 
 def test_attempts_are_counted(tmp_path: Path) -> None:
@@ -505,13 +640,13 @@ def test_tensorboard_shows_metrics_pictures_and_config(
     assert tracker is not None
     for step in (1, 2, 3, 4):
         tracker.log(step, {"loss": float(step), "usage": math.nan})
-    tracker.picture(2, picture)
-    tracker.picture(4, gray)
+    tracker.image(2, picture)
+    tracker.image(4, gray)
     tracker.close(0)
     resumed = build("tensorboard", first_step=3)  # 4 is made again
     assert resumed is not None
     resumed.log(4, {"loss": 40.0})
-    resumed.picture(4, gray)
+    resumed.image(4, gray)
     resumed.close(0)
     seen = EventAccumulator(str(tmp_path / "tensorboard"), purge_orphaned_data=True)
     seen.Reload()
@@ -530,11 +665,11 @@ def test_a_tensorboard_that_cannot_write_is_said_at_the_start_or_warned_of_later
 ) -> None:
     tracker = build("tensorboard")
     assert tracker is not None
-    tracker.picture(1, picture.with_name("absent.png"))
-    tracker.picture(2, picture.with_name("absent.png"))
+    tracker.image(1, picture.with_name("absent.png"))
+    tracker.image(2, picture.with_name("absent.png"))
     tracker.close(1)
     assert len(said) == 1
-    assert said[0].startswith("warning: tensorboard failed, the run goes on")
+    assert said[0].startswith("warning: tensorboard failed, the run continues")
     for file in (tmp_path / "tensorboard").iterdir():
         file.unlink()
     (tmp_path / "tensorboard").rmdir()

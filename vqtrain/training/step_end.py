@@ -19,7 +19,7 @@ from vqtrain.training.validation import Validation
 
 
 @final
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class StepEnd(Callback):
     """The one callback of a run besides the user's; ``end_step`` states the order of a step's end.
 

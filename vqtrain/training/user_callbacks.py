@@ -12,7 +12,8 @@ def build_callbacks(settings: Mapping[str, object], max_steps: int) -> dict[str,
     """Build callbacks, each from its ``kind`` and the arguments of its constructor.
 
     Args:
-        settings: The group: for each name ``kind``, ``package.module:Class``, and arguments.
+        settings: The group: for each name ``kind``, ``package.module:Class``, and arguments; None
+            leaves it out.
         max_steps: Of the run, for step values that are a share of it.
 
     Raises:
@@ -21,6 +22,8 @@ def build_callbacks(settings: Mapping[str, object], max_steps: int) -> dict[str,
     callbacks: dict[str, Callback] = {}
     for name, keys in resolve_fractions(settings, max_steps, "callbacks.").items():
         where = f"callbacks.{name}"
+        if keys is None:
+            continue
         if not isinstance(keys, Mapping):
             raise ConfigError(
                 f"{where} must hold a kind and its arguments, such as "
