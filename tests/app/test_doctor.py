@@ -158,24 +158,31 @@ def test_a_torch_that_cannot_be_loaded_is_said(
     assert "gpu" not in lines
 
 
-def test_a_wandb_is_seen_without_being_imported(
+def test_a_wandb_is_asked_whether_somebody_is_logged_in(
     examine: Examine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    import wandb
+    from wandb.sdk.lib.wbauth import unauthenticate_session
+
+    def line() -> str:
+        code, lines = examine()
+        wandb.teardown()
+        unauthenticate_session(update_settings=False)
+        assert code == int(lines["wandb"].startswith("missing"))
+        return lines["wandb"]
+
+    unauthenticate_session(update_settings=False)
     version = metadata.version("wandb")
-    code, lines = examine()
-    assert code == 0
     offline = f"ok: {version}, logger=wandb is offline here: not logged in, or set so"
-    assert lines["wandb"] == offline
+    assert line() == offline
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
-    assert examine()[1]["wandb"] == f"ok: {version}, logged in"
+    assert line() == f"ok: {version}, logged in"
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert examine()[1]["wandb"] == offline
+    assert line() == offline
     monkeypatch.setenv("WANDB_MODE", "ofline")
-    assert examine()[1]["wandb"] == (
+    assert line() == (
         f"missing: {version} -> WANDB_MODE: unknown mode 'ofline', did you mean 'offline'?"
     )
-    assert "wandb" not in sys.modules
 
 
 def test_a_wandb_that_is_not_there_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:

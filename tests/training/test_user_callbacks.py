@@ -109,8 +109,8 @@ def test_callbacks_are_built_from_their_kinds_and_arguments() -> None:
         ({"every": 3}, "callbacks.mine.kind must be package.module:Class, got None"),
         (3, "callbacks.mine must hold a kind and its arguments"),
         (
-            {"kind": f"{__name__}:Counter", "evry": 3},
-            "callbacks.mine: unknown key 'evry', did you mean 'every'?",
+            {"kind": f"{__name__}:Counter", "ever": 3},
+            "callbacks.mine: unknown key 'ever', did you mean 'every'?",
         ),
         ({"kind": f"{__name__}:Refuses"}, "missing 1 required positional argument: 'size'"),
         ({"kind": f"{__name__}:Refuses", "size": 3}, f"cannot build {__name__}:Refuses: not 3"),
