@@ -25,11 +25,11 @@ from torchvision import transforms
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
 
-from vqtrain.data.crops import AREA_FRAC
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.loaders import training_loader
+from vqtrain.data.decoding.crops import AREA_FRAC
+from vqtrain.data.loading.loaders import training_loader
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources import open_images
+from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.index import ImageIndex
 
 
 class Samples(Dataset[Tensor]):

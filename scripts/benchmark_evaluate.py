@@ -31,10 +31,10 @@ from vqtrain.app.candidates import (
     save_images,
 )
 from vqtrain.app.pictures import PictureSettings, find_device
-from vqtrain.data.batches import ValidationBatches
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.loaders import Loader
-from vqtrain.data.sources import open_images
+from vqtrain.data.loading.batches import ValidationBatches
+from vqtrain.data.loading.loaders import Loader
+from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.evaluation import tables
 from vqtrain.evaluation.protocols import Protocol
 from vqtrain.tokenizer.model import Tokenizer
@@ -126,9 +126,9 @@ def main() -> None:
     whole = open_images(sources, role="validation")
     index = whole.select(np.arange(min(arguments.images or len(whole), len(whole))))
     tokenizer = settings.placed(Tokenizer.from_pretrained(arguments.tokenizer))
-    preparation = settings.preparation(tokenizer)
+    transform = settings.transform(tokenizer)
     candidate = Candidate(
-        name=arguments.tokenizer, folder=".", tokenizer=tokenizer, preparation=preparation
+        name=arguments.tokenizer, folder=".", tokenizer=tokenizer, transform=transform
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -142,13 +142,13 @@ def main() -> None:
         assert metrics.protocol is not None
         batches = ValidationBatches(
             index,
-            preparation=preparation,
+            transform=transform,
             batch_size=settings.batch_size,
             rank=0,
             world_size=1,
         )
         loader = Loader(batches, numbers=range(len(batches)), num_workers=settings.workers)
-        ready = [batch.images[batch.mask] for batch in loader]
+        ready = [batch.samples[batch.mask] for batch in loader]
         bare(ready[:1], tokenizer, metrics.protocol)  # the first ones are slower
         seconds: dict[str, list[float]] = {"passes alone": [], "vqtrain evaluate": []}
         for number in range(arguments.rounds):

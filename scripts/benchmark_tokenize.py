@@ -22,8 +22,8 @@ import torch
 
 from vqtrain.app.pictures import PictureSettings
 from vqtrain.app.tokenize import encoder, make_token_plan
-from vqtrain.data.batches import Batch, ValidationBatches
-from vqtrain.data.loaders import Loader
+from vqtrain.data.loading.batches import Batch, ValidationBatches
+from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.shards.folder import Share
 from vqtrain.data.tokens.plan import Plan
 from vqtrain.data.tokens.write import Encode, write
@@ -52,7 +52,7 @@ def loaded(plan: Plan, *, batch_size: int, num_workers: int) -> Loader:
     """Load the images of a plan."""
     batches = ValidationBatches(
         plan.images,
-        preparation=plan.settings.preparation,
+        transform=plan.settings.transform,
         batch_size=batch_size,
         rank=0,
         world_size=1,
@@ -63,14 +63,14 @@ def loaded(plan: Plan, *, batch_size: int, num_workers: int) -> Loader:
 def bare(batches: list[Batch], encode: Encode) -> None:
     """Encode what is in memory, to its end."""
     for batch in batches:
-        encode(batch.images).cpu()
+        encode(batch.samples).cpu()
 
 
 def one_file_each(plan: Plan, encode: Encode, folder: Path, num_workers: int) -> None:
     """Encode a picture at a time, and save each in a file."""
     folder.mkdir()
     for number, batch in enumerate(loaded(plan, batch_size=1, num_workers=num_workers)):
-        np.save(folder / f"{number}.npy", encode(batch.images)[0].cpu().numpy())
+        np.save(folder / f"{number}.npy", encode(batch.samples)[0].cpu().numpy())
 
 
 def tokenize(plan: Plan, encode: Encode, folder: Path, num_workers: int) -> None:

@@ -20,9 +20,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from vqtrain.app.pictures import PictureSettings
-from vqtrain.data.batches import ValidationBatches
-from vqtrain.data.loaders import Loader
-from vqtrain.data.sources import open_images
+from vqtrain.data.loading.batches import ValidationBatches
+from vqtrain.data.loading.loaders import Loader
+from vqtrain.data.sources.find import open_images
 from vqtrain.evaluation.protocols import CONVENTIONS, Protocol, adm_pixels, load
 from vqtrain.metrics.fid import FEATURES, Moments, frechet_distance
 from vqtrain.metrics.image import psnr
@@ -97,7 +97,7 @@ def reconstruct(
     index = index.select(np.linspace(0, len(index) - 1, min(limit, len(index))).astype(np.int64))
     batches = ValidationBatches(
         index,
-        preparation=settings.preparation(tokenizer),
+        transform=settings.transform(tokenizer),
         batch_size=BATCH_SIZE,
         rank=0,
         world_size=1,
@@ -105,7 +105,7 @@ def reconstruct(
     placed = settings.placed(tokenizer).eval()
     made, originals = [], []
     for batch in Loader(batches, numbers=range(len(batches)), num_workers=0):
-        pictures = placed.to_images(batch.images.to(placed.project_in.weight.device))
+        pictures = placed.to_images(batch.samples.to(placed.project_in.weight.device))
         made.append(placed(pictures).images[batch.mask].cpu())
         originals.append(to_pixels(pictures)[batch.mask].cpu())
     return torch.cat(made), torch.cat(originals)

@@ -17,7 +17,7 @@ from pyarrow import parquet
 from vqtrain import Tokenizer
 from vqtrain.app import candidates
 from vqtrain.cli import main
-from vqtrain.data.sources import training_and_validation
+from vqtrain.data.sources.find import training_and_validation
 
 NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
 FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}

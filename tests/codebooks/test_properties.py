@@ -282,7 +282,7 @@ def test_results_do_not_depend_on_tiles(codebook: Codebook, batch: Batch, tile: 
             patch.setattr(softmax, "TILE_SCORES", tile)
             return run(codebook, z)
 
-    agree(codebook, z, in_tiles, torch.arange(batch.images))
+    agree(codebook, z, in_tiles, torch.arange(batch.samples))
 
 
 @few
@@ -291,7 +291,7 @@ def test_results_do_not_depend_on_the_order_of_images(
     codebook: Codebook, batch: Batch, random: Any
 ) -> None:
     codebook.eval()
-    order = torch.tensor(random.sample(range(batch.images), batch.images))
+    order = torch.tensor(random.sample(range(batch.samples), batch.samples))
     agree(codebook, batch.latents(codebook), lambda z: run(codebook, z), order)
 
 

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqtrain.data import cache as cache_module
-from vqtrain.data import servers
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.scan import scan_tar
+from vqtrain.data.remote import files, parts, reading, retry
+from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.scan import scan_tar
 
 
 @pytest.fixture(autouse=True)
@@ -160,19 +159,19 @@ def server() -> Iterator[FileServer]:
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for servers in hundredths of seconds."""
-    monkeypatch.setattr(servers, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(servers, "LONGEST_WAIT_S", 0.02)
-    monkeypatch.setattr(servers, "PATIENCE_S", 0.3)
-    monkeypatch.setattr(servers, "FIRST_PATIENCE_S", 0.3)
-    monkeypatch.setattr(servers, "_last_notice_s", -servers.NOTICE_S)
-    monkeypatch.setattr(cache_module._State, "paused_until_s", -1.0)
+    monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(retry, "LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr(retry, "RETRY_S", 0.3)
+    monkeypatch.setattr(retry, "FIRST_RETRY_S", 0.3)
+    monkeypatch.setattr(retry, "_last_notice_s", -retry.NOTICE_S)
+    monkeypatch.setattr(parts._State, "paused_until_s", -1.0)
 
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> int:
     """Cut files into parts of 1,000 bytes."""
-    for module in ("vqtrain.data.remote", "vqtrain.data.servers"):
-        monkeypatch.setattr(f"{module}.PART_BYTES", 1000)
+    for module in (reading, files):
+        monkeypatch.setattr(module, "PART_BYTES", 1000)
     return 1000
 
 
@@ -189,7 +188,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], str]]
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    servers.file_system.cache_clear()  # it remembers the address of another test's server
+    files.file_system.cache_clear()  # it keeps the address of another test's server
     client = Session().create_client("s3")
     client.create_bucket(Bucket="photos")
 
@@ -200,4 +199,4 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], str]]
     yield put
     client.close()
     server.stop()
-    servers.file_system.cache_clear()
+    files.file_system.cache_clear()

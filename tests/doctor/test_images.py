@@ -11,7 +11,7 @@ from PIL import Image
 
 from vqtrain.app.compose import compose, read_command_line
 from vqtrain.app.planned import examine as examine_run
-from vqtrain.data.index import ImageIndex
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.doctor import images
 from vqtrain.doctor.findings import Finding
 from vqtrain.doctor.images import describe_sizes

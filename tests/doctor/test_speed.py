@@ -13,7 +13,7 @@ from torch import Tensor
 from vqtrain.app.build import Settings
 from vqtrain.app.compose import compose, read_command_line
 from vqtrain.app.planned import build_planned
-from vqtrain.data.sources import open_images
+from vqtrain.data.sources.find import open_images
 from vqtrain.doctor import speed
 from vqtrain.doctor.findings import Finding
 from vqtrain.doctor.speed import Planned, Rate, describe_workers, measure_steps

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vqtrain import Tokenizer
-from vqtrain.data.images import Preparation, prepare
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.sources import open_images
+from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import DataError
 from vqtrain.evaluation import protocols, reference
 from vqtrain.evaluation.baselines import BASELINES
@@ -40,7 +40,7 @@ from vqtrain.ops.pixels import to_images, to_pixels
 CPU = torch.device("cpu")
 NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
 MEASURES = {"psnr": psnr, "ssim": ssim}
-PREPARATION = Preparation(
+PREPARATION = Transform(
     image_size=16, channels=3, crop="resize", flip=False, range=None, background="white"
 )
 DIM = 12  # 3 channels of 2 x 2 px
@@ -101,7 +101,7 @@ def protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Protocol:
 
 def measure_on(index: ImageIndex, tokenizer: Tokenizer, **changes: object) -> Measured:
     settings = {
-        "preparation": PREPARATION,
+        "transform": PREPARATION,
         "batch_size": 4,
         "num_workers": 0,
         "measures": MEASURES,
@@ -128,7 +128,7 @@ def test_figures_are_those_of_images_one_by_one(index: ImageIndex, protocol: Pro
     found = measure_on(index, tokenizer, protocol=protocol)
     originals, made, ids = [], [], []
     for image_id in range(10):
-        pixels = prepare(index.read(image_id), PREPARATION, None)[None]
+        pixels = decode_image(index.read(image_id), PREPARATION, None)[None]
         token_ids = tokenizer.encode(to_images(pixels))
         originals.append(pixels)
         made.append(to_pixels(tokenizer.decode(token_ids)))
@@ -191,7 +191,9 @@ def test_images_that_are_kept_have_no_distance_in_inception_either(inception_fil
 
 def test_baselines_are_measured_on_the_same_pictures(index: ImageIndex, protocol: Protocol) -> None:
     found = measure_on(index, build(FSQ), protocol=protocol, baselines=BASELINES)
-    pixels = torch.stack([prepare(index.read(number), PREPARATION, None) for number in range(10)])
+    pixels = torch.stack(
+        [decode_image(index.read(number), PREPARATION, None) for number in range(10)]
+    )
     for word, baseline in BASELINES.items():
         results = [baseline(pixels[i : i + 1], 0.25, 4) for i in range(10)]
         made = torch.cat([picture for picture, _ in results])
@@ -208,7 +210,7 @@ def test_originals_that_are_known_are_not_computed_again(
     index: ImageIndex, protocol: Protocol
 ) -> None:
     assert isinstance(protocol.network, Means)
-    place = Reference(index_digest="0", protocol=protocol, preparation=PREPARATION)
+    place = Reference(index_digest="0", protocol=protocol, transform=PREPARATION)
     first = measure_on(index, build(FSQ), protocol=protocol, reference=place)
     assert protocol.network.seen == [4] * 6
     torch.manual_seed(1)
@@ -290,8 +292,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from vqtrain import Tokenizer
-from vqtrain.data.images import Preparation
-from vqtrain.data.sources import open_images
+from vqtrain.data.decoding.images import Transform
+from vqtrain.data.sources.find import open_images
 from vqtrain.evaluation import protocols
 from vqtrain.evaluation.baselines import BASELINES
 from vqtrain.evaluation.measure import measure
@@ -310,7 +312,7 @@ file.write_bytes(b"weights")
 found = measure(
     Tokenizer.from_pretrained(TOKENIZER),
     open_images(PICTURES, role="validation"),
-    preparation=Preparation(image_size=16, channels=3, crop="resize", flip=False, range=None,
+    transform=Transform(image_size=16, channels=3, crop="resize", flip=False, range=None,
                             background="white"),
     batch_size=4,
     num_workers=0,

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from vqtrain import weights
-from vqtrain.data.crops import CROPS, adm
-from vqtrain.data.images import Preparation, prepare
+from vqtrain.data.decoding.crops import CROPS, adm
+from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.errors import ConfigError, WeightsError
 from vqtrain.evaluation import protocols
 from vqtrain.evaluation.protocols import CONVENTIONS, PROTOCOLS, Protocol, adm_pixels, load
@@ -292,7 +292,7 @@ def test_boxes_of_adm_in_an_evaluation_by_hand() -> None:
     geometry = CROPS[CONVENTIONS["adm"].crop](1001, 600, 256, None)
     assert geometry == adm(1001, 600, 256, None)
     assert geometry.size == (427, 256)
-    assert geometry.place == (85, 0)  # (427 - 256) // 2 = 85
+    assert geometry.offset == (85, 0)  # (427 - 256) // 2 = 85
 
 
 def test_pixels_of_adms_crop_by_hand() -> None:
@@ -303,10 +303,10 @@ def test_pixels_of_adms_crop_by_hand() -> None:
     pixels[0, 2, 2] = 100  # mean 25 of one block
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
-    preparation = Preparation(
+    transform = Transform(
         image_size=2, channels=3, crop="adm", flip=False, range=None, background="white"
     )
-    red, green, blue = prepare(stream.getvalue(), preparation, None).tolist()
+    red, green, blue = decode_image(stream.getvalue(), transform, None).tolist()
     assert red == [[25, 45], [25, 45]]
     assert green == [[5, 5], [25, 25]]
     assert blue == [[25, 0], [0, 0]]

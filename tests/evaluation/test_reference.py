@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vqtrain.data.images import Preparation
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.sources import open_images
+from vqtrain.data.decoding.images import Transform
+from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.evaluation import protocols, reference
 from vqtrain.evaluation.protocols import CONVENTIONS, Protocol
 from vqtrain.evaluation.reference import Reference, content_digest
@@ -20,7 +20,7 @@ from vqtrain.metrics.fid import Moments
 
 CPU = torch.device("cpu")
 DIM = 5
-PREPARATION = Preparation(
+PREPARATION = Transform(
     image_size=16, channels=3, crop="resize", flip=False, range=None, background="white"
 )
 
@@ -53,8 +53,8 @@ def statistics() -> Moments:
     return moments
 
 
-def place(protocol: Protocol, digest: str = "abc", preparation: Preparation = PREPARATION) -> Path:
-    return Reference(index_digest=digest, protocol=protocol, preparation=preparation).path
+def place(protocol: Protocol, digest: str = "abc", transform: Transform = PREPARATION) -> Path:
+    return Reference(index_digest=digest, protocol=protocol, transform=transform).path
 
 
 def pictures(folder: Path, count: int = 5, first: int = 0) -> ImageIndex:
@@ -67,10 +67,10 @@ def pictures(folder: Path, count: int = 5, first: int = 0) -> ImageIndex:
 
 def test_what_was_saved_is_found_again(protocol: Callable[..., Protocol]) -> None:
     moments = statistics()
-    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
     assert cached.load(CPU) is None
     cached.save(moments)
-    again = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION).load(CPU)
+    again = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION).load(CPU)
     assert again is not None
     assert again.count == 9
     assert torch.equal(again.sums, moments.sums)
@@ -85,9 +85,9 @@ def test_all_that_changes_the_features_changes_the_place(
         place(protocol(), digest="abcd"),
         place(protocol(word="torch_fidelity")),
         place(protocol(content=b"others")),
-        place(protocol(), preparation=replace(PREPARATION, crop="adm")),
-        place(protocol(), preparation=replace(PREPARATION, image_size=32)),
-        place(protocol(), preparation=replace(PREPARATION, background="black")),
+        place(protocol(), transform=replace(PREPARATION, crop="adm")),
+        place(protocol(), transform=replace(PREPARATION, image_size=32)),
+        place(protocol(), transform=replace(PREPARATION, background="black")),
         place(protocol().to(torch.device("meta"))),
     ]
     monkeypatch.setattr(reference, "version", lambda name: f"{name} of tomorrow")
@@ -101,7 +101,7 @@ def test_the_name_of_the_weights_does_not_matter(protocol: Callable[..., Protoco
 
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.99])
 def test_a_truncated_file_counts_as_none(kept: float, protocol: Callable[..., Protocol]) -> None:
-    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
     cached.save(statistics())
     content = cached.path.read_bytes()
     cached.path.write_bytes(content[: int(kept * len(content))])
@@ -109,7 +109,7 @@ def test_a_truncated_file_counts_as_none(kept: float, protocol: Callable[..., Pr
 
 
 def test_a_flipped_bit_counts_as_none(protocol: Callable[..., Protocol]) -> None:
-    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
     cached.save(statistics())
     content = bytearray(cached.path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -123,14 +123,14 @@ def test_a_flipped_bit_counts_as_none(protocol: Callable[..., Protocol]) -> None
 def test_other_contents_count_as_none(
     other: dict[str, np.ndarray], protocol: Callable[..., Protocol]
 ) -> None:
-    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
     cached.path.parent.mkdir(parents=True)
     np.savez(cached.path, **other)
     assert cached.load(CPU) is None
 
 
 def test_a_damaged_file_is_made_anew(protocol: Callable[..., Protocol]) -> None:
-    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
     cached.path.parent.mkdir(parents=True)
     cached.path.write_bytes(b"PK")
     moments = statistics()
@@ -143,7 +143,7 @@ def test_a_damaged_file_is_made_anew(protocol: Callable[..., Protocol]) -> None:
 def test_features_that_are_no_numbers_are_not_kept(protocol: Callable[..., Protocol]) -> None:
     moments = statistics()
     moments.sums[2, 3] = torch.nan
-    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
     cached.save(moments)
     assert not cached.path.exists()
 
@@ -152,7 +152,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_else(
     tmp_path: Path, protocol: Callable[..., Protocol]
 ) -> None:
     (tmp_path / "cache").touch()  # a file where a folder should be
-    cached = Reference(index_digest="abc", protocol=protocol(), preparation=PREPARATION)
+    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
     cached.save(statistics())
     assert cached.load(CPU) is None
 
@@ -199,7 +199,7 @@ def test_a_file_that_is_gone_does_not_end_it(tmp_path: Path) -> None:
 
 
 RANKS = """
-from vqtrain.data.sources import open_images
+from vqtrain.data.sources.find import open_images
 from vqtrain.evaluation import reference
 index = open_images(FOLDER, role="validation")
 with open(f"{folder}/digests-{rank}", "w") as file:

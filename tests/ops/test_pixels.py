@@ -39,3 +39,11 @@ def test_half_precision_does_not_overflow() -> None:
     values = torch.tensor([0.0, 65_535.0]).reshape(1, 1, 1, 2)
     images = to_images(values, torch.float16, value_range=(0.0, 65_535.0))
     assert images.flatten().tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize("size", [(7,), (2, 3), (2, 3, 4)], ids=["sound", "image", "clip"])
+def test_samples_have_any_number_of_axes(size: tuple[int, ...]) -> None:
+    stored = torch.arange(2 * 3 * torch.Size(size).numel(), dtype=torch.uint8).reshape(2, 3, *size)
+    samples = to_images(stored)
+    assert samples.shape == stored.shape
+    assert torch.equal(to_pixels(samples), stored)

@@ -33,9 +33,9 @@ def change(run: Path, group: str, key: str, value: object) -> None:
 
 
 def examined(run: Path, *, limit: int = 8, shown: int = 3) -> Examined:
-    index, preparation = open_validation(read_run(run))
+    index, transform = open_validation(read_run(run))
     tokenizer = Tokenizer.from_pretrained(run / "tokenizer")
-    return examine(tokenizer, index, preparation, limit=limit, shown=shown, device=CPU)
+    return examine(tokenizer, index, transform, limit=limit, shown=shown, device=CPU)
 
 
 def test_the_worst_are_those_with_the_lowest_psnr(make_run: MakeRun) -> None:
@@ -108,11 +108,11 @@ def test_images_that_cannot_be_read_are_passed_over(make_run: MakeRun, tmp_path:
 
 def test_the_images_are_those_that_the_run_was_validated_on(make_run: MakeRun) -> None:
     run = make_run("run")
-    every, preparation = open_validation(read_run(run))
+    every, transform = open_validation(read_run(run))
     change(run, "trainer", "limit_val", 4)
     some, _ = open_validation(read_run(run))
     assert [some.key(n) for n in range(4)] == [every.key(n) for n in (0, 4, 8, 12)]
-    assert preparation.image_size == 16
+    assert transform.image_size == 16
 
 
 @pytest.mark.parametrize("key", ["train", "val"])

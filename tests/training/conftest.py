@@ -13,9 +13,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from vqtrain.data.index import ImageIndex
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources import open_images
+from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.discriminators.patchgan import PatchGAN
 from vqtrain.losses.adversarial import AdversarialLoss
 from vqtrain.losses.reconstruction import ReconstructionLoss
@@ -324,7 +324,7 @@ from vqtrain.training.module import TokenizerTraining
 step_of = TokenizerTraining.training_step
 
 def note(module, batch, batch_idx):
-    pixels = hashlib.sha256(batch.images.cpu().numpy().tobytes()).hexdigest()
+    pixels = hashlib.sha256(batch.samples.cpu().numpy().tobytes()).hexdigest()
     line = {"step": module.step, "keys": batch.keys, "pixels": pixels}
     with open(f"{os.environ['NOTES']}.{distributed.rank()}", "a") as file:
         file.write(json.dumps(line) + "\\n")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from vqtrain.data.batches import Batch
-from vqtrain.data.loaders import Loader
+from vqtrain.data.loading.batches import Batch
+from vqtrain.data.loading.loaders import Loader
 from vqtrain.training.data_module import Timed, TrainingData
 
 MakeData = Callable[..., TrainingData]
@@ -20,7 +20,7 @@ def test_the_first_batches_are_those_that_are_trained_on(make_data: MakeData) ->
     for _ in range(3):
         a, b = next(first), next(trained)
         assert a.keys == b.keys
-        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.samples, b.samples)
 
 
 def test_a_run_goes_on_where_it_stopped(make_data: MakeData) -> None:
@@ -31,7 +31,7 @@ def test_a_run_goes_on_where_it_stopped(make_data: MakeData) -> None:
     continued = next(iter(make_data(start=12).train_dataloader()))
     expected = next(batches)
     assert continued.keys == expected.keys
-    assert torch.equal(continued.images, expected.images)
+    assert torch.equal(continued.samples, expected.samples)
 
 
 def test_samples_are_counted_over_the_whole_run(make_data: MakeData) -> None:
@@ -66,7 +66,7 @@ class Slow(Dataset[Batch]):
         """Take a while."""
         time.sleep(0.03)
         return Batch(
-            images=torch.zeros(1, 3, 1, 1, dtype=torch.uint8),
+            samples=torch.zeros(1, 3, 1, 1, dtype=torch.uint8),
             mask=torch.ones(1, dtype=torch.bool),
             keys=[str(number)],
         )

@@ -45,7 +45,7 @@ spoiled = [int(number) for number in os.environ.get("SPOILED", "").split(",") if
 
 def training_step(self, batch, batch_idx):
     if self.step in spoiled and self.global_rank == 1:
-        batch.images[0, 0, 0, 0] = 0
+        batch.samples[0, 0, 0, 0] = 0
         hook = self.tokenizer.project_in.register_forward_hook(lambda m, x, y: y * float("nan"))
         step(self, batch, batch_idx)
         hook.remove()

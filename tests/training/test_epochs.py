@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vqtrain.data.order import EndlessOrder
+from vqtrain.data.loading.order import EndlessOrder
 
 # 30 pictures in four shards of which one holds 24; batches of 2.
 SCRIPT = """
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources import open_images
+from vqtrain.data.sources.find import open_images
 
 def write(path, keys):
     with tarfile.open(path, "w") as tar:
@@ -46,7 +46,7 @@ def main():
         training=index, validation=index, settings=settings, seed=5, start=0, num_nodes=1,
     )
     batches = islice(data.train_dataloader(), 60 // world_size)  # 4 epochs of 30
-    trained = [[batch.keys, batch.images[:, 0, 0, 0].tolist()] for batch in batches]
+    trained = [[batch.keys, batch.samples[:, 0, 0, 0].tolist()] for batch in batches]
     counted = [
         key for batch in data.validation_batches()
         for key, is_counted in zip(batch.keys, batch.mask.tolist()) if is_counted

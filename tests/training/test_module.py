@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from vqtrain.codebooks.ema import EMA
-from vqtrain.data.batches import Batch
+from vqtrain.data.loading.batches import Batch
 from vqtrain.objective import Objective, Terms
 from vqtrain.ops.pixels import to_images
 from vqtrain.tokenizer.model import Reconstruction
@@ -46,7 +46,7 @@ class Watch(Callback):
 def gradients_of(module: TokenizerTraining, batches: list[Batch]) -> list[Tensor]:
     """Work the gradient of the mean loss of some batches out by plain autograd."""
     tokenizer = copy.deepcopy(module.tokenizer)
-    images = [to_images(batch.images) for batch in batches]
+    images = [to_images(batch.samples) for batch in batches]
     losses = []
     for image in images:
         output = tokenizer(image)
@@ -223,7 +223,7 @@ def test_the_codebook_starts_from_whole_steps_that_hold_four_latents_a_code(
     module.initialize_codebook(counted)
     assert counted.taken == batches
     assert module.tokenizer.training
-    images = torch.cat([to_images(batch.images) for batch in first(data, batches)])
+    images = torch.cat([to_images(batch.samples) for batch in first(data, batches)])
     z = module.tokenizer.latents(images).detach().permute(0, 2, 3, 1).reshape(-1, 2)
     distances = (module.tokenizer.codebook_vectors[:, None] - z).norm(dim=2)
     torch.testing.assert_close(distances.min(dim=1).values, torch.zeros(8), atol=1e-6, rtol=0)

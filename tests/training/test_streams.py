@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vqtrain.data.sources import training_and_validation
-from vqtrain.data.streams import Stream
+from vqtrain.data.sources.find import training_and_validation
+from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.data_module import TrainingData
@@ -74,10 +74,10 @@ def test_data_goes_on_from_what_was_consumed(make_stream_data: MakeData, workers
     assert state is not None
     for consumed in range(4):
         resumed = make_stream_data(num_workers=workers, flip=True)
-        resumed.go_on_from(state, world_size=1)
+        resumed.continue_from(state, world_size=1)
         for batch, expected in zip(resumed.train_dataloader(), batches[consumed:], strict=False):
             assert batch.keys == expected.keys
-            assert torch.equal(batch.images, expected.images)
+            assert torch.equal(batch.samples, expected.samples)
         data.on_before_batch_transfer(batches[consumed], 0)
         state = json.loads(json.dumps(data.stream_state()))
 
@@ -93,13 +93,13 @@ def test_another_layout_is_refused(make_stream_data: MakeData) -> None:
     state = make_stream_data(num_workers=2).stream_state()
     assert state is not None
     with pytest.raises(CheckpointError, match=r"1 x 2, got 1 x 3$"):
-        make_stream_data(num_workers=3).go_on_from(state, world_size=1)
+        make_stream_data(num_workers=3).continue_from(state, world_size=1)
     with pytest.raises(CheckpointError, match=r"1 x 2, got 2 x 2$"):
-        make_stream_data(num_workers=2).go_on_from(state, world_size=2)
+        make_stream_data(num_workers=2).continue_from(state, world_size=2)
     # This process alone reads as one worker does.
     state = make_stream_data(num_workers=0).stream_state()
     assert state is not None
-    make_stream_data(num_workers=1).go_on_from(state, world_size=1)
+    make_stream_data(num_workers=1).continue_from(state, world_size=1)
 
 
 def test_indexed_images_need_no_places(make_data: MakeData) -> None:
@@ -211,5 +211,5 @@ def test_a_run_whose_commands_fail_ends_in_one_line(
     done = vqtrain("train", f"data.train={pipe}", f"data.val={pictures}", *words)
     assert (done.returncode, done.stderr) == (
         1,
-        f"vqtrain: {pipe} gives no picture (exit code 3: no such bucket)\n",
+        f"vqtrain: {pipe} gives no image (exit code 3: no such bucket)\n",
     )

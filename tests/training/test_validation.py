@@ -46,7 +46,7 @@ def make_validation(
 
 
 def pictures_of(validation: Validation, count: int) -> Tensor:
-    return torch.cat([batch.images for batch in validation.data.validation_batches()])[:count]
+    return torch.cat([batch.samples for batch in validation.data.validation_batches()])[:count]
 
 
 @torch.no_grad()

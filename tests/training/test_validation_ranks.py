@@ -14,7 +14,7 @@ import numpy as np
 from lightning.pytorch import Trainer
 from vqtrain.app.build import Settings, build_module
 from vqtrain.app.compose import compose, read_command_line
-from vqtrain.data.sources import open_images
+from vqtrain.data.sources.find import open_images
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.validation import MEASURES, Validation

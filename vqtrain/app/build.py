@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from vqtrain.build import bind, build_part, resolve_fractions
-from vqtrain.data.images import Preparation, prepare
-from vqtrain.data.index import ImageIndex
+from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources import training_and_validation
+from vqtrain.data.sources.find import training_and_validation
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import BadSampleError, ConfigError, DataError
 from vqtrain.layers.lpips import LPIPS, load_lpips
@@ -270,13 +270,13 @@ def check_shapes(tokenizer: Tokenizer) -> None:
         )
 
 
-def check_some(index: ImageIndex, preparation: Preparation) -> None:
+def check_some(index: ImageIndex, transform: Transform) -> None:
     """Try some images, and refuse a setting with which none of them can be used."""
     tried = np.linspace(0, len(index) - 1, min(MAX_TRIED, len(index))).astype(int).tolist()
     reason = ""
     for image_id in tried:
         try:
-            prepare(index.read(image_id), preparation, None)
+            decode_image(index.read(image_id), transform, None)
         except BadSampleError as error:
             reason = str(error)
         else:
@@ -291,7 +291,7 @@ def open_data(settings: Settings, seed: int, checkpoint: TrainingCheckpoint | No
     """Index the images, and take those to validate on evenly from all that there are."""
     training, validation = training_and_validation(settings.data.train, settings.data.val)
     if isinstance(training, ImageIndex):
-        check_some(training, settings.data.preparation)
+        check_some(training, settings.data.transform)
     limit = settings.trainer.limit_val
     if limit is not None and limit < len(validation):
         validation = validation.select(np.arange(limit) * len(validation) // limit)
@@ -305,5 +305,5 @@ def open_data(settings: Settings, seed: int, checkpoint: TrainingCheckpoint | No
     )
     places = checkpoint["training"].get("places") if checkpoint else None
     if places is not None:
-        data.go_on_from(places, settings.trainer.world_size)
+        data.continue_from(places, settings.trainer.world_size)
     return data

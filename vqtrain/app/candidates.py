@@ -14,9 +14,9 @@ from rich.console import Console
 from vqtrain.app.pictures import PictureSettings, find_device
 from vqtrain.app.progress import shown_progress
 from vqtrain.app.reconstruct import file_name, reconstruct
+from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.faults import most_left_out
-from vqtrain.data.images import Preparation, prepare
-from vqtrain.data.index import ImageIndex
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError, DataError, WeightsError, require
 from vqtrain.evaluation import metrics as known
 from vqtrain.evaluation import protocols, tables
@@ -40,13 +40,13 @@ class Candidate:
         name: As the user wrote it.
         folder: Where its files go, below ``out``.
         tokenizer: On its device.
-        preparation: How images are made for it.
+        transform: How images are made for it.
     """
 
     name: str
     folder: str
     tokenizer: Tokenizer
-    preparation: Preparation
+    transform: Transform
 
 
 @final
@@ -86,7 +86,7 @@ def load_all(
                 name=name,
                 folder=f"{number}_{short}" if len(names) > 1 else ".",
                 tokenizer=tokenizer,
-                preparation=settings.preparation(tokenizer),
+                transform=settings.transform(tokenizer),
             )
         )
     return candidates
@@ -98,7 +98,7 @@ def names_of(typed: str | list[str]) -> list[str]:
 
 
 def choose_metrics(
-    typed: Sequence[str] | None, preparations: Sequence[Preparation]
+    typed: Sequence[str] | None, transforms: Sequence[Transform]
 ) -> tuple[list[str], list[str]]:
     """Return the metrics to measure, and a line for each that is left out as it cannot be.
 
@@ -109,7 +109,7 @@ def choose_metrics(
     for name in known.METRICS if typed is None else dict.fromkeys(typed):
         obstacles = (
             known.obstacle(name, image_size=each.image_size, channels=each.channels)
-            for each in preparations
+            for each in transforms
         )
         found = next(filter(None, obstacles), None)
         if found is not None and typed is not None:
@@ -176,25 +176,25 @@ def measure_all(
     digest = content_digest(index) if metrics.protocol is not None else None
     seconds = {} if digest is None else {"hashing": time.perf_counter() - began}
     for candidate in candidates:
-        tokenizer, preparation = candidate.tokenizer, candidate.preparation
-        size = preparation.image_size
+        tokenizer, transform = candidate.tokenizer, candidate.transform
+        size = transform.image_size
         rate = bits_per_pixel(tokenizer, size, size)
         reference = None
         if metrics.protocol is not None and digest is not None:
             reference = Reference(
-                index_digest=digest, protocol=metrics.protocol, preparation=preparation
+                index_digest=digest, protocol=metrics.protocol, transform=transform
             )
         with shown_progress(console, candidate.name) as progress:
             measured = measure(
                 tokenizer,
                 index,
-                preparation=preparation,
+                transform=transform,
                 batch_size=settings.batch_size,
                 num_workers=settings.workers,
                 measures=metrics.measures,
                 protocol=metrics.protocol,
                 reference=reference,
-                baselines=baselines_of(preparation, rate) if with_baselines else {},
+                baselines=baselines_of(transform, rate) if with_baselines else {},
                 bits_per_pixel=rate or 0.0,
                 autocast=settings.autocast,
                 progress=partial(progress, candidate.name),
@@ -220,9 +220,9 @@ def refuse_many(measured: Measured, index: ImageIndex, max_bad_fraction: float) 
         )
 
 
-def baselines_of(preparation: Preparation, rate: float | None) -> dict[str, Baseline]:
+def baselines_of(transform: Transform, rate: float | None) -> dict[str, Baseline]:
     """Return the baselines that the images and the rate of a tokenizer allow."""
-    if preparation.channels not in (1, 3):
+    if transform.channels not in (1, 3):
         return {}
     # Without a rate there is none for a codec to meet.
     return {word: each for word, each in BASELINES.items() if rate or word == "down_up"}
@@ -236,7 +236,7 @@ def entry_of(
     settings: PictureSettings,
 ) -> tables.Entry:
     """Put together what is known of a tokenizer, but for its cost."""
-    size = candidate.preparation.image_size
+    size = candidate.transform.image_size
     images = {
         "crop": f"{settings.crop} to {size} x {size} px",
         "images": f"{len(measured.image_ids):,}",
@@ -288,8 +288,8 @@ def save_images(
             order.reverse()
         for word, places in (("worst", order[:count]), ("best", order[::-1][:count])):
             for number, place in enumerate(places, start=1):
-                pixels = prepare(
-                    index.read(entry.measured.image_ids[place]), candidate.preparation, None
+                pixels = decode_image(
+                    index.read(entry.measured.image_ids[place]), candidate.transform, None
                 )
                 images = candidate.tokenizer.to_images(pixels[None])
                 picture, _ = reconstruct(candidate.tokenizer, images, settings, None)

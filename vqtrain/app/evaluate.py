@@ -28,8 +28,8 @@ from vqtrain.app.output import ending_in_order, expand, new_folder, refuse_insid
 from vqtrain.app.pictures import PictureSettings, find_device
 from vqtrain.app.ranks import WIDTH, is_first, is_rank, joined, launch, local_rank, local_world_size
 from vqtrain.app.validation import ChosenImages, named_images, validation_images
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.servers import shareable
+from vqtrain.data.remote.urls import shareable
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.distributed import world_size
 from vqtrain.errors import ConfigError, VqtrainError, require
 from vqtrain.evaluation import metrics as known
@@ -126,7 +126,7 @@ def evaluate(
     folder = new_folder(out) if is_first() else expand(out)
     refuse_inside(folder, images.near)
     candidates = load_all(tokenizer, allow, settings)
-    names, notes = choose_metrics(options.metrics, [each.preparation for each in candidates])
+    names, notes = choose_metrics(options.metrics, [each.transform for each in candidates])
     for note in [*notes, *other_crops(candidates, settings.crop)]:
         console.print(note, markup=False)
     metrics = load_metrics(

@@ -16,8 +16,8 @@ from vqtrain.app.compose import CommandLine
 from vqtrain.app.keys import build_kind, describe_kinds
 from vqtrain.app.output import fill_whole, new_folder
 from vqtrain.app.pictures import PictureSettings
-from vqtrain.data.images import prepare
-from vqtrain.data.sources import open_images
+from vqtrain.data.decoding.images import decode_image
+from vqtrain.data.sources.find import open_images
 from vqtrain.errors import BadSampleError, CheckpointError, ConfigError, DataError, VqtrainError
 from vqtrain.formats.base import Exporter, kinds_of
 from vqtrain.formats.parts.agreement import Agreement
@@ -86,19 +86,19 @@ def pictures_of(
         device="cpu",
         precision="32-true",
     )
-    preparation = settings.preparation(tokenizer)
+    transform = settings.transform(tokenizer)
     index = open_images(images, role="validation")
     chosen = np.unique(np.linspace(0, len(index) - 1, count).round().astype(int)).tolist()
     pixels = []
     for image_id in chosen:
         try:
-            pixels.append(prepare(index.read(image_id), preparation, None))
+            pixels.append(decode_image(index.read(image_id), transform, None))
         except BadSampleError as error:
             raise DataError(f"cannot read {index.key(image_id)}: {error}") from error
     squares = tokenizer.to_images(torch.stack(pixels))
     if tokenizer.codebook.token_grids:
         return [squares]
-    f, side = tokenizer.downsampling, preparation.image_size
+    f, side = tokenizer.downsampling, transform.image_size
     least = 2 * f
     if side < least:
         raise ConfigError(f"image_size must be at least {least}, two tokens, got {side}")

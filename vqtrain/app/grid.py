@@ -15,8 +15,8 @@ from hydra.errors import HydraException
 from vqtrain.app.build import Settings, begin_from, build_metrics, build_module, check_some
 from vqtrain.app.compose import CommandLine, compose, group_choices, is_path_key, parse
 from vqtrain.app.resume import differences
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.sources import training_and_validation
+from vqtrain.data.sources.find import training_and_validation
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError, require
 from vqtrain.evaluation.cost import count_flops, count_parameters
 from vqtrain.sweeps.grid import MAX_JOBS, OWN_KEYS, Config, Grid, Words, expand, identity
@@ -158,11 +158,11 @@ class Checks:
             begin_from(module, config["init_from"])
         build_metrics(config, settings, torch.device("cpu"))
         data = settings.data
-        key = json.dumps([data.train, data.val, asdict(data.preparation)])
+        key = json.dumps([data.train, data.val, asdict(data.transform)])
         if key not in self._data:
             training, _ = training_and_validation(data.train, data.val)
             if isinstance(training, ImageIndex):
-                check_some(training, data.preparation)
+                check_some(training, data.transform)
             self._data.add(key)
         flops = sum(count_flops(module.tokenizer, data.image_size))
         return sum(count_parameters(module.tokenizer).values()), flops

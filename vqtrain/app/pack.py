@@ -13,7 +13,7 @@ from vqtrain.data.packing.images import PackSettings
 from vqtrain.data.packing.pack import pack
 from vqtrain.data.packing.report import Report
 from vqtrain.data.shards.folder import INDEX
-from vqtrain.data.sources import open_images
+from vqtrain.data.sources.find import open_images
 from vqtrain.errors import Interrupted
 from vqtrain.launchers.local import count_cores
 from vqtrain.ranges import at_least

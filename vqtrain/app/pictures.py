@@ -7,8 +7,8 @@ from typing import Annotated, final
 import torch
 
 from vqtrain.build import unknown
-from vqtrain.data.crops import CROPS
-from vqtrain.data.images import Preparation
+from vqtrain.data.decoding.crops import CROPS
+from vqtrain.data.decoding.images import Transform
 from vqtrain.data.settings import LARGEST_SIZE
 from vqtrain.errors import ConfigError
 from vqtrain.launchers.local import count_cores
@@ -43,7 +43,7 @@ class PictureSettings:
         """Processes that load pictures."""
         return count_cores() if self.num_workers is None else self.num_workers
 
-    def preparation(self, tokenizer: Tokenizer) -> Preparation:
+    def transform(self, tokenizer: Tokenizer) -> Transform:
         """How pictures become what the tokenizer takes.
 
         Raises:
@@ -56,7 +56,7 @@ class PictureSettings:
                 f"multiple of {tokenizer.downsampling}"
             )
         tokenizer.token_shape(size, size)  # refuses a size that does not fit
-        return Preparation(
+        return Transform(
             image_size=size,
             channels=tokenizer.channels,
             crop=self.crop,

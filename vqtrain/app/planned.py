@@ -8,7 +8,7 @@ from torch import nn
 
 from vqtrain import weights
 from vqtrain.app.build import Settings, build_module
-from vqtrain.data.sources import open_images
+from vqtrain.data.sources.find import open_images
 from vqtrain.doctor import images
 from vqtrain.doctor.findings import Finding
 from vqtrain.doctor.speed import Planned

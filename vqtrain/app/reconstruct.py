@@ -18,10 +18,10 @@ from vqtrain.app.base import Command
 from vqtrain.app.output import ending_in_order, fill_whole, new_folder
 from vqtrain.app.pictures import PictureSettings
 from vqtrain.app.progress import shown_progress
-from vqtrain.data.crops import CROPS
-from vqtrain.data.images import prepare, whole
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.sources import open_images
+from vqtrain.data.decoding.crops import CROPS
+from vqtrain.data.decoding.images import decode_image, decode_whole_image
+from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError, DataError
 from vqtrain.evaluation.side_by_side import grids_of, ids_panel, side_by_side, to_panel
 from vqtrain.metrics.image import psnr
@@ -122,15 +122,17 @@ def read(
 ) -> Iterator[tuple[str, Float[Tensor, "1 c h w"] | str]]:
     """Bring pictures as images with their keys; a sentence in place of one that cannot be used."""
     size = settings.image_size or tokenizer.downsampling
-    preparation = replace(settings, image_size=size).preparation(tokenizer)
+    transform = replace(settings, image_size=size).transform(tokenizer)
     for image_id in range(min(len(index), limit or len(index))):
         key = index.key(image_id)
         try:
             encoded = index.read(image_id)
             if settings.image_size is not None:
-                pixels = prepare(encoded, preparation, None)
+                pixels = decode_image(encoded, transform, None)
             else:
-                pixels = whole_tokens(whole(encoded, preparation), tokenizer.downsampling)
+                pixels = whole_tokens(
+                    decode_whole_image(encoded, transform), tokenizer.downsampling
+                )
             yield key, tokenizer.to_images(pixels[None])
         except BadSampleError as error:
             yield key, str(error)

@@ -16,7 +16,7 @@ from vqtrain.app.keys import describe_launchers
 from vqtrain.app.output import ending_in_order, expand
 from vqtrain.app.ranks import WIDTH
 from vqtrain.build import resolve
-from vqtrain.data.servers import shareable
+from vqtrain.data.remote.urls import shareable
 from vqtrain.errors import CheckpointError, ConfigError, Interrupted, as_failure, require
 from vqtrain.launchers.base import Ended, Job, Launcher
 from vqtrain.launchers.local import Local

@@ -24,7 +24,7 @@ from vqtrain.app.progress import shown_progress
 from vqtrain.build import bind, resolve
 from vqtrain.data.shards.folder import INDEX, PLAN, Progress, read_share
 from vqtrain.data.shards.writer import progress_of
-from vqtrain.data.sources import open_images
+from vqtrain.data.sources.find import open_images
 from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan
 from vqtrain.data.tokens.report import UNFINISHED, Report, read_report
 from vqtrain.data.tokens.write import Encode, write
@@ -120,16 +120,16 @@ def make_token_plan(
         DataError: If there are no such images.
     """
     tokenizer.check_ids()
-    preparation = settings.preparation(tokenizer)
+    transform = settings.transform(tokenizer)
     token_settings = TokenSettings(
-        preparation=preparation,
+        transform=transform,
         batch_size=settings.batch_size,
         precision=settings.precision,
         device=find_device(settings.device).type,
         shard_size=shard_size,
         layout=layout,
     )
-    size = preparation.image_size
+    size = transform.image_size
     config = {key: tokenizer.config[key] for key in ("image", "downsampling", "token_ids")}
     return make_plan(
         open_images(images, role="training"),

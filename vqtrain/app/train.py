@@ -25,8 +25,8 @@ from vqtrain.app.build import (
 )
 from vqtrain.app.compose import CommandLine, compose, describe_keys
 from vqtrain.app.resume import continued_config, lookup_config
-from vqtrain.data.servers import shareable
-from vqtrain.data.streams import Stream
+from vqtrain.data.remote.urls import shareable
+from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.reports.page import write as write_page
 from vqtrain.reports.run import Held
@@ -199,7 +199,7 @@ def write_report(
     An error here is a warning, as the run is over. It is not written to log.txt, whose last line
     is the end of the training.
     """
-    held = Held(index=data.validation, preparation=data.settings.preparation)
+    held = Held(index=data.validation, transform=data.settings.transform)
     try:
         file = write_page(run_dir, limit=REPORT_IMAGES, device=device, held=held)
     except Exception as error:

@@ -8,8 +8,8 @@ from typing import final
 
 import yaml
 
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.sources import open_images, training_and_validation
+from vqtrain.data.sources.find import open_images, training_and_validation
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError
 from vqtrain.tokenizer.model import Tokenizer
 

@@ -1,1 +1,4 @@
-"""From files to batches, in an order that is a function of the seed and the position."""
+"""From what is written after ``data.train`` to batches, and from images to shards. No Lightning.
+
+Each folder here promises something to the ones that import it; its docstring says what.
+"""

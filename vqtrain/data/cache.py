@@ -1,35 +1,11 @@
-"""Where what is worked out or fetched once is kept: indexes of tars, the demo, parts of files."""
+"""The folder of caches (indexes of tars, the demo, parts of remote files), and whole writes."""
 
-import math
 import os
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from hashlib import blake2b
+from contextlib import suppress
 from pathlib import Path
-from typing import final
-
-from filelock import FileLock
 
 from vqtrain.errors import DataError
-
-# A file on a server is fetched in pieces of this size: long enough for a server's full speed,
-# short enough for a shuffle that needs a place here and there.
-PART_BYTES = 4 * 2**20
-
-DEFAULT_LIMIT_GB = 50.0
-# Above the limit, parts are deleted down to this share of it; it is looked at once in so many new
-# parts of a process, as looking takes some time.
-KEPT_FRACTION = 0.9
-PARTS_BETWEEN_TRIMS = 16
-# When a part was last used is written down no more often than this.
-USED_AGAIN_S = 600.0
-# After a failure to keep a part, no other is kept for a while.
-DISK_PAUSE_S = 60.0
-# Whoever holds the lock of a part that long has gone astray.
-LOCK_TIMEOUT_S = 330.0
-_NUM_LOCKS = 256
 
 
 def cache_folder() -> Path:
@@ -51,25 +27,6 @@ def cache_folder() -> Path:
     return folder.absolute()
 
 
-def parts_limit() -> int:
-    """Find how much disk the parts of remote files may take: ``VQTRAIN_CACHE_GB``, else 50.
-
-    Returns:
-        Bytes; 0 if no part is to be kept.
-
-    Raises:
-        DataError: If the variable is no number of at least 0.
-    """
-    text = os.environ.get("VQTRAIN_CACHE_GB", "").strip()
-    try:
-        gigabytes = float(text) if text else DEFAULT_LIMIT_GB
-    except ValueError:
-        gigabytes = math.nan
-    if not 0 <= gigabytes < math.inf:
-        raise DataError(f"VQTRAIN_CACHE_GB must be a number of at least 0, got {text!r}")
-    return int(gigabytes * 1e9)
-
-
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that others see all of it or nothing.
 
@@ -77,123 +34,10 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: If it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        beside.write_bytes(content)
-        beside.replace(path)
+        partial.write_bytes(content)
+        partial.replace(path)
     finally:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-@final
-class Part:
-    """An aligned piece of a remote file, kept as a file that all processes of this machine share.
-
-    Args:
-        source: Names the file and its content.
-        number: Which piece of it, from 0.
-        size: Length of the piece, in bytes.
-    """
-
-    def __init__(self, source: str, *, number: int, size: int) -> None:
-        name = blake2b(source.encode(), digest_size=16).hexdigest()
-        self._folder = cache_folder() / "parts"
-        self._path = self._folder / name[:2] / f"{name}-{number}"
-        self._size = size
-        self._lock = (int(name[:8], 16) + number) % _NUM_LOCKS
-
-    def load(self, first: int, end: int) -> bytes | None:
-        """Read some bytes of it.
-
-        Args:
-            first: Where they begin in this part.
-            end: Where they end, at most the size of the part.
-
-        Returns:
-            None if it is not here.
-        """
-        try:
-            with self._path.open("rb", buffering=0) as file:
-                status = os.fstat(file.fileno())
-                if status.st_size != self._size:
-                    return None
-                if time.time() - status.st_mtime > USED_AGAIN_S:
-                    os.utime(file.fileno())
-                content = os.pread(file.fileno(), end - first, first)
-        except OSError:
-            return None
-        return content if len(content) == end - first else None
-
-    def is_here(self) -> bool:
-        """Tell whether it need not be fetched."""
-        return self.load(0, 0) is not None
-
-    def store(self, content: bytes) -> None:
-        """Keep it, if the disk allows; now and then delete what was not used for longest."""
-        try:
-            write_whole(self._path, content)
-        except OSError:
-            _pause()
-            return
-        _trim_now_and_then(self._folder)
-
-    @contextmanager
-    def fetching(self) -> Iterator[None]:
-        """Keep others from fetching the same; without locks on that disk, do not.
-
-        The locks are few, and shared by parts: one file a part would double the files.
-        """
-        with ExitStack() as stack:
-            try:
-                path = self._folder / "locks" / f"{self._lock:02x}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(path, timeout=LOCK_TIMEOUT_S, poll_interval=0.01)
-                stack.enter_context(lock)
-            except TimeoutError:
-                pass
-            except (OSError, NotImplementedError):
-                _pause()
-            yield
-
-
-class _State:
-    """What this process knows of the folder."""
-
-    paused_until_s = -math.inf
-    stored = 0
-
-
-def keeps_parts() -> bool:
-    """Tell whether parts are kept at all: neither switched off nor is the disk full."""
-    return time.monotonic() >= _State.paused_until_s and parts_limit() > 0
-
-
-def _pause() -> None:
-    _State.paused_until_s = time.monotonic() + DISK_PAUSE_S
-
-
-def _trim_now_and_then(folder: Path) -> None:
-    _State.stored += 1
-    if _State.stored % PARTS_BETWEEN_TRIMS == 1 % PARTS_BETWEEN_TRIMS:
-        # One process does it for all.
-        with suppress(OSError, NotImplementedError), FileLock(folder / "trim.lock", timeout=0):
-            _trim(folder)
-
-
-def _trim(folder: Path) -> None:
-    found = []
-    for group in folder.iterdir():
-        if group.is_dir() and group.name != "locks":
-            for path in group.iterdir():
-                with suppress(OSError):
-                    status = path.stat()
-                    found.append((status.st_mtime_ns, status.st_size, path))
-    total = sum(size for _, size, _ in found)
-    if total > parts_limit():
-        for _, size, path in sorted(found):
-            if total <= KEPT_FRACTION * parts_limit():
-                return
-            with suppress(OSError):
-                path.unlink()
-                total -= size
+            partial.unlink(missing_ok=True)

@@ -6,12 +6,12 @@ from typing import Annotated, final
 
 from PIL import ImageColor
 
-from vqtrain.data.crops import CROPS
-from vqtrain.data.images import Preparation
-from vqtrain.data.order import SAMPLINGS
+from vqtrain.data.decoding.crops import CROPS
+from vqtrain.data.decoding.images import Transform
 from vqtrain.errors import ConfigError
 from vqtrain.ranges import at_least, at_most, check_fields, one_of, within
 
+SAMPLINGS = ("permuted", "resampled")
 # A square of so many pixels a side takes 0.2 GB.
 LARGEST_SIZE = 8192
 
@@ -29,7 +29,7 @@ class DataSettings:
         channels: 3 for color, 1 for gray, or the number that the files have.
         range: The values of black and white in the files' own units; None for 0 to 255.
         background: The color under transparent pixels, a name or ``#rrggbb``.
-        crop: How a picture becomes a square, a key of ``CROPS``.
+        crop: How an image becomes a square, a key of ``CROPS``.
         flip: Whether to mirror half of the training images left to right.
         batch_size: Images per batch and process.
         num_workers: Processes that load images, per process that trains; 0 loads in that itself.
@@ -62,9 +62,9 @@ class DataSettings:
         _check_background(self.background)
 
     @property
-    def preparation(self) -> Preparation:
+    def transform(self) -> Transform:
         """How images become arrays."""
-        return Preparation(
+        return Transform(
             image_size=self.image_size,
             channels=self.channels,
             crop=self.crop,

@@ -12,10 +12,10 @@ import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
+from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.faults import Fault
-from vqtrain.data.images import Preparation, prepare
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.remote import is_url
+from vqtrain.data.remote.urls import is_url
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.doctor.findings import Finding, join
 from vqtrain.doctor.speed import Planned, examine_speed
 from vqtrain.errors import BadSampleError
@@ -63,7 +63,7 @@ def examine(planned: Planned, index: ImageIndex) -> Iterator[Finding]:
     """
     data = planned.data
     yield from examine_files(index)
-    sample = read_sample(index, data.preparation)
+    sample = read_sample(index, data.transform)
     if sample.faults:
         yield describe_unreadable(sample, data.max_bad_fraction)
     if not sample.sizes:
@@ -99,7 +99,7 @@ def examine_files(index: ImageIndex) -> Iterator[Finding]:
         )
 
 
-def read_sample(index: ImageIndex, preparation: Preparation) -> Sample:
+def read_sample(index: ImageIndex, transform: Transform) -> Sample:
     """Read some pictures, evenly spread, as a worker of a run does; bounded in time."""
     random = np.random.default_rng(0)
     ids = np.linspace(0, len(index) - 1, min(MAX_SAMPLE, len(index))).round().astype(int)
@@ -113,7 +113,7 @@ def read_sample(index: ImageIndex, preparation: Preparation) -> Sample:
         began = time.perf_counter()
         try:
             encoded = index.read(image_id)
-            prepare(encoded, preparation, random)
+            decode_image(encoded, transform, random)
         except BadSampleError as error:
             bad[image_id] = index.fault(image_id, str(error))
         else:

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vqtrain.data.cache import cache_folder
-from vqtrain.data.demo import HELD_OUT, TRAINING
+from vqtrain.data.sources.demo import HELD_OUT, TRAINING
 from vqtrain.doctor.findings import Finding, in_gib, join
 from vqtrain.errors import ConfigError, DataError
 from vqtrain.launchers.local import count_cores

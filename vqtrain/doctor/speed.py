@@ -13,10 +13,10 @@ from jaxtyping import Shaped
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
-from vqtrain.data.batches import Batch
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.loaders import training_loader
+from vqtrain.data.loading.batches import Batch
+from vqtrain.data.loading.loaders import training_loader
 from vqtrain.data.settings import DataSettings
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.doctor.findings import Finding
 from vqtrain.errors import DataError
 from vqtrain.launchers.local import count_cores
@@ -124,10 +124,10 @@ def measure_loading(
         start=0,
     )
     batches = iter(loader)
-    images = next(batches).images  # the worker had to start for it
+    images = next(batches).samples  # the worker had to start for it
     count, began = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - began) < LOADING_S:
-        images = next(batches).images
+        images = next(batches).samples
         count += len(images)
     return count / elapsed, images
 
@@ -148,7 +148,7 @@ def measure_device(planned: Planned, images: Shaped[Tensor, "b c *size"]) -> Rat
         trainer, clock = build_trainer(settings), Clock(until)
         trainer.callbacks = [clock]  # type: ignore[attr-defined]  # its type is not declared
         pixels = images[torch.arange(count) % len(images)]
-        batch = Batch(images=pixels, mask=torch.ones(count, dtype=torch.bool), keys=[""] * count)
+        batch = Batch(samples=pixels, mask=torch.ones(count, dtype=torch.bool), keys=[""] * count)
         trainer.fit(module, datamodule=Repeated(batch))
         return clock.seconds
 

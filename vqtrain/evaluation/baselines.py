@@ -122,7 +122,7 @@ def down_up(
     """
     del bits_per_pixel
     channels, height, width = pixels.shape[1:]
-    # As ``vqtrain.data.crops`` resizes: uint8, on the CPU, with channels last in memory.
+    # As ``vqtrain.data.decoding.crops`` resizes: uint8, on the CPU, with channels last in memory.
     small = _resize(
         pixels.cpu().contiguous(memory_format=torch.channels_last),
         height // factor,

@@ -13,11 +13,11 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from vqtrain import distributed
-from vqtrain.data.batches import Batch, ValidationBatches
+from vqtrain.data.decoding.images import Transform
 from vqtrain.data.faults import Fault
-from vqtrain.data.images import Preparation
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.loaders import Loader
+from vqtrain.data.loading.batches import Batch, ValidationBatches
+from vqtrain.data.loading.loaders import Loader
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import DataError
 from vqtrain.evaluation.baselines import Baseline
 from vqtrain.evaluation.protocols import Protocol
@@ -259,7 +259,7 @@ def measure(
     tokenizer: Tokenizer,
     index: ImageIndex,
     *,
-    preparation: Preparation,
+    transform: Transform,
     batch_size: int,
     num_workers: int,
     measures: Mapping[str, Measure],
@@ -277,7 +277,7 @@ def measure(
     Args:
         tokenizer: On its device, in eval mode.
         index: The images.
-        preparation: How they become what the tokenizer takes.
+        transform: How they become what the tokenizer takes.
         batch_size: Images at once on each rank.
         num_workers: Processes of each rank that load images.
         measures: By name, what is measured of each image.
@@ -309,7 +309,7 @@ def measure(
     rank, world_size = distributed.rank(), distributed.world_size()
     batches = ValidationBatches(
         index,
-        preparation=preparation,
+        transform=transform,
         batch_size=batch_size,
         rank=rank,
         world_size=world_size,
@@ -320,7 +320,7 @@ def measure(
         faults += loaded.faults
         with clock.part("tokenizer"):
             batch = loaded.to(weight.device, non_blocking=True)
-            images = tokenizer.to_images(batch.images, weight.dtype)
+            images = tokenizer.to_images(batch.samples, weight.dtype)
             with autocast():
                 quantized = tokenizer.quantize(tokenizer.latents(images))
                 made = tokenizer.decode_latents(quantized.z_q)

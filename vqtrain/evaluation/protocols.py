@@ -146,7 +146,7 @@ class Convention:
         rounding: The same in words.
         resize: How pixels are resized for Inception, in words.
         crop: How papers that follow it make squares of pictures, a key of
-            ``vqtrain.data.crops.CROPS``.
+            ``vqtrain.data.decoding.crops.CROPS``.
     """
 
     package: str
@@ -218,7 +218,7 @@ class Protocol:
 
     Attributes:
         crop: How papers that follow it make squares of pictures, a key of
-            ``vqtrain.data.crops.CROPS``.
+            ``vqtrain.data.decoding.crops.CROPS``.
         sha256: Hash of the weights.
         device: Where the network is.
     """

@@ -15,8 +15,8 @@ import torch
 
 from vqtrain import distributed
 from vqtrain.data.cache import cache_folder, write_whole
-from vqtrain.data.images import Preparation
-from vqtrain.data.index import ImageIndex
+from vqtrain.data.decoding.images import Transform
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError
 from vqtrain.evaluation.protocols import Protocol
 from vqtrain.metrics.fid import FEATURES, Moments
@@ -63,22 +63,22 @@ def _digest(index: ImageIndex, image_id: int) -> bytes:
 class Reference:
     """The place in the cache for the statistics of one set of originals, under one protocol.
 
-    Whoever changes the files, the preparation, the weights, a library or the kind of device gets
+    Whoever changes the files, the transform, the weights, a library or the kind of device gets
     another place. It can be deleted at any time, and a damaged file counts as none.
 
     Args:
         index_digest: What ``content_digest`` says of the originals.
         protocol: Makes features; on the device on which it will do so.
-        preparation: Makes pixels of encoded images.
+        transform: Makes pixels of encoded images.
 
     Raises:
         DataError: If there is no folder for caches.
     """
 
-    def __init__(self, *, index_digest: str, protocol: Protocol, preparation: Preparation) -> None:
+    def __init__(self, *, index_digest: str, protocol: Protocol, transform: Transform) -> None:
         key = {
             "content": index_digest,
-            "preparation": asdict(preparation),
+            "transform": asdict(transform),
             "protocol": protocol.word,
             "library": protocol.describe()["library"],
             "weights": protocol.sha256,

@@ -1,6 +1,8 @@
-"""Pixel ranges: the one place where pixels become images in [-1, 1], and back.
+"""Value ranges: the one place where stored samples become samples in [-1, 1], and back.
 
-A range is the values of black and white. None stands for uint8 pixels of 0..255.
+Samples have any number of axes after the channels: images, clips, sounds. Their stored values are
+called pixels. A range is the lowest and the highest of them, black and white; None stands for uint8
+of 0..255.
 """
 
 import torch
@@ -13,11 +15,11 @@ UINT8_RANGE: ValueRange = (0.0, 255.0)
 
 
 def to_images(
-    pixels: Shaped[Tensor, "b c h w"],
+    pixels: Shaped[Tensor, "b c *size"],
     dtype: torch.dtype = torch.float32,
     *,
     value_range: ValueRange | None = None,
-) -> Float[Tensor, "b c h w"]:
+) -> Float[Tensor, "b c *size"]:
     """Map pixels to images in [-1, 1].
 
     Args:
@@ -38,8 +40,8 @@ def to_images(
 
 
 def to_pixels(
-    images: Float[Tensor, "b c h w"], *, value_range: ValueRange | None = None
-) -> Shaped[Tensor, "b c h w"]:
+    images: Float[Tensor, "b c *size"], *, value_range: ValueRange | None = None
+) -> Shaped[Tensor, "b c *size"]:
     """Map images in [-1, 1] to pixels: clamped, and rounded to the nearest of 0..255 as uint8.
 
     Rounding makes this the exact inverse of ``to_images``; truncating, as some evaluators do,

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from vqtrain.data.servers import shareable
+from vqtrain.data.remote.urls import shareable
 from vqtrain.reports.blocks import Cell, Table, word
 
 UNSET = "not set"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from vqtrain.data.servers import shareable
+from vqtrain.data.remote.urls import shareable
 from vqtrain.evaluation.metrics import is_lower_better
 from vqtrain.evaluation.results import (
     BaselineResult,

@@ -10,11 +10,11 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from vqtrain.build import bind
-from vqtrain.data.batches import ValidationBatches
-from vqtrain.data.images import Preparation, prepare
-from vqtrain.data.index import ImageIndex
+from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.loading.batches import ValidationBatches
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources import open_images, training_and_validation
+from vqtrain.data.sources.find import open_images, training_and_validation
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError, DataError
 from vqtrain.evaluation.measure import describe_ids
 from vqtrain.evaluation.results import CodebookUse
@@ -68,7 +68,7 @@ class Examined:
     worst: Sequence[Shown]
 
 
-def open_validation(run: RunResult) -> tuple[ImageIndex, Preparation]:
+def open_validation(run: RunResult) -> tuple[ImageIndex, Transform]:
     """Find the images that a run was validated on, as its ``config.yaml`` names them.
 
     Raises:
@@ -89,14 +89,14 @@ def open_validation(run: RunResult) -> tuple[ImageIndex, Preparation]:
     limit = run.setting("trainer.limit_val", int)
     if limit is not None and limit < len(index):
         index = index.select(np.arange(limit) * len(index) // limit)
-    return index, settings.preparation
+    return index, settings.transform
 
 
 @torch.inference_mode()
 def examine(
     tokenizer: Tokenizer,
     index: ImageIndex,
-    preparation: Preparation,
+    transform: Transform,
     *,
     limit: int,
     shown: int,
@@ -107,7 +107,7 @@ def examine(
     Args:
         tokenizer: In eval mode.
         index: The validation images.
-        preparation: How they are made for the tokenizer.
+        transform: How they are made for the tokenizer.
         limit: Images at most, evenly chosen.
         shown: Images to show of the even choice, and of the worst.
         device: Where to compute.
@@ -118,9 +118,9 @@ def examine(
     """
     tokenizer = tokenizer.to(device)
     chosen = index.select(np.array(evenly(len(index), limit), dtype=np.int64))
-    at_once = max(1, min(MOST_AT_ONCE, BATCH_PIXELS // preparation.image_size**2))
+    at_once = max(1, min(MOST_AT_ONCE, BATCH_PIXELS // transform.image_size**2))
     batches = ValidationBatches(
-        chosen, preparation=preparation, batch_size=at_once, rank=0, world_size=1
+        chosen, transform=transform, batch_size=at_once, rank=0, world_size=1
     )
     codebook = tokenizer.codebook
     used = IdCounts(num_codebooks=codebook.num_codebooks, size=codebook.size)
@@ -129,7 +129,7 @@ def examine(
         batch = batches[number]
         places = [number * at_once + place for place in batch.mask.nonzero()[:, 0].tolist()]
         if places:
-            original, made, token_ids = reconstruct(tokenizer, batch.images[batch.mask])
+            original, made, token_ids = reconstruct(tokenizer, batch.samples[batch.mask])
             used.add(token_ids)
             values |= dict(zip(places, psnr(made, original).tolist(), strict=True))
     if not values:
@@ -141,7 +141,9 @@ def examine(
         place: Shown(
             key=chosen.key(place),
             psnr=values[place],
-            versions=versions_of(tokenizer, prepare(chosen.read(place), preparation, None)[None]),
+            versions=versions_of(
+                tokenizer, decode_image(chosen.read(place), transform, None)[None]
+            ),
         )
         for place in dict.fromkeys([*some, *worst])
     }

@@ -8,9 +8,9 @@ from typing import final
 
 import torch
 
-from vqtrain.data.images import Preparation
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.servers import shareable
+from vqtrain.data.decoding.images import Transform
+from vqtrain.data.remote.urls import shareable
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import VqtrainError
 from vqtrain.evaluation.baselines import bits_per_pixel
 from vqtrain.evaluation.metrics import is_lower_better
@@ -57,11 +57,11 @@ class Held:
 
     Attributes:
         index: The images.
-        preparation: How they become what the tokenizer takes.
+        transform: How they become what the tokenizer takes.
     """
 
     index: ImageIndex
-    preparation: Preparation
+    transform: Transform
 
 
 def run_page(
@@ -125,10 +125,10 @@ def examine_run(
     """Measure a run's tokenizer on validation images; or return None and why not."""
     try:
         if held is None:
-            index, preparation = open_validation(run)
+            index, transform = open_validation(run)
         else:
-            index, preparation = held.index, held.preparation
-        found = examine(tokenizer, index, preparation, limit=limit, shown=MOST_SHOWN, device=device)
+            index, transform = held.index, held.transform
+        found = examine(tokenizer, index, transform, limit=limit, shown=MOST_SHOWN, device=device)
     except VqtrainError as error:
         return None, f"The validation images cannot be shown: {shareable(str(error))}."
     return found, ""

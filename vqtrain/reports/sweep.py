@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from vqtrain.data.servers import shareable
+from vqtrain.data.remote.urls import shareable
 from vqtrain.reports.blocks import (
     Block,
     Cell,

@@ -6,7 +6,7 @@ from jaxtyping import Shaped
 from PIL import Image
 from torch import Tensor
 
-from vqtrain.data.images import from_array, from_picture
+from vqtrain.data.decoding.images import from_array, from_pillow
 from vqtrain.errors import BadSampleError
 from vqtrain.ops.pixels import ValueRange
 
@@ -26,7 +26,7 @@ def to_pixels(
         BadSampleError: If its channels, its values or its size do not fit.
     """
     if isinstance(picture, Image.Image):
-        pixels = from_picture(
+        pixels = from_pillow(
             picture, channels=channels, value_range=value_range, background="white"
         )
     else:

@@ -10,9 +10,9 @@ from typing import final
 import torch
 
 from vqtrain import distributed
-from vqtrain.data.batches import Batch
 from vqtrain.data.faults import Fault
-from vqtrain.data.streams import Stream
+from vqtrain.data.loading.batches import Batch
+from vqtrain.data.sources.pipes import Stream
 from vqtrain.training.data_module import TrainingData
 
 FILE = "bad_samples.jsonl"

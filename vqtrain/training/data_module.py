@@ -10,32 +10,33 @@ from typing import TypedDict, final
 from lightning.pytorch import LightningDataModule
 
 from vqtrain import distributed
-from vqtrain.data.batches import Batch
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.loaders import Loader, stream_loader, training_loader, validation_loader
+from vqtrain.data.loading.batches import Batch
+from vqtrain.data.loading.loaders import Loader, stream_loader, training_loader, validation_loader
+from vqtrain.data.loading.streams import Cursor
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.streams import Place, Stream
+from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import CheckpointError
 
 
 class StreamState(TypedDict):
-    """Where the readers of a stream stand.
+    """Where the readers of a stream are.
 
     Attributes:
         world_size: Processes of the run.
         num_workers: Readers of each of them.
-        places: Those of the first process, then those of the next one; of each first the one whose
-            batch is the next.
+        cursors: Those of the first process, then those of the next one, and so on; of each, the one
+            whose batch is next comes first.
     """
 
     world_size: int
     num_workers: int
-    places: list[list[int]]
+    cursors: list[list[int]]
 
 
 @final
 class Timed(Iterable[Batch]):
-    """Batches of a loader, and how long they were waited for.
+    """Batches of a loader, and the time spent waiting for them.
 
     Args:
         loader: Where they come from.
@@ -62,7 +63,7 @@ class TrainingData(LightningDataModule):
     see ``vqtrain.training.validation``.
 
     Args:
-        training: Images to train on, or what brings them in sequence.
+        training: Images to train on, indexed or in sequence.
         validation: Images to validate on.
         settings: The ``data`` group.
         seed: Seed of the run.
@@ -70,7 +71,7 @@ class TrainingData(LightningDataModule):
         num_nodes: Machines that the run is on.
 
     Attributes:
-        consumed: Batches that this process has trained on since the run began or went on.
+        consumed: Batches that this process has trained on since the run began or continued.
     """
 
     def __init__(
@@ -88,24 +89,24 @@ class TrainingData(LightningDataModule):
         self.settings, self.seed, self.start = settings, seed, start
         self.num_nodes = num_nodes
         self.consumed = 0
-        self.saved_places: list[Place] | None = None
+        self.saved_cursors: list[Cursor] | None = None
         self.batches: Timed | None = None
 
     @cached_property
-    def places(self) -> deque[Place]:
-        """Where the readers of this process stand, the one of the next batch first.
+    def cursors(self) -> deque[Cursor]:
+        """Where the readers of this process are, the one of the next batch first.
 
-        First asked for when the ranks are known.
+        First read when the ranks are known.
         """
         readers = max(1, self.settings.num_workers)
         first = distributed.rank() * readers
         numbers = range(first, first + readers)
-        saved = self.saved_places
-        places = [saved[n] if saved is not None else Place.first(n) for n in numbers]
-        return deque(places, maxlen=readers)
+        saved = self.saved_cursors
+        cursors = [saved[n] if saved is not None else Cursor.first(n) for n in numbers]
+        return deque(cursors, maxlen=readers)
 
-    def go_on_from(self, state: StreamState, world_size: int) -> None:
-        """Let the readers of a stream begin where those of a checkpoint stood.
+    def continue_from(self, state: StreamState, world_size: int) -> None:
+        """Let the readers of a stream begin where those of a checkpoint were.
 
         Args:
             state: From the checkpoint.
@@ -118,27 +119,27 @@ class TrainingData(LightningDataModule):
         now = (world_size, max(1, self.settings.num_workers))
         if before != now:
             raise CheckpointError(
-                f"images that are read in sequence (pipe:) go on only with as many processes and "
+                "images that are read in sequence (pipe:) go on only with as many processes and "
                 f"data.num_workers as before: {before[0]} x {before[1]}, got {now[0]} x {now[1]}"
             )
-        self.saved_places = [Place(*numbers) for numbers in state["places"]]
+        self.saved_cursors = [Cursor(*numbers) for numbers in state["cursors"]]
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Note that a batch is being trained on; Lightning has loaded one more by now."""
         del dataloader_idx
         self.consumed += 1
-        if batch.place is not None:
-            self.places.append(Place(*batch.place))  # the first one, whose turn it was, drops out
+        if batch.cursor is not None:
+            self.cursors.append(Cursor(*batch.cursor))  # drops the first, which it was from
         return batch
 
     def stream_state(self) -> StreamState | None:
-        """Describe where the readers of all processes stand, if they have to; collective."""
+        """Describe where the readers of all processes are, if images are a stream; collective."""
         if not isinstance(self.training, Stream):
             return None
         return {
             "world_size": distributed.world_size(),
-            "num_workers": len(self.places),
-            "places": distributed.all_gather_lists([list(place) for place in self.places]),
+            "num_workers": len(self.cursors),
+            "cursors": distributed.all_gather_lists([list(cursor) for cursor in self.cursors]),
         }
 
     def train_dataloader(self) -> Timed:
@@ -153,7 +154,7 @@ class TrainingData(LightningDataModule):
         return waited_s
 
     def first_batches(self) -> Iterable[Batch]:
-        """Return the same batches, loaded in this process as they are asked for."""
+        """Return the same batches, loaded in this process when they are needed."""
         return self.training_batches(replace(self.settings, num_workers=0))
 
     def training_batches(self, settings: DataSettings) -> Loader:
@@ -163,8 +164,8 @@ class TrainingData(LightningDataModule):
                 self.training,
                 settings=settings,
                 seed=self.seed,
-                readers=distributed.world_size() * len(self.places),
-                places=tuple(self.places),
+                readers=distributed.world_size() * len(self.cursors),
+                cursors=tuple(self.cursors),
             )
         return training_loader(
             self.training,

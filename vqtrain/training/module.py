@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vqtrain import distributed
-from vqtrain.data.batches import Batch
+from vqtrain.data.loading.batches import Batch
 from vqtrain.objective import Objective
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.average import WeightAverage
@@ -132,7 +132,7 @@ class TokenizerTraining(LightningModule):
         self.batches_in_step = (self.batches_in_step + 1) % self.settings.accumulate
 
         # Forward once, one total, one backward.
-        images = self.tokenizer.to_images(batch.images, self.settings.dtype).contiguous(
+        images = self.tokenizer.to_images(batch.samples, self.settings.dtype).contiguous(
             memory_format=torch.channels_last
         )
         with self.reduce_gradients_if(self.step_has_ended):
@@ -214,7 +214,7 @@ class TokenizerTraining(LightningModule):
         wanted = LATENTS_PER_CODE * self.tokenizer.vocab_size
         self.tokenizer.eval()
         for number, batch in enumerate(batches, start=1):
-            images = self.tokenizer.to_images(batch.images.to(self.device), self.settings.dtype)
+            images = self.tokenizer.to_images(batch.samples.to(self.device), self.settings.dtype)
             with self.trainer.precision_plugin.forward_context():
                 z = self.tokenizer.latents(images)
             latents.append(distributed.all_gather(z.to(self.settings.dtype)))

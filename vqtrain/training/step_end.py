@@ -7,7 +7,7 @@ from typing import final
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vqtrain import distributed
-from vqtrain.data.batches import Batch
+from vqtrain.data.loading.batches import Batch
 from vqtrain.errors import ConfigError
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint, restore, states_of
@@ -116,7 +116,7 @@ class StepEnd(Callback):
         """End the step after its last batch."""
         del outputs, batch_idx
         assert isinstance(pl_module, TokenizerTraining)
-        self.console.end_batch(pl_module.step, images=len(batch.images))
+        self.console.end_batch(pl_module.step, images=len(batch.samples))
         if pl_module.step_has_ended:
             self.end_step(trainer, pl_module)
         elif trainer.should_stop:  # set by a callback of the user: after this step, not within it

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from vqtrain import distributed
-from vqtrain.data.loaders import Loader
+from vqtrain.data.loading.loaders import Loader
 from vqtrain.metrics.codebook import IdCounts
 from vqtrain.metrics.fid import FID
 from vqtrain.metrics.image import psnr, ssim
@@ -91,7 +91,7 @@ class Validation:
             for number, loaded in enumerate(self.loader):
                 self.bad_samples.note("val", loaded)
                 batch = loaded.to(module.device)
-                images = tokenizer.to_images(batch.images, module.settings.dtype)
+                images = tokenizer.to_images(batch.samples, module.settings.dtype)
                 with trainer.precision_plugin.forward_context():
                     output = tokenizer(images)
                 # In 8 bits whatever the range of the files is, so that numbers can be compared.

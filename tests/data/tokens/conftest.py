@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqtrain.data.images import Preparation
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.scan import scan_tar
+from vqtrain.data.decoding.images import Transform
 from vqtrain.data.shards.folder import read_share
+from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.scan import scan_tar
 from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan
 from vqtrain.data.tokens.report import Report
 from vqtrain.data.tokens.write import write
 
-PREPARATION = Preparation(
+PREPARATION = Transform(
     image_size=8, channels=3, crop="resize", flip=False, range=None, background="white"
 )
 
@@ -60,7 +60,7 @@ def plan_of() -> Callable[..., Plan]:
         return make_plan(
             index,
             settings=TokenSettings(
-                preparation=PREPARATION,
+                transform=PREPARATION,
                 precision="32-true",
                 device="cpu",
                 **chosen,  # type: ignore[arg-type]  # as the test says

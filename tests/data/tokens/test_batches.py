@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from vqtrain.data.scan import scan_tar
-from vqtrain.data.sources import open_images
+from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.scan import scan_tar
 from vqtrain.data.tokens.batches import TokenBatches
 
 
 def batches_of(index, plan, counts):
-    return TokenBatches(index, counts=counts, preparation=plan.settings.preparation, batch_size=2)
+    return TokenBatches(index, counts=counts, transform=plan.settings.transform, batch_size=2)
 
 
 def test_a_short_batch_is_filled_with_its_last_image_masked(index_of, plan_of, pixels):
     index = index_of()
     batch = batches_of(index, plan_of(index), [2, 1])[1]
-    np.testing.assert_array_equal(batch.images[1], pixels[2].transpose(2, 0, 1))
+    np.testing.assert_array_equal(batch.samples[1], pixels[2].transpose(2, 0, 1))
     assert batch.mask.tolist() == [True, False]
     assert batch.fields == [(("txt", b"caption 2"),)]
 

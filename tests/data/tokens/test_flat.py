@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from vqtrain.data.scan import scan_tar
 from vqtrain.data.shards import folder
+from vqtrain.data.sources.scan import scan_tar
 from vqtrain.data.tokens import flat
 
 

@@ -1,1 +1,4 @@
-"""`vqtrain pack`: images of any kind become WebDataset shards."""
+"""`vqtrain pack`: images of any kind become WebDataset shards.
+
+Promises the same bytes for the same images and settings, with any number of processes.
+"""

@@ -16,15 +16,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vqtrain.build import unknown
 from vqtrain.data.faults import Fault
-from vqtrain.data.index import ImageIndex
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError, ConfigError
 
 # What is written, by the word that a user writes.
 FORMATS = ("keep", "jpeg", "png", "webp")
-# What Pillow may take a file for: as vqtrain.data.images, which would bring torch to every worker.
+# What Pillow may take a file for: as in vqtrain.data.decoding.images, which imports torch.
 READ = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 
-# A field's name by the format that is found, whatever the suffix of the file says.
+# A field's name by the format that is found, not by the suffix of the file.
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
 _NPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -44,7 +44,7 @@ class PackSettings:
     Attributes:
         image_size: Largest short side in px; longer ones are reduced to it. None keeps all.
         format: keep, jpeg, png or webp.
-        quality: Of JPEG and WebP, for images that are encoded anew, in 1..100.
+        quality: Of JPEG and WebP, for images that are encoded again, in 1..100.
         shard_size: Largest size of a shard in MB; one larger sample is a shard of its own.
         val: Share held out for validation, in [0, 0.5], or ``auto``: that of ``hold_out``.
 
@@ -82,7 +82,7 @@ class Sample:
         fields: Name and bytes of each field; the image is the first.
         width: Of the image upright, in px.
         height: Of the image upright, in px.
-        mode: Pillow's word for its kind of pixels, before it was encoded anew; of an array, its
+        mode: Pillow's word for its kind of pixels, before it was encoded again; of an array, its
             type and channels.
         digest: SHA-256 of the source's bytes, 32 digits of it.
     """

@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Int64
 
 from vqtrain.data.faults import Fault
-from vqtrain.data.index import ImageIndex
 from vqtrain.data.packing.images import PackSettings, find_image, pack_chunk
 from vqtrain.data.packing.plan import SPLITS, Plan, make_plan, split
 from vqtrain.data.packing.report import Report, make_report, shard_name
 from vqtrain.data.packing.workers import Workers
 from vqtrain.data.shards.folder import ALL, Progress, ShardFolder
 from vqtrain.data.shards.writer import END_BYTES, ShardWriter, read_whole, tar_members
-from vqtrain.data.sources import UNFINISHED
+from vqtrain.data.sources.find import UNFINISHED
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError, DataError
 
 

@@ -10,17 +10,17 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from vqtrain.data.index import ImageIndex, hold_out
-from vqtrain.data.packing.fields import Fields, find_fields
 from vqtrain.data.packing.images import Chunk, PackSettings, digests
 from vqtrain.data.packing.workers import Workers
 from vqtrain.data.shards.folder import Identity
 from vqtrain.data.shards.keys import unique_keys
+from vqtrain.data.sources.fields import Fields, find_fields
+from vqtrain.data.sources.index import ImageIndex, hold_out
 from vqtrain.errors import ConfigError
 
 SPLITS = ("train", "val")
 FORMAT, VERSION = "vqtrain-pack", 1
-# What a worker gets at once, at most, but for one larger picture: some MB, and a second of work.
+# What a worker gets at once, at most, but for one larger image: some MB, and a second of work.
 CHUNK_SIZE = 16
 CHUNK_BYTES = 8_000_000
 
@@ -32,7 +32,7 @@ class Plan:
 
     Attributes:
         images: All images, in the order of their sources.
-        fields: What lies beside them.
+        fields: The other fields of their samples.
         settings: What the user set.
         keys: Name of each sample, unique, as WebDataset reads it.
         order: All positions in ``images``, in the order in which they are packed.
@@ -69,7 +69,7 @@ def make_plan(images: ImageIndex, settings: PackSettings) -> Plan:
     """Decide on names and order.
 
     The order is that of a hash of the names. A tree that is sorted by class so gives shards that
-    are alike: each holds all classes, and whoever reads some of them sees a fair sample of all.
+    are alike: each holds all classes, and a reader of some of them sees a fair sample of all.
 
     Raises:
         ConfigError: If images have weights, or a single one is to be split.
@@ -113,7 +113,7 @@ def split(plan: Plan, workers: Workers) -> Int64[np.ndarray, " m"]:
     images, val = plan.images, plan.settings.val
     is_val = np.zeros(len(images), dtype=bool)
     if isinstance(val, str):
-        # hold_out looks at keys and places alone, so that sizes can carry the positions through.
+        # hold_out does not look at sizes, which can so carry the positions.
         numbered = replace(images, sizes=np.arange(len(images), dtype=np.int64))
         is_val[hold_out(numbered)[1].sizes] = True
     else:
@@ -142,11 +142,11 @@ def _pieces(
     image_ids: Int64[np.ndarray, " m"], images: ImageIndex
 ) -> Iterator[Int64[np.ndarray, " k"]]:
     start = total = 0
-    for place, size in enumerate(images.sizes[image_ids].tolist()):
-        is_full = place - start == CHUNK_SIZE or total + size > CHUNK_BYTES
-        if is_full and place > start:
-            yield image_ids[start:place]
-            start, total = place, 0
+    for position, size in enumerate(images.sizes[image_ids].tolist()):
+        is_full = position - start == CHUNK_SIZE or total + size > CHUNK_BYTES
+        if is_full and position > start:
+            yield image_ids[start:position]
+            start, total = position, 0
         total += size
     if start < len(image_ids):
         yield image_ids[start:]

@@ -1,4 +1,4 @@
-"""What the index.json of a pack says, and the lists of members beside its shards."""
+"""What the index.json of a pack says, and the lists of members next to its shards."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,9 @@ from jaxtyping import Shaped
 
 from vqtrain.data.packing.images import Note
 from vqtrain.data.packing.plan import SPLITS, Plan
-from vqtrain.data.scan import write_members
 from vqtrain.data.shards.folder import ShardFolder
 from vqtrain.data.shards.writer import FileEntry, read_whole
+from vqtrain.data.sources.scan import write_members
 from vqtrain.errors import DataError
 
 # Which image has which digest.
@@ -53,7 +53,7 @@ def shard_name(split: str, number: int) -> str:
 
 
 def make_report(plan: Plan, folder: ShardFolder, counts: Mapping[str, int]) -> Report:
-    """Write what lies where in each shard, and summarize all of them.
+    """Write the list of members of each shard, and summarize all of them.
 
     Args:
         plan: What was packed.

@@ -87,7 +87,7 @@ class ShardWriter:
     Args:
         state: Folder of what is not whole yet.
         name: The shard below its folder, without suffix, such as ``train/shard-00000``.
-        is_new: Whether to begin from nothing, whatever is there.
+        is_new: Whether to begin again, even if there is a journal.
 
     Attributes:
         writes: Calls of ``add`` so far.
@@ -139,7 +139,7 @@ class ShardWriter:
         self._count(line)
 
     def finish(self, folder: Path) -> WholeShard:
-        """Bring the shard to the disk and move it below a folder; from then on it is kept."""
+        """Flush the shard to the disk and move it below a folder; from then on it is kept."""
         self._write(b"\0" * END_BYTES)
         self._tar.flush()
         os.fsync(self._tar.fileno())
@@ -228,7 +228,7 @@ def read_whole(state: Path, name: str, folder: Path) -> WholeShard | None:
 
 
 def progress_of(state: Path) -> int:
-    """Count the samples of all shards so far, for whoever watches other processes."""
+    """Count the samples of all shards so far, for a process that watches others."""
     done = 0
     for file in (*state.glob("shard-*.json"), *state.glob("shard-*.jsonl")):
         # What is being written at this moment is counted the next time.

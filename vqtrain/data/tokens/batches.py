@@ -1,4 +1,4 @@
-"""Batches to encode: images with the fields that lie beside them."""
+"""Batches to encode: images with the other fields of their samples."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,11 +8,11 @@ from typing import final
 import numpy as np
 from torch.utils.data import Dataset
 
-from vqtrain.data.batches import Batch, ValidationBatches
-from vqtrain.data.images import Preparation
-from vqtrain.data.index import ImageIndex
-from vqtrain.data.packing.fields import find_fields
+from vqtrain.data.decoding.images import Transform
+from vqtrain.data.loading.batches import Batch, ValidationBatches
 from vqtrain.data.shards.writer import Fields
+from vqtrain.data.sources.fields import find_fields
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError
 
 # The field of the ids. One of the source with that name gets another.
@@ -24,12 +24,12 @@ class TokenBatches(Dataset[Batch]):
     """Images in the order of an index, each with its fields.
 
     All batches are full, so that each image is always encoded among the same ones: what is
-    missing in one is filled with its last image, masked, as is what cannot be read.
+    missing in one is filled with its last image, masked, as is an image that cannot be read.
 
     Args:
         images: All images, in the order of the batches.
         counts: Images of each batch, at most ``batch_size``.
-        preparation: How images become arrays.
+        transform: How images become arrays.
         batch_size: Images per batch.
     """
 
@@ -38,12 +38,12 @@ class TokenBatches(Dataset[Batch]):
         images: ImageIndex,
         *,
         counts: Sequence[int],
-        preparation: Preparation,
+        transform: Transform,
         batch_size: int,
     ) -> None:
         self._images, self._counts = images, counts
         self._ends = list(accumulate(counts))
-        self._preparation = preparation
+        self._transform = transform
         self._batch_size = batch_size
         self._fields = find_fields(images)
 
@@ -58,7 +58,7 @@ class TokenBatches(Dataset[Batch]):
         part = self._images.select(np.array(image_ids))
         batch = ValidationBatches(
             part,
-            preparation=self._preparation,
+            transform=self._transform,
             batch_size=self._batch_size,
             rank=0,
             world_size=1,

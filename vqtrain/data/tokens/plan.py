@@ -8,10 +8,10 @@ from typing import final
 
 import numpy as np
 
-from vqtrain.data.images import Preparation
-from vqtrain.data.index import ImageIndex
+from vqtrain.data.decoding.images import Transform
 from vqtrain.data.shards.folder import Identity, Share
 from vqtrain.data.shards.keys import unique_keys
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.data.tokens.report import FORMAT, LAYOUTS, UNFINISHED, VERSION, Form
 from vqtrain.errors import require
 
@@ -19,10 +19,10 @@ from vqtrain.errors import require
 @final
 @dataclass(frozen=True, kw_only=True)
 class TokenSettings:
-    """What decides the tokens, besides images and tokenizer.
+    """What decides the tokens, apart from images and tokenizer.
 
     Attributes:
-        preparation: How images become arrays.
+        transform: How images become arrays.
         batch_size: Images that are encoded at once.
         precision: A word for the arithmetic.
         device: A word for the kind of device: others round in other ways.
@@ -33,7 +33,7 @@ class TokenSettings:
         ConfigError: If a value is impossible.
     """
 
-    preparation: Preparation
+    transform: Transform
     batch_size: int
     precision: str
     device: str
@@ -51,8 +51,8 @@ class TokenSettings:
     def described(self) -> dict[str, object]:
         """Write the keys as a user types them."""
         return {
-            "image_size": self.preparation.image_size,
-            "crop": self.preparation.crop,
+            "image_size": self.transform.image_size,
+            "crop": self.transform.crop,
             "batch_size": self.batch_size,
             "precision": self.precision,
             "device": self.device,

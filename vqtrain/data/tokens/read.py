@@ -31,7 +31,7 @@ class TokenSample:
     Attributes:
         key: Its name; relative, without ``..``, though not made to be a path.
         token_ids: As ``Tokenizer.encode`` gives them for one image, in the type of the file.
-        fields: What lay beside the image, by name: ``txt``, ``cls``, ``json``.
+        fields: The other fields of the sample, by name: ``txt``, ``cls``, ``json``.
     """
 
     key: str
@@ -94,7 +94,7 @@ def read_tar(path: Path, form: Form) -> Iterator[TokenSample]:
             for key, group in groupby(_members(tar), key=lambda member: _split(member.name)[0]):
                 fields = {}
                 for member in group:
-                    # What a header claims is not asked of memory before it is known to be there.
+                    # The size that a header claims is not allocated before it is known to be there.
                     if member.offset_data + member.size > total:
                         raise DataError(f"{path} ends inside {member.name!r}")
                     content = tar.extractfile(member)

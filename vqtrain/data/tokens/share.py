@@ -7,7 +7,7 @@ from jaxtyping import Int64
 from torch import Tensor
 from webdataset.writer import numpy_dumps
 
-from vqtrain.data.batches import Batch
+from vqtrain.data.loading.batches import Batch
 from vqtrain.data.shards.folder import ShardFolder
 from vqtrain.data.shards.writer import ShardWriter, has_begun, read_whole, tar_members
 from vqtrain.data.tokens.batches import IDS_FIELD

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from vqtrain.data.batches import Batch
 from vqtrain.data.faults import most_left_out
-from vqtrain.data.loaders import Loader
+from vqtrain.data.loading.batches import Batch
+from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.shards.folder import ALL, Progress, ShardFolder, Share
 from vqtrain.data.shards.writer import WholeShard, read_whole
 from vqtrain.data.tokens.batches import TokenBatches
@@ -28,7 +28,7 @@ from vqtrain.errors import FailedError, as_failure
 # Batches that may wait to be written while others are encoded.
 AHEAD = 4
 
-# From pixels, as a loader brings them, to the ids of each image, on any device.
+# From pixels, as a loader gives them, to the ids of each image, on any device.
 Encode = Callable[[Shaped[Tensor, "b c h w"]], Int64[Tensor, " b *tokens"]]
 
 
@@ -124,18 +124,18 @@ def _encoded(
     batches = TokenBatches(
         plan.images.part(image_ids),
         counts=[len(ids) for _, ids in writer.rest],
-        preparation=plan.settings.preparation,
+        transform=plan.settings.transform,
         batch_size=plan.settings.batch_size,
     )
     loader = Loader(batches, numbers=range(len(writer.rest)), num_workers=num_workers)
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as pool:
-        for place, batch in zip(writer.rest, loader, strict=True):
-            token_ids = encode(batch.images)
-            waiting.append(pool.submit(writer.add, *place, batch, token_ids))
+        for part, batch in zip(writer.rest, loader, strict=True):
+            token_ids = encode(batch.samples)
+            waiting.append(pool.submit(writer.add, *part, batch, token_ids))
             if len(waiting) > AHEAD:
                 waiting.popleft().result()
-            yield place, batch
+            yield part, batch
         for written in waiting:
             written.result()
 
@@ -148,8 +148,8 @@ def _refuse_many(
         raise FailedError(
             f"{skipped_count} of {len(plan.images)} images cannot be used, more than "
             f"max_bad_fraction allows; the last one, {last['key']!r} in {last['shard']}: "
-            f"{last['reason']}; what is written is kept: give a larger max_bad_fraction to go on, "
-            "or mend the images and give another out"
+            f"{last['reason']}; what is written is kept: give a larger max_bad_fraction to "
+            "continue, or repair the images and give another out"
         )
 
 

@@ -1,0 +1,243 @@
+"""Batches by their number, of samples of any number of axes, and those of indexed images.
+
+A data set here is a function from a batch's number to the batch, so that the order of batches is
+the same with any number of workers, and a run can continue at any position.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate, get_worker_info
+
+from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.faults import Fault
+from vqtrain.data.loading.order import EndlessOrder, sample_generator
+from vqtrain.data.sources.index import ImageIndex
+from vqtrain.errors import BadSampleError, DataError
+from vqtrain.shapes import Mask
+
+# So many images in a row that cannot be read mean that something else is wrong.
+MAX_BAD_IN_A_ROW = 100
+
+
+@final
+@dataclass(kw_only=True, eq=False)  # not frozen: Lightning's float64 refuses frozen dataclasses
+class Batch:
+    """The samples of one step, or some of the validation.
+
+    Attributes:
+        samples: uint8 in 0..255, not yet scaled: a quarter of the bytes to move; with
+            ``data.range`` float32 in the files' own units. An image is [c, h, w], a clip
+            [c, t, h, w], a sound [c, t].
+        mask: False where a sample only fills up the batch and must not be counted.
+        keys: Names of the samples.
+        fields: Name and bytes of the other fields of each sample, where a data set has them.
+        faults: Samples that could not be read and were skipped.
+        cursor: Where the reader of a stream is after the batch, as plain numbers; None for
+            indexed images, whose order needs no such thing.
+    """
+
+    samples: Shaped[Tensor, "b c *size"]
+    mask: Mask
+    keys: list[str]
+    fields: list[tuple[tuple[str, bytes], ...]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    cursor: tuple[int, ...] | None = None
+
+    def pin_memory(self) -> "Batch":
+        """Copy to memory from which a GPU can fetch by itself; called by the loader."""
+        return replace(self, samples=self.samples.pin_memory(), mask=self.mask.pin_memory())
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """Copy to a device, with the arguments of ``Tensor.to``."""
+        return replace(
+            self,
+            samples=self.samples.to(device, non_blocking=non_blocking),
+            mask=self.mask.to(device, non_blocking=non_blocking),
+        )
+
+
+def all_bad(last: Fault) -> DataError:
+    """Say that ``MAX_BAD_IN_A_ROW`` images in a row were bad, of which this is the last one."""
+    return DataError(
+        f"{MAX_BAD_IN_A_ROW} images in a row cannot be read, the last one is {last.key!r} in "
+        f"{last.shard}: {last.reason}"
+    )
+
+
+def stack(samples: Sequence[Shaped[Tensor, " c *size"]]) -> Shaped[Tensor, "b c *size"]:
+    """Put samples into a batch with channels last in memory, as they are one by one."""
+    # In a worker, torch's collate puts them at once where the main process can read them.
+    batch: Tensor = default_collate([sample.movedim(0, -1) for sample in samples])
+    return batch.movedim(-1, 1)
+
+
+@final
+class TrainingBatches(Dataset[Batch]):
+    """Shuffled batches without an end; number m is the m-th of this process from ``start``.
+
+    Position p of the endless order is sample i of batch m on this rank, where
+    p = start + (m * world_size + rank) * batch_size + i. In place of an image that cannot be read
+    another one is used, drawn by the random numbers of its position.
+
+    Args:
+        index: Images to train on.
+        transform: How they become arrays.
+        seed: Seed of the run.
+        sampling: ``permuted`` or ``resampled``.
+        batch_size: Images per batch and process.
+        rank: Number of this process.
+        world_size: Number of processes.
+        ranks_per_node: Processes on each machine, which read ahead for each other.
+        start: Samples that the run has seen so far, over all ranks.
+    """
+
+    def __init__(
+        self,
+        index: ImageIndex,
+        *,
+        transform: Transform,
+        seed: int,
+        sampling: str,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        ranks_per_node: int,
+        start: int,
+    ) -> None:
+        self._index, self._transform = index, transform
+        self._seed = seed
+        self._batch_size = batch_size
+        self._rank = rank
+        self._world_size = world_size
+        self._ranks_per_node = ranks_per_node
+        self._start = start
+        self._order = EndlessOrder(
+            sizes=index.sizes, weights=index.weights, seed=seed, sampling=sampling
+        )
+        self._read_ahead_to: int | None = None
+
+    def __getitem__(self, number: int) -> Batch:
+        """Load a batch.
+
+        Raises:
+            DataError: If a server does not answer, or if nothing can be read any more.
+        """
+        step = self._start + number * self._world_size * self._batch_size
+        self._read_ahead(step)
+        first = step + self._rank * self._batch_size
+        images, keys, faults = [], [], list[Fault]()
+        for epoch, position, image_id in zip(
+            *(a.tolist() for a in self._order.samples(first, self._batch_size)), strict=True
+        ):
+            generator = sample_generator(seed=self._seed, epoch=epoch, position=position)
+            image, used_id = self._load(image_id, generator, faults)
+            images.append(image)
+            keys.append(self._index.key(used_id))
+        return Batch(
+            samples=stack(images),
+            mask=torch.ones(self._batch_size, dtype=torch.bool),
+            keys=keys,
+            faults=faults,
+        )
+
+    def _load(
+        self, image_id: int, generator: np.random.Generator, faults: list[Fault]
+    ) -> tuple[Tensor, int]:
+        for _ in range(MAX_BAD_IN_A_ROW):
+            try:
+                encoded = self._index.read(image_id)
+                return decode_image(encoded, self._transform, generator), image_id
+            except BadSampleError as error:
+                faults.append(self._index.fault(image_id, str(error)))
+                image_id = int(generator.integers(len(self._index)))
+        raise all_bad(faults[-1])
+
+    def _read_ahead(self, step: int) -> None:
+        """Read ahead in the window after this one, as far as this step allows.
+
+        The processes of a machine, and the workers of each, share this work block by block.
+        """
+        worker = get_worker_info()
+        workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
+        end = step + self._world_size * self._batch_size + self._order.lead
+        begin = self._read_ahead_to
+        if begin is None:
+            begin = self._order.window_start(step)
+        self._read_ahead_to = end
+        for image_ids in self._order.blocks(
+            begin,
+            end,
+            part=self._rank % self._ranks_per_node * workers + worker_id,
+            parts=self._ranks_per_node * workers,
+        ):
+            self._index.read_ahead(image_ids)
+
+
+@final
+class ValidationBatches(Dataset[Batch]):
+    """Every image once over all ranks, in the order of the index.
+
+    All ranks have the same number of full batches, or they would wait for each other for ever: the
+    last ones are filled up with the last image, masked. An image that cannot be read is masked,
+    too.
+
+    Args:
+        index: Images to validate on.
+        transform: How they become arrays.
+        batch_size: Images per batch and process.
+        rank: Number of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self,
+        index: ImageIndex,
+        *,
+        transform: Transform,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self._index, self._transform = index, transform
+        self._batch_size = batch_size
+        self._rank = rank
+        self._world_size = world_size
+
+    def __len__(self) -> int:
+        """Count the batches of one rank."""
+        return math.ceil(len(self._index) / (self._batch_size * self._world_size))
+
+    def __getitem__(self, number: int) -> Batch:
+        """Load a batch.
+
+        Raises:
+            DataError: If a server does not answer.
+        """
+        first = (number * self._world_size + self._rank) * self._batch_size
+        positions = np.arange(first, first + self._batch_size)
+        image_ids = np.minimum(positions, len(self._index) - 1).tolist()
+        loaded: dict[int, Tensor] = {}
+        faults = []
+        for image_id in dict.fromkeys(image_ids):
+            try:
+                encoded = self._index.read(image_id)
+                loaded[image_id] = decode_image(encoded, self._transform, None)
+            except BadSampleError as error:
+                faults.append(self._index.fault(image_id, str(error)))
+        side, channels = self._transform.image_size, self._transform.channels
+        dtype = torch.uint8 if self._transform.range is None else torch.float32
+        blank = torch.zeros(channels, side, side, dtype=dtype)
+        is_good = np.array([image_id in loaded for image_id in image_ids])
+        return Batch(
+            samples=stack([loaded.get(image_id, blank) for image_id in image_ids]),
+            mask=torch.from_numpy((positions < len(self._index)) & is_good),
+            keys=[self._index.key(image_id) for image_id in image_ids],
+            faults=faults,
+        )

@@ -1,0 +1,183 @@
+"""Batches loaded by worker processes, ahead of time and in order."""
+
+import atexit
+import multiprocessing
+import os
+import signal
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import count
+from multiprocessing.synchronize import Event
+from multiprocessing.util import Finalize
+from types import FrameType
+from typing import final
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches
+from vqtrain.data.loading.commands import end_commands
+from vqtrain.data.loading.streams import Cursor, StreamBatches
+from vqtrain.data.settings import DataSettings
+from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.pipes import Stream
+from vqtrain.errors import DataError
+
+# Batches that each worker holds ready, so that some slow images cause no wait.
+PREFETCH = 4
+
+
+@final
+class Loader(Iterable[Batch]):
+    """Batches of a data set in the order of ``numbers``, loaded ahead by worker processes.
+
+    A wrapper of torch's DataLoader, which turns an error in a worker into a long text with the
+    worker's traceback: here it arrives as it was raised.
+
+    Args:
+        batches: The data set.
+        numbers: Which of its batches to load; iterated again by each ``iter``.
+        num_workers: Processes; 0 loads in this one.
+    """
+
+    def __init__(
+        self, batches: Dataset[Batch], *, numbers: Iterable[int], num_workers: int
+    ) -> None:
+        # Set before the interpreter ends its child processes, which it does by SIGTERM.
+        ending = multiprocessing.Event()
+        atexit.register(ending.set)
+        self._loader = DataLoader(
+            _ErrorsAsItems(batches),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            prefetch_factor=PREFETCH if num_workers > 0 else None,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=partial(_leave_signals_to_parent, ending),
+            # Its own, as each iter() draws from it: loading must not change the run's random state.
+            generator=torch.Generator(),
+        )
+        # Held from outside until this is gone: in a reference cycle, as Lightning and every raised
+        # error leave it, the workers' pipes may be closed before the workers are asked to end.
+        weakref.finalize(self, _let_go, self._loader).atexit = False
+
+    def __len__(self) -> int:
+        """Count the batches; a TypeError if they have no end."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Begin at the first of the numbers.
+
+        Raises:
+            DataError: If a server does not answer, or if nothing can be read any more.
+        """
+        for item in self._loader:
+            if isinstance(item, DataError):
+                raise item
+            yield item
+
+
+def training_loader(
+    index: ImageIndex,
+    *,
+    settings: DataSettings,
+    seed: int,
+    rank: int,
+    world_size: int,
+    ranks_per_node: int,
+    start: int,
+) -> Loader:
+    """Load training batches without an end; the arguments are those of ``TrainingBatches``."""
+    batches = TrainingBatches(
+        index,
+        transform=settings.transform,
+        seed=seed,
+        sampling=settings.sampling,
+        batch_size=settings.batch_size,
+        rank=rank,
+        world_size=world_size,
+        ranks_per_node=ranks_per_node,
+        start=start,
+    )
+    return Loader(batches, numbers=_EndlessNumbers(), num_workers=settings.num_workers)
+
+
+def stream_loader(
+    stream: Stream,
+    *,
+    settings: DataSettings,
+    seed: int,
+    readers: int,
+    cursors: Sequence[Cursor],
+) -> Loader:
+    """Load training batches in sequence; the arguments are those of ``StreamBatches``.
+
+    Worker i loads the batches of cursor i; without workers this process loads them all.
+    """
+    batches = StreamBatches(
+        stream,
+        transform=settings.transform,
+        seed=seed,
+        sampling=settings.sampling,
+        batch_size=settings.batch_size,
+        readers=readers,
+        cursors=cursors,
+    )
+    return Loader(batches, numbers=_EndlessNumbers(), num_workers=settings.num_workers)
+
+
+def validation_loader(
+    index: ImageIndex, *, settings: DataSettings, rank: int, world_size: int
+) -> Loader:
+    """Load validation batches, once each; the arguments are those of ``ValidationBatches``."""
+    batches = ValidationBatches(
+        index,
+        transform=settings.transform,
+        batch_size=settings.batch_size,
+        rank=rank,
+        world_size=world_size,
+    )
+    return Loader(batches, numbers=range(len(batches)), num_workers=settings.num_workers)
+
+
+def _let_go(_loader: DataLoader[Batch | DataError]) -> None:
+    """Drop the last reference but those that are garbage themselves."""
+
+
+class _EndlessNumbers:
+    """0, 1, 2 and so on, from 0 again at each ``iter``."""
+
+    def __iter__(self) -> Iterator[int]:
+        return count()
+
+
+class _ErrorsAsItems(Dataset[Batch | DataError]):
+    """Hands a user's error on as an item: as an exception it would lose its one line."""
+
+    def __init__(self, batches: Dataset[Batch]) -> None:
+        self._batches = batches
+
+    def __getitem__(self, number: int) -> Batch | DataError:
+        try:
+            return self._batches[number]
+        except DataError as error:
+            return error
+
+
+def _leave_signals_to_parent(ending: Event, _worker_id: int) -> None:
+    """Ignore Ctrl-C and SIGTERM, which terminals and clusters send to every process of a run.
+
+    The main process ends its step with the batches that it needs, and then ends the workers; if it
+    dies, they notice.
+    """
+
+    def end_with_parent(_number: int, _frame: FrameType | None) -> None:
+        if ending.is_set():
+            end_commands()
+            os._exit(0)
+
+    Finalize(None, end_commands, exitpriority=0)  # a worker runs nothing of atexit
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end_with_parent)

@@ -1,0 +1,141 @@
+"""The photographs inside the scikit-image wheel, cut into tiles: a data set without a download."""
+
+import io
+import tarfile
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image
+
+from vqtrain.data.cache import cache_folder
+from vqtrain.errors import DataError
+
+Role = Literal["training", "validation"]
+
+# Raise it whenever the tiles change: the pack of another recipe is then not taken for this one.
+_RECIPE = 1
+
+# Never trained on, nor is motorcycle_right.png, which shows the same as motorcycle_left.png.
+HELD_OUT = ("chelsea.png", "motorcycle_left.png")
+# Left out: drawings and diagrams, a phase map (cell) and a blur without edges (clock_motion).
+TRAINING = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "moon.png",
+    "page.png",
+    "retina.jpg",
+    "rocket.jpg",
+    "text.png",
+)
+# In px. A training tile leaves a 64 px crop 33 x 33 places.
+HELD_OUT_TILE = 64
+TRAINING_TILE = 96
+TRAINING_STRIDE = 48
+# Images above this short side begin at half size: their finest scale holds little detail and
+# would make up half of all tiles.
+LARGEST_SHORT_SIDE = 800
+# Standard deviation in gray levels below which a tile has nothing to learn from.
+LEAST_CONTRAST = 4.0
+
+
+def demo_shards(role: Role) -> list[str]:
+    """Find the tars of the demo's images, packing them at the first call in a few seconds.
+
+    Args:
+        role: ``training`` for overlapping tiles of 14 photographs at two scales, ``validation`` for
+            the 105 tiles of two others, in native pixels.
+
+    Raises:
+        DataError: If scikit-image's photographs are missing or the cache folder cannot be written.
+    """
+    pack = cache_folder() / f"demo-{_RECIPE}"
+    if not pack.is_dir():
+        try:
+            pack.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(pack.with_suffix(".lock")):
+                if not pack.is_dir():
+                    _pack_demo(pack)
+        except (OSError, NotImplementedError) as error:
+            raise DataError(
+                f"cannot pack the demo's images in {pack}: {error}; "
+                "set VQTRAIN_CACHE to a folder that can be written"
+            ) from error
+    return [str(pack / f"{role}.tar")]
+
+
+def _pack_demo(pack: Path) -> None:
+    photographs = _photographs()
+    with TemporaryDirectory(dir=pack.parent, prefix=f"{pack.name}.") as partial:
+        folder = Path(partial) / pack.name
+        folder.mkdir()
+        _write_tar(folder / "training.tar", _training_tiles(photographs))
+        _write_tar(folder / "validation.tar", _held_out_tiles(photographs))
+        folder.replace(pack)
+
+
+def _photographs() -> Path:
+    spec = find_spec("skimage")  # finds the package without the second that importing it takes
+    if spec is None or spec.origin is None:
+        raise DataError("the demo's images come with scikit-image: pip install scikit-image")
+    folder = Path(spec.origin).parent / "data"
+    missing = [name for name in (*TRAINING, *HELD_OUT) if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"this scikit-image lacks images of the demo: no {missing[0]} in {folder}")
+    return folder
+
+
+def _held_out_tiles(photographs: Path) -> Iterator[tuple[str, Image.Image]]:
+    for name in HELD_OUT:
+        with Image.open(photographs / name) as image:
+            tiles = _tiles(image.convert("RGB"), size=HELD_OUT_TILE, stride=HELD_OUT_TILE)
+        for place, tile in tiles:
+            yield f"{Path(name).stem}-{place}", tile
+
+
+def _training_tiles(photographs: Path) -> Iterator[tuple[str, Image.Image]]:
+    for name in TRAINING:
+        with Image.open(photographs / name) as image:
+            first = 1 if min(image.size) <= LARGEST_SHORT_SIDE else 2
+            native = image.convert("RGB")
+        for reduction in (first, 2 * first):
+            scaled = native.reduce(reduction)
+            for place, tile in _tiles(scaled, size=TRAINING_TILE, stride=TRAINING_STRIDE):
+                if np.asarray(tile).std(axis=(0, 1)).max() >= LEAST_CONTRAST:
+                    yield f"{Path(name).stem}-{reduction}-{place}", tile
+
+
+def _tiles(image: Image.Image, *, size: int, stride: int) -> Sequence[tuple[str, Image.Image]]:
+    """Cut whole tiles, named by row and column."""
+    return [
+        (
+            f"{top // stride:03d}-{left // stride:03d}",
+            image.crop((left, top, left + size, top + size)),
+        )
+        for top in range(0, image.height - size + 1, stride)
+        for left in range(0, image.width - size + 1, stride)
+    ]
+
+
+def _write_tar(path: Path, tiles: Iterator[tuple[str, Image.Image]]) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, tile in tiles:
+            encoded = io.BytesIO()
+            tile.save(encoded, "PNG", compress_level=1)
+            member = tarfile.TarInfo(
+                f"{key}.png"
+            )  # its time and owner are 0: equal bytes each time
+            member.size = encoded.tell()
+            encoded.seek(0)
+            tar.addfile(member, encoded)

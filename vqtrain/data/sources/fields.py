@@ -1,0 +1,123 @@
+"""The other fields of samples: captions and labels next to images, and members of tars."""
+
+import os
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import PurePosixPath
+from typing import final
+
+import numpy as np
+from jaxtyping import Int64
+
+from vqtrain.data.faults import Fault
+from vqtrain.data.remote.urls import is_url
+from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.scan import is_image
+
+# Names that no field can have in WebDataset: none at all, and that of the sample's key.
+_RESERVED = ("", "__key__")
+
+# Name of a field, its file, where it begins there and how long it is.
+_Field = tuple[str, str, int, int]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Fields:
+    """The fields of all samples.
+
+    Attributes:
+        index: Where they lie, in the order of their images; the keys are the names of the fields.
+        first: The fields of image i are those from ``first[i]`` to before ``first[i + 1]``.
+        faults: Fields that cannot be packed.
+    """
+
+    index: ImageIndex
+    first: Int64[np.ndarray, " m"]
+    faults: tuple[Fault, ...]
+
+    def of(self, image_id: int) -> range:
+        """Return the positions of an image's fields in ``index``."""
+        return range(int(self.first[image_id]), int(self.first[image_id + 1]))
+
+
+def find_fields(images: ImageIndex) -> Fields:
+    """Look for files of the same stem next to images, and for the other members inside tars.
+
+    On this machine only: files next to a URL are not looked for.
+    """
+    folders: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    tars: dict[str, dict[int, int]] = defaultdict(dict)
+    for image_id in range(len(images)):
+        path = images.path(image_id)
+        if is_url(path):
+            continue
+        if is_image(path):
+            folder, name = os.path.split(path)
+            folders[folder][os.path.splitext(name)[0]].append(image_id)  # noqa: PTH122 - in a loop
+        else:
+            tars[path][int(images.offsets[image_id])] = image_id
+    found = [field for folder, stems in folders.items() for field in _next_to(folder, stems)]
+    found += [field for tar, offsets in tars.items() for field in _inside(tar, offsets)]
+    found = sorted(field for field in found if field[1][0] not in _RESERVED)
+    faults = [
+        images.fault(image_id, f"it has a second field {name}, which is left out")
+        for (other_id, (other, *_)), (image_id, (name, *_)) in pairwise(found)
+        if (other_id, other) == (image_id, name)
+    ]
+    found = [next(same) for _, same in groupby(found, key=lambda field: (field[0], field[1][0]))]
+    counts = np.bincount([image_id for image_id, _ in found], minlength=len(images))
+    return Fields(
+        index=_to_index([field for _, field in found]),
+        first=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        faults=tuple(faults),
+    )
+
+
+def _next_to(folder: str, stems: Mapping[str, Sequence[int]]) -> Iterator[tuple[int, _Field]]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if is_image(entry.name) or not entry.is_file():
+                continue
+            stem = entry.name
+            while "." in stem:
+                stem = stem.rpartition(".")[0]
+                if stem in stems:  # the longest one: 1.a.txt belongs to 1.a.jpg, not to 1.jpg
+                    name = entry.name[len(stem) + 1 :].lower()
+                    for image_id in stems[stem]:
+                        yield image_id, (name, entry.path, 0, entry.stat().st_size)
+                    break
+
+
+def _inside(path: str, images: Mapping[int, int]) -> Iterator[tuple[int, _Field]]:
+    # The index of the images lists damage already.
+    with suppress(OSError, tarfile.TarError), tarfile.open(path, "r:") as tar:
+        for _, group in groupby(filter(tarfile.TarInfo.isfile, tar), key=_key):
+            members = list(group)
+            owners = [images[m.offset_data] for m in members if m.offset_data in images]
+            for member in members:
+                name = PurePosixPath(member.name).name.partition(".")[2].lower()
+                if owners and member.offset_data not in images:
+                    yield owners[0], (name, path, member.offset_data, member.size)
+
+
+def _key(member: tarfile.TarInfo) -> str:
+    folder, _, name = member.name.rpartition("/")
+    return f"{folder}/{name.split('.')[0]}"
+
+
+def _to_index(fields: Sequence[_Field]) -> ImageIndex:
+    paths: dict[str, int] = {}
+    path_ids = [paths.setdefault(path, len(paths)) for _, path, _, _ in fields]
+    return ImageIndex(
+        paths=tuple(paths),
+        path_ids=np.array(path_ids, dtype=np.int32),
+        offsets=np.array([offset for _, _, offset, _ in fields], dtype=np.int64),
+        sizes=np.array([size for _, _, _, size in fields], dtype=np.int64),
+        keys=np.array([os.fsencode(name) for name, *_ in fields], dtype=np.bytes_),
+        weights=np.ones(len(fields), dtype=np.float32),
+    )

@@ -1,0 +1,218 @@
+"""A list of encoded images and where their bytes are: the one form in which data is known."""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from hashlib import blake2b
+from typing import final
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64, Shaped
+
+from vqtrain.data.faults import Fault
+from vqtrain.data.remote import reading
+from vqtrain.data.remote.urls import is_url, shown
+from vqtrain.errors import BadSampleError, DataError
+
+# Enough for the tars of one shuffle window, far below the usual limit of 1,024 open files.
+MAX_OPEN_FILES = 256
+
+# Linux reads ahead no more than this at one request.
+READ_AHEAD_BYTES = 128 * 1024
+
+HELD_OUT_FRACTION = 0.02
+MIN_HELD_OUT = 16
+MAX_HELD_OUT = 5_000
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageIndex:
+    """Encoded images, each a run of bytes in a file, so that tars and folders are the same thing.
+
+    A file may be on this machine or remote.
+
+    Holds only numpy arrays and file names: it is cheap to send to another process, and workers
+    share its memory.
+
+    Attributes:
+        paths: Absolute paths of the files, or their URLs.
+        path_ids: Which of ``paths`` holds an image.
+        offsets: Where an image begins in its file, in bytes.
+        sizes: Length of an image, in bytes.
+        keys: Names of the images, as utf-8 bytes; not necessarily unique.
+        weights: How often an image is seen in an epoch, above 0.
+        faults: What was found to be unusable while the images were indexed.
+    """
+
+    paths: tuple[str, ...]
+    path_ids: Int32[np.ndarray, " n"]
+    offsets: Int64[np.ndarray, " n"]
+    sizes: Int64[np.ndarray, " n"]
+    keys: Shaped[np.ndarray, " n"]
+    weights: Float32[np.ndarray, " n"]
+    faults: tuple[Fault, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Forget the files opened so far: since then they may have been replaced by new ones."""
+        _open.cache_clear()
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.offsets)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of what is seen in which order; where the files are is not part of it."""
+        digest = blake2b(digest_size=16)
+        for part in (self.keys, self.sizes, self.weights):
+            digest.update(np.ascontiguousarray(part).view(np.uint8).data)
+        return digest.hexdigest()
+
+    def key(self, image_id: int) -> str:
+        """Name an image."""
+        return os.fsdecode(self.keys[image_id])
+
+    def path(self, image_id: int) -> str:
+        """Name the file that holds an image."""
+        return self.paths[self.path_ids[image_id]]
+
+    def fault(self, image_id: int, reason: str) -> Fault:
+        """Describe what is wrong with an image."""
+        return Fault(shard=shown(self.path(image_id)), key=self.key(image_id), reason=reason)
+
+    def read(self, image_id: int) -> bytes:
+        """Read the encoded bytes of an image.
+
+        Args:
+            image_id: Position in this index, in [0, n).
+
+        Raises:
+            BadSampleError: If the file is gone, cannot be read or has become shorter.
+            DataError: If a server does not answer, after all retries.
+        """
+        path = self.path(image_id)
+        offset, size = int(self.offsets[image_id]), int(self.sizes[image_id])
+        if is_url(path):
+            return reading.read(path, offset, size)
+        try:
+            encoded = _open(path).read(offset, size)
+        except OSError as error:
+            raise BadSampleError(f"cannot read the file: {error.strerror}") from error
+        if len(encoded) != size:
+            raise BadSampleError(
+                "the file ends inside this image: it has changed since it was indexed"
+            )
+        return encoded
+
+    def read_ahead(self, image_ids: Int64[np.ndarray, " m"]) -> None:
+        """Begin to read images that are needed soon, in as few and as long reads as they allow.
+
+        Returns before they are here. Where it is of no use, it does nothing.
+
+        Args:
+            image_ids: Positions in this index, of images that are near each other.
+        """
+        for path_id in np.unique(self.path_ids[image_ids]).tolist():
+            ids = image_ids[self.path_ids[image_ids] == path_id]
+            first = int(self.offsets[ids].min())
+            end = int((self.offsets[ids] + self.sizes[ids]).max())
+            if is_url(self.paths[path_id]):
+                reading.read_ahead(self.paths[path_id], first, end - first)
+                continue
+            with suppress(OSError):  # reported when the image is read
+                _open(self.paths[path_id]).read_ahead(first, end)
+
+    def select(self, image_ids: Int64[np.ndarray, " m"]) -> "ImageIndex":
+        """Keep some of the images, in the order given."""
+        return ImageIndex(
+            paths=self.paths,
+            path_ids=self.path_ids[image_ids],
+            offsets=self.offsets[image_ids],
+            sizes=self.sizes[image_ids],
+            keys=self.keys[image_ids],
+            weights=self.weights[image_ids],
+            faults=self.faults,
+        )
+
+    def part(self, image_ids: Int64[np.ndarray, " m"]) -> "ImageIndex":
+        """Keep some of the images and only their files, so that little is sent to a worker."""
+        chosen = self.select(image_ids)
+        used, path_ids = np.unique(chosen.path_ids, return_inverse=True)
+        return replace(
+            chosen,
+            paths=tuple(chosen.paths[i] for i in used.tolist()),
+            path_ids=path_ids.astype(np.int32),
+            faults=(),
+        )
+
+    @staticmethod
+    def concatenate(indexes: Sequence["ImageIndex"]) -> "ImageIndex":
+        """Put indexes one after another; of none, make an empty one."""
+        first_ids = np.cumsum([0, *(len(index.paths) for index in indexes)])
+        path_ids = [
+            index.path_ids + np.int32(first)
+            for index, first in zip(indexes, first_ids[:-1], strict=True)
+        ]
+        return ImageIndex(
+            paths=tuple(path for index in indexes for path in index.paths),
+            path_ids=np.concatenate([np.zeros(0, np.int32), *path_ids]),
+            offsets=np.concatenate([np.zeros(0, np.int64), *(i.offsets for i in indexes)]),
+            sizes=np.concatenate([np.zeros(0, np.int64), *(i.sizes for i in indexes)]),
+            keys=np.concatenate([np.zeros(0, "S1"), *(i.keys for i in indexes)]),
+            weights=np.concatenate([np.zeros(0, np.float32), *(i.weights for i in indexes)]),
+            faults=tuple(fault for index in indexes for fault in index.faults),
+        )
+
+
+def hold_out(index: ImageIndex) -> tuple[ImageIndex, ImageIndex]:
+    """Split off images for validation: the 2 % with the smallest hash of their key.
+
+    At least 16 and at most 5,000, but never more than half. The choice follows the names alone:
+    neither the order of the index nor later additions reshuffle it.
+
+    Returns:
+        The images to train on and the images held out, both in the order of the index.
+
+    Raises:
+        DataError: If there are fewer than 2 images.
+    """
+    n = len(index)
+    if n < 2:
+        raise DataError(f"cannot hold out images of {n}: set data.val to images for validation")
+    count = min(max(round(HELD_OUT_FRACTION * n), MIN_HELD_OUT), MAX_HELD_OUT, n // 2)
+    digests = b"".join(blake2b(key, digest_size=8).digest() for key in index.keys.tolist())
+    hashes = np.frombuffer(digests, dtype=">u8")
+    # Shards often reuse keys: equal ones are told apart by file and offset, not by their order.
+    path_ranks = np.argsort(np.argsort(np.array(index.paths)))[index.path_ids]
+    is_held_out = np.zeros(n, dtype=bool)
+    is_held_out[np.lexsort((index.offsets, path_ranks, hashes))[:count]] = True
+    return index.select(np.flatnonzero(~is_held_out)), index.select(np.flatnonzero(is_held_out))
+
+
+class _OpenFile:
+    """A file to read from by position, which no fork, thread or other reader can disturb."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor, size, offset)
+
+    def read_ahead(self, first: int, end: int) -> None:
+        if hasattr(os, "posix_fadvise"):
+            for offset in range(first, end, READ_AHEAD_BYTES):
+                length = min(READ_AHEAD_BYTES, end - offset)
+                os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+
+    def __del__(self) -> None:
+        # Closed by its last user and not by the cache, so that dropping it is always safe.
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+
+@lru_cache(maxsize=MAX_OPEN_FILES)
+def _open(path: str) -> _OpenFile:
+    return _OpenFile(path)

@@ -1,0 +1,330 @@
+"""From files to an index: images in folders, and images inside tars."""
+
+import errno
+import io
+import os
+import re
+import stat
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path, PurePath, PurePosixPath
+from typing import final
+
+import numpy as np
+from filelock import FileLock
+
+from vqtrain.data.cache import cache_folder, write_whole
+from vqtrain.data.faults import Fault
+from vqtrain.data.remote.files import read_small
+from vqtrain.data.remote.reading import open_file
+from vqtrain.data.remote.urls import RemoteFile, shown
+from vqtrain.data.sources.index import ImageIndex
+from vqtrain.errors import BadSampleError, DataError
+
+IMAGE_SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+
+# Next to shard-00000.tar, shard-00000.members.npz lists where its images are.
+MEMBERS_SUFFIX = ".members.npz"
+
+# Part of every cache name: raise it when a scan would find something else than before.
+_SCAN_VERSION = 2
+
+# How compressed files begin, in which no member can be found without reading all before it.
+COMPRESSIONS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+
+
+def is_image(name: str | PurePath) -> bool:
+    """Tell by its suffix whether a file is a image."""
+    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_tar(name: str | PurePath) -> bool:
+    """Tell by its suffix whether a file is a tar, be it compressed."""
+    return re.search(r"\.(tar(\.(gz|bz2|xz|zst))?|tgz|tbz2|txz)$", str(name).lower()) is not None
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder of this name is ignored."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def index_images(paths: Sequence[Path | RemoteFile], *, root: str | Path) -> ImageIndex:
+    """Index image files. The key is the path below ``root`` without the suffix.
+
+    A file that cannot be read is listed among the faults.
+
+    Args:
+        paths: The files.
+        root: A folder, or the beginning of a URL.
+    """
+    names, sizes, keys, faults = [], [], [], []
+    for path in paths:
+        name = path.name if isinstance(path, RemoteFile) else str(path)
+        key = os.path.splitext(name.removeprefix(str(root)).lstrip("/"))[0]  # noqa: PTH122 - or a URL
+        try:
+            sizes.append(path.size if isinstance(path, RemoteFile) else size_of(path))
+        except OSError as error:
+            faults.append(Fault(shard=name, key=key, reason=f"cannot read it: {error.strerror}"))
+            continue
+        names.append(path.text if isinstance(path, RemoteFile) else str(path.absolute()))
+        keys.append(os.fsencode(key))
+    n = len(names)
+    return ImageIndex(
+        paths=tuple(names),
+        path_ids=np.arange(n, dtype=np.int32),
+        offsets=np.zeros(n, dtype=np.int64),
+        sizes=np.array(sizes, dtype=np.int64),
+        keys=np.array(keys, dtype=np.bytes_),
+        weights=np.ones(n, dtype=np.float32),
+        faults=tuple(faults),
+    )
+
+
+def size_of(path: Path) -> int:
+    """Return the length of a file in bytes.
+
+    Raises:
+        OSError: If it cannot be read, or is not a regular file, as a pipe would block.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return status.st_size
+
+
+def scan_tar(tar: Path | RemoteFile) -> ImageIndex:
+    """Index the images inside a tar. The key is the name up to the first dot, as in WebDataset.
+
+    Of several images with one key in a row, such as a.jpg and a.seg.png, the first is taken. Of
+    a tar that is cut off or damaged it takes what comes before that, and lists the rest among the
+    faults.
+
+    Takes the offsets of the members from the file that ``write_members`` wrote, if there is one
+    for a tar of this size; else reads every header once, about 50 microseconds each and, behind a
+    URL, all of the tar. The result is cached under the tar's path, size and modification time, or
+    tag; if the cache folder cannot be written, the tar is scanned every time.
+
+    Raises:
+        DataError: If the tar is compressed or cannot be opened, or its server does not answer.
+    """
+    if isinstance(tar, RemoteFile):
+        source: _LocalTar | _RemoteTar = _RemoteTar(tar)
+    else:
+        source = _LocalTar(tar.absolute())
+    name = blake2b(os.fsencode(f"{_SCAN_VERSION} {source.identity}"), digest_size=16).hexdigest()
+    entry = cache_folder() / "tar-index" / f"{name}.npz"
+    members = _load(entry, size=source.size)
+    if members is None:
+        with ExitStack() as stack:
+            # Ranks of one machine scan a tar once. NotImplementedError: no locks on that disk.
+            with suppress(OSError, NotImplementedError):
+                entry.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(entry.with_suffix(".lock")))
+            members = _load(entry, size=source.size)
+            if members is None:
+                members = _unpack(source.read_list(), size=source.size) or _scan(source)
+                with suppress(OSError):
+                    write_whole(entry, _pack(members, size=source.size))
+    return ImageIndex(
+        paths=(source.path,),
+        path_ids=np.zeros(len(members.keys), dtype=np.int32),
+        offsets=np.array(members.offsets, dtype=np.int64),
+        sizes=np.array(members.sizes, dtype=np.int64),
+        keys=np.array(members.keys, dtype=np.bytes_),
+        weights=np.ones(len(members.keys), dtype=np.float32),
+        faults=tuple(
+            Fault(shard=shown(source.path), key=key, reason=reason)
+            for key, reason in members.faults
+        ),
+    )
+
+
+def write_members(
+    tar: Path, *, offsets: Sequence[int], sizes: Sequence[int], keys: Sequence[str]
+) -> Path:
+    """List where the images of a tar are, so that it need not be scanned.
+
+    Args:
+        tar: A tar that is complete.
+        offsets: Where each image begins in the tar, in bytes.
+        sizes: Length of each image, in bytes.
+        keys: Name of each image.
+
+    Returns:
+        The file written, next to the tar.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    members = _Members(list(offsets), list(sizes), [os.fsencode(key) for key in keys])
+    path = Path(_members_name(str(tar)))
+    write_whole(path, _pack(members, size=tar.stat().st_size))
+    return path
+
+
+def _members_name(tar: str) -> str:
+    return tar.removesuffix(".tar") + MEMBERS_SUFFIX
+
+
+@final
+@dataclass
+class _Members:
+    """What is found in a tar.
+
+    Attributes:
+        offsets: Where each image begins, in bytes.
+        sizes: Length of each image, in bytes.
+        keys: Name of each image.
+        faults: Key and reason of each fault.
+    """
+
+    offsets: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    faults: list[tuple[str, str]] = field(default_factory=list)
+
+
+@final
+class _LocalTar:
+    """A tar on this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        try:
+            self.size, status = size_of(path), path.stat()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+        self.identity = f"{path} {status.st_size} {status.st_mtime_ns}"
+
+    def open(self) -> io.BufferedReader:
+        return Path(self.path).open("rb")
+
+    def read_list(self) -> bytes | None:
+        try:
+            return Path(_members_name(self.path)).read_bytes()
+        except OSError:
+            return None
+
+
+@final
+class _RemoteTar:
+    """A remote tar."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self.path = file.text
+        self.size = file.size
+        self.identity = f"{file.url} {file.size} {file.tag}"
+        self._file = file
+
+    def open(self) -> io.BufferedReader:
+        return open_file(self.path)
+
+    def read_list(self) -> bytes | None:
+        query = self._file.url.removeprefix(self._file.name)
+        return read_small(_members_name(self._file.name) + query)
+
+
+def _scan(source: _LocalTar | _RemoteTar) -> _Members:
+    members = _Members()
+    try:
+        with source.open() as file:
+            try:
+                _walk(file, members, size=source.size)
+            except tarfile.TarError as error:
+                file.seek(0)
+                beginning = file.read(8)
+                for mark, name in COMPRESSIONS.items():
+                    if beginning.startswith(mark):
+                        raise DataError(
+                            f"{shown(source.path)} is compressed with {name}: uncompress "
+                            "it, as its images cannot be found without reading all before them"
+                        ) from None
+                members.faults.append(("", _explain(error, members, size=source.size)))
+    except BadSampleError as error:
+        members.faults.append(("", str(error)))
+    except OSError as error:
+        raise DataError(f"cannot read {source.path}: {error.strerror}") from error
+    return members
+
+
+def _walk(file: io.BufferedReader, members: _Members, *, size: int) -> None:
+    """Go from header to header."""
+    group, has_image = "", False
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            name = PurePosixPath(member.name)
+            if not member.isfile() or any(map(is_hidden, name.parts)):
+                continue
+            key = name.with_name(name.name.split(".")[0]).as_posix()
+            if key != group:
+                group, has_image = key, False
+            if is_image(name) and not has_image:
+                if member.offset_data + member.size > size:
+                    members.faults.append((key, "the tar ends inside this image"))
+                    return
+                has_image = True
+                members.offsets.append(member.offset_data)
+                members.sizes.append(member.size)
+                members.keys.append(os.fsencode(key))
+        end = tar.offset
+    # tarfile takes a damaged header for the end of the tar; a true end is zeros or nothing.
+    file.seek(end)
+    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        members.faults.append(("", f"the tar is damaged at byte {end}: what follows is lost"))
+
+
+def _explain(error: tarfile.TarError, members: _Members, *, size: int) -> str:
+    if size == 0:
+        return "the file is empty"
+    if not members.keys:
+        return f"it is not a tar ({error})"
+    return f"the tar is damaged or cut off ({error}): what follows is lost"
+
+
+def _pack(members: _Members, *, size: int) -> bytes:
+    packed = io.BytesIO()
+    np.savez(
+        packed,
+        tar_bytes=np.int64(size),
+        offsets=np.array(members.offsets, dtype=np.int64),
+        sizes=np.array(members.sizes, dtype=np.int64),
+        keys=np.array(members.keys, dtype=np.bytes_),
+        faults=np.array(members.faults, dtype=np.str_).reshape(-1, 2),
+    )
+    return packed.getvalue()
+
+
+def _unpack(packed: bytes | None, *, size: int) -> _Members | None:
+    """Read what ``_pack`` wrote, if it is about a tar of this size and makes sense."""
+    if packed is None:
+        return None
+    try:
+        with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+            offsets, sizes, keys = arrays["offsets"], arrays["sizes"], arrays["keys"]
+            faults = [(key, reason) for key, reason in arrays["faults"].tolist()]
+            is_sound = (
+                int(arrays["tar_bytes"]) == size
+                and offsets.shape == sizes.shape == keys.shape
+                and bool(np.all((offsets >= 0) & (sizes >= 0) & (offsets + sizes <= size)))
+            )
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # cut off by a full disk, or not written here
+    return _Members(offsets.tolist(), sizes.tolist(), keys.tolist(), faults) if is_sound else None
+
+
+def _load(entry: Path, *, size: int) -> _Members | None:
+    try:
+        return _unpack(entry.read_bytes(), size=size)
+    except OSError:
+        return None
