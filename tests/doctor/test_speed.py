@@ -181,7 +181,7 @@ def test_images_per_second_are_those_of_one_worker(
         asked.update(options)
         for _ in range(100):
             tick(0.5)  # also for the first one, which the worker has to start for
-            yield type("Batch", (), {"images": torch.zeros(3, 3, 16, 16)})()
+            yield type("Batch", (), {"samples": torch.zeros(3, 3, 16, 16)})()
 
     monkeypatch.setattr(speed, "training_loader", loader)
     planned, index = plan("data.batch_size=100"), open_images(str(pictures), role="training")

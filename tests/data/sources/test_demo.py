@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vqtrain.data.sources import demo
 from vqtrain.data.sources.demo import demo_shards
-from vqtrain.data.sources.find import demo
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.data.sources.scan import scan_tar
 from vqtrain.errors import DataError

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vqtrain.data.sources import find as module
 from vqtrain.data.sources.find import expand_braces, open_images, training_and_validation
-from vqtrain.data.sources.find import find as sources
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.data.sources.scan import write_members
 from vqtrain.errors import ConfigError, DataError
@@ -48,7 +48,7 @@ def tiny_demo(tmp_path, write_tar, monkeypatch):
     """Stand in for the demo's shards."""
     for role in ("training", "validation"):
         write_tar(tmp_path / f"{role}.tar", {f"{role}.png": b"x"})
-    monkeypatch.setattr(sources, "demo_shards", lambda role: [str(tmp_path / f"{role}.tar")])
+    monkeypatch.setattr(module, "demo_shards", lambda role: [str(tmp_path / f"{role}.tar")])
 
 
 def test_a_folder_is_searched_and_sorted(folder):
