@@ -9,7 +9,6 @@ import torch
 from diffusers import VQModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from vqtrain.tokenizer.folding import PLAIN
 
 from vqtrain.codebooks.parts.table import PLAIN
 from vqtrain.errors import CheckpointError, ConfigError, VqtrainError
