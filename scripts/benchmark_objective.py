@@ -1,14 +1,16 @@
 """Times a VQGAN step as vqtrain makes it against the textbook's, with the same networks.
 
-The textbook's step differentiates the likeness and the adversarial term once more for the adaptive
-weight, and runs the discriminator three times. Both are run in turn, with random weights; the
-medians are compared. Run: python scripts/benchmark_objective.py
+The textbook's step differentiates the reconstruction terms and the adversarial term once more for
+the adaptive weight, and runs the discriminator three times. Both are run in turn, with random
+weights; the medians are compared. Run: python scripts/benchmark_objective.py
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +20,18 @@ from vqtrain.codebooks.base import Quantized
 from vqtrain.decoders.cnn import CNNDecoder
 from vqtrain.discriminators.patchgan import PatchGAN
 from vqtrain.layers.lpips import LPIPS
-from vqtrain.losses.adversarial import AdversarialLoss
-from vqtrain.losses.perceptual import PerceptualLoss
-from vqtrain.losses.reconstruction import ReconstructionLoss
-from vqtrain.objective import Objective
-from vqtrain.tokenizer.model import Reconstruction
+from vqtrain.losses.adversarial.hinge import Hinge
+from vqtrain.losses.l1 import L1
+from vqtrain.losses.lpips import LPIPSLoss
+from vqtrain.losses.parts.adversarial import AdversarialTraining
+from vqtrain.losses.parts.weighted import Weight
+from vqtrain.objective import Objective, WeightedTerm
+from vqtrain.tokenizer.reconstruction import Reconstruction
+
+
+def weight(name: str, value: float) -> Weight:
+    """Give a term one weight over the whole run."""
+    return Weight(name=name, weight=value, start_step=0, ramp_steps=0)
 
 
 class Step:
@@ -31,9 +40,13 @@ class Step:
     def __init__(self, arguments: argparse.Namespace) -> None:
         torch.manual_seed(0)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        lpips = LPIPS(network="vgg")
-        for parameter in lpips.parameters():
-            parameter.normal_(0.0, 0.02)
+        with TemporaryDirectory() as folder:  # LPIPS of random weights
+            file = Path(folder) / "vgg.pth"
+            features = LPIPS(network="vgg").features.named_parameters()
+            torch.save({f"features.{name}": p.normal_(0.0, 0.02) for name, p in features}, file)
+            lpips = LPIPSLoss(
+                network="vgg", weights={"vgg": str(file)}, in_channels=3, sample_size=(256, 256)
+            )
         self.decoder = CNNDecoder(
             out_channels=3,
             channels=arguments.channels,
@@ -44,16 +57,16 @@ class Step:
             dropout=0.0,
         ).to(device)
         self.objective = Objective(
-            reconstruction=ReconstructionLoss(l1=1.0, l2=0.0, weight=1.0),
-            perceptual=PerceptualLoss(network=lpips, weight=1.0),
+            terms=[
+                WeightedTerm(loss=loss, weight=weight(name, 1.0))
+                for name, loss in (("reconstruction", L1()), ("perceptual", lpips))
+            ],
             discriminator=PatchGAN(in_channels=3, channels=64, num_layers=3, norm="group"),
-            adversarial=AdversarialLoss(
-                kind="hinge",
-                weight=0.8,
+            adversarial=AdversarialTraining(
+                loss=Hinge(),
+                weight=weight("adversarial", 0.8),
                 adaptive=True,
                 max_ratio=100.0,
-                start_step=0,
-                ramp_steps=0,
             ),
         ).to(device)
         side = arguments.image_size
@@ -67,7 +80,7 @@ class Step:
             token_ids=torch.zeros(1, 1, 1, 1, dtype=torch.int64),
             loss=torch.zeros((), device=self.z.device),
         )
-        output = Reconstruction(images=self.decoder(self.z), quantized=quantized, latents=self.z)
+        output = Reconstruction(samples=self.decoder(self.z), quantized=quantized, latents=self.z)
         weight = self.decoder.last_layer.weight
         assert isinstance(weight, Tensor)
         self.objective(self.images, output, weight, 1).total.backward()
@@ -77,19 +90,20 @@ class Step:
         """Make the same step by two more gradients and three calls of the discriminator."""
         discriminator, adversarial = self.objective.discriminator, self.objective.adversarial
         assert discriminator is not None
-        assert self.objective.perceptual is not None
-        made = self.decoder(self.z)
-        likeness = self.objective.reconstruction(made, self.images)
-        likeness = likeness + self.objective.perceptual(made, self.images)
+        decoded = self.decoder(self.z)
+        terms = [
+            t.weight.at(1) * t.loss(decoded, self.images) for t in self.objective.terms.values()
+        ]
+        compared = torch.stack(terms).sum()
         discriminator.requires_grad_(False)
-        game = adversarial.generator(discriminator(made))
+        against = adversarial.generator(discriminator(decoded))
         weight = self.decoder.last_layer.weight
         assert isinstance(weight, Tensor)
-        norms = [grad(term, weight, retain_graph=True)[0].norm() for term in (likeness, game)]
+        norms = [grad(term, weight, retain_graph=True)[0].norm() for term in (compared, against)]
         scale = 0.8 * (norms[0] / (norms[1] + 1e-4)).clamp(max=100.0)
         discriminator.requires_grad_(True)
-        real, fake = discriminator(self.images), discriminator(made.detach())
-        (likeness + scale * game + adversarial.discriminator(real, fake)).backward()
+        real, fake = discriminator(self.images), discriminator(decoded.detach())
+        (compared + scale * against + adversarial.discriminator(real, fake)).backward()
 
 
 def seconds(step: Callable[[], None], modules: list[nn.Module]) -> float:

@@ -4,30 +4,44 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vqtrain.build import build
 from vqtrain.codebooks.base import Quantized
 from vqtrain.discriminators.patchgan import PatchGAN
-from vqtrain.losses.adversarial import AdversarialLoss
-from vqtrain.losses.reconstruction import ReconstructionLoss
-from vqtrain.objective import Objective
-from vqtrain.tokenizer.model import Reconstruction
+from vqtrain.errors import ConfigError
+from vqtrain.losses.base import LossTerm
+from vqtrain.losses.l1 import L1
+from vqtrain.losses.l2 import L2
+from vqtrain.losses.parts.adversarial import AdversarialTraining
+from vqtrain.losses.parts.weighted import Weight
+from vqtrain.objective import Objective, WeightedTerm
+from vqtrain.tokenizer.reconstruction import Reconstruction
 
 START = 2
 
 
+def term(
+    name: str, loss: LossTerm, weight: float, start_step: int = 0, ramp_steps: int = 0
+) -> WeightedTerm:
+    return WeightedTerm(
+        loss=loss,
+        weight=Weight(name=name, weight=weight, start_step=start_step, ramp_steps=ramp_steps),
+    )
+
+
 def objective(
-    discriminator: PatchGAN | None, *, adaptive: bool = True, kind: str = "hinge"
+    discriminator: PatchGAN | None,
+    *others: WeightedTerm,
+    adaptive: bool = True,
+    kind: str = "hinge",
 ) -> Objective:
     return Objective(
-        reconstruction=ReconstructionLoss(l1=1.0, l2=0.0, weight=4.0),
-        perceptual=None,
+        terms=[term("reconstruction", L1(), 4.0), *others],
         discriminator=discriminator,
-        adversarial=AdversarialLoss(
-            kind=kind,
-            weight=0.5,
+        adversarial=AdversarialTraining(
+            loss=build("adversarial", kind, {}),  # type: ignore[arg-type]  # by its group
+            weight=Weight(name="adversarial", weight=0.5, start_step=START, ramp_steps=0),
             adaptive=adaptive,
             max_ratio=100.0,
-            start_step=START,
-            ramp_steps=0,
         ),
     )
 
@@ -38,7 +52,7 @@ def reconstruction(images: Tensor, codebook_loss: Tensor) -> Reconstruction:
         token_ids=torch.zeros(2, 1, 1, 1, dtype=torch.int64),
         loss=codebook_loss,
     )
-    return Reconstruction(images=images, quantized=quantized, latents=images)
+    return Reconstruction(samples=images, quantized=quantized, latents=images)
 
 
 def test_the_total_is_the_sum_of_what_is_logged_and_alone_has_a_gradient() -> None:
@@ -60,6 +74,33 @@ def test_the_total_is_the_sum_of_what_is_logged_and_alone_has_a_gradient() -> No
     assert made.grad is not None
     # The mean is over 2 * 3 * 4 * 4 = 96 values: each has the gradient 4 / 96.
     torch.testing.assert_close(made.grad, torch.full_like(made, 4 / 96))
+
+
+def test_any_number_of_terms_is_added_up_each_from_its_own_step_on() -> None:
+    images, made = torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.5, requires_grad=True)
+    codebook_loss = torch.tensor(0.25, requires_grad=True)
+    target = objective(None, term("squared", L2(), 2.0, start_step=3, ramp_steps=2))
+    found = {}
+    for step in (2, 3, 4):
+        made.grad = None
+        terms = target(images, reconstruction(made, codebook_loss), torch.ones(1), step)
+        terms.total.backward()
+        assert made.grad is not None
+        found[step] = terms.parts.get("generator/squared"), made.grad[0, 0, 0, 0].item() * 96
+    # 2 * 0.5^2 = 0.5, of which the first step of the ramp has a half. Gradients of each of the 96
+    # values: 4 of the first term, and 2 * 2 * 0.5 = 2 of the second.
+    assert found[2] == (None, pytest.approx(4))
+    assert found[3] == (0.25, pytest.approx(5))
+    assert found[4] == (0.5, pytest.approx(6))
+
+
+def test_an_objective_without_a_term_at_its_first_step_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no term that compares reconstructions from step 0 on"):
+        Objective(
+            terms=[term("late", L1(), 1.0, start_step=1)],
+            discriminator=None,
+            adversarial=objective(None).adversarial,
+        )
 
 
 class Setting:
@@ -95,13 +136,13 @@ def test_each_network_is_moved_by_its_own_terms_alone(norm: str, kind: str) -> N
     # The textbook's way: two backward passes, the discriminator frozen in the first.
     made = plain.decoder(plain.latents)
     plain.discriminator.requires_grad_(False)
-    likeness = 4 * (made - plain.images).abs().mean()
+    compared = 4 * (made - plain.images).abs().mean()
     adversarial = target.adversarial.generator(plain.discriminator(made))
     per_term = [
         torch.autograd.grad(term, plain.decoder.weight, retain_graph=True)[0]
-        for term in (likeness, adversarial)
+        for term in (compared, adversarial)
     ]
-    (likeness + 0.5 * 3.0 * adversarial).backward()
+    (compared + 0.5 * 3.0 * adversarial).backward()
     plain.discriminator.requires_grad_(True)
     real, fake = plain.discriminator(plain.images), plain.discriminator(made.detach())
     loss = target.adversarial.discriminator(real, fake)
@@ -112,14 +153,14 @@ def test_each_network_is_moved_by_its_own_terms_alone(norm: str, kind: str) -> N
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
     assert terms.parts["generator/adversarial"].item() == pytest.approx(1.5 * adversarial.item())
     assert terms.parts["discriminator/total"].item() == pytest.approx(loss.item())
-    assert terms.parts["discriminator/logits_real"].item() == pytest.approx(real.mean().item())
-    assert terms.parts["discriminator/logits_fake"].item() == pytest.approx(fake.mean().item())
-    total = likeness + 1.5 * adversarial + 0.25
+    assert terms.parts["discriminator/logits_real"].item() == pytest.approx(real[0].mean().item())
+    assert terms.parts["discriminator/logits_fake"].item() == pytest.approx(fake[0].mean().item())
+    total = compared + 1.5 * adversarial + 0.25
     assert terms.parts["generator/total"].item() == pytest.approx(total.item())
     assert terms.total.item() == pytest.approx((total + loss).item())
     balance = target.adversarial.update(START)
     norms = [gradient.norm().item() for gradient in per_term]
-    assert balance["likeness_gradient"].item() == pytest.approx(norms[0], rel=1e-9)
+    assert balance["reconstruction_gradient"].item() == pytest.approx(norms[0], rel=1e-9)
     assert balance["adversarial_gradient"].item() == pytest.approx(norms[1], rel=1e-9)
 
 

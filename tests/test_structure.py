@@ -10,26 +10,31 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vqtrain.build import resolve
+from vqtrain.build import kinds, package_of, parameters_of, resolve
 
 ROOT = Path(__file__).parents[1]
-TRIOS = {
-    "encoders": "encoder",
-    "codebooks": "codebook",
-    "decoders": "decoder",
-    "discriminators": "discriminator",
-    "formats": "format",
+# Where the configs of each group's kinds are.
+CONFIGS = {
+    "encoder": "encoder",
+    "codebook": "codebook",
+    "decoder": "decoder",
+    "discriminator": "discriminator",
+    "loss": "loss/*",
+    "adversarial": "loss/adversarial",
+    "format": "format",
 }
-# Modules of a package that are no kinds.
-OTHERS = {"__init__", "base", "contract"}
-# It builds nothing, so it has no code.
-NOTHING = ROOT / "configs/discriminator/none.yaml"
-COMPONENTS = sorted(
-    path
-    for group in TRIOS.values()
-    for path in (ROOT / "configs" / group).glob("*.yaml")
-    if path != NOTHING
-)
+# Keys that the run itself takes out of a group.
+TERM = {"weight", "start_step", "ramp_steps"}
+COMMON = {"loss": TERM, "adversarial": {*TERM, "adaptive", "max_ratio"}}
+# What parts ask of the run by name, which no config says.
+CONTEXT = {"in_channels", "out_channels", "sample_size", "max_steps", "world_size", "weights"}
+# ``none`` builds nothing, so it has no code.
+COMPONENTS = [
+    (group, path)
+    for group, folder in CONFIGS.items()
+    for path in sorted((ROOT / "configs").glob(f"{folder}/*.yaml"))
+    if path.stem != "none" and (group == "loss") <= (path.parent.name != "adversarial")
+]
 MODULES = sorted((ROOT / "vqtrain").rglob("*.py"))
 PYTHON = [
     *MODULES,
@@ -48,29 +53,26 @@ def paths_named_in(page: Path) -> set[str]:
     return set(re.findall(r"`((?:configs|docs|scripts|tests|vqtrain)/[^`\s<]*)`", page.read_text()))
 
 
-@pytest.mark.parametrize(("package", "group"), TRIOS.items())
-def test_code_config_and_test_come_in_threes(package: str, group: str) -> None:
-    code = {path.stem for path in (ROOT / "vqtrain" / package).glob("*.py")} - OTHERS
-    config = {path.stem for path in COMPONENTS if path.parent.name == group}
-    tests = (ROOT / "tests" / package).glob("test_*.py")
-    assert code
-    assert code == config
-    assert code == {path.stem.removeprefix("test_") for path in tests} - {
-        "base",
-        "contract",
-        "parity",
-        "properties",
-    }
+@pytest.mark.parametrize("group", CONFIGS)
+def test_code_config_and_test_come_in_threes(group: str) -> None:
+    config = {path.stem for each, path in COMPONENTS if each == group}
+    tests = (ROOT / package_of(group).replace("vqtrain.", "tests.").replace(".", "/")).glob("*.py")
+    assert config == set(kinds(group))
+    assert config == {
+        path.stem.removeprefix("test_") for path in tests if path.stem.startswith("test_")
+    } - {"base", "contract", "parity", "properties"}
 
 
-@pytest.mark.parametrize("path", COMPONENTS, ids=name_of)
-def test_a_component_config_names_every_argument_and_no_other(path: Path) -> None:
+@pytest.mark.parametrize(("group", "path"), COMPONENTS, ids=str)
+def test_a_component_config_names_every_argument_and_no_other(group: str, path: Path) -> None:
     settings = yaml.safe_load(path.read_text())
     settings.pop("defaults", None)  # Hydra's: what is filled in from other files
     kind = settings.pop("kind")
     assert kind == path.stem
-    parameters = inspect.signature(resolve(path.parent.name, kind)).parameters
-    assert set(settings) == set(parameters)
+    parameters = parameters_of(resolve(group, kind))
+    common = COMMON.get(group, set())
+    assert common <= set(settings)
+    assert set(settings) - common == set(parameters) - CONTEXT
     # A default is allowed for a constant that a paper fixes, and then it stands in both places.
     defaults = {
         name: parameter.default
@@ -80,7 +82,7 @@ def test_a_component_config_names_every_argument_and_no_other(path: Path) -> Non
     assert {name: settings[name] for name in defaults} == defaults
 
 
-@pytest.mark.parametrize("path", COMPONENTS, ids=name_of)
+@pytest.mark.parametrize("path", [path for _, path in COMPONENTS], ids=name_of)
 def test_a_component_config_stands_alone(path: Path) -> None:
     assert "${" not in path.read_text()
 

@@ -30,11 +30,13 @@ GROUPS = {
     "decoder": "vqtrain.decoders.base:Decoder",
     "discriminator": "vqtrain.discriminators.base:Discriminator",
     "format": "vqtrain.formats.base:Format",
+    "loss": "vqtrain.losses.base:LossTerm",
+    "adversarial": "vqtrain.losses.adversarial.base:AdversarialLoss",
     "launcher": "vqtrain.launchers.base:Launcher",
     "command": "vqtrain.app.base:Command",
 }
-# Modules of a group's package that are no kinds.
-OTHERS = ("base", "contract", "parts")
+# Modules of a group's package that are no kinds, as its packages are.
+OTHERS = ("base", "contract")
 NO_COMMANDS = (
     *("build", "candidates", "compose", "grid", "keys", "planned"),
     *("output", "pictures", "progress", "ranks", "resume", "validation"),
@@ -69,7 +71,7 @@ def group_of(part: type) -> str:
 def kinds(group: str) -> list[str]:
     """List the kind words of a group, such as ``codebook``; imports none of them."""
     package = importlib.import_module(package_of(group))
-    names = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    names = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg}
     return sorted(names.difference(OTHERS, NO_COMMANDS))
 
 
@@ -85,25 +87,26 @@ def config_of(group: str, kind: str) -> Path:
     return configs_folder() / group / f"{kind}.yaml"
 
 
-def resolve(group: str, kind: str) -> type:
+def resolve(group: str, kind: str, *, where: str | None = None) -> type:
     """Find the class that a kind word names.
 
     Args:
         group: A key of ``GROUPS``.
         kind: A word of ``kinds(group)``, or ``package.module:Class``.
+        where: The config key that holds it and its arguments; None for that of the group.
 
     Raises:
         ConfigError: If there is no such class, or it does not keep the contract of the group.
     """
-    contract = contract_of(group)
+    contract, key = contract_of(group), f"{where or group}.kind"
     if ":" not in kind:
         if kind not in kinds(group):
-            raise ConfigError(f"{group}.kind: {unknown('kind', kind, kinds(group))}")
+            raise ConfigError(f"{key}: {unknown('kind', kind, kinds(group))}")
         return final_class(f"{package_of(group)}.{kind}", contract)
-    found = third_party(kind, where=f"{group}.kind")
+    found = third_party(kind, where=key)
     if not issubclass(found, contract):
         raise ConfigError(
-            f"{group}.kind: {kind} must inherit from {contract.__module__}.{contract.__name__}"
+            f"{key}: {kind} must inherit from {contract.__module__}.{contract.__name__}"
         )
     return found
 
@@ -163,7 +166,7 @@ def build(
             the message begins with the group or with the argument's config key.
     """
     where = where or group
-    factory = resolve(group, kind)
+    factory = resolve(group, kind, where=where)
     checked = check_arguments(factory, arguments, where=where)
     try:
         return factory(**checked)
@@ -178,7 +181,11 @@ def build(
 
 
 def in_context(
-    group: str, specification: Mapping[str, object], context: Mapping[str, object]
+    group: str,
+    specification: Mapping[str, object],
+    context: Mapping[str, object],
+    *,
+    where: str | None = None,
 ) -> dict[str, object]:
     """Add what a part asks for by name of the run it is in to its arguments.
 
@@ -186,14 +193,15 @@ def in_context(
         group: A key of ``GROUPS``.
         specification: ``{"kind": word, "arguments": {...}}``.
         context: What is known of the run: ``in_channels`` and ``out_channels``, the channels of a
-            sample; ``sample_size``, the sizes of its axes; ``max_steps``; ``world_size``. An
-            argument that is set stays as it is.
+            sample; ``sample_size``, the sizes of its axes; ``max_steps``; ``world_size``;
+            ``weights``, paths of pretrained weights. An argument that is set stays as it is.
+        where: As of ``resolve``.
 
     Raises:
         ConfigError: If there is no such kind.
     """
     kind, arguments = kind_and_arguments(group, specification)
-    parameters = inspect.signature(resolve(group, kind)).parameters
+    parameters = parameters_of(resolve(group, kind, where=where))
     asked = {name: value for name, value in context.items() if name in parameters}
     return {"kind": kind, "arguments": {**asked, **arguments}}
 
@@ -208,9 +216,17 @@ def kind_and_arguments(
     return kind, arguments
 
 
-def build_part(group: str, specification: Mapping[str, object]) -> object:
-    """Build one module from ``{"kind": word, "arguments": {...}}``; see ``build``."""
-    return build(group, *kind_and_arguments(group, specification))
+def split_kind(group: Mapping[str, object]) -> dict[str, object]:
+    """Turn a part's group of the configuration into ``{"kind": word, "arguments": {...}}``."""
+    arguments = dict(group)
+    return {"kind": arguments.pop("kind", None), "arguments": arguments}
+
+
+def build_part(
+    group: str, specification: Mapping[str, object], *, where: str | None = None
+) -> object:
+    """Build one part from ``{"kind": word, "arguments": {...}}``; see ``build``."""
+    return build(group, *kind_and_arguments(group, specification), where=where)
 
 
 def build_third_party(
@@ -271,11 +287,20 @@ def bind(factory: Callable[..., Built], arguments: Mapping[str, object], *, wher
     return factory(**check_arguments(factory, arguments, where=where))
 
 
+def parameters_of(factory: Callable[..., object]) -> dict[str, inspect.Parameter]:
+    """List what a class or function takes by name; nothing of ``*args`` and ``**kwargs``."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+
+
 def check_arguments(
     factory: Callable[..., object], arguments: Mapping[str, object], *, where: str
 ) -> dict[str, object]:
     """Return the arguments, integers widened where floats are meant, or say what is wrong."""
-    parameters = inspect.signature(factory).parameters
+    parameters = parameters_of(factory)
     hints = typing.get_type_hints(
         factory.__init__ if inspect.isclass(factory) else factory, include_extras=True
     )

@@ -1,7 +1,8 @@
 """What is minimized: the terms of the loss, put together in one place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -10,12 +11,23 @@ from torch.autograd import grad
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from vqtrain import distributed
+from vqtrain.build import bind, build_part, in_context, split_kind
 from vqtrain.discriminators.base import Discriminator
-from vqtrain.losses.adversarial import AdversarialLoss
-from vqtrain.losses.perceptual import PerceptualLoss
-from vqtrain.losses.reconstruction import ReconstructionLoss
+from vqtrain.errors import require
+from vqtrain.losses.adversarial.base import AdversarialLoss
+from vqtrain.losses.base import LossTerm
+from vqtrain.losses.parts.adversarial import AdversarialTraining
+from vqtrain.losses.parts.weighted import Weight
 from vqtrain.ops.precision import at_least_float32
-from vqtrain.tokenizer.model import Reconstruction
+from vqtrain.tokenizer.reconstruction import Reconstruction
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedTerm:
+    """A loss term, and its weight over the run."""
+
+    loss: LossTerm
+    weight: Weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +35,8 @@ class Terms:
     """The objective of one batch.
 
     Attributes:
-        total: The one scalar that is differentiated: it moves the generator by its own terms and
-            the discriminator by its own.
+        total: The one scalar that is differentiated: the generator gets the gradient of its own
+            terms, and the discriminator that of its own.
         parts: Detached, weighted terms to log, ``generator/...`` and ``discriminator/...``.
     """
 
@@ -33,7 +45,7 @@ class Terms:
 
 
 class WithGradient(torch.autograd.Function):
-    """A value whose gradient has been worked out already."""
+    """A value whose gradient is known already."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, point: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
@@ -53,37 +65,44 @@ class WithGradient(torch.autograd.Function):
 class Objective(nn.Module):
     """Adds up the weighted terms that train a tokenizer and its discriminator.
 
-    The terms that judge a reconstruction are differentiated up to its pixels first, one after the
-    other, and the sum of these gradients goes on through the autoencoder once. So the discriminator
-    judges each reconstruction once for both sides, no term is differentiated twice for the sake of
-    the adaptive weight, and the perceptual network's memory is free again before the rest begins.
+    The terms that compare a reconstruction are differentiated up to its values first, and the sum
+    of these gradients goes through the autoencoder once. So the discriminator runs once for both
+    networks' losses, no term is differentiated twice for the adaptive weight, and the memory of a
+    perceptual network is free before the backward pass through the autoencoder begins.
 
     Args:
-        reconstruction: Compares reconstructions with images, pixel by pixel.
-        perceptual: Compares them in the features of a trained network, or None.
-        discriminator: Tells them from images, or None.
-        adversarial: The game with the discriminator.
+        terms: What compares reconstructions with samples, in the order in which it is added up. At
+            least one of them has a weight from step 0 on.
+        discriminator: Tells reconstructions from samples, or None.
+        adversarial: Both losses of the training against it.
+
+    Raises:
+        ConfigError: If no term has a weight from step 0 on.
     """
 
     def __init__(
         self,
         *,
-        reconstruction: ReconstructionLoss,
-        perceptual: PerceptualLoss | None,
+        terms: Sequence[WeightedTerm],
         discriminator: Discriminator | None,
-        adversarial: AdversarialLoss,
+        adversarial: AdversarialTraining,
     ) -> None:
         super().__init__()
-        self.reconstruction, self.perceptual = reconstruction, perceptual
+        require(
+            any(term.weight.enabled(0) for term in terms),
+            "the loss has no term that compares reconstructions from step 0 on",
+        )
+        self.terms = {term.weight.name: term for term in terms}
+        self.losses = nn.ModuleList(term.loss for term in terms)  # they move with the module
         self.discriminator, self.adversarial = discriminator, adversarial
 
-    def plays(self, step: int) -> bool:
-        """Say whether the discriminator takes part in a step."""
-        return self.discriminator is not None and self.adversarial.is_on(step)
+    def adversarial_enabled(self, step: int) -> bool:
+        """Say whether a step trains the discriminator, and the generator against it."""
+        return self.discriminator is not None and self.adversarial.weight.enabled(step)
 
     def forward(
         self,
-        images: Float[Tensor, "b c h w"],
+        samples: Float[Tensor, "b c *size"],
         output: Reconstruction,
         last_weight: Float[Tensor, "..."],
         step: int,
@@ -91,39 +110,87 @@ class Objective(nn.Module):
         """Compute the terms of one batch.
 
         Args:
-            images: In [-1, 1].
-            output: What the tokenizer made of them, with gradients.
+            samples: In [-1, 1].
+            output: Their reconstructions, with gradients.
             last_weight: The weight of the decoder's last layer.
             step: Number of the step, from 0.
         """
-        made = at_least_float32(output.images)
-        pixels = made.detach().requires_grad_()
-        terms = {"reconstruction": self.reconstruction(pixels, images)}
-        if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual(pixels, images)
-        (gradient,) = grad(sum(terms.values()), pixels)
+        decoded = at_least_float32(output.samples)
+        reconstructions = decoded.detach().requires_grad_()
+        terms = {
+            name: term.weight.at(step) * term.loss(reconstructions, samples)
+            for name, term in self.terms.items()
+            if term.weight.enabled(step)
+        }
+        (gradient,) = grad(sum(terms.values()), reconstructions)
         parts: dict[str, Tensor] = {}
-        total = images.new_zeros(())
-        if self.discriminator is not None and self.plays(step):
-            fake, real = self.discriminator(pixels), self.discriminator(images)
+        total = samples.new_zeros(())
+        if self.discriminator is not None and self.adversarial_enabled(step):
+            fake, real = self.discriminator(reconstructions), self.discriminator(samples)
             adversarial = self.adversarial.generator(fake)
-            (pull,) = grad(adversarial, pixels, retain_graph=True)
+            (against,) = grad(adversarial, reconstructions, retain_graph=True)
             self.adversarial.observe(
-                *(grad(made, last_weight, g, retain_graph=True)[0] for g in (gradient, pull))
+                *(grad(decoded, last_weight, g, retain_graph=True)[0] for g in (gradient, against))
             )
             scale = self.adversarial.scale(step)
-            gradient = gradient + scale * pull
-            terms["adversarial"] = scale * adversarial
+            gradient = gradient + scale * against
+            terms[self.adversarial.weight.name] = scale * adversarial
             total = self.adversarial.discriminator(real, fake)
             parts["discriminator/total"] = total.detach()
-            parts["discriminator/logits_real"] = at_least_float32(real.detach()).mean()
-            parts["discriminator/logits_fake"] = at_least_float32(fake.detach()).mean()
+            parts["discriminator/logits_real"] = mean_logit(real)
+            parts["discriminator/logits_fake"] = mean_logit(fake)
         elif self.discriminator is not None and distributed.is_running():
             # Gradients that are reduced over ranks wait for every parameter.
             total = 0.0 * torch.stack([p.sum() for p in self.discriminator.parameters()]).sum()
-        judged = torch.stack([term.detach() for term in terms.values()]).sum()
+        compared = torch.stack([term.detach() for term in terms.values()]).sum()
         terms["codebook"] = output.quantized.loss
         parts |= {f"generator/{name}": term.detach() for name, term in terms.items()}
-        parts["generator/total"] = judged + output.quantized.loss.detach()
-        total = total + WithGradient.apply(made, judged, gradient) + output.quantized.loss
+        parts["generator/total"] = compared + output.quantized.loss.detach()
+        total = total + WithGradient.apply(decoded, compared, gradient) + output.quantized.loss
         return Terms(total=total, parts=parts)
+
+
+def mean_logit(logits: Sequence[Tensor]) -> Float[Tensor, ""]:
+    """Average a discriminator's logits, each of its tensors for as much as the others."""
+    return torch.stack([at_least_float32(each.detach()).mean() for each in logits]).mean()
+
+
+def build_term(
+    name: str, group: Mapping[str, object], context: Mapping[str, object]
+) -> WeightedTerm | None:
+    """Build one term of the loss; None if its kind is none or its weight is 0."""
+    if group.get("kind") == "none":
+        return None
+    weight, rest = split_weight(name, group)
+    if weight.weight == 0:
+        return None
+    where = f"loss.{name}"
+    part = in_context("loss", split_kind(rest), context, where=where)
+    built = build_part("loss", part, where=where)
+    return WeightedTerm(loss=cast(LossTerm, built), weight=weight)
+
+
+def build_adversarial(
+    group: Mapping[str, object], context: Mapping[str, object]
+) -> AdversarialTraining:
+    """Build both losses of adversarial training, and the weight of the generator's."""
+    weight, rest = split_weight("adversarial", group)
+    own = ("adaptive", "max_ratio")
+    settings: dict[str, object] = {name: rest.pop(name) for name in own if name in rest}
+    where = "loss.adversarial"
+    part = in_context("adversarial", split_kind(rest), context, where=where)
+    built = build_part("adversarial", part, where=where)
+
+    def training(*, adaptive: bool, max_ratio: float) -> AdversarialTraining:
+        loss = cast(AdversarialLoss, built)
+        return AdversarialTraining(loss=loss, weight=weight, adaptive=adaptive, max_ratio=max_ratio)
+
+    return bind(training, settings, where=where)
+
+
+def split_weight(name: str, group: Mapping[str, object]) -> tuple[Weight, dict[str, object]]:
+    """Take the keys that every term of the loss has out of its group."""
+    rest = dict(group)
+    names = ("weight", "start_step", "ramp_steps")
+    common = {key: rest.pop(key) for key in names if key in rest}
+    return bind(Weight, {"name": name, **common}, where=f"loss.{name}"), rest

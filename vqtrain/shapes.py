@@ -1,12 +1,15 @@
 """Names of axes and of the tensors they describe, as used in every signature.
 
-Axes: ``b`` images in a batch, ``c`` channels, ``h w`` height and width, ``k`` codebooks (ids per
-grid position), ``n`` vectors in a flat list, ``*grid`` the axes of the latents: ``h w`` for feature
-maps, ``n`` for token lists.
+Axes: ``b`` samples in a batch, ``c`` channels, ``*size`` the axes of a sample: ``h w`` of an image,
+``t h w`` of a clip, ``t`` of a sound; ``*grid`` the axes of its latents, ``*tokens`` those of its
+ids, ``k`` codebooks (ids per grid position), ``n`` vectors in a flat list.
 
-Words: ``images`` are floats in [-1, 1]; ``pixels`` are uint8 in 0..255; ``z`` are latents, ``z_q``
-quantized latents; ``token_ids`` are int64 in [0, codebook.size).
+Words: ``samples`` are floats in [-1, 1], ``images`` are samples of two axes; ``pixels`` are uint8
+in 0..255; ``z`` are latents, ``z_q`` quantized latents; ``token_ids`` are int64 in
+[0, codebook.size).
 """
+
+from collections.abc import Sequence
 
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
@@ -16,3 +19,13 @@ Pixels = UInt8[Tensor, "b c h w"]
 Latents = Float[Tensor, "b c *grid"]
 TokenIds = Int64[Tensor, "b k *tokens"]
 Mask = Bool[Tensor, " b"]
+
+
+def by(size: Sequence[int]) -> str:
+    """Write a size for people.
+
+    Example:
+        >>> by((3, 32, 64))
+        '3 x 32 x 64'
+    """
+    return " x ".join(map(str, size))

@@ -365,7 +365,10 @@ def test_of_many_names_three_are_shown() -> None:
         (["images=[demo]", "data.train=demo"], "images stands in for data.train: give one of them"),
         (["images"], "cannot read 'images': write key=value"),
         (["images=demo", "device=gpu"], "unknown device 'gpu', did you mean 'cpu'?"),
-        (["images=demo", "image_size=63"], "must be a multiple of the encoder's downsampling, 4"),
+        (
+            ["images=demo", "image_size=63"],
+            "data.image_size=63: a sample of 63 x 63 does not divide into tokens of 4 x 4",
+        ),
         (
             ["images=demo", "precision=16"],
             "one of 32-true, bf16-mixed, 64-true, got 16",

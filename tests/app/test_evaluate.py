@@ -179,7 +179,7 @@ def test_missing_weights_are_one_line_before_anything_is_written(
         (["images=own", "out=own/x"], "out=own/x lies inside images=own"),
         (["out=own"], "out=own exists already"),
         (["out=own/model.safetensors/x"], "cannot write own/model.safetensors/x"),
-        (["image_size=18"], "18 x 18 px does not divide into tokens"),
+        (["image_size=18"], "18 x 18 does not divide into tokens"),
         (
             ["crop=middle"],
             "maskbit, ldm, got 'middle'",

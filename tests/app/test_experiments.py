@@ -25,7 +25,7 @@ def composed(*words: str) -> dict[str, Any]:
 
 def built(*words: str) -> TokenizerTraining:
     """Build all but the perceptual network, whose weights may not be here."""
-    config = composed(*words, "loss.perceptual.weight=0.0")
+    config = composed(*words, "loss/perceptual=none")
     return build_module(config, Settings.of(config))
 
 
@@ -53,8 +53,8 @@ def test_the_vqgan_has_the_papers_sizes(size: int) -> None:
     assert count(module.objective.discriminator) == 2_765_633
     assert tokenizer.token_shape(256, 256) == (16, 16)
     adversarial = module.objective.adversarial
-    assert (adversarial.weight, adversarial.adaptive) == (0.8, True)
-    assert adversarial.start_step == 250_000
+    assert (adversarial.weight.weight, adversarial.adaptive) == (0.8, True)
+    assert adversarial.weight.start_step == 250_000
 
 
 def test_the_launch_line_of_the_vqgan_composes_on_any_machine() -> None:
@@ -67,7 +67,13 @@ def test_the_launch_line_of_the_vqgan_composes_on_any_machine() -> None:
     )
     assert config["trainer"]["devices"] == 8
     assert config["data"]["train"] == "/d/shards-{000..099}.tar"
-    assert config["loss"]["perceptual"] == {"weight": 1.0, "network": "vgg"}
+    assert config["loss"]["perceptual"] == {
+        "kind": "lpips",
+        "network": "vgg",
+        "weight": 1.0,
+        "start_step": 0,
+        "ramp_steps": 0,
+    }
 
 
 REDUCED = [

@@ -96,7 +96,7 @@ def test_the_help_names_formats_and_keys(capsys):
         (["tokenizer=mine", "precision=float16"], "format=safetensors: unknown key 'precision'"),
         (["tokenizer=mine", "format=onnx", "push=me/mine"], "format=onnx: unknown key 'push'"),
         (["tokenizer=mine", "out=mine"], "out=mine exists already"),
-        (["tokenizer=mine", "image_size=10"], "both sides must be multiples of 4"),
+        (["tokenizer=mine", "image_size=10"], "does not divide into tokens of 4 x 4"),
         (["tokenizer=mine", "image_size=4"], "image_size must be at least 8, two tokens"),
         (["tokenizer=mine", "images=nowhere"], "nowhere"),
         (["tokenizer=yours"], "no tokenizer at yours"),

@@ -254,7 +254,9 @@ def test_mistakes_of_values_name_the_values(tiny: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"^codebook=lfq codebook\.size=24: .*power of two") as e:
         read(*words, "codebook=vq,lfq", "codebook.size=16,24")
     assert "vq" not in str(e.value)
-    with pytest.raises(ConfigError, match=r"^data\.image_size=18: data\.image_size must be a mult"):
+    with pytest.raises(
+        ConfigError, match=r"^data\.image_size=18: data\.image_size=18: a sample of 18"
+    ):
         read(*tiny, "data.image_size=16,18")
     with pytest.raises(ConfigError, match=r"^seed=0: trainer\.num_nodes must be 1 in a sweep"):
         read(*tiny, "seed=0,1", "trainer.num_nodes=2")

@@ -114,7 +114,7 @@ def test_a_damaged_picture_is_passed_over_and_said(
             ["tokenizer=tokenizer", "images=demo", "tile=10"],
             "tile must be a multiple of 4 px and at least 32",
         ),
-        (["tokenizer=tokenizer", "images=demo", "image_size=10"], "10 x 10 px does not divide"),
+        (["tokenizer=tokenizer", "images=demo", "image_size=10"], "10 x 10 does not divide"),
         (
             ["tokenizer=tokenizer", "images=demo", "image_size=9000"],
             "at most 8192 or null, got 9000",

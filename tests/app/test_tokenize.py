@@ -142,7 +142,7 @@ def test_help_shows_every_key_and_two_examples(capsys):
         (["images=nowhere"], "nowhere does not exist"),
         (["out=images/out", "images=images"], "out=images/out lies inside images=images"),
         (["out=foreign"], "out=foreign holds notes.txt, which is not of vqtrain tokenize"),
-        (["image_size=18"], "both sides must be multiples of 4"),
+        (["image_size=18"], "does not divide into tokens of 4 x 4"),
         (["batch_size=0"], "batch_size must be at least 1, got 0"),
         (["shard_size=0"], "shard_size must be at least 1, got 0"),
         (["layout=tar"], "layout must be one of webdataset, flat, got 'tar'"),

@@ -123,10 +123,11 @@ def test_decoder_equals_its_layers_written_out() -> None:
 @pytest.mark.parametrize("multipliers", [[1], [1, 2], [1, 2, 4]])
 def test_images_have_the_promised_shape(multipliers: list[int]) -> None:
     module = decoder(channels=8, multipliers=multipliers, attention_factors=[1])
-    assert module.upsampling == 2 ** (len(multipliers) - 1)
+    factor = 2 ** (len(multipliers) - 1)
+    assert module.upsampling == (factor, factor)
     assert module.in_channels == 5
     images = module(torch.randn(2, 5, 4, 2))
-    assert images.shape == (2, 3, 4 * module.upsampling, 2 * module.upsampling)
+    assert images.shape == (2, 3, 4 * factor, 2 * factor) == (2, 3, *module.size((4, 2)))
 
 
 def test_last_layer_makes_the_pixels_and_is_registered_once() -> None:

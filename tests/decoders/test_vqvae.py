@@ -42,9 +42,9 @@ def test_default_size_is_that_of_the_reference() -> None:
 @pytest.mark.parametrize("num_upsamplings", [1, 2, 3])
 def test_images_have_the_promised_shape(num_upsamplings: int) -> None:
     module = decoder(num_upsamplings=num_upsamplings)
-    assert module.upsampling == 2**num_upsamplings
+    assert module.upsampling == (2**num_upsamplings, 2**num_upsamplings)
     images = module(torch.randn(2, module.in_channels, 2, 4))
-    assert images.shape == (2, 3, 2 * module.upsampling, 4 * module.upsampling)
+    assert images.shape == (2, 3, *module.size((2, 4)))
 
 
 @pytest.mark.parametrize(

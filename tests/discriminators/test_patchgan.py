@@ -35,7 +35,7 @@ def test_a_logit_sees_seventy_pixels_of_the_one_image(norm: str) -> None:
             if isinstance(module, nn.GroupNorm | nn.BatchNorm2d):
                 module.forward = lambda x: x  # type: ignore[method-assign]  # out of the way
     image = torch.randn(1, 3, 128, 128, requires_grad=True)
-    logits = network(image)
+    (logits,) = network(image)
     # 128 -> 64 -> 32 -> 16, and 15 and 14 by the two of stride 1.
     assert logits.shape == (1, 1, 14, 14)
     logits[0, 0, 7, 7].backward()
@@ -57,7 +57,7 @@ def test_it_is_the_stack_of_the_paper() -> None:
     y = F.leaky_relu(F.conv2d(x, first.weight, first.bias, stride=2, padding=1), 0.2)
     y = F.leaky_relu(F.conv2d(y, second.weight, second.bias, padding=1), 0.2)
     y = F.conv2d(y, third.weight, third.bias, padding=1)
-    torch.testing.assert_close(network(x), y)
+    torch.testing.assert_close(network(x), [y])
 
 
 def test_convolutions_start_with_a_deviation_of_two_hundredths() -> None:

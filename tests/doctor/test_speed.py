@@ -222,8 +222,8 @@ def test_the_network_of_the_perceptual_loss_is_random_where_it_is_not_here(
     words = ["loss/perceptual=lpips", "loss.perceptual.network=squeeze", "data.image_size=32"]
     planned = plan(*words)
     assert planned.remark == "; with random weights of squeeze, whose file is not here"
-    perceptual = planned.module.objective.perceptual
-    assert perceptual is not None
+    perceptual = planned.module.objective.terms["perceptual"].loss
+    assert len(list(perceptual.parameters())) > 0
     assert all(p.isfinite().all() for p in perceptual.parameters())
     assert list(tmp_path.iterdir()) == []
     assert plan("loss/perceptual=none").remark == ""
@@ -236,7 +236,7 @@ def test_the_weights_of_the_perceptual_loss_are_used_where_they_are(
     words = ["loss/perceptual=lpips", "loss.perceptual.network=squeeze", "data.image_size=32"]
     planned = plan(*words, f"weights.squeeze={file}")
     assert planned.remark == ""
-    assert planned.module.objective.perceptual is not None
+    assert "perceptual" in planned.module.objective.terms
 
 
 def test_what_a_step_leaves_out_is_said(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

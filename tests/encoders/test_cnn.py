@@ -119,9 +119,10 @@ def test_encoder_equals_its_layers_written_out() -> None:
 @pytest.mark.parametrize("multipliers", [[1], [1, 2], [1, 2, 4]])
 def test_latents_have_the_promised_shape(multipliers: list[int]) -> None:
     module = encoder(channels=8, multipliers=multipliers, attention_factors=[1], num_blocks=1)
-    assert module.downsampling == 2 ** (len(multipliers) - 1)
+    factor = 2 ** (len(multipliers) - 1)
+    assert module.downsampling == (factor, factor)
     latents = module(torch.randn(2, 3, 16, 8))
-    assert latents.shape == (2, 5, 16 // module.downsampling, 8 // module.downsampling)
+    assert latents.shape == (2, 5, 16 // factor, 8 // factor) == (2, 5, *module.grid((16, 8)))
     assert module.out_channels == 5
 
 

@@ -42,9 +42,9 @@ def test_default_size_is_that_of_the_reference() -> None:
 @pytest.mark.parametrize("num_downsamplings", [1, 2, 3])
 def test_latents_have_the_promised_shape(num_downsamplings: int) -> None:
     module = encoder(num_downsamplings=num_downsamplings)
-    assert module.downsampling == 2**num_downsamplings
+    assert module.downsampling == (2**num_downsamplings, 2**num_downsamplings)
     latents = module(torch.randn(2, 3, 16, 32))
-    assert latents.shape == (2, module.out_channels, *(n // module.downsampling for n in (16, 32)))
+    assert latents.shape == (2, module.out_channels, *module.grid((16, 32)))
 
 
 def test_widths_are_half_first_and_full_then() -> None:

@@ -77,7 +77,7 @@ def opened(file: bytes, channels: int) -> Tensor:
 @pytest.mark.parametrize("rate", [1e-3, 1.0, 1.4, 2.2, 3.1, 4.5, 24.0])
 def test_the_file_is_the_nearest_of_all_qualities(word: str, channels: int, rate: float) -> None:
     pixels = some_pixels(channels)
-    made, actual = BASELINES[word](pixels, rate, 8)
+    made, actual = BASELINES[word](pixels, rate, (8, 8))
     files = files_of(pixels, word)
     target = rate * 40 * 56 / 8
     nearest = min(abs(len(file) - target) for file in files)
@@ -93,7 +93,9 @@ def test_of_files_of_one_size_the_best_is_taken(word: str) -> None:
     sizes = [len(file) for file in files]
     missed = ties = 0
     for size in set(sizes):
-        made, actual = BASELINES[word](pixels, size / 768, 8)  # 6,144 px have 768 bytes of bits
+        made, actual = BASELINES[word](
+            pixels, size / 768, (8, 8)
+        )  # 6,144 px have 768 bytes of bits
         missed += round(actual * 768) != size
         first, last = sizes.index(size), max(q for q, other in enumerate(sizes) if other == size)
         grows = max(sizes[:first], default=0) < size < min(sizes[last + 1 :], default=size + 1)
@@ -107,7 +109,7 @@ def test_of_files_of_one_size_the_best_is_taken(word: str) -> None:
 @pytest.mark.parametrize("word", CODECS)
 def test_where_all_files_are_too_large_the_smallest_is_taken(word: str) -> None:
     pixels = some_pixels(3)
-    _, actual = BASELINES[word](pixels, 0.01, 8)
+    _, actual = BASELINES[word](pixels, 0.01, (8, 8))
     assert actual == min(map(len, files_of(pixels, word))) / 280
     assert actual > 0.01
 
@@ -117,8 +119,8 @@ def test_where_all_files_are_too_large_the_smallest_is_taken(word: str) -> None:
 def test_a_batch_is_its_pictures_one_by_one(word: str, channels: int) -> None:
     pixels = some_pixels(channels, count=3)
     before = pixels.clone()
-    made, rate = BASELINES[word](pixels, 2.0, 8)
-    alone = [BASELINES[word](each, 2.0, 8) for each in pixels.split(1)]
+    made, rate = BASELINES[word](pixels, 2.0, (8, 8))
+    alone = [BASELINES[word](each, 2.0, (8, 8)) for each in pixels.split(1)]
     assert torch.equal(made, torch.cat([each for each, _ in alone]))
     assert rate == pytest.approx(sum(each for _, each in alone) / 3)
     assert made.is_contiguous()
@@ -128,20 +130,20 @@ def test_a_batch_is_its_pictures_one_by_one(word: str, channels: int) -> None:
 @pytest.mark.parametrize("word", CODECS)
 def test_other_channels_are_refused(word: str) -> None:
     with pytest.raises(ConfigError, match="1 or 3 channels, these have 5"):
-        BASELINES[word](torch.zeros(1, 5, 8, 8, dtype=torch.uint8), 1.0, 8)
+        BASELINES[word](torch.zeros(1, 5, 8, 8, dtype=torch.uint8), 1.0, (8, 8))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_a_constant_picture_with_fewer_pixels_is_itself(channels: int) -> None:
     pixels = torch.full((2, channels, 16, 32), 77, dtype=torch.uint8)
-    made, rate = BASELINES["down_up"](pixels, 1.0, 8)
+    made, rate = BASELINES["down_up"](pixels, 1.0, (8, 8))
     assert torch.equal(made, pixels)
     assert rate == 8 * channels / 64  # 24 bits a position of color, and 64 px a position
 
 
 def test_fewer_pixels_are_those_of_bicubic_in_pillow() -> None:
     pixels = some_pixels(3)
-    made, _ = BASELINES["down_up"](pixels, 1.0, 8)
+    made, _ = BASELINES["down_up"](pixels, 1.0, (8, 8))
     picture = Image.fromarray(rearrange(pixels, "1 c h w -> h w c").numpy())
     small = picture.resize((7, 5), Image.Resampling.BICUBIC)
     large = np.array(small.resize((56, 40), Image.Resampling.BICUBIC))
@@ -151,7 +153,7 @@ def test_fewer_pixels_are_those_of_bicubic_in_pillow() -> None:
 
 def test_one_pixel_a_position_changes_nothing() -> None:
     pixels = some_pixels(3)
-    made, rate = BASELINES["down_up"](pixels, 1.0, 1)
+    made, rate = BASELINES["down_up"](pixels, 1.0, (1, 1))
     assert torch.equal(made, pixels)
     assert rate == 24
 

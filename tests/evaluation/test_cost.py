@@ -268,5 +268,5 @@ def test_impossible_batch_sizes_are_refused(batch_sizes: tuple[int, ...]) -> Non
 
 
 def test_a_size_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ConfigError, match="multiples of 2"):
+    with pytest.raises(ConfigError, match="does not divide into tokens of 2 x 2"):
         measured(tokenizer_of("fsq"), 1, image_size=9)

@@ -157,7 +157,7 @@ def compare(protocol: Protocol, images: Tensor, made: Tensor) -> Comparison:
         reference=None,
         baselines={},
         bits_per_pixel=0.25,
-        factor=4,
+        factor=(4, 4),
         clock=Clock(CPU),
         device=CPU,
     )
@@ -195,7 +195,7 @@ def test_baselines_are_measured_on_the_same_pictures(index: ImageIndex, protocol
         [decode_image(index.read(number), PREPARATION, None) for number in range(10)]
     )
     for word, baseline in BASELINES.items():
-        results = [baseline(pixels[i : i + 1], 0.25, 4) for i in range(10)]
+        results = [baseline(pixels[i : i + 1], 0.25, (4, 4)) for i in range(10)]
         made = torch.cat([picture for picture, _ in results])
         values = found.baselines[word].values
         assert values["psnr"] == psnr(made, pixels).tolist()

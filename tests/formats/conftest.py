@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vqtrain import Tokenizer
 from vqtrain.app.compose import compose, read_command_line
-from vqtrain.build import configs_folder, resolve_fractions
+from vqtrain.build import configs_folder, in_context, resolve_fractions, split_kind
 
 SIZES = {
     "double_z": False,
@@ -210,7 +210,8 @@ def parts(kind: str, *groups: str) -> dict[str, Any]:
     words += [f"{group}.{word}" for group in groups for word in small]
     config = resolve_fractions(compose("train", read_command_line(words)), max_steps=20)
     found = {group: dict(config[group]) for group in groups}
-    return {part: {"kind": of.pop("kind"), "arguments": of} for part, of in found.items()}
+    context = {"in_channels": 3, "out_channels": 3}
+    return {part: in_context(part, split_kind(of), context) for part, of in found.items()}
 
 
 @torch.no_grad()
@@ -231,7 +232,7 @@ def make_tokenizer() -> Callable[..., Tokenizer]:
             **parts(codebook, "codebook"),
             **{"channels": 3, **arguments},
         )
-        side = 4 * tokenizer.downsampling
+        side = 4 * tokenizer.downsampling[0]
         images = torch.rand(4, tokenizer.channels, side, side) * 2 - 1
         spread_latents(tokenizer, images)
         tokenizer.codebook.initialize(tokenizer.latents(images))

@@ -91,7 +91,7 @@ def test_the_new_decoder_can_learn(vqgan, images, tmp_path):
     optimizer = torch.optim.Adam(tokenizer.decoder.parameters(), lr=1e-3)
     losses = []
     for _ in range(6):
-        loss = (tokenizer(images).images - images).square().mean()
+        loss = (tokenizer(images).samples - images).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

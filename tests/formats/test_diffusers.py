@@ -114,7 +114,7 @@ def test_a_converted_model_gives_the_ids_and_pixels_of_the_original(tmp_path: Pa
         assert len(token_ids.unique()) > 3
         theirs = model.decode(latents).sample.clamp(-1, 1)
         torch.testing.assert_close(tokenizer.decode(token_ids), theirs, rtol=0, atol=1e-4)
-    assert tokenizer.downsampling == 4
+    assert tokenizer.downsampling == (4, 4)
     assert tokenizer.training_summary == {"image_size": 24}
 
 

@@ -25,7 +25,7 @@ def test_ids_pixels_and_loss_follow_inner_products(vqgan, images, tmp_path):
     assert not torch.equal(nearest, ids.flatten())
     assert len(ids.unique()) > 3
     reconstruction = tokenizer(images)
-    torch.testing.assert_close(reconstruction.images, model.decode(z_q), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(reconstruction.samples, model.decode(z_q), atol=1e-5, rtol=1e-5)
     # The same distance three times, of weights 1, 1 and beta = 0.25.
     expected = 2.25 * F.mse_loss(z_q, latents)
     torch.testing.assert_close(reconstruction.quantized.loss, expected)

@@ -32,7 +32,7 @@ def test_ids_and_pixels_are_those_of_the_original(vqgan, images, tmp_path):
     tokenizer = LatentDiffusion().convert(save(model.state_dict(), tmp_path))
     assert tokenizer.encode(images).flatten().tolist() == ids.tolist()
     expected = model.decode(z_q)
-    torch.testing.assert_close(tokenizer(images).images, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tokenizer(images).samples, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(tokenizer(images).quantized.loss, loss)
 
 

@@ -83,7 +83,7 @@ def test_ids_pixels_and_loss_follow_directions(llamagen_weights, images, tmp_pat
     with torch.no_grad():
         reconstruction = tokenizer(images)
     expected = decode(llamagen_weights, z_q)
-    torch.testing.assert_close(reconstruction.images, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(reconstruction.samples, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(reconstruction.quantized.loss, 1.25 * F.mse_loss(z_q, z))
 
 

@@ -26,7 +26,7 @@ def test_ids_pixels_and_loss_are_those_of_the_original(vqgan, images, tmp_path, 
     reconstruction = tokenizer(images)
     assert tokenizer.encode(images).flatten().tolist() == ids.tolist()
     assert len(ids.unique()) > 10
-    torch.testing.assert_close(reconstruction.images, model.decode(z_q), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(reconstruction.samples, model.decode(z_q), atol=1e-5, rtol=1e-5)
     decoded = tokenizer.decode(tokenizer.encode(images))
     torch.testing.assert_close(decoded, model.decode(z_q).clamp(-1, 1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(reconstruction.quantized.loss, loss)
@@ -51,7 +51,7 @@ def test_gumbel_ids_are_the_largest_scores(gumbel_vqgan, images, tmp_path):
     assert torch.equal(tokenizer.encode(images), ids)
     assert len(ids.unique()) > 4
     z_q = model.quantize.get_codebook_entry(ids.flatten(), shape)
-    torch.testing.assert_close(tokenizer(images).images, model.decode(z_q), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tokenizer(images).samples, model.decode(z_q), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

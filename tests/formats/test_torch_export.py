@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 def pictures(tokenizer: Tokenizer) -> list[Tensor]:
     """Other batches than the two traced, and other grids than 3 x 5 where they may be others."""
-    f, grids = tokenizer.downsampling, tokenizer.codebook.token_grids
+    f, grids = tokenizer.downsampling[0], tokenizer.codebook.token_grids
     sides = [grids[-1]] * 2 if grids else [(4, 4), (2, 7)]
     return [
         torch.rand(batch, 3, rows * f, columns * f) * 2 - 1
@@ -63,7 +63,7 @@ class Counting(nn.Module):
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        self.encoder, self.downsampling = encoder, encoder.downsampling
+        self.encoder, self.downsampling, self.grid = encoder, encoder.downsampling, encoder.grid
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode, upside down if the picture is dark."""

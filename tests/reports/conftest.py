@@ -13,8 +13,8 @@ import yaml
 from PIL import Image
 
 from vqtrain import Tokenizer
-from vqtrain.app.build import split_kind
 from vqtrain.app.compose import compose, read_command_line
+from vqtrain.build import in_context, split_kind
 from vqtrain.evaluation.side_by_side import side_by_side
 
 KINDS = ["vq", "ema", "simvq", "fsq", "lfq", "bsq", "residual"]
@@ -93,9 +93,13 @@ def make_run(tmp_path: Path, tiny: list[str]) -> MakeRun:
         config["name"] = f"{name} <b>&"
         (run / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         (run / "metrics.jsonl").write_text("".join(metrics_lines(steps, every)))
-        parts = {part: split_kind(config[part]) for part in ("encoder", "codebook", "decoder")}
         training = {"step": steps, "image_size": config["data"]["image_size"]}
         channels = config["data"]["channels"]
+        context = {"in_channels": channels, "out_channels": channels}
+        parts = {
+            part: in_context(part, split_kind(config[part]), context)
+            for part in ("encoder", "codebook", "decoder")
+        }
         tokenizer = Tokenizer(**parts, channels=channels, training=training)
         tokenizer.save_pretrained(run / "tokenizer")
         for step in range(10, 41, 10):

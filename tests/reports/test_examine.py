@@ -16,7 +16,7 @@ from vqtrain.training.results import read_run
 
 MakeRun = Callable[..., Path]
 CPU = torch.device("cpu")
-GRAY = ["data.channels=1", "encoder.in_channels=1", "decoder.out_channels=1"]
+GRAY = ["data.channels=1"]
 SCALES = [
     "codebook=multiscale",
     "codebook.size=16",

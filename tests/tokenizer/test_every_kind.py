@@ -9,7 +9,7 @@ import torch
 
 from vqtrain import Tokenizer
 from vqtrain.app.compose import compose, read_command_line
-from vqtrain.build import configs_folder, resolve_fractions
+from vqtrain.build import configs_folder, in_context, resolve_fractions, split_kind
 
 NETWORKS = sorted(path.stem for path in (configs_folder() / "encoder").glob("*.yaml"))
 CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))
@@ -28,7 +28,8 @@ def parts(kind: str, *groups: str) -> dict[str, Any]:
     words += [f"{group}.{word}" for group in groups for word in small]
     config = resolve_fractions(compose("train", read_command_line(words)), max_steps=20)
     found = {group: dict(config[group]) for group in groups}
-    return {part: {"kind": of.pop("kind"), "arguments": of} for part, of in found.items()}
+    context = {"in_channels": 3, "out_channels": 3}
+    return {part: in_context(part, split_kind(of), context) for part, of in found.items()}
 
 
 @pytest.fixture(params=NETWORKS)
@@ -53,7 +54,7 @@ def test_there_are_kinds_to_check() -> None:
 @torch.no_grad()
 def test_decoding_what_was_encoded_is_the_forward_pass(tokenizer: Tokenizer) -> None:
     images = torch.rand(2, 3, 16, 16) * 2 - 1
-    expected = tokenizer(images).images.clamp(-1, 1)
+    expected = tokenizer(images).samples.clamp(-1, 1)
     if tokenizer.codebook.num_codebooks:
         made = tokenizer.decode(tokenizer.encode(images))
     else:  # latents take the place of ids
@@ -67,4 +68,4 @@ def test_it_goes_to_disk_and_back(tokenizer: Tokenizer, tmp_path: Path) -> None:
     loaded = Tokenizer.from_pretrained(tmp_path)
     images = torch.rand(1, 3, 16, 16) * 2 - 1
     with torch.no_grad():
-        assert torch.equal(loaded(images).images, tokenizer(images).images)
+        assert torch.equal(loaded(images).samples, tokenizer(images).samples)

@@ -116,13 +116,13 @@ def test_decoding_ids_equals_the_forward_pass(codebook: dict[str, object]) -> No
     token_ids = tokenizer.encode(images)
     assert token_ids.shape == (2, 4, 6)
     assert token_ids.dtype == torch.int64
-    expected = tokenizer(images).images.clamp(-1, 1)
+    expected = tokenizer(images).samples.clamp(-1, 1)
     assert torch.equal(tokenizer.decode(token_ids), expected)
 
 
 def test_it_says_what_people_ask_of_it() -> None:
     tokenizer = make()
-    assert (tokenizer.vocab_size, tokenizer.downsampling) == (16, 4)
+    assert (tokenizer.vocab_size, tokenizer.downsampling) == (16, (4, 4))
     assert tokenizer.token_shape(32, 64) == (8, 16)
     assert torch.equal(tokenizer.codebook_vectors, tokenizer.codebook.vectors)
 
@@ -148,24 +148,28 @@ def test_autocast_changes_no_id_of_the_same_latents(codebook: dict[str, object])
 def test_float64_stays_float64() -> None:
     tokenizer = make().double()
     made = tokenizer(torch.rand(1, 3, 16, 16, dtype=torch.float64))
-    assert made.images.dtype == made.quantized.loss.dtype == torch.float64
+    assert made.samples.dtype == made.quantized.loss.dtype == torch.float64
 
 
 @pytest.mark.parametrize("size", [(15, 16), (16, 18), (0, 16)])
 def test_a_size_that_does_not_divide_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ConfigError, match="multiples of 4"):
+    with pytest.raises(
+        ConfigError, match="does not divide into tokens of 4 x 4, the nearest sizes that do: "
+    ):
         make().encode(torch.zeros(1, 3, *size))
 
 
 def test_another_number_of_channels_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"takes images \[b, 3, h, w\], got \[1, 1, 16, 16\]"):
+    with pytest.raises(ConfigError, match=r"takes samples \[b, 3, \*, \*\], got \[1, 1, 16, 16\]"):
         make().encode(torch.zeros(1, 1, 16, 16))
 
 
 def test_encoder_and_decoder_of_another_factor_are_refused() -> None:
     decoder = copy.deepcopy(DECODER)
     decoder["arguments"]["num_upsamplings"] = 3  # type: ignore[index]  # plain data
-    with pytest.raises(ConfigError, match=r"divides the image size by 4.*multiplies it by 8"):
+    with pytest.raises(
+        ConfigError, match=r"divides the size of a sample by 4 x 4.*multiplies it by 8 x 8"
+    ):
         Tokenizer(encoder=ENCODER, codebook=EMA, decoder=decoder, channels=3)
 
 
@@ -241,7 +245,7 @@ def test_it_goes_to_disk_and_back(tmp_path: Path) -> None:
     images = torch.rand(2, 3, 16, 16)
     assert not loaded.training
     assert torch.equal(loaded.encode(images), tokenizer.encode(images))
-    assert torch.equal(loaded(images).images, tokenizer(images).images)
+    assert torch.equal(loaded(images).samples, tokenizer(images).samples)
     assert loaded.config == tokenizer.config
 
 
@@ -257,7 +261,7 @@ def test_a_continuous_codebook_makes_no_ids_and_says_what_to_use() -> None:
             use()
     z_q = tokenizer.quantize(tokenizer.latents(images)).z_q
     assert z_q.shape == (2, 4, 4, 4)
-    assert tokenizer(images).images.shape == images.shape
+    assert tokenizer(images).samples.shape == images.shape
 
 
 def test_scales_make_one_list_of_ids_and_take_one_size_of_images() -> None:
@@ -266,7 +270,7 @@ def test_scales_make_one_list_of_ids_and_take_one_size_of_images() -> None:
     token_ids = tokenizer.encode(images)
     assert token_ids.shape == (2, 1 + 4 + 16)
     assert tokenizer.token_shape(16, 16) == (21,)
-    assert torch.equal(tokenizer.decode(token_ids), tokenizer(images).images.clamp(-1, 1))
+    assert torch.equal(tokenizer.decode(token_ids), tokenizer(images).samples.clamp(-1, 1))
     with pytest.raises(
         ConfigError, match=r"need a square 2-D grid of 4 x 4, got 8 x 8: use other scales"
     ):
@@ -328,7 +332,7 @@ def test_latents_that_are_not_finite_are_an_error_and_never_ids(
     # In training and validation no number comes of it.
     for mode in (True, False):
         made = tokenizer.train(mode)(images)
-        assert not (made.quantized.loss.isfinite() and made.images.isfinite().all())
+        assert not (made.quantized.loss.isfinite() and made.samples.isfinite().all())
 
 
 @pytest.mark.parametrize("codebook", [SIMVQ, RESIDUAL, FSQ], ids=["simvq", "residual", "fsq"])

@@ -71,7 +71,7 @@ def test_what_config_json_says(saved: Path) -> None:
         "pixels": [0, 255],
         "pixel_type": "uint8",
     }
-    assert config["downsampling"] == 2
+    assert config["downsampling"] == [2, 2]
     assert config["token_ids"] == {
         "vocab_size": 4,
         "num_codebooks": 1,

@@ -17,9 +17,9 @@ from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.find import open_images
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.discriminators.patchgan import PatchGAN
-from vqtrain.losses.adversarial import AdversarialLoss
-from vqtrain.losses.reconstruction import ReconstructionLoss
-from vqtrain.objective import Objective
+from vqtrain.losses.l2 import L2
+from vqtrain.losses.parts.weighted import Weight
+from vqtrain.objective import Objective, WeightedTerm, build_adversarial
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.bad_samples import BadSamples
@@ -166,10 +166,16 @@ def make_module(trainer_settings: Callable[..., TrainerSettings]) -> MakeModule:
         return TokenizerTraining(
             tokenizer=tokenizer,
             objective=Objective(
-                reconstruction=ReconstructionLoss(l1=0.0, l2=1.0, weight=1.0),
-                perceptual=None,
+                terms=[
+                    WeightedTerm(
+                        loss=L2(),
+                        weight=Weight(
+                            name="reconstruction", weight=1.0, start_step=0, ramp_steps=0
+                        ),
+                    )
+                ],
                 discriminator=discriminator,
-                adversarial=AdversarialLoss(**{**ADVERSARIAL, **(adversarial or {})}),  # type: ignore[arg-type]  # plain data
+                adversarial=build_adversarial({**ADVERSARIAL, **(adversarial or {})}, {}),
             ),
             trainer_settings=trainer_settings(**trainer),
             optim_settings=OptimSettings(**{**OPTIM, **(optim or {})}),  # type: ignore[arg-type]  # plain data

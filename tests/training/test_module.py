@@ -13,7 +13,7 @@ from vqtrain.codebooks.ema import EMA
 from vqtrain.data.loading.batches import Batch
 from vqtrain.objective import Objective, Terms
 from vqtrain.ops.pixels import to_images
-from vqtrain.tokenizer.model import Reconstruction
+from vqtrain.tokenizer.reconstruction import Reconstruction
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 
@@ -50,7 +50,7 @@ def gradients_of(module: TokenizerTraining, batches: list[Batch]) -> list[Tensor
     losses = []
     for image in images:
         output = tokenizer(image)
-        losses.append((output.images - image).square().mean() + output.quantized.loss)
+        losses.append((output.samples - image).square().mean() + output.quantized.loss)
     (sum(losses, start=torch.zeros(())) / len(losses)).backward()
     return [p.grad for p in tokenizer.parameters() if p.grad is not None]
 
@@ -108,18 +108,17 @@ class Spoiled(Objective):
 
     def __init__(self, objective: Objective, calls: set[int]) -> None:
         super().__init__(
-            reconstruction=objective.reconstruction,
-            perceptual=None,
+            terms=list(objective.terms.values()),
             discriminator=objective.discriminator,
             adversarial=objective.adversarial,
         )
         self.calls, self.number = calls, 0
 
     def forward(
-        self, images: Tensor, output: Reconstruction, last_weight: Tensor, step: int
+        self, samples: Tensor, output: Reconstruction, last_weight: Tensor, step: int
     ) -> Terms:
         """Compute the terms, and spoil the total where a call is to be bad."""
-        terms = super().forward(images, output, last_weight, step)
+        terms = super().forward(samples, output, last_weight, step)
         self.number += 1
         if self.number - 1 not in self.calls:
             return terms

@@ -55,7 +55,7 @@ def one_by_one(tokenizer: Tokenizer, pictures: Tensor) -> dict[str, float]:
     psnrs, ssims, ids = [], [], []
     for picture in pictures:
         output = copy.deepcopy(tokenizer).eval()(to_images(picture[None]))
-        made = to_pixels(output.images)
+        made = to_pixels(output.samples)
         difference = made[0].numpy().astype(float) - picture.numpy().astype(float)
         psnrs.append(10 * np.log10(255**2 / np.mean(difference**2)))
         ssims.append(ssim(made, picture[None]).item())

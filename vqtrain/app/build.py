@@ -1,6 +1,6 @@
 """From a composed configuration to the objects of a run, checked before anything starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from vqtrain.build import bind, build_part, resolve_fractions
+from vqtrain.build import bind, build_part, in_context, resolve_fractions, split_kind
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.find import training_and_validation
@@ -16,12 +16,10 @@ from vqtrain.data.sources.index import ImageIndex
 from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import BadSampleError, ConfigError, DataError
 from vqtrain.layers.lpips import LPIPS, load_lpips
-from vqtrain.losses.adversarial import AdversarialLoss
-from vqtrain.losses.perceptual import PerceptualLoss
-from vqtrain.losses.reconstruction import ReconstructionLoss
+from vqtrain.losses.parts.weighted import Weight
 from vqtrain.metrics.fid import FID, load_inception
 from vqtrain.metrics.lpips import LPIPSDistance
-from vqtrain.objective import Objective
+from vqtrain.objective import Objective, build_adversarial, build_term
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
@@ -29,7 +27,7 @@ from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import TrainingCheckpoint
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.settings import LPIPS_NETWORKS, MetricsSettings, TrainerSettings
+from vqtrain.training.settings import MetricsSettings, TrainerSettings
 from vqtrain.training.validation import MEASURES, Measure, Validation
 
 # Images that need more pixels than this are not searched for.
@@ -72,28 +70,24 @@ class Settings:
 
 
 def build_module(config: Mapping[str, Any], settings: Settings) -> TokenizerTraining:
-    """Build the tokenizer and its objective, and check that images fit them."""
+    """Build the tokenizer and its objective, and check that samples fit them."""
     seed_torch(config["seed"], "weights")
     resolved: dict[str, Any] = resolve_fractions(config, settings.trainer.max_steps)
-    parts = {name: split_kind(resolved[name]) for name in ("encoder", "codebook", "decoder")}
-    data = settings.data
-    tokenizer = Tokenizer(**parts, channels=data.channels, pixel_range=data.pixel_range)
-    size = data.image_size
-    if size % tokenizer.downsampling:
-        lower = size - size % tokenizer.downsampling
-        near = [str(n) for n in (lower, lower + tokenizer.downsampling) if n > 0]
-        raise ConfigError(
-            f"data.image_size must be a multiple of the encoder's downsampling, "
-            f"{tokenizer.downsampling}; got {size}, nearest are {' and '.join(near)}"
-        )
-    tokenizer.token_shape(size, size)  # refuses a grid that the codebook does not take
-    if "ssim" in settings.metrics.names and size < 11:
-        raise ConfigError(f"data.image_size must be at least 11 for ssim, got {size}")
-    check_shapes(tokenizer)
+    data, context = settings.data, context_of(resolved, settings)
+    tokenizer = Tokenizer(
+        encoder=in_context("encoder", split_kind(resolved["encoder"]), context),
+        codebook=in_context("codebook", split_kind(resolved["codebook"]), context),
+        decoder=in_context("decoder", split_kind(resolved["decoder"]), context),
+        channels=data.channels,
+        pixel_range=data.pixel_range,
+    )
+    if "ssim" in settings.metrics.names and data.image_size < 11:
+        raise ConfigError(f"data.image_size must be at least 11 for ssim, got {data.image_size}")
+    check_shapes(tokenizer, data.sample_size)
     check_warmup(settings.optim, settings.trainer.max_steps, "trainer.max_steps")
     return TokenizerTraining(
         tokenizer=tokenizer,
-        objective=build_objective(resolved, settings),
+        objective=build_objective(resolved, settings, context),
         trainer_settings=settings.trainer,
         optim_settings=settings.optim,
         discriminator_settings=settings.discriminator,
@@ -101,27 +95,28 @@ def build_module(config: Mapping[str, Any], settings: Settings) -> TokenizerTrai
     )
 
 
-def build_objective(config: Mapping[str, Any], settings: Settings) -> Objective:
-    """Build what is minimized; finds the weights of the perceptual network."""
-    loss = config["loss"]
-    reconstruction = bind(ReconstructionLoss, loss["reconstruction"], where="loss.reconstruction")
-    adversarial = bind(AdversarialLoss, loss["adversarial"], where="loss.adversarial")
-    discriminator = build_discriminator(config, settings, adversarial)
+def context_of(config: Mapping[str, Any], settings: Settings) -> dict[str, object]:
+    """Say what parts may ask of the run by name; see ``vqtrain.build.in_context``."""
+    return {
+        "in_channels": settings.data.channels,
+        "out_channels": settings.data.channels,
+        "sample_size": settings.data.sample_size,
+        "max_steps": settings.trainer.max_steps,
+        "world_size": settings.trainer.world_size,
+        "weights": config["weights"],
+    }
 
-    def load_perceptual(*, weight: float, network: str) -> PerceptualLoss | None:
-        if weight == 0:
-            return None
-        if network not in LPIPS_NETWORKS:
-            raise ConfigError(
-                f"loss.perceptual.network must be one of {', '.join(LPIPS_NETWORKS)}, "
-                f"got {network!r}"
-            )
-        return PerceptualLoss(network=find_lpips(network, config, settings), weight=weight)
 
+def build_objective(
+    config: Mapping[str, Any], settings: Settings, context: Mapping[str, object]
+) -> Objective:
+    """Build what is minimized; finds the pretrained weights of its terms."""
+    loss = dict(config["loss"])
+    adversarial = build_adversarial(loss.pop("adversarial"), context)
+    terms = [build_term(name, group, context) for name, group in loss.items()]
     return Objective(
-        reconstruction=reconstruction,
-        perceptual=bind(load_perceptual, loss["perceptual"], where="loss.perceptual"),
-        discriminator=discriminator,
+        terms=[term for term in terms if term is not None],
+        discriminator=build_discriminator(config, settings, adversarial.weight, context),
         adversarial=adversarial,
     )
 
@@ -157,19 +152,23 @@ def check_color(what: str, settings: Settings) -> None:
 
 
 def build_discriminator(
-    config: Mapping[str, Any], settings: Settings, adversarial: AdversarialLoss
+    config: Mapping[str, Any],
+    settings: Settings,
+    weight: Weight,
+    context: Mapping[str, object],
 ) -> Discriminator | None:
     """Build the discriminator, if there is one, and check that the run and its images fit it."""
     specification = split_kind(config["discriminator"])
     if specification["kind"] == "none":
         return None
     seed_torch(config["seed"], "discriminator")
-    discriminator = cast(Discriminator, build_part("discriminator", specification))
-    steps = settings.trainer.max_steps - adversarial.start_step
+    part = in_context("discriminator", specification, context)
+    discriminator = cast(Discriminator, build_part("discriminator", part))
+    steps = settings.trainer.max_steps - weight.start_step
     if steps <= 0:
         raise ConfigError(
             f"loss.adversarial.start_step must be below trainer.max_steps "
-            f"({settings.trainer.max_steps}), got {adversarial.start_step}; a share such as "
+            f"({settings.trainer.max_steps}), got {weight.start_step}; a share such as "
             '"50%" fits every run, and discriminator=none does without'
         )
     check_warmup(settings.discriminator, steps, "the steps from loss.adversarial.start_step on")
@@ -179,9 +178,9 @@ def build_discriminator(
             f"data.batch_size must be at least {discriminator.least_batch_size} for this "
             f"discriminator, got {data.batch_size}; discriminator.norm=group takes any"
         )
-    if not judges(discriminator, data.channels, data.image_size):
+    if not takes(discriminator, data.channels, data.sample_size):
         sizes = range(data.image_size, LARGEST_LEAST_SIZE)
-        least = next((n for n in sizes if judges(discriminator, data.channels, n)), "more")
+        least = next((n for n in sizes if takes(discriminator, data.channels, (n, n))), "more")
         raise ConfigError(
             f"data.image_size must be at least {least} for this discriminator, got "
             f"{data.image_size}; with discriminator.num_layers=1 it takes smaller images"
@@ -190,10 +189,10 @@ def build_discriminator(
 
 
 @torch.no_grad()
-def judges(discriminator: Discriminator, channels: int, image_size: int) -> bool:
-    """Say whether a discriminator can judge images of a size."""
+def takes(discriminator: Discriminator, channels: int, size: Sequence[int]) -> bool:
+    """Say whether a discriminator takes samples of a size."""
     try:
-        discriminator(torch.zeros(discriminator.least_batch_size, channels, image_size, image_size))
+        discriminator(torch.zeros(discriminator.least_batch_size, channels, *size))
     except (RuntimeError, ValueError):  # torch's layers raise either
         return False
     return True
@@ -244,29 +243,31 @@ def begin_from(module: TokenizerTraining, init_from: str) -> None:
     module.codebook_is_new = False
 
 
-def split_kind(group: Mapping[str, Any]) -> dict[str, object]:
-    """Turn a module's yaml into the form that a tokenizer is built from."""
-    arguments = dict(group)
-    return {"kind": arguments.pop("kind", None), "arguments": arguments}
-
-
 @torch.no_grad()
-def check_shapes(tokenizer: Tokenizer) -> None:
-    """Send one small image through, so that modules that do not fit are found before the data."""
-    grid = (tokenizer.codebook.token_grids or ((2, 2),))[-1]
-    image = torch.zeros(1, tokenizer.channels, *(n * tokenizer.downsampling for n in grid))
+def check_shapes(tokenizer: Tokenizer, size: Sequence[int]) -> None:
+    """Send one sample of the run's size through, so that modules that do not fit are found early.
+
+    Raises:
+        ConfigError: If the encoder or the codebook does not take that size, or if the modules do
+            not fit each other.
+    """
+    try:
+        tokenizer.token_shape(*size)
+    except ConfigError as error:
+        raise ConfigError(f"data.image_size={size[0]}: {error}") from error
+    sample = torch.zeros(1, tokenizer.channels, *size)
     tokenizer.eval()
     try:
-        made = tokenizer(image).images
+        decoded = tokenizer(sample).samples
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"encoder, codebook and decoder do not fit: {reason}") from error
     finally:
         tokenizer.train()
-    if made.shape != image.shape:
+    if decoded.shape != sample.shape:
         raise ConfigError(
-            f"encoder and decoder do not fit: an image of {list(image.shape)} comes back as "
-            f"{list(made.shape)}"
+            f"encoder and decoder do not fit: a sample of {list(sample.shape)} comes back as "
+            f"{list(decoded.shape)}"
         )
 
 

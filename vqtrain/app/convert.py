@@ -14,6 +14,7 @@ from vqtrain.app.keys import build_kind, describe_kinds
 from vqtrain.app.output import expand, fill_whole, new_folder
 from vqtrain.errors import ConfigError
 from vqtrain.formats.base import Converter, kinds_of
+from vqtrain.shapes import by
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.weights import sha256
 
@@ -60,8 +61,7 @@ def conclude(
         "converted": f"{source.name} ({kind}) to {folder}",
         "network": " ".join(f"{part}={parts[part]['kind']}" for part in parts),
         "parameters": f"{parameters:,}",
-        "token ids": f"{tokenizer.vocab_size:,}, one for {tokenizer.downsampling} x "
-        f"{tokenizer.downsampling} px",
+        "token ids": f"{tokenizer.vocab_size:,}, one for {by(tokenizer.downsampling)} px",
         **{name: str(value) for name, value in remarks.items()},
     }
     for name, line in lines.items():

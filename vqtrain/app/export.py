@@ -1,5 +1,6 @@
 """``vqtrain export``: a trained tokenizer in a form that others read, checked on pictures."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -98,7 +99,7 @@ def pictures_of(
     squares = tokenizer.to_images(torch.stack(pixels))
     if tokenizer.codebook.token_grids:
         return [squares]
-    f, side = tokenizer.downsampling, transform.image_size
+    f, side = math.lcm(*tokenizer.downsampling), transform.image_size
     least = 2 * f
     if side < least:
         raise ConfigError(f"image_size must be at least {least}, two tokens, got {side}")

@@ -1,5 +1,6 @@
 """What the commands that read pictures with a trained tokenizer have in common."""
 
+import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated, final
@@ -53,7 +54,7 @@ class PictureSettings:
         if not isinstance(size, int):
             raise ConfigError(
                 "the tokenizer does not say on which size it was trained: give image_size, a "
-                f"multiple of {tokenizer.downsampling}"
+                f"multiple of {math.lcm(*tokenizer.downsampling)}"
             )
         tokenizer.token_shape(size, size)  # refuses a size that does not fit
         return Transform(

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from torch import nn
 
 from vqtrain import weights
@@ -13,7 +16,6 @@ from vqtrain.doctor import images
 from vqtrain.doctor.findings import Finding
 from vqtrain.doctor.speed import Planned
 from vqtrain.layers.lpips import LPIPS
-from vqtrain.losses.perceptual import PerceptualLoss
 from vqtrain.training.launch import quiet_libraries
 from vqtrain.training.settings import LPIPS_NETWORKS
 
@@ -46,16 +48,19 @@ def build_planned(config: Mapping[str, Any], settings: Settings) -> Planned:
     """
     planned = partial(Planned, data=settings.data, trainer=settings.trainer, seed=config["seed"])
     perceptual = config["loss"]["perceptual"]
-    network, weight = perceptual["network"], perceptual["weight"]
+    network, weight = perceptual.get("network"), perceptual.get("weight", 0)
     is_known = weight != 0 and network in LPIPS_NETWORKS and config["weights"][network] is None
     if not is_known or weights.cache_path(network).is_file():
         module = build_module(config, settings)
         return planned(module=module, remark="")
-    loss = {**config["loss"], "perceptual": {**perceptual, "weight": 0}}
-    module = build_module({**config, "loss": loss}, settings)
-    lpips = LPIPS(network=network)
-    for parameter in lpips.parameters():
-        nn.init.normal_(parameter, std=0.02)
-    module.objective.perceptual = PerceptualLoss(network=lpips, weight=weight)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "random.pth"
+        random = {
+            f"features.{name}": nn.init.normal_(torch.empty_like(parameter), std=0.02)
+            for name, parameter in LPIPS(network=network).features.named_parameters()
+        }
+        torch.save(random, file)
+        known = {**config, "weights": {**config["weights"], network: str(file)}}
+        module = build_module(known, settings)
     remark = f"; with random weights of {network}, whose file is not here"
     return planned(module=module, remark=remark)

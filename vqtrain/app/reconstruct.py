@@ -121,7 +121,7 @@ def read(
     index: ImageIndex, tokenizer: Tokenizer, settings: PictureSettings, limit: int | None
 ) -> Iterator[tuple[str, Float[Tensor, "1 c h w"] | str]]:
     """Bring pictures as images with their keys; a sentence in place of one that cannot be used."""
-    size = settings.image_size or tokenizer.downsampling
+    size = settings.image_size or math.lcm(*tokenizer.downsampling)
     transform = replace(settings, image_size=size).transform(tokenizer)
     for image_id in range(min(len(index), limit or len(index))):
         key = index.key(image_id)

@@ -259,7 +259,7 @@ def introduce(
     if objective.discriminator is not None:
         console.line(
             f"discriminator: {count_parameters(objective.discriminator)}, from step "
-            f"{objective.adversarial.start_step} on"
+            f"{objective.adversarial.weight.start_step} on"
         )
     console.line(
         f"batch: {batches * settings.batch_size} images ({trainer.world_size} "

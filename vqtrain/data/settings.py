@@ -62,6 +62,11 @@ class DataSettings:
         _check_background(self.background)
 
     @property
+    def sample_size(self) -> tuple[int, int]:
+        """Height and width of the images that the network sees, in px."""
+        return self.image_size, self.image_size
+
+    @property
     def transform(self) -> Transform:
         """How images become arrays."""
         return Transform(

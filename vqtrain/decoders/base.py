@@ -1,30 +1,39 @@
 """The contract every decoder keeps."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
 class Decoder(nn.Module, ABC):
-    """Turns quantized latents into images, knowing nothing of the codebook they come from.
+    """Turns quantized latents into samples, knowing nothing of the codebook they come from.
 
     Attributes:
         in_channels: Channels of the latents.
-        upsampling: Pixels per latent along each axis.
+        upsampling: Elements of a sample per latent, along each axis of a sample.
     """
 
     in_channels: int
-    upsampling: int
+    upsampling: tuple[int, ...]
 
     @property
     @abstractmethod
     def last_layer(self) -> nn.Module:
-        """The last linear map before the pixels.
+        """The last linear map before the samples.
 
         The adaptive weight of an adversarial loss compares gradients on its ``weight``.
         """
 
     @abstractmethod
-    def forward(self, z_q: Float[Tensor, "b z *grid"]) -> Float[Tensor, "b c h w"]:
-        """Decode quantized latents into images, about in [-1, 1] but not clamped to it."""
+    def forward(self, z_q: Float[Tensor, "b z *grid"]) -> Float[Tensor, "b c *size"]:
+        """Decode quantized latents into samples, about in [-1, 1] but not clamped to it."""
+
+    def size(self, grid: Sequence[int]) -> tuple[int, ...]:
+        """Return the size of the sample that a grid of latents is decoded into.
+
+        Here each axis of the grid is multiplied by its upsampling; a decoder with another rule
+        overrides this.
+        """
+        return tuple(n * factor for n, factor in zip(grid, self.upsampling, strict=True))

@@ -60,7 +60,7 @@ class CNNDecoder(Decoder):
         )
         last = len(multipliers) - 1
         self.in_channels = latent_channels
-        self.upsampling = 2**last
+        self.upsampling = (2**last, 2**last)
         widths = [channels * multiplier for multiplier in multipliers]
         self.conv_in = nn.Conv2d(latent_channels, widths[-1], kernel_size=3, padding=1)
         self.mid = Middle(channels=widths[-1], dropout=dropout)

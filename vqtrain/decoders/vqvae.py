@@ -50,7 +50,7 @@ class VQVAEDecoder(Decoder):
         check_at_least(2, channels=channels)
         check_at_least(0, num_blocks=num_blocks)
         self.in_channels = channels
-        self.upsampling = 2**num_upsamplings
+        self.upsampling = (2**num_upsamplings, 2**num_upsamplings)
         layers: list[nn.Module] = [nn.Conv2d(channels, channels, kernel_size=3, padding=1)]
         layers.extend(
             BottleneckBlock(channels=channels, block_channels=block_channels)

@@ -44,8 +44,8 @@ class PatchGAN(Discriminator):
             times.
         num_layers: Convolutions of stride 2, at least 1.
         norm: ``none``, ``group``, ``batch`` or ``spectral``. The statistics of ``batch`` are those
-            of one batch of one process, and ``spectral`` moves a little at each batch, so with
-            these two a step depends on how it is cut into batches.
+            of one batch of one process, and ``spectral`` changes a little at each batch, so with
+            these two a step depends on how it is split into batches.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -85,6 +85,6 @@ class PatchGAN(Discriminator):
         nn.init.normal_(made.weight, 0.0, 0.02)
         return spectral_norm(made) if self.norm == "spectral" else made
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 rows columns"]:
-        """Return one logit a patch: positive where it takes images in [-1, 1] for real."""
-        return self.layers(images)
+    def forward(self, samples: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b 1 rows columns"]]:
+        """Return one logit per patch: positive where it takes images in [-1, 1] for real."""
+        return [self.layers(samples)]

@@ -1,6 +1,7 @@
 """What the doctor says of the images of a run, of which it reads some."""
 
 import io
+import math
 import time
 import warnings
 from collections import Counter
@@ -68,7 +69,7 @@ def examine(planned: Planned, index: ImageIndex) -> Iterator[Finding]:
         yield describe_unreadable(sample, data.max_bad_fraction)
     if not sample.sizes:
         return
-    downsampling = planned.module.tokenizer.downsampling
+    downsampling = math.lcm(*planned.module.tokenizer.downsampling)
     shown = ", ".join(f"{mode}: {count}" for mode, count in sample.modes.most_common())
     yield describe_sizes(sample.sizes, data.image_size, downsampling)
     yield Finding(name="modes", found=shown)

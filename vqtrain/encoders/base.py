@@ -1,22 +1,54 @@
 """The contract every encoder keeps."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vqtrain.errors import ConfigError
+from vqtrain.shapes import by
+
 
 class Encoder(nn.Module, ABC):
-    """Turns images into latents, knowing nothing of the codebook that comes next.
+    """Turns samples into latents, knowing nothing of the codebook that comes next.
 
     Attributes:
         out_channels: Channels of the latents.
-        downsampling: Pixels per latent along each axis; it must divide the size of the images.
+        downsampling: Elements of a sample per latent, along each axis of a sample.
     """
 
     out_channels: int
-    downsampling: int
+    downsampling: tuple[int, ...]
 
     @abstractmethod
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b z *grid"]:
-        """Encode images in [-1, 1]."""
+    def forward(self, samples: Float[Tensor, "b c *size"]) -> Float[Tensor, "b z *grid"]:
+        """Encode samples in [-1, 1]."""
+
+    def grid(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the grid of the latents of one sample.
+
+        Here each axis of the sample is divided by its downsampling; an encoder with another rule
+        overrides this.
+
+        Args:
+            size: Of the axes of a sample, without its channels.
+
+        Raises:
+            ConfigError: If the encoder does not take that size; it names the nearest that fit.
+        """
+        if len(size) != len(self.downsampling):
+            raise ConfigError(
+                f"the encoder takes samples of {len(self.downsampling)} axes besides the channels, "
+                f"got {by(size)}"
+            )
+        pairs = list(zip(size, self.downsampling, strict=True))
+        if any(n < 1 or n % factor for n, factor in pairs):
+            below = [max(1, n // factor) * factor for n, factor in pairs]
+            above = [-(-max(1, n) // factor) * factor for n, factor in pairs]
+            nearest = by(below) if below == above else f"{by(below)} and {by(above)}"
+            raise ConfigError(
+                f"a sample of {by(size)} does not divide into tokens of {by(self.downsampling)}, "
+                f"the nearest sizes that do: {nearest}"
+            )
+        return tuple(n // factor for n, factor in pairs)

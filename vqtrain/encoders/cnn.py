@@ -59,7 +59,7 @@ class CNNEncoder(Encoder):
         )
         last = len(multipliers) - 1
         self.out_channels = latent_channels
-        self.downsampling = 2**last
+        self.downsampling = (2**last, 2**last)
         widths = [channels * multiplier for multiplier in multipliers]
         self.conv_in = nn.Conv2d(in_channels, channels, kernel_size=3, padding=1)
         self.down = nn.ModuleList(
@@ -78,9 +78,9 @@ class CNNEncoder(Encoder):
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], latent_channels, kernel_size=3, padding=1)
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b z h_z w_z"]:
+    def forward(self, samples: Float[Tensor, "b c h w"]) -> Float[Tensor, "b z h_z w_z"]:
         """Encode images in [-1, 1]."""
-        h = self.conv_in(images)
+        h = self.conv_in(samples)
         for level in self.down:
             h = level(h)
         return self.conv_out(F.silu(self.norm_out(self.mid(h))))

@@ -50,7 +50,7 @@ class VQVAEEncoder(Encoder):
         check_at_least(2, channels=channels)
         check_at_least(0, num_blocks=num_blocks)
         self.out_channels = channels
-        self.downsampling = 2**num_downsamplings
+        self.downsampling = (2**num_downsamplings, 2**num_downsamplings)
         widths = [in_channels, channels // 2] + [channels] * (num_downsamplings - 1)
         layers: list[nn.Module] = []
         for width, next_width in pairwise(widths):
@@ -64,6 +64,6 @@ class VQVAEEncoder(Encoder):
         layers.append(nn.ReLU(inplace=True))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b z h_z w_z"]:
+    def forward(self, samples: Float[Tensor, "b c h w"]) -> Float[Tensor, "b z h_z w_z"]:
         """Encode images in [-1, 1]; the latents are never negative."""
-        return self.layers(images)
+        return self.layers(samples)

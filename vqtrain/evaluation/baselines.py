@@ -32,7 +32,7 @@ OPTIONS = {"JPEG": {"optimize": True}, "WEBP": {}}
 # With them the nearest file was found at every rate of all photographs that were searched in full.
 NEIGHBORS = 2
 
-Baseline = Callable[[Pixels, float, int], tuple[Pixels, float]]
+Baseline = Callable[[Pixels, float, tuple[int, ...]], tuple[Pixels, float]]
 
 
 def tokens_per_image(tokenizer: Tokenizer, height: int, width: int) -> int:
@@ -53,7 +53,7 @@ def bits_per_pixel(tokenizer: Tokenizer, height: int, width: int) -> float | Non
 
 
 def through_codec(
-    pixels: UInt8[Tensor, "b c h w"], bits_per_pixel: float, factor: int, *, codec: str
+    pixels: UInt8[Tensor, "b c h w"], bits_per_pixel: float, factor: tuple[int, ...], *, codec: str
 ) -> tuple[UInt8[Tensor, "b c h w"], float]:
     """Code each picture at the quality whose file is nearest to a rate, and decode it again.
 
@@ -106,16 +106,16 @@ def nearest_file(array: UInt8[np.ndarray, "h w c"], target: float, codec: str) -
 
 
 def down_up(
-    pixels: UInt8[Tensor, "b c h w"], bits_per_pixel: float, factor: int
+    pixels: UInt8[Tensor, "b c h w"], bits_per_pixel: float, factor: tuple[int, ...]
 ) -> tuple[UInt8[Tensor, "b c h w"], float]:
     """Keep one pixel for each position of the token grid, and enlarge that picture again.
 
     Both by Pillow's bicubic, antialiased on the way down, and rounded to uint8.
 
     Args:
-        pixels: Both sides multiples of the factor.
+        pixels: Height and width are multiples of the factor.
         bits_per_pixel: Is not used.
-        factor: Image pixels per grid position, along each side.
+        factor: Image pixels per grid position, along height and width.
 
     Returns:
         The pixels, and the rate: 8 bits a channel and position, so 24 a position of color.
@@ -125,8 +125,8 @@ def down_up(
     # As ``vqtrain.data.decoding.crops`` resizes: uint8, on the CPU, with channels last in memory.
     small = _resize(
         pixels.cpu().contiguous(memory_format=torch.channels_last),
-        height // factor,
-        width // factor,
+        height // factor[0],
+        width // factor[1],
     )
     made = _resize(small, height, width).contiguous()
     return made.to(pixels.device), 8 * channels * small[0, 0].numel() / (height * width)

@@ -131,7 +131,7 @@ class Comparison:
         reference: Where the statistics of the originals are kept; None to keep none.
         baselines: By word, what else is measured on the same images.
         bits_per_pixel: What baselines are to take.
-        factor: Px a token along a side.
+        factor: Px per token, along height and width.
         clock: What each part takes.
         device: Where all is measured.
     """
@@ -144,7 +144,7 @@ class Comparison:
         reference: Reference | None,
         baselines: Mapping[str, Baseline],
         bits_per_pixel: float,
-        factor: int,
+        factor: tuple[int, ...],
         clock: Clock,
         device: torch.device,
     ) -> None:

@@ -137,18 +137,22 @@ def runner(file: Path) -> Callable[[Tensor], Tensor]:
 
 def readme(tokenizer: Tokenizer, precision: str = "float32") -> str:
     """Say how to run the graphs, with what the tokenizer's pixels are."""
-    channels, k, f = tokenizer.channels, tokenizer.codebook.num_codebooks, tokenizer.downsampling
+    channels, k, (f, g) = (
+        tokenizer.channels,
+        tokenizer.codebook.num_codebooks,
+        tokenizer.downsampling,
+    )
     grids, is_uint8 = tokenizer.codebook.token_grids, tokenizer.pixel_range is None
     book = "" if k == 1 else f", {k}"
     words = {
         "images": f"[batch, {channels}, height, width]",
-        "ids": f"[batch{book}, height/{f}, width/{f}]",
-        "sizes": f"Any batch; height and width are multiples of {f}.",
+        "ids": f"[batch{book}, height/{f}, width/{g}]",
+        "sizes": f"Any batch; height is a multiple of {f}, width of {g}.",
         "height": f"len(pixels) // {f} * {f}",
-        "width": f"pixels.shape[1] // {f} * {f}",
+        "width": f"pixels.shape[1] // {g} * {g}",
     }
     if grids:
-        height, width = (f * side for side in grids[-1])
+        height, width = f * grids[-1][0], g * grids[-1][1]
         words = {
             "images": f"[batch, {channels}, {height}, {width}]",
             "ids": f"[batch{book}, {sum(map(math.prod, grids))}]",

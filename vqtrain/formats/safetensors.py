@@ -19,6 +19,7 @@ from vqtrain.formats.parts.agreement import (
     compare_reconstructions,
 )
 from vqtrain.ops.pixels import to_pixels
+from vqtrain.shapes import by
 from vqtrain.tokenizer import storage
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -113,7 +114,7 @@ def compare_with(
     exactly = Tolerance(ids_frac=0.0, pixels=0.0)
     if tokenizer.codebook.num_codebooks == 0:
         return compare_reconstructions(
-            tokenizer, images, reconstruct=lambda batch: loaded(batch).images, tolerance=exactly
+            tokenizer, images, reconstruct=lambda batch: loaded(batch).samples, tolerance=exactly
         )
     return compare(tokenizer, images, encode=loaded.encode, decode=loaded.decode, tolerance=exactly)
 
@@ -157,7 +158,7 @@ def refused(repository: str, error: Exception) -> VqtrainError:
 @torch.no_grad()
 def save_samples(tokenizer: Tokenizer, images: Float[Tensor, "b c h w"], file: Path) -> None:
     """Write originals above reconstructions."""
-    rows = torch.stack([images, tokenizer(images).images])
+    rows = torch.stack([images, tokenizer(images).samples])
     pixels = to_pixels(rearrange(rows, "row b c h w -> (row b) c h w"))
     picture = rearrange(pixels, "(row b) c h w -> (row h) (b w) c", row=2).cpu().numpy()
     # Of many channels the first one.
@@ -190,11 +191,11 @@ def kinds_of(tokenizer: Tokenizer) -> list[str]:
 
 def tokens_of(tokenizer: Tokenizer) -> dict[str, object]:
     """Say what the ids are."""
-    codebook, f = tokenizer.codebook, tokenizer.downsampling
+    codebook = tokenizer.codebook
     rows: dict[str, object] = {
         "ids": tokenizer.vocab_size,
         "ids at each position": codebook.num_codebooks,
-        "pixels at each position": f"{f} x {f}",
+        "pixels at each position": by(tokenizer.downsampling),
         "order of ids": codebook.id_order,
         "choice of an id": codebook.selection_rule,
     }

@@ -1,6 +1,6 @@
 """The LPIPS network: a distance between images in the features of a trained classifier."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, final
 
 import torch
@@ -9,8 +9,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from vqtrain import weights
-from vqtrain.errors import ConfigError, WeightsError
-from vqtrain.shapes import Images
+from vqtrain.errors import ConfigError, WeightsError, require
+from vqtrain.shapes import Images, by
 
 # Channel means and deviations of ImageNet, for images in [-1, 1] instead of [0, 1].
 SHIFT = (-0.030, -0.088, -0.188)
@@ -127,14 +127,7 @@ class LPIPS(nn.Module):
         Raises:
             ConfigError: If images have neither 1 nor 3 channels, or are too small for the network.
         """
-        channels, height, width = images.shape[1:]
-        if channels not in (1, 3):
-            raise ConfigError(f"LPIPS needs images of 1 or 3 channels, got {channels}")
-        if min(height, width) < self.min_size:
-            raise ConfigError(
-                f"LPIPS with {self.network} needs images of at least {self.min_size} x "
-                f"{self.min_size} px, got {height} x {width}"
-            )
+        check_images(self.network, images.shape[1], images.shape[2:])
         # The result has three channels, also for a gray image. It is a new tensor, and so is the
         # output of every convolution: those are what the activations overwrite, before it is read.
         x = (images - self.shift) / self.scale
@@ -144,6 +137,25 @@ class LPIPS(nn.Module):
             if number in self.ends:
                 features.append(x / (x.square().sum(1, keepdim=True) + EPS).sqrt())
         return features
+
+
+def check_images(network: str, channels: int, size: Sequence[int]) -> None:
+    """Refuse samples that are no images, or that a network of LPIPS does not take.
+
+    Raises:
+        ConfigError: If there is no such network, or they have neither 1 nor 3 channels, or are too
+            small.
+    """
+    require(network in TRUNKS, f"LPIPS has the networks {', '.join(TRUNKS)}, got {network!r}")
+    if len(size) != 2 or channels not in (1, 3):
+        raise ConfigError(
+            f"LPIPS needs images of 1 or 3 channels, got {channels} channels of size {by(size)}"
+        )
+    least = TRUNKS[network].min_size
+    if min(size) < least:
+        raise ConfigError(
+            f"LPIPS with {network} needs images of at least {least} x {least} px, got {by(size)}"
+        )
 
 
 def load_lpips(network: str, given: str | None) -> LPIPS:

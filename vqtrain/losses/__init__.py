@@ -1,1 +1,1 @@
-"""Terms of the objective that compare images."""
+"""Terms of the objective that compare reconstructions with samples; one file a kind."""

@@ -1,65 +1,87 @@
-"""Networks over large images piece by piece, in the memory of one piece."""
+"""Networks over many or large samples piece by piece, in the memory of one piece."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
+
+from vqtrain.errors import require
 
 # Neighbors share this part of a tile, in which one passes into the other.
 OVERLAP_FRAC = 0.25
 
 
-def in_tiles(
-    network: Callable[[Tensor], Tensor], x: Float[Tensor, "b c h w"], *, tile: int, unit: int
-) -> Float[Tensor, "b d h_out w_out"]:
-    """Apply a network to overlapping square tiles, and blend what comes of them linearly.
+def in_batches(
+    network: Callable[[Tensor], Tensor], items: Shaped[Tensor, "..."], batch_size: int
+) -> Shaped[Tensor, "..."]:
+    """Apply a network to a few items at once, and join the results.
 
-    It is the network itself where every output depends on less than a tile; what a network sees
-    of the whole, by normalization or attention, it then sees of each tile.
+    Raises:
+        ConfigError: If ``batch_size`` is below 1.
+    """
+    require(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
+    return torch.cat([network(batch) for batch in torch.split(items, batch_size)])
+
+
+def in_tiles(
+    network: Callable[[Tensor], Tensor],
+    x: Float[Tensor, "b c *size"],
+    *,
+    tile: Sequence[int],
+    unit: Sequence[int],
+) -> Float[Tensor, "b d *out"]:
+    """Apply a network to overlapping tiles, and blend the results linearly.
+
+    The result is that of the network itself where every output depends on less than a tile; what a
+    network sees of the whole, by normalization or attention, it then sees of each tile.
 
     Args:
-        network: Scales both sides by one factor, whatever they are.
+        network: Scales each axis by one factor, whatever its size.
         x: What it is applied to.
-        tile: Side of a tile, a multiple of ``unit``; an ``x`` within it is one tile.
-        unit: Sides of ``x`` and places of tiles are multiples of this.
+        tile: Length of a tile along each axis, a multiple of ``unit``; an ``x`` within it is one
+            tile.
+        unit: Of each axis: its length and the places of tiles are multiples of it.
 
     Example:
         >>> x = torch.arange(12.0).reshape(1, 1, 2, 6)
-        >>> in_tiles(lambda part: 2 * part, x, tile=4, unit=2).equal(2 * x)
+        >>> in_tiles(lambda part: 2 * part, x, tile=(4, 4), unit=(2, 2)).equal(2 * x)
         True
     """
-    height, width = x.shape[2:]
-    step = max(unit, round(tile * (1 - OVERLAP_FRAC)) // unit * unit)
-    scale = 0.0
+    size = x.shape[2:]
     total: Tensor | None = None
     weights: Tensor | None = None
-    for top in _starts(height, tile, step):
-        for left in _starts(width, tile, step):
-            part = x[:, :, top : top + tile, left : left + tile]
-            made = network(part)
-            if total is None or weights is None:
-                scale = made.shape[2] / part.shape[2]
-                total = made.new_zeros(*made.shape[:2], round(height * scale), round(width * scale))
-                weights = made.new_zeros(total.shape[2:])
-            rows = slice(round(top * scale), round(top * scale) + made.shape[2])
-            columns = slice(round(left * scale), round(left * scale) + made.shape[3])
-            weight = _ramp(made, 2)[:, None] * _ramp(made, 3)
-            total[:, :, rows, columns] += made * weight
-            weights[rows, columns] += weight
+    scales: list[float] = []
+    for starts in product(*map(_starts, size, unit, tile)):
+        part = x[:, :, *(slice(a, a + n) for a, n in zip(starts, tile, strict=True))]
+        result = network(part)
+        if total is None or weights is None:
+            scales = [n / m for n, m in zip(result.shape[2:], part.shape[2:], strict=True)]
+            whole = [round(n * scale) for n, scale in zip(size, scales, strict=True)]
+            total = result.new_zeros(*result.shape[:2], *whole)
+            weights = result.new_zeros(whole)
+        firsts = [round(start * scale) for start, scale in zip(starts, scales, strict=True)]
+        place = tuple(slice(a, a + n) for a, n in zip(firsts, result.shape[2:], strict=True))
+        weight = math.prod(_ramp(result, axis) for axis in range(2, result.ndim))
+        total[:, :, *place] += result * weight
+        weights[place] += weight
     assert total is not None, "there is at least one tile"
-    assert weights is not None, "likewise"
+    assert weights is not None, "there is at least one tile"
     return total / weights
 
 
-def _starts(size: int, tile: int, step: int) -> list[int]:
-    """Place tiles along a side; the last one ends where the side does, so all are full."""
+def _starts(size: int, unit: int, tile: int) -> list[int]:
+    """Place tiles along an axis; the last one ends where the axis does, so all are full."""
+    step = max(unit, round(tile * (1 - OVERLAP_FRAC)) // unit * unit)
     last = max(size - tile, 0)
     return [*range(0, last, step), last]
 
 
-def _ramp(made: Float[Tensor, "b d h w"], axis: int) -> Float[Tensor, " n"]:
-    """Weigh a side of a tile: it rises over the overlap and falls again, never to zero."""
-    size = made.shape[axis]
-    place = torch.arange(1, size + 1, dtype=made.dtype, device=made.device)
-    return torch.minimum(place, size + 1 - place).clamp(max=max(1, round(size * OVERLAP_FRAC)))
+def _ramp(result: Float[Tensor, "b d *size"], axis: int) -> Float[Tensor, "..."]:
+    """Weigh a tile along an axis: the weight rises over the overlap and falls, never to zero."""
+    size = result.shape[axis]
+    place = torch.arange(1, size + 1, dtype=result.dtype, device=result.device)
+    ramp = torch.minimum(place, size + 1 - place).clamp(max=max(1, round(size * OVERLAP_FRAC)))
+    return ramp.reshape(-1, *(1,) * (result.ndim - 1 - axis))

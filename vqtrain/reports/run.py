@@ -190,7 +190,7 @@ def tokenizer_facts(tokenizer: Tokenizer, size: int | None) -> list[tuple[str, s
     if codebook.num_codebooks:
         several = f"{codebook.num_codebooks} x " if codebook.num_codebooks > 1 else ""
         facts.append(("codebook size", f"{several}{codebook.size:,} ids"))
-    if size is not None and size % tokenizer.downsampling == 0:
+    if size is not None and not any(size % factor for factor in tokenizer.downsampling):
         shape = tokenizer.token_shape(size, size)
         if codebook.num_codebooks:
             product = " x ".join(map(str, shape))

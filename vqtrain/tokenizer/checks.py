@@ -1,6 +1,7 @@
 """What a tokenizer refuses."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
@@ -29,19 +30,12 @@ def check_range(token_ids: Int64[Tensor, "..."], size: int) -> None:
         )
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Refuse batches of nothing."""
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-
-
-def check_tile(tile: int, downsampling: int) -> None:
-    """Refuse pieces of an image that do not divide into tokens, or are little but seams."""
-    least = LEAST_TILE * downsampling
-    if tile < least or tile % downsampling:
-        raise ConfigError(
-            f"tile must be a multiple of {downsampling} px and at least {least}, got {tile}"
-        )
+def check_tile(tile: int, downsampling: Sequence[int]) -> None:
+    """Refuse pieces of a sample that do not divide into tokens, or are little but seams."""
+    unit = math.lcm(*downsampling)
+    least = LEAST_TILE * unit
+    if tile < least or tile % unit:
+        raise ConfigError(f"tile must be a multiple of {unit} px and at least {least}, got {tile}")
 
 
 def differences(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -15,17 +14,19 @@ from vqtrain.codebooks.base import Codebook, Quantized
 from vqtrain.decoders.base import Decoder
 from vqtrain.encoders.base import Encoder
 from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.layers.pointwise import Pointwise
 from vqtrain.ops.pixels import ValueRange, to_images, to_pixels
 from vqtrain.ops.precision import at_least_float32, without_autocast
-from vqtrain.ops.tiles import in_tiles
+from vqtrain.ops.tiles import in_batches, in_tiles
+from vqtrain.shapes import by
 from vqtrain.tokenizer import storage
 from vqtrain.tokenizer.checks import (
-    check_batch_size,
     check_finite,
     check_range,
     check_tile,
     differences,
 )
+from vqtrain.tokenizer.reconstruction import Reconstruction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,31 +35,19 @@ if TYPE_CHECKING:
 MAX_LISTED = 2**22  # vectors of a codebook at once
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reconstruction:
-    """What a tokenizer makes of images.
-
-    Attributes:
-        images: Reconstructions, in [-1, 1] but for what the decoder overshoots.
-        quantized: What the codebook gave back on the way.
-        latents: What the codebook was given.
-    """
-
-    images: Float[Tensor, "b c h w"]
-    quantized: Quantized
-    latents: Float[Tensor, "b d *grid"]
-
-
 class Tokenizer(nn.Module):
-    """Turns images into grids of integers from a learned vocabulary, and back.
+    """Turns samples into grids of integers from a learned vocabulary, and back.
+
+    A sample is an image [c, h, w], a clip [c, t, h, w], a sound [c, t]: the encoder and the decoder
+    say which.
 
     Args:
         encoder: ``{"kind": word, "arguments": {...}}``, as in ``config.json``.
-        codebook: Likewise.
-        decoder: Likewise.
-        channels: Channels of an image.
+        codebook: In the same form.
+        decoder: In the same form.
+        channels: Channels of a sample.
         training: What is known about the training, as plain data; kept in ``config.json``.
-        pixel_range: Values of black and white of its pixels, which are then float32; None for
+        pixel_range: Values of black and white of its pixels, which are float32 then; None for
             uint8 pixels of 0..255.
 
     Raises:
@@ -103,14 +92,14 @@ class Tokenizer(nn.Module):
         self.decoder = cast(Decoder, build_part("decoder", decoder))
         if self.encoder.downsampling != self.decoder.upsampling:
             raise ConfigError(
-                f"the encoder divides the image size by {self.encoder.downsampling}, but the "
-                f"decoder multiplies it by {self.decoder.upsampling}: make them equal"
+                f"the encoder divides the size of a sample by {by(self.encoder.downsampling)}, but "
+                f"the decoder multiplies it by {by(self.decoder.upsampling)}: make them equal"
             )
         # Always present, so that no module knows its neighbor and foreign weights have a place.
-        self.project_in = nn.Conv2d(
-            self.encoder.out_channels, self.codebook.moments * self.codebook.dim, 1
+        self.project_in = Pointwise(
+            self.encoder.out_channels, self.codebook.moments * self.codebook.dim
         )
-        self.project_out = nn.Conv2d(self.codebook.dim, self.decoder.in_channels, 1)
+        self.project_out = Pointwise(self.codebook.dim, self.decoder.in_channels)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, allow: Sequence[str] = ()) -> "Tokenizer":
@@ -175,7 +164,7 @@ class Tokenizer(nn.Module):
         return {
             **self.specification,
             "image": storage.image_config(self.channels, self.pixel_range),
-            "downsampling": self.downsampling,
+            "downsampling": list(self.downsampling),
             "token_ids": {
                 "vocab_size": self.vocab_size,
                 "num_codebooks": self.codebook.num_codebooks,
@@ -192,9 +181,19 @@ class Tokenizer(nn.Module):
         return self.codebook.size
 
     @property
-    def downsampling(self) -> int:
-        """Image pixels per grid position, along each side."""
+    def downsampling(self) -> tuple[int, ...]:
+        """Elements of a sample per grid position, along each axis; of an image (16, 16), say."""
         return self.encoder.downsampling
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.project_in.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its weights outside the codebook."""
+        return self.project_in.weight.dtype
 
     @property
     def codebook_vectors(self) -> Float[Tensor, "*k size dim"]:
@@ -209,7 +208,7 @@ class Tokenizer(nn.Module):
                 f"{self.vocab_size} vectors are too many to list, at most {MAX_LISTED} are: use "
                 "decode"
             )
-        ids = torch.arange(self.vocab_size, device=self.project_in.weight.device)[None, None]
+        ids = torch.arange(self.vocab_size, device=self.device)[None, None]
         with torch.no_grad():
             tables = [leaf.decode(ids)[0].T for leaf in leaves(self.codebook)]
         return tables[0] if len(tables) == 1 else torch.stack(tables)
@@ -222,40 +221,35 @@ class Tokenizer(nn.Module):
                 "token ids: use latents(images) and quantize(latents), or another codebook"
             )
 
-    def token_shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Return the shape of the ids of one image of that size in px."""
-        self.check_size(height, width)
-        tokens = self.codebook.tokens((height // self.downsampling, width // self.downsampling))
-        k = self.codebook.num_codebooks
+    def token_shape(self, *size: int) -> tuple[int, ...]:
+        """Return the shape of the ids of one sample, given the sizes of its axes.
+
+        Raises:
+            ConfigError: If the encoder or the codebook does not take that size.
+        """
+        tokens, k = self.codebook.tokens(self.encoder.grid(size)), self.codebook.num_codebooks
         return tokens if k == 1 else (k, *tokens)
 
-    def check_size(self, height: int, width: int) -> None:
-        """Refuse an image size that is not a multiple of the downsampling."""
-        if height % self.downsampling or width % self.downsampling or not height or not width:
-            raise ConfigError(
-                f"an image of {height} x {width} px does not divide into tokens of "
-                f"{self.downsampling} x {self.downsampling} px: both sides must be multiples of "
-                f"{self.downsampling}"
-            )
-
     def latents(
-        self, images: Float[Tensor, "b c h w"], *, tile: int | None = None
+        self, samples: Float[Tensor, "b c *size"], *, tile: int | None = None
     ) -> Float[Tensor, "b d *grid"]:
-        """Encode images in [-1, 1] into continuous latents, before quantization.
+        """Encode samples in [-1, 1] into continuous latents, before quantization.
 
         Args:
-            images: Any number of them.
-            tile: Side in px of the pieces that larger images are encoded in; None for no pieces.
+            samples: Any number of them.
+            tile: Side of the pieces that larger samples are encoded in, in px; None for no pieces.
         """
-        if images.ndim != 4 or images.shape[1] != self.channels:
+        if samples.ndim < 3 or samples.shape[1] != self.channels:
             raise ConfigError(
-                f"this tokenizer takes images [b, {self.channels}, h, w], got {list(images.shape)}"
+                f"this tokenizer takes samples [b, {self.channels}, "
+                f"{', '.join('*' * len(self.downsampling))}], got {list(samples.shape)}"
             )
-        self.token_shape(images.shape[2], images.shape[3])  # refuses a size that does not fit
+        self.token_shape(*samples.shape[2:])  # refuses a size that does not fit
         if tile is None:
-            return self.project_in(self.encoder(images))
+            return self.project_in(self.encoder(samples))
         check_tile(tile, self.downsampling)
-        return self.project_in(in_tiles(self.encoder, images, tile=tile, unit=self.downsampling))
+        unit = self.downsampling
+        return self.project_in(in_tiles(self.encoder, samples, tile=[tile] * len(unit), unit=unit))
 
     def quantize(self, latents: Float[Tensor, "b d *grid"]) -> Quantized:
         """Quantize latents, in at least float32 whatever the surrounding autocast says.
@@ -271,43 +265,53 @@ class Tokenizer(nn.Module):
         with without_autocast(latents):
             return self.codebook(at_least_float32(latents))
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Reconstruction:
-        """Encode, quantize and decode images in [-1, 1], with gradients.
+    def forward(self, samples: Float[Tensor, "b c *size"]) -> Reconstruction:
+        """Encode, quantize and decode samples in [-1, 1], with gradients.
 
-        Where latents are not finite, so is the result: its loss or its images.
+        Where latents are not finite, neither is the loss or the reconstruction.
         """
-        latents = self.latents(images)
+        latents = self.latents(samples)
         quantized = self._quantize(latents)
-        made = self.decode_latents(quantized.z_q)
-        return Reconstruction(images=made, quantized=quantized, latents=latents)
+        decoded = self.decode_latents(quantized.z_q)
+        return Reconstruction(samples=decoded, quantized=quantized, latents=latents)
+
+    @torch.no_grad()
+    def reconstruct(self, samples: Float[Tensor, "b c *size"]) -> Float[Tensor, "b c *size"]:
+        """Return the reconstructions of samples in [-1, 1], clamped to that range.
+
+        Samples may be on any device; the reconstructions come back to theirs.
+
+        Raises:
+            VqtrainError: If latents are not finite.
+        """
+        quantized = self.quantize(self.latents(samples.to(self.project_in.weight)))
+        return self.decode_latents(quantized.z_q).clamp(-1, 1).to(samples.device)
 
     @torch.no_grad()
     def encode(
         self,
-        images: Float[Tensor, "b c h w"],
+        samples: Float[Tensor, "b c *size"],
         *,
         batch_size: int | None = None,
         tile: int | None = None,
     ) -> Int64[Tensor, " b *tokens"]:
-        """Turn images in [-1, 1] into ids: [b, h/f, w/f], or [b, k, ...] for k > 1 codebooks.
+        """Turn samples in [-1, 1] into ids: of images [b, h/f, w/f]; [b, k, ...] of k codebooks.
 
         Args:
-            images: On any device: they are moved to the tokenizer's, and the ids back to theirs.
-            batch_size: Images at once; None for all.
-            tile: Side in px of the pieces that larger images are encoded in, a multiple of the
-                downsampling; None for no pieces. Where a network normalizes over the whole image,
+            samples: On any device: they are moved to the tokenizer's, and the ids back to theirs.
+            batch_size: Samples at once; None for all.
+            tile: Side of the pieces that larger samples are encoded in, in px, a multiple of the
+                downsampling; None for no pieces. Where a network normalizes over the whole sample,
                 ids differ from those of the whole.
 
         Raises:
-            ConfigError: If the images do not fit, or the codebook is continuous.
+            ConfigError: If the samples do not fit, or the codebook is continuous.
         """
         self.check_ids()
         if batch_size is not None:
-            check_batch_size(batch_size)
-            batches = [self.encode(batch, tile=tile) for batch in torch.split(images, batch_size)]
-            return torch.cat(batches)
-        own = images.to(self.project_in.weight)
-        token_ids = self.quantize(self.latents(own, tile=tile)).token_ids.to(images.device)
+            return in_batches(lambda batch: self.encode(batch, tile=tile), samples, batch_size)
+        own = samples.to(self.project_in.weight)
+        token_ids = self.quantize(self.latents(own, tile=tile)).token_ids.to(samples.device)
         return token_ids[:, 0] if self.codebook.num_codebooks == 1 else token_ids
 
     @torch.no_grad()
@@ -317,38 +321,37 @@ class Tokenizer(nn.Module):
         *,
         batch_size: int | None = None,
         tile: int | None = None,
-    ) -> Float[Tensor, "b c h w"]:
-        """Turn ids, in the shape that ``encode`` gives, into images in [-1, 1].
+    ) -> Float[Tensor, "b c *size"]:
+        """Turn ids, in the shape that ``encode`` gives, into samples in [-1, 1].
 
         Args:
-            token_ids: On any device: they are moved to the tokenizer's, and the images back.
-            batch_size: Images at once; None for all.
-            tile: As of ``encode``, in px of the images; pieces overlap and are blended.
+            token_ids: On any device: they are moved to the tokenizer's, and the samples back.
+            batch_size: Samples at once; None for all.
+            tile: As of ``encode``, in px of the samples; pieces overlap and are blended.
 
         Raises:
             ConfigError: If an id is out of range, or the codebook is continuous.
         """
         self.check_ids()
         if batch_size is not None:
-            check_batch_size(batch_size)
-            batches = [self.decode(ids, tile=tile) for ids in torch.split(token_ids, batch_size)]
-            return torch.cat(batches)
+            return in_batches(lambda batch: self.decode(batch, tile=tile), token_ids, batch_size)
         if not torch.compiler.is_compiling():
             check_range(token_ids, self.vocab_size)
-        own = token_ids.to(self.project_out.weight.device)
+        own = token_ids.to(self.device)
         with without_autocast(own):
             z_q = self.codebook.decode(own[:, None] if self.codebook.num_codebooks == 1 else own)
         return self.decode_latents(z_q, tile=tile).clamp(-1, 1).to(token_ids.device)
 
     def decode_latents(
         self, z_q: Float[Tensor, "b d *grid"], *, tile: int | None = None
-    ) -> Float[Tensor, "b c h w"]:
-        """Decode quantized latents, with gradients, into images that may overshoot [-1, 1]."""
-        hidden = self.project_out(z_q.to(self.project_out.weight.dtype))
+    ) -> Float[Tensor, "b c *size"]:
+        """Decode quantized latents, with gradients, into samples that may overshoot [-1, 1]."""
+        hidden = self.project_out(z_q.to(self.dtype))
         if tile is None:
             return self.decoder(hidden)
         check_tile(tile, self.downsampling)
-        return in_tiles(self.decoder, hidden, tile=tile // self.downsampling, unit=1)
+        tiles = [tile // factor for factor in self.downsampling]
+        return in_tiles(self.decoder, hidden, tile=tiles, unit=[1] * len(tiles))
 
     def preprocess(self, picture: "Picture | np.ndarray") -> Float[Tensor, "1 c h w"]:
         """Turn a PIL picture, or an array [h, w] or [h, w, c], into images in [-1, 1].
@@ -367,14 +370,14 @@ class Tokenizer(nn.Module):
         return self.to_images(pixels[None]).to(self.project_in.weight)
 
     def to_images(
-        self, pixels: Shaped[Tensor, "b c h w"], dtype: torch.dtype = torch.float32
-    ) -> Float[Tensor, "b c h w"]:
-        """Turn pixels, uint8 or in ``pixel_range``, into images in [-1, 1]."""
+        self, pixels: Shaped[Tensor, "b c *size"], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "b c *size"]:
+        """Turn pixels, uint8 or in ``pixel_range``, into samples in [-1, 1]."""
         return to_images(pixels, dtype, value_range=self.pixel_range)
 
-    def to_pixels(self, images: Float[Tensor, "b c h w"]) -> Shaped[Tensor, "b c h w"]:
-        """Turn images in [-1, 1] into pixels, clamped: uint8, rounded, or in ``pixel_range``."""
-        return to_pixels(images, value_range=self.pixel_range)
+    def to_pixels(self, samples: Float[Tensor, "b c *size"]) -> Shaped[Tensor, "b c *size"]:
+        """Turn samples in [-1, 1] into pixels, clamped: uint8, rounded, or in ``pixel_range``."""
+        return to_pixels(samples, value_range=self.pixel_range)
 
     def load_weights(self, weights: Mapping[str, Shaped[Tensor, "..."]]) -> None:
         """Load weights by name, and name every one that is missing, unknown or misshaped.

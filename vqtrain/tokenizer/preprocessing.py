@@ -1,5 +1,7 @@
 """From a picture or an array in memory to pixels that divide into tokens."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from einops import rearrange
 from jaxtyping import Shaped
@@ -12,7 +14,11 @@ from vqtrain.ops.pixels import ValueRange
 
 
 def to_pixels(
-    picture: Image.Image | np.ndarray, *, channels: int, value_range: ValueRange | None, unit: int
+    picture: Image.Image | np.ndarray,
+    *,
+    channels: int,
+    value_range: ValueRange | None,
+    unit: Sequence[int],
 ) -> Shaped[Tensor, "c h w"]:
     """Take a picture's pixels, cropped at its center to multiples of ``unit``.
 
@@ -20,7 +26,7 @@ def to_pixels(
         picture: A PIL picture, or an array [h, w] or [h, w, c].
         channels: 1 for gray, 3 for color; any other number is that of the picture.
         value_range: Values of black and white, or None for uint8.
-        unit: Side of a token in px.
+        unit: Height and width of a token in px.
 
     Raises:
         BadSampleError: If its channels, its values or its size do not fit.
@@ -34,15 +40,17 @@ def to_pixels(
     return whole_tokens(rearrange(pixels, "h w c -> c h w"), unit)
 
 
-def whole_tokens(pixels: Shaped[Tensor, "c h w"], unit: int) -> Shaped[Tensor, "c h_kept w_kept"]:
-    """Crop at the center to multiples of ``unit``, the side of a token in px.
+def whole_tokens(
+    pixels: Shaped[Tensor, "c h w"], unit: Sequence[int]
+) -> Shaped[Tensor, "c h_kept w_kept"]:
+    """Crop at the center to multiples of ``unit``, the height and width of a token in px.
 
     Raises:
         BadSampleError: If nothing is left.
     """
     height, width = pixels.shape[1:]
-    rows, columns = height // unit * unit, width // unit * unit
+    rows, columns = height // unit[0] * unit[0], width // unit[1] * unit[1]
     if not rows or not columns:
-        raise BadSampleError(f"{width} x {height} px hold no token of {unit} x {unit} px")
+        raise BadSampleError(f"{width} x {height} px hold no token of {unit[1]} x {unit[0]} px")
     top, left = (height - rows) // 2, (width - columns) // 2
     return pixels[:, top : top + rows, left : left + columns]

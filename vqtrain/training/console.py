@@ -26,7 +26,7 @@ FOR_EXPERTS = {
     "train/codebook/temperature",
     "train/codebook/top1_share",
     "val/codebook/top1_share",
-    "train/adversarial/likeness_gradient",
+    "train/adversarial/reconstruction_gradient",
     "train/adversarial/adversarial_gradient",
     "train/adversarial/ratio",
     "train/discriminator/logits_real",

@@ -12,11 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 from vqtrain import distributed
 from vqtrain.data.loading.batches import Batch
 from vqtrain.objective import Objective
+from vqtrain.ops.memory import channels_last
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.average import WeightAverage
 from vqtrain.optim.optimizer import NetworkOptimizer
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
-from vqtrain.tokenizer.model import Reconstruction, Tokenizer
+from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.tokenizer.reconstruction import Reconstruction
 from vqtrain.training.settings import TrainerSettings
 from vqtrain.training.window import Window
 
@@ -75,7 +77,8 @@ class TokenizerTraining(LightningModule):
         self.skipped_in_row = 0
         self.skipped_steps = 0
         # Before gradients are reduced over ranks, whose buffers have the layout of the weights.
-        self.to(memory_format=torch.channels_last)
+        for tensor in [*self.parameters(), *self.buffers()]:
+            tensor.data = channels_last(tensor.data)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Build one optimizer for each network; every step sets its learning rate."""
@@ -92,7 +95,7 @@ class TokenizerTraining(LightningModule):
                 parameters=list(objective.discriminator.named_parameters()),
                 settings=self.discriminator_settings,
                 clip=self.discriminator_settings.clip,
-                steps=range(objective.adversarial.start_step, max_steps),
+                steps=range(objective.adversarial.weight.start_step, max_steps),
             )
         return [o.optimizer for o in (self.generator, self.discriminator) if o is not None]
 
@@ -104,7 +107,7 @@ class TokenizerTraining(LightningModule):
     def optimizers_at(self, step: int) -> dict[str, NetworkOptimizer]:
         """Return the optimizers of the networks that train in a step."""
         optimizers = {"generator": self.generator}
-        if self.discriminator is not None and self.objective.plays(step):
+        if self.discriminator is not None and self.objective.adversarial_enabled(step):
             optimizers["discriminator"] = self.discriminator
         return optimizers
 
@@ -132,15 +135,13 @@ class TokenizerTraining(LightningModule):
         self.batches_in_step = (self.batches_in_step + 1) % self.settings.accumulate
 
         # Forward once, one total, one backward.
-        images = self.tokenizer.to_images(batch.samples, self.settings.dtype).contiguous(
-            memory_format=torch.channels_last
-        )
+        samples = channels_last(self.tokenizer.to_images(batch.samples, self.settings.dtype))
         with self.reduce_gradients_if(self.step_has_ended):
-            output = self.tokenizer(images)
+            output = self.tokenizer(samples)
             output.latents.retain_grad()
             last_weight = self.tokenizer.decoder.last_layer.weight
             assert isinstance(last_weight, Tensor), "the decoder's contract"
-            terms = self.objective(images, output, last_weight, self.step)
+            terms = self.objective(samples, output, last_weight, self.step)
             self.manual_backward(terms.total / self.settings.accumulate)
         health = {**output.quantized.metrics, "encoder_gradient": self.encoder_gradient(output)}
         self.window.add(terms.parts, health, output.quantized.token_ids)
@@ -162,12 +163,12 @@ class TokenizerTraining(LightningModule):
         self.step += 1
 
     def encoder_gradient(self, output: Reconstruction) -> Float64[Tensor, ""]:
-        """Return the norm of an image's gradient at its latents, averaged over images."""
+        """Return the norm of a sample's gradient at its latents, averaged over samples."""
         gradient = output.latents.grad
         assert gradient is not None, "the latents have a gradient after a backward pass"
-        # The loss of the step is a mean over the images of all batches.
-        images = len(gradient) * self.settings.accumulate
-        return gradient.flatten(1).double().norm(dim=1).mean() * images
+        # The loss of the step is a mean over the samples of all batches.
+        samples = len(gradient) * self.settings.accumulate
+        return gradient.flatten(1).double().norm(dim=1).mean() * samples
 
     def apply_gradients(self, norms: Mapping[str, Tensor]) -> None:
         """Update the networks, the codebook and the average of the weights."""
@@ -179,7 +180,7 @@ class TokenizerTraining(LightningModule):
             self.average.update(self.tokenizer, self.step)
         values = {f"{name}/gradient_norm": norm for name, norm in norms.items()}
         values |= {f"codebook/{name}": value for name, value in health.items()}
-        if self.objective.plays(self.step):
+        if self.objective.adversarial_enabled(self.step):
             balance = self.objective.adversarial.update(self.step)
             values |= {f"adversarial/{name}": value for name, value in balance.items()}
         self.window.add_step(values)
@@ -191,7 +192,7 @@ class TokenizerTraining(LightningModule):
     def forget_step(self) -> None:
         """Leave everything as it was before the step, and count it."""
         self.tokenizer.codebook.discard_step()
-        self.objective.adversarial.forget()
+        self.objective.adversarial.discard_step()
         self.window.forget_step()
         self.skipped_in_row += 1
         self.skipped_steps += 1
@@ -214,9 +215,9 @@ class TokenizerTraining(LightningModule):
         wanted = LATENTS_PER_CODE * self.tokenizer.vocab_size
         self.tokenizer.eval()
         for number, batch in enumerate(batches, start=1):
-            images = self.tokenizer.to_images(batch.samples.to(self.device), self.settings.dtype)
+            samples = self.tokenizer.to_images(batch.samples.to(self.device), self.settings.dtype)
             with self.trainer.precision_plugin.forward_context():
-                z = self.tokenizer.latents(images)
+                z = self.tokenizer.latents(samples)
             latents.append(distributed.all_gather(z.to(self.settings.dtype)))
             steps, within = divmod(number, self.settings.accumulate)
             have = sum(z.numel() // z.shape[1] for z in latents)

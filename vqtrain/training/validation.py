@@ -95,7 +95,7 @@ class Validation:
                 with trainer.precision_plugin.forward_context():
                     output = tokenizer(images)
                 # In 8 bits whatever the range of the files is, so that numbers can be compared.
-                original, made = to_pixels(images), to_pixels(output.images)
+                original, made = to_pixels(images), to_pixels(output.samples)
                 values = [measure(made, original) for measure in self.measures.values()]
                 rows.append(torch.stack([*values, batch.mask.double()], 1))
                 used.add(output.quantized.token_ids[batch.mask])

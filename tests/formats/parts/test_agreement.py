@@ -111,7 +111,7 @@ def test_a_tokenizer_without_ids_is_compared_by_its_images(
     tokenizer = make_tokenizer("kl")
     exactly = Tolerance(pixels=0.0)
     agreement = compare_reconstructions(
-        tokenizer, images, reconstruct=lambda batch: tokenizer(batch).images, tolerance=exactly
+        tokenizer, images, reconstruct=lambda batch: tokenizer(batch).samples, tolerance=exactly
     )
     assert str(agreement) == "3 images: pixels differ by at most 0.0e+00"
     with pytest.raises(VqtrainError, match="does not agree"):

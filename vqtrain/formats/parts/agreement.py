@@ -115,7 +115,7 @@ def compare_reconstructions(
     Raises:
         VqtrainError: If more differs.
     """
-    gaps = [(tokenizer(batch).images - reconstruct(batch)).abs().max() for batch in images]
+    gaps = [(tokenizer(batch).samples - reconstruct(batch)).abs().max() for batch in images]
     count = sum(len(batch) for batch in images)
     pixels = float(torch.stack(gaps).max())
     return checked(Agreement(images=count, ids=0, other_ids=0, pixels=pixels), tolerance)

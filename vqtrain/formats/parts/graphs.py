@@ -81,17 +81,17 @@ def trace(tokenizer: Tokenizer) -> Programs:
             f"codebook={kind} is continuous: there are no ids for a graph to give or take, so only "
             "format=safetensors is for it"
         )
-    f, grids = tokenizer.downsampling, tokenizer.codebook.token_grids
+    (f, g), grids = tokenizer.downsampling, tokenizer.codebook.token_grids
     batch = Dim("batch")
     image_dims, id_dims = {0: batch}, {0: batch}
     rows, columns = grids[-1] if grids else TRACED_GRID
     if not grids:
         height, width = Dim("rows", min=LEAST_SIDE), Dim("columns", min=LEAST_SIDE)
-        image_dims |= {2: f * height, 3: f * width}
+        image_dims |= {2: f * height, 3: g * width}
         first = 1 if tokenizer.codebook.num_codebooks == 1 else 2
         id_dims |= {first: height, first + 1: width}
-    images = torch.zeros(TRACED_BATCH, tokenizer.channels, rows * f, columns * f)
-    shape = tokenizer.token_shape(rows * f, columns * f)
+    images = torch.zeros(TRACED_BATCH, tokenizer.channels, rows * f, columns * g)
+    shape = tokenizer.token_shape(rows * f, columns * g)
     token_ids = torch.zeros(TRACED_BATCH, *shape, dtype=torch.int64)
     return Programs(
         encoder=_program(Encoding(tokenizer), images, image_dims),

@@ -1,4 +1,4 @@
-"""Both sides of the game, its weight and its ramp, worked out by hand."""
+"""Both losses of adversarial training, the weight and its ramp, worked out by hand."""
 
 import math
 from collections.abc import Callable
@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from vqtrain.build import build
 from vqtrain.errors import ConfigError
-from vqtrain.losses.adversarial import AdversarialLoss
+from vqtrain.losses.parts.adversarial import AdversarialTraining
+from vqtrain.losses.parts.weighted import Weight
 
 
-def loss(**changes: object) -> AdversarialLoss:
+def loss(kind: str = "hinge", **changes: object) -> AdversarialTraining:
     arguments = {
-        "kind": "hinge",
         "weight": 0.5,
         "adaptive": True,
         "max_ratio": 10.0,
@@ -21,58 +22,30 @@ def loss(**changes: object) -> AdversarialLoss:
         "ramp_steps": 0,
         **changes,
     }
-    return AdversarialLoss(**arguments)  # type: ignore[arg-type]  # plain data
+    names = ("weight", "start_step", "ramp_steps")
+    weight = Weight(name="adversarial", **{name: arguments.pop(name) for name in names})  # type: ignore[arg-type]  # plain data
+    return AdversarialTraining(loss=build("adversarial", kind, {}), weight=weight, **arguments)  # type: ignore[arg-type]  # plain data
 
 
 def logits(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1, 1)
 
 
-def softplus(x: float) -> float:
-    return math.log1p(math.exp(x))
-
-
 REAL, FAKE = logits(2.0, 0.5), logits(-3.0, 1.0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "discriminator", "generator"),
-    [
-        # Real: (0 + 0.5) / 2 = 0.25. Fake: (0 + 2) / 2 = 1. Half their sum is 0.625.
-        # The generator has minus the mean of -3 and 1, which is 1.
-        ("hinge", 0.625, 1.0),
-        (
-            "vanilla",
-            (softplus(-2) + softplus(-0.5) + softplus(-3) + softplus(1)) / 4,
-            1.0,
-        ),
-        (
-            "non_saturating",
-            (softplus(-2) + softplus(-0.5) + softplus(-3) + softplus(1)) / 4,
-            (softplus(3) + softplus(-1)) / 2,
-        ),
-    ],
-)
-def test_both_sides_by_hand(kind: str, discriminator: float, generator: float) -> None:
-    both = loss(kind=kind)
-    assert both.discriminator(REAL, FAKE).item() == pytest.approx(discriminator, rel=1e-12)
-    assert both.generator(FAKE).item() == pytest.approx(generator, rel=1e-12)
-
-
-@pytest.mark.parametrize("kind", ["hinge", "vanilla", "non_saturating"])
-def test_each_side_wants_the_opposite_of_the_other(kind: str) -> None:
-    both = loss(kind=kind)
-    real, fake = logits(0.5).requires_grad_(), logits(-0.5).requires_grad_()
-    for_real, for_fake = torch.autograd.grad(both.discriminator(real, fake), (real, fake))
-    (for_generator,) = torch.autograd.grad(both.generator(fake), fake)
-    # Down a gradient: the discriminator raises real and lowers fake, the generator raises fake.
-    assert for_real.item() < 0
-    assert for_fake.item() > 0
-    assert for_generator.item() < 0
+def test_several_tensors_of_logits_count_alike_whatever_their_size() -> None:
+    both = loss()
+    large = logits(-3.0, 1.0, 1.0, 1.0).reshape(
+        2, 1, 1, 2
+    )  # minus their mean is 0, that of FAKE is 1
+    assert both.generator([FAKE, large]).item() == 0.5
+    one, other = both.discriminator([REAL], [FAKE]), both.discriminator([REAL], [large])
+    assert both.discriminator([REAL, REAL], [FAKE, large]).item() == (one + other).item() / 2
 
 
 def test_half_precision_is_widened() -> None:
-    value = loss(kind="vanilla").discriminator(REAL.bfloat16(), FAKE.bfloat16())
+    value = loss(kind="vanilla").discriminator([REAL.bfloat16()], [FAKE.bfloat16()])
     assert value.dtype == torch.float32
 
 
@@ -87,13 +60,23 @@ def test_half_precision_is_widened() -> None:
 def test_the_weight_grows_from_the_start_step_on(ramp_steps: int, expected: list[float]) -> None:
     ramped = loss(adaptive=False, ramp_steps=ramp_steps)
     steps = range(2, 9)
-    assert [ramped.ramp(step) for step in steps] == expected
+    assert [ramped.weight.at(step) for step in steps] == [0.5 * share for share in expected]
     assert [ramped.scale(step).item() for step in steps] == [0.5 * share for share in expected]
-    assert [ramped.is_on(step) for step in steps] == [False, False, True, True, True, True, True]
+    assert [ramped.weight.enabled(step) for step in steps] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+        True,
+        True,
+    ]
 
 
-def observe(balance: AdversarialLoss, likeness: list[float], adversarial: list[float]) -> None:
-    balance.observe(torch.tensor(likeness).double(), torch.tensor(adversarial).double())
+def observe(
+    balance: AdversarialTraining, reconstruction: list[float], adversarial: list[float]
+) -> None:
+    balance.observe(torch.tensor(reconstruction).double(), torch.tensor(adversarial).double())
 
 
 def test_the_weight_follows_the_gradients_of_the_step_before() -> None:
@@ -103,25 +86,25 @@ def test_the_weight_follows_the_gradients_of_the_step_before() -> None:
     logged = balance.update(4)
     # Norms 5 and 2: 5 / 2.0001. The step itself had weight 0.
     ratio = 5 / 2.0001
-    expected = {"likeness_gradient": 5, "adversarial_gradient": 2, "ratio": ratio}
+    expected = {"reconstruction_gradient": 5, "adversarial_gradient": 2, "ratio": ratio}
     assert {name: value.item() for name, value in logged.items()} == pytest.approx(
         {**expected, "weight": 0.0, "share": 0.0}, rel=1e-12
     )
     assert balance.scale(5).item() == pytest.approx(0.5 * ratio, rel=1e-12)
     observe(balance, [6.0, 8.0], [4.0, 0.0])
     logged = balance.update(5)
-    pull = 0.5 * ratio * 4
-    assert logged["share"].item() == pytest.approx(pull / (10 + pull), rel=1e-12)
+    weighted = 0.5 * ratio * 4
+    assert logged["share"].item() == pytest.approx(weighted / (10 + weighted), rel=1e-12)
     assert balance.scale(6).item() == pytest.approx(0.5 * 10 / 4.0001, rel=1e-12)
 
 
 def test_the_gradients_of_a_step_are_added_up_before_their_norm() -> None:
     balance = loss().double()
-    # Likeness (3, 0) and (0, 4): their mean is (1.5, 2), of norm 2.5. Adversarial: (1, 0).
+    # Reconstruction (3, 0) and (0, 4): their mean is (1.5, 2), of norm 2.5. Adversarial: (1, 0).
     observe(balance, [3.0, 0.0], [2.0, 0.0])
     observe(balance, [0.0, 4.0], [0.0, 0.0])
     logged = balance.update(4)
-    assert logged["likeness_gradient"].item() == pytest.approx(2.5)
+    assert logged["reconstruction_gradient"].item() == pytest.approx(2.5)
     assert logged["adversarial_gradient"].item() == pytest.approx(1.0)
     assert balance.ratio.item() == pytest.approx(2.5 / 1.0001)
 
@@ -133,10 +116,10 @@ def test_a_gradient_that_vanishes_does_not_blow_the_weight_up() -> None:
     assert balance.ratio.item() == 10.0
 
 
-def test_a_forgotten_step_leaves_no_trace() -> None:
+def test_a_discarded_step_leaves_no_trace() -> None:
     balance = loss().double()
     observe(balance, [math.nan, 4.0], [math.inf, 0.0])
-    balance.forget()
+    balance.discard_step()
     observe(balance, [3.0, 4.0], [0.0, 5.0])
     assert balance.update(4)["ratio"].item() == pytest.approx(5 / 5.0001)
 
@@ -150,12 +133,14 @@ def test_a_fixed_weight_is_measured_too_but_does_not_move() -> None:
 
 
 RANKS = """
-from vqtrain.losses.adversarial import AdversarialLoss
-balance = AdversarialLoss(kind="hinge", weight=0.5, adaptive=True, max_ratio=10.0, start_step=0,
-                          ramp_steps=0).double()
+from vqtrain.losses.adversarial.hinge import Hinge
+from vqtrain.losses.parts.adversarial import AdversarialTraining
+from vqtrain.losses.parts.weighted import Weight
+weight = Weight(name="adversarial", weight=0.5, start_step=0, ramp_steps=0)
+balance = AdversarialTraining(loss=Hinge(), weight=weight, adaptive=True, max_ratio=10.0).double()
 parts = [([3.0, 0.0], [2.0, 0.0]), ([0.0, 4.0], [0.0, 0.0])]
-for likeness, adversarial in parts if world_size == 1 else parts[rank:rank + 1]:
-    balance.observe(torch.tensor(likeness).double(), torch.tensor(adversarial).double())
+for reconstruction, adversarial in parts if world_size == 1 else parts[rank:rank + 1]:
+    balance.observe(torch.tensor(reconstruction).double(), torch.tensor(adversarial).double())
 logged = balance.update(0)
 torch.save((balance.ratio, dict(logged)), f"{folder}/rank-{rank}.pt")
 """
@@ -177,8 +162,9 @@ def test_the_ratio_is_part_of_a_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "wgan"}, "must be one of hinge, vanilla, non_saturating, got 'wgan'"),
-        ({"weight": -1.0}, "weight must be at least 0, got -1"),
+        ({"kind": "wgan"}, "unknown kind 'wgan', valid are: hinge, non_saturating, vanilla"),
+        ({"weight": -1.0}, "loss.adversarial.weight must be at least 0 and finite, got -1"),
+        ({"weight": math.inf}, "loss.adversarial.weight must be at least 0 and finite, got inf"),
         ({"start_step": -1}, "start_step must be at least 0, got -1"),
         ({"ramp_steps": -1}, "ramp_steps must be at least 0, got -1"),
         ({"max_ratio": 0.0}, "max_ratio must be above 0, got 0"),

@@ -1,0 +1,1 @@
+"""Losses of adversarial training; one file a kind."""

@@ -1,0 +1,1 @@
+"""What loss terms share, and how they are weighted over a run."""
