@@ -1,5 +1,6 @@
 """From a composed configuration to the objects of a run, checked before anything starts."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from vqtrain.metrics.lpips import LPIPSDistance
 from vqtrain.objective import Objective, build_adversarial, build_term
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
+from vqtrain.shapes import by
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import TrainingCheckpoint
@@ -243,9 +245,11 @@ def begin_from(module: TokenizerTraining, init_from: str) -> None:
     module.codebook_is_new = False
 
 
-@torch.no_grad()
 def check_shapes(tokenizer: Tokenizer, size: Sequence[int]) -> None:
     """Send one sample of the run's size through, so that modules that do not fit are found early.
+
+    It is sent through copies without values, which costs no time and no memory, whatever the size.
+    A network that looks at values gets a real sample.
 
     Raises:
         ConfigError: If the encoder or the codebook does not take that size, or if the modules do
@@ -255,20 +259,37 @@ def check_shapes(tokenizer: Tokenizer, size: Sequence[int]) -> None:
         tokenizer.token_shape(*size)
     except ConfigError as error:
         raise ConfigError(f"data.image_size={size[0]}: {error}") from error
-    sample = torch.zeros(1, tokenizer.channels, *size)
-    tokenizer.eval()
+    grid, shape = tokenizer.encoder.grid(size), (1, tokenizer.channels, *size)
     try:
-        decoded = tokenizer(sample).samples
+        try:
+            latents, decoded = shapes_through(copy.deepcopy(tokenizer).to("meta"), shape)
+        except RuntimeError:
+            latents, decoded = shapes_through(tokenizer, shape)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"encoder, codebook and decoder do not fit: {reason}") from error
+    if latents[2:] != grid or decoded != shape:
+        raise ConfigError(
+            f"encoder and decoder do not fit: of a sample of {list(shape)} the encoder makes a "
+            f"grid of {by(latents[2:])}, {by(grid)} is what it promises, and the decoder a sample "
+            f"of {list(decoded)}"
+        )
+
+
+@torch.no_grad()
+def shapes_through(
+    tokenizer: Tokenizer, shape: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of the latents of a sample, and of what is decoded from such a grid."""
+    tokenizer.eval()
+    try:
+        sample = torch.zeros(tuple(shape), device=tokenizer.device)
+        latents = tokenizer.project_in(tokenizer.encoder(sample))
+        z_q = latents.new_zeros(len(sample), tokenizer.codebook.dim, *latents.shape[2:])
+        decoded = tokenizer.decoder(tokenizer.project_out(z_q))
     finally:
         tokenizer.train()
-    if decoded.shape != sample.shape:
-        raise ConfigError(
-            f"encoder and decoder do not fit: a sample of {list(sample.shape)} comes back as "
-            f"{list(decoded.shape)}"
-        )
+    return tuple(latents.shape), tuple(decoded.shape)
 
 
 def check_some(index: ImageIndex, transform: Transform) -> None:

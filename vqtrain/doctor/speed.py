@@ -271,7 +271,9 @@ def describe_device(planned: Planned, rate: Rate) -> Finding:
     if rate.batch_size < data.batch_size:
         found += f"; {data.batch_size} at once would have taken too long to try"
     if objective.discriminator is not None and not objective.adversarial_enabled(0):
-        found += f"; less from step {objective.adversarial.weight.start_step} on, with the discriminator"
+        found += (
+            f"; less from step {objective.adversarial.weight.start_step} on, with the discriminator"
+        )
     if settings.compile:
         found += "; more when compiled"
     return Finding(name="device", found=found)
