@@ -4,7 +4,15 @@ import importlib
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-from vqtrain.build import build, contract_of, group_of, in_context, package_of, third_party
+from vqtrain.build import (
+    build,
+    contract_of,
+    group_of,
+    in_context,
+    package_of,
+    parameters_of,
+    third_party,
+)
 from vqtrain.doctor.findings import Finding
 from vqtrain.errors import ConfigError, require
 
@@ -23,8 +31,9 @@ def examine_part(kind: str, arguments: Mapping[str, object]) -> Finding:
 
     Args:
         kind: ``package.module:Class``.
-        arguments: Of its constructor; others keep their defaults, or come from a run of a usual
-            size.
+        arguments: Of its constructor; others keep their defaults. What a part asks of the run,
+            such as ``in_channels`` and ``sample_size``, is that of a run of a usual size unless it
+            is among them.
 
     Raises:
         ConfigError: If there is no such class, it is no part, its group has no check, or it cannot
@@ -35,12 +44,16 @@ def examine_part(kind: str, arguments: Mapping[str, object]) -> Finding:
     contract, module = contract_of(group), f"{package_of(group)}.contract"
     if find_spec(module) is None:
         raise ConfigError(f"part={kind} is a {group}, whose contract has no check")
-    specification = {"kind": kind, "arguments": dict(arguments)}
-    known = in_context(group, specification, CONTEXT)["arguments"]
+    context = {**CONTEXT, **{key: arguments[key] for key in arguments if key in CONTEXT}}
+    own = {key: value for key, value in arguments.items() if key not in CONTEXT}
+    known = in_context(group, {"kind": kind, "arguments": own}, context)["arguments"]
     assert isinstance(known, Mapping), "they were a mapping"
     name = f"{contract.__module__}.{contract.__qualname__}"
     try:
-        importlib.import_module(module).check(build(group, kind, known, where="arguments"))
+        check = importlib.import_module(module).check
+        # A check has sizes of its own for a part that neither asks for one nor is given one.
+        asked = parameters_of(check).keys() & context.keys() & {*known, *arguments}
+        check(build(group, kind, known, where="arguments"), **{key: context[key] for key in asked})
     except Exception as error:  # whatever a stranger's class does
         if isinstance(error, ConfigError) and str(error).startswith("arguments"):
             raise

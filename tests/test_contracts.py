@@ -1,0 +1,184 @@
+"""The contract of each group: every kind keeps it, and what breaks it is named.
+
+Codebooks, metrics and formats have contract tests of their own, which also compare ranks and files.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from vqtrain.build import build, configs_folder, in_context, kinds, split_kind
+from vqtrain.decoders import contract as decoder_contract
+from vqtrain.decoders.base import Decoder
+from vqtrain.discriminators import contract as discriminator_contract
+from vqtrain.discriminators.base import Discriminator
+from vqtrain.encoders import contract as encoder_contract
+from vqtrain.encoders.base import Encoder
+from vqtrain.errors import ConfigError
+from vqtrain.losses import contract as loss_contract
+from vqtrain.losses.adversarial import contract as adversarial_contract
+from vqtrain.losses.adversarial.base import AdversarialLoss
+from vqtrain.losses.base import LossTerm
+
+CHECKS: dict[str, Callable[..., None]] = {
+    "encoder": encoder_contract.check,
+    "decoder": decoder_contract.check,
+    "discriminator": discriminator_contract.check,
+    "loss": loss_contract.check,
+    "adversarial": adversarial_contract.check,
+}
+# Sizes that take little time.
+SMALL = {
+    "encoder": {"channels": 8, "num_blocks": 1},
+    "decoder": {"channels": 8, "num_blocks": 1},
+    "discriminator": {"channels": 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("group", "kind"), [(group, kind) for group in CHECKS for kind in kinds(group)]
+)
+def test_every_kind_keeps_the_contract_of_its_group(
+    group: str, kind: str, classifier_file: Callable[[str], Any]
+) -> None:
+    (file,) = configs_folder().glob(
+        f"loss/*/{kind}.yaml" if group in ("loss", "adversarial") else f"{group}/{kind}.yaml"
+    )
+    config = yaml.safe_load(file.read_text())
+    for key in ("weight", "start_step", "ramp_steps", "adaptive", "max_ratio"):
+        config.pop(key, None)
+    context = {"in_channels": 3, "out_channels": 3, "sample_size": (64, 64)}
+    if kind == "lpips":
+        context["weights"] = {"vgg": str(classifier_file("vgg"))}
+    arguments = {**config, **SMALL.get(group, {})}
+    part = in_context(group, split_kind(arguments), context)
+    CHECKS[group](build(group, part["kind"], part["arguments"]))  # type: ignore[arg-type]  # plain data
+
+
+class Halving(Encoder):
+    """An encoder of sounds that keeps the contract."""
+
+    out_channels, downsampling = 4, (2,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv1d(1, 4, 2, stride=2)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Encode."""
+        return self.layer(samples)
+
+
+class Upside(Halving):
+    """The latents depend on the batch."""
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Encode, less the mean of the batch."""
+        return super().forward(samples) - samples.mean()
+
+
+class Quartering(Halving):
+    """The latents have another grid."""
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Encode every second position."""
+        return super().forward(samples)[..., ::2]
+
+
+class Doubling(Decoder):
+    """A decoder of sounds that keeps the contract."""
+
+    in_channels, upsampling = 4, (2,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.ConvTranspose1d(4, 1, 2, stride=2)
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """The only one."""
+        return self.layer
+
+    def forward(self, z_q: Tensor) -> Tensor:
+        """Decode."""
+        return self.layer(z_q)
+
+
+class Shy(Doubling):
+    """The last layer is not the one that is used."""
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """Another one."""
+        return nn.Linear(1, 1)
+
+
+class One(Discriminator):
+    """A discriminator of sounds whose logits are no list."""
+
+    def forward(self, samples: Tensor) -> Any:
+        """Sum up."""
+        return samples.flatten(1).sum(1)[:, None]
+
+
+class Deaf(Discriminator):
+    """A discriminator that gives no gradient."""
+
+    def forward(self, samples: Tensor) -> list[Tensor]:
+        """Look at nothing."""
+        return [samples.new_zeros(len(samples), 1, requires_grad=True)]
+
+
+class Sum(LossTerm):
+    """A sum where a mean is promised."""
+
+    def forward(self, reconstructions: Tensor, samples: Tensor) -> Tensor:
+        """Add up."""
+        return (reconstructions - samples).abs().sum()
+
+
+class Backwards(AdversarialLoss):
+    """Both sides want the opposite of what they should."""
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """Lower the logits."""
+        return fake.mean()
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Raise the logits of fakes."""
+        return real.mean() - fake.mean()
+
+
+def test_sounds_keep_the_contracts() -> None:
+    encoder_contract.check(Halving(), in_channels=1)
+    decoder_contract.check(Doubling(), out_channels=1)
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (lambda: encoder_contract.check(Upside(), in_channels=1), "must not depend on the others"),
+        (lambda: encoder_contract.check(Quartering(), in_channels=1), r"of shape \[2, 4, 4\] for"),
+        (lambda: decoder_contract.check(Shy(), out_channels=1), "last_layer must have a weight"),
+        (lambda: discriminator_contract.check(One()), "must return a list of logits, got Tensor"),
+        (lambda: discriminator_contract.check(Deaf()), "the gradient must reach the samples"),
+        (lambda: loss_contract.check(Sum()), "the loss must be a mean over samples"),
+        (lambda: adversarial_contract.check(Backwards()), "the generator must raise the logits"),
+    ],
+)
+def test_the_first_broken_promise_is_named(check: Callable[[], None], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check()
+
+
+def test_a_check_leaves_the_random_state_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    encoder_contract.check(Halving(), in_channels=1)
+    torch.manual_seed(3)
+    assert torch.equal(torch.rand(1), expected)

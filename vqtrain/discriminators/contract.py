@@ -1,0 +1,52 @@
+"""What every discriminator must do, as a check that any discriminator can be put through."""
+
+from collections.abc import Sequence
+
+import torch
+
+from vqtrain.discriminators.base import Discriminator
+from vqtrain.errors import require
+
+
+def check(
+    discriminator: Discriminator, *, in_channels: int = 3, sample_size: Sequence[int] = (64, 64)
+) -> None:
+    """Check that a discriminator keeps the promises of ``Discriminator``.
+
+    Args:
+        discriminator: As it is built.
+        in_channels: Channels of a sample.
+        sample_size: A size that it takes.
+
+    Raises:
+        ConfigError: For the first promise that is not kept.
+    """
+    count = discriminator.least_batch_size
+    require(count >= 1, f"least_batch_size must be at least 1, got {count}")
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        for dtype in (torch.float32, torch.float64):
+            samples = torch.rand(count, in_channels, *sample_size, dtype=dtype) * 2 - 1
+            samples.requires_grad_()
+            logits = discriminator.to(dtype).train()(samples)
+            require(
+                isinstance(logits, list) and len(logits) >= 1,
+                f"forward must return a list of logits, got {type(logits).__name__}",
+            )
+            for each in logits:
+                require(
+                    tuple(each.shape[:2]) == (count, 1) and each.dtype == dtype,
+                    f"logits must be {dtype} of shape [{count}, 1, ...], got {each.dtype} of shape "
+                    f"{list(each.shape)}",
+                )
+            torch.stack([each.square().mean() for each in logits]).sum().backward()
+            gradient = samples.grad
+            require(
+                gradient is not None and bool((gradient != 0).any()),
+                "the gradient must reach the samples, from which the generator learns",
+            )
+    for name, parameter in discriminator.named_parameters():
+        require(
+            not parameter.requires_grad or parameter.grad is not None,
+            f"parameter {name} gets no gradient: make it a buffer",
+        )

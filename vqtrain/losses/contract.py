@@ -1,0 +1,52 @@
+"""What every loss term must do, as a check that any loss term can be put through."""
+
+from collections.abc import Sequence
+
+import torch
+
+from vqtrain.errors import require
+from vqtrain.losses.base import LossTerm
+
+
+def check(term: LossTerm, *, in_channels: int = 3, sample_size: Sequence[int] = (64, 64)) -> None:
+    """Check that a loss term keeps the promises of ``LossTerm``.
+
+    Args:
+        term: As it is built.
+        in_channels: Channels of a sample.
+        sample_size: A size that it takes.
+
+    Raises:
+        ConfigError: For the first promise that is not kept.
+    """
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        samples = torch.rand(2, in_channels, *sample_size) * 2 - 1
+        reconstructions = (samples + 0.1 * torch.randn_like(samples)).requires_grad_()
+        loss = term(reconstructions, samples)
+        require(
+            loss.shape == () and loss.dtype == torch.float32 and bool(loss.isfinite()),
+            f"the loss of float32 samples must be a finite float32 scalar, got {loss.dtype} of "
+            f"shape {list(loss.shape)}",
+        )
+        loss.backward()
+        gradient = reconstructions.grad
+        require(
+            gradient is not None
+            and bool((gradient != 0).any())
+            and bool(gradient.isfinite().all()),
+            "the gradient must reach the reconstructions, and be finite",
+        )
+        twice = term(
+            reconstructions.repeat(2, *(1,) * (samples.ndim - 1)), torch.cat([samples] * 2)
+        )
+        require(
+            torch.allclose(twice, loss, rtol=1e-4),
+            "the loss must be a mean over samples: that of a batch twice over must be the same",
+        )
+        wide = term.double()(reconstructions.detach().double(), samples.double())
+        require(wide.dtype == torch.float64, "the loss of float64 samples must be float64")
+    require(
+        not any(parameter.requires_grad for parameter in term.parameters()),
+        "a loss term is not trained: its parameters must not require a gradient",
+    )
