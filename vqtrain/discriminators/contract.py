@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import require
+from vqtrain.layers.promises import check_gradients
 
 
 def check(
@@ -39,14 +41,11 @@ def check(
                     f"logits must be {dtype} of shape [{count}, 1, ...], got {each.dtype} of shape "
                     f"{list(each.shape)}",
                 )
-            torch.stack([each.square().mean() for each in logits]).sum().backward()
+            total: Tensor = torch.stack([each.square().mean() for each in logits]).sum()
+            total.backward()  # type: ignore[no-untyped-call]  # torch's own
             gradient = samples.grad
             require(
                 gradient is not None and bool((gradient != 0).any()),
                 "the gradient must reach the samples, from which the generator learns",
             )
-    for name, parameter in discriminator.named_parameters():
-        require(
-            not parameter.requires_grad or parameter.grad is not None,
-            f"parameter {name} gets no gradient: make it a buffer",
-        )
+    check_gradients(discriminator)

@@ -6,6 +6,7 @@ import torch
 
 from vqtrain.encoders.base import Encoder
 from vqtrain.errors import ConfigError, require
+from vqtrain.layers.promises import check_factors, check_gradients, check_result
 from vqtrain.shapes import by
 
 BATCH, TOKENS = 2, 4
@@ -24,39 +25,21 @@ def check(
     Raises:
         ConfigError: For the first promise that is not kept.
     """
-    channels, factors = encoder.out_channels, encoder.downsampling
-    require(
-        isinstance(factors, tuple) and all(isinstance(n, int) and n >= 1 for n in factors),
-        f"downsampling must be a tuple of whole numbers, one for each axis, got {factors!r}",
-    )
-    size = tuple(sample_size or (TOKENS * factor for factor in factors))
-    grid = encoder.grid(size)
+    check_factors("downsampling", encoder.downsampling)
+    size = tuple(sample_size or (TOKENS * factor for factor in encoder.downsampling))
+    shape = (BATCH, encoder.out_channels, *encoder.grid(size))
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         for dtype in (torch.float32, torch.float64):
             samples = torch.rand(BATCH, in_channels, *size, dtype=dtype) * 2 - 1
             latents = encoder.to(dtype).eval()(samples)
-            shape = (BATCH, channels, *grid)
+            check_result("latents", latents, shape, dtype, again=encoder(samples))
             require(
-                tuple(latents.shape) == shape and latents.dtype == dtype,
-                f"latents must be {dtype} of shape {list(shape)} for samples of {by(size)}, got "
-                f"{latents.dtype} of shape {list(latents.shape)}",
-            )
-            require(
-                torch.equal(encoder(samples), latents),
-                "equal samples must give equal latents in eval mode",
-            )
-            alone = encoder(samples[:1])
-            require(
-                torch.allclose(alone, latents[:1], rtol=1e-4, atol=1e-5),
+                torch.allclose(encoder(samples[:1]), latents[:1], rtol=1e-4, atol=1e-5),
                 "the latents of a sample must not depend on the others of its batch in eval mode",
             )
-        encoder.train()(samples).square().sum().backward()
-    for name, parameter in encoder.named_parameters():
-        require(
-            not parameter.requires_grad or parameter.grad is not None,
-            f"parameter {name} gets no gradient: make it a buffer",
-        )
+            encoder.train()(samples).square().sum().backward()
+    check_gradients(encoder)
     _check_refusal(encoder, size)
 
 

@@ -1,0 +1,52 @@
+"""Promises that the contracts of several groups of networks have in common."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from vqtrain.errors import require
+
+
+def check_factors(name: str, factors: object) -> None:
+    """Require one whole number for each axis of a sample.
+
+    Raises:
+        ConfigError: If the factors are anything else.
+    """
+    is_right = isinstance(factors, tuple) and all(isinstance(n, int) and n >= 1 for n in factors)
+    require(is_right, f"{name} must be a tuple of whole numbers, one per axis, got {factors!r}")
+
+
+def check_result(
+    name: str,
+    result: Shaped[Tensor, "..."],
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    again: Shaped[Tensor, "..."],
+) -> None:
+    """Require a shape and a dtype of what a network returns in eval mode, twice the same.
+
+    Raises:
+        ConfigError: If one of them is another.
+    """
+    require(
+        tuple(result.shape) == tuple(shape) and result.dtype == dtype,
+        f"{name} must be {dtype} of shape {list(shape)}, got {result.dtype} of shape "
+        f"{list(result.shape)}",
+    )
+    require(torch.equal(again, result), f"{name} must be the same for the same input in eval mode")
+
+
+def check_gradients(module: nn.Module) -> None:
+    """Require that each trained parameter got a gradient in a backward pass.
+
+    Raises:
+        ConfigError: For the first one that got none.
+    """
+    for name, parameter in module.named_parameters():
+        require(
+            not parameter.requires_grad or parameter.grad is not None,
+            f"parameter {name} gets no gradient: make it a buffer",
+        )
