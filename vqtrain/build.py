@@ -39,7 +39,7 @@ GROUPS = {
 OTHERS = ("base", "contract")
 NO_COMMANDS = (
     *("build", "candidates", "compose", "grid", "keys", "planned"),
-    *("output", "pictures", "progress", "ranks", "resume", "validation"),
+    *("output", "pictures", "progress", "resume", "validation"),
 )
 
 

@@ -26,16 +26,24 @@ from vqtrain.app.candidates import (
 )
 from vqtrain.app.output import ending_in_order, expand, new_folder, refuse_inside
 from vqtrain.app.pictures import PictureSettings, find_device
-from vqtrain.app.ranks import WIDTH, is_first, is_rank, joined, launch, local_rank, local_world_size
 from vqtrain.app.validation import ChosenImages, named_images, validation_images
 from vqtrain.data.remote.urls import shareable
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.distributed import world_size
-from vqtrain.errors import ConfigError, VqtrainError, require
+from vqtrain.errors import ConfigError, as_failure, require
 from vqtrain.evaluation import metrics as known
 from vqtrain.evaluation import tables
 from vqtrain.evaluation.measure import measuring_device
 from vqtrain.evaluation.protocols import CONVENTIONS, PROTOCOLS
+from vqtrain.launchers.parts.ranks import (
+    WIDTH,
+    is_first,
+    is_rank,
+    joined,
+    launch,
+    local_rank,
+    local_world_size,
+)
 from vqtrain.ranges import at_least, one_of, within
 
 
@@ -208,22 +216,16 @@ def begun(folder: Path, settings: PictureSettings) -> Iterator[None]:
             folder.mkdir(parents=True)
     except OSError as error:
         raise ConfigError(f"cannot write {folder}: {error.strerror}") from error
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        failure = VqtrainError(
+    explain = {
+        torch.OutOfMemoryError: lambda _: (
             f"the device has too little memory for batch_size={settings.batch_size}: give a "
             "smaller one"
-        )
-        failure.exit_code = 1
-        raise failure from error
-    except OSError as error:
-        failure = VqtrainError(f"cannot write {folder}: {error.strerror or error}")
-        failure.exit_code = 1
-        raise failure from error
-    except VqtrainError as error:
-        error.exit_code = 1
-        raise
+        ),
+        OSError: lambda error: f"cannot write {folder}: {error.strerror or error}",
+    }
+    try:
+        with as_failure(explain):
+            yield
     finally:
         if is_first():
             with suppress(OSError):  # it is not empty

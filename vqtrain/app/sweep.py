@@ -14,12 +14,12 @@ from vqtrain.app.compose import CommandLine, describe_keys
 from vqtrain.app.grid import difference, read_grid
 from vqtrain.app.keys import describe_launchers
 from vqtrain.app.output import ending_in_order, expand
-from vqtrain.app.ranks import WIDTH
 from vqtrain.build import resolve
 from vqtrain.data.remote.urls import shareable
 from vqtrain.errors import CheckpointError, ConfigError, Interrupted, as_failure, require
 from vqtrain.launchers.base import Ended, Job, Launcher
 from vqtrain.launchers.local import Local
+from vqtrain.launchers.parts.ranks import WIDTH
 from vqtrain.ranges import at_least
 from vqtrain.reports import page
 from vqtrain.sweeps import plot, results, tables

@@ -28,7 +28,7 @@ from vqtrain.data.sources.find import open_images
 from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan
 from vqtrain.data.tokens.report import UNFINISHED, Report, read_report
 from vqtrain.data.tokens.write import Encode, write
-from vqtrain.errors import ConfigError, Interrupted, VqtrainError, require
+from vqtrain.errors import ConfigError, FailedError, Interrupted, VqtrainError, require
 from vqtrain.launchers.base import Ended, Job, Launcher
 from vqtrain.launchers.local import Local
 from vqtrain.ranges import at_least, within
@@ -233,12 +233,10 @@ def launch(
             out.rmdir()
         raise ConfigError(first.reason)
     more = f", and {len(failed) - 1} more have failed" if len(failed) > 1 else ""
-    failure = VqtrainError(
+    raise FailedError(
         f"share {number}/{len(ends)} ended with {first.code}: {first.reason}{more}; the logs are "
         f"in {logs}, and the same command goes on with what is missing"
     )
-    failure.exit_code = 1
-    raise failure
 
 
 def conclude(console: Console, out: Path, share: str, report: Report | None) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from vqtrain import distributed
-from vqtrain.errors import ConfigError, VqtrainError
+from vqtrain.errors import ConfigError, FailedError
 from vqtrain.launchers.base import POLL_S, Ended, ended, start, stop
 from vqtrain.launchers.local import count_cores
 
@@ -66,9 +66,7 @@ def joined(device: torch.device) -> Iterator[None]:
             stack.enter_context(distributed.process_group(device, TIMEOUT))
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            failure = VqtrainError(f"the processes cannot find each other: {reason}")
-            failure.exit_code = 1
-            raise failure from error
+            raise FailedError(f"the processes cannot find each other: {reason}") from error
         finally:
             signal.signal(signal.SIGTERM, handler)
         try:
@@ -76,9 +74,7 @@ def joined(device: torch.device) -> Iterator[None]:
         except RuntimeError as error:
             if not distributed.is_lost_peer(error):
                 raise
-            failure = VqtrainError(LOST)
-            failure.exit_code = 1
-            raise failure from error
+            raise FailedError(LOST) from error
 
 
 def launch(command: Sequence[str], count: int) -> None:
@@ -116,9 +112,7 @@ def launch(command: Sequence[str], count: int) -> None:
     for rank, end in ends.items():
         if end.code == 2:
             raise ConfigError(end.reason)
-        failure = VqtrainError(f"process {rank} of {count} ended with {end.code}: {end.reason}")
-        failure.exit_code = 1
-        raise failure
+        raise FailedError(f"process {rank} of {count} ended with {end.code}: {end.reason}")
 
 
 def _ends(

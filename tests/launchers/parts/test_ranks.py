@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from vqtrain import distributed
-from vqtrain.app import ranks
-from vqtrain.app.ranks import is_first, is_rank, joined, launch
 from vqtrain.errors import ConfigError, VqtrainError
+from vqtrain.launchers.parts import ranks
+from vqtrain.launchers.parts.ranks import is_first, is_rank, joined, launch
 
 CPU = torch.device("cpu")
 
@@ -78,7 +78,7 @@ import os, sys, time
 from pathlib import Path
 import torch
 from vqtrain.app.output import ending_in_order
-from vqtrain.app.ranks import joined
+from vqtrain.launchers.parts.ranks import joined
 file = Path({str(file)!r})
 if os.environ['RANK'] == '1':
     while not file.exists():
