@@ -200,6 +200,7 @@ def test_a_signal_ends_it_and_says_how_to_go_on(words, capsys, monkeypatch, numb
 KILLED = """
 import os, signal, sys
 from vqtrain.app import tokenize
+from vqtrain.cli import main
 original = tokenize.encoder
 
 def encoder(*arguments):
@@ -212,7 +213,7 @@ def encoder(*arguments):
     return killing
 
 tokenize.encoder = encoder
-tokenize.main(sys.argv[1:])
+main(["tokenize", *sys.argv[1:]])
 """
 
 
