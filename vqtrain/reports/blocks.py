@@ -166,6 +166,15 @@ class Page:
     images: Sequence[str] = ()
 
 
+def sections_of(found: Mapping[str, tuple[str, Sequence[Block]]]) -> list[Section]:
+    """Make sections of titles and blocks by their keys, leaving out those without blocks."""
+    return [
+        Section(key=key, title=title, blocks=blocks)
+        for key, (title, blocks) in found.items()
+        if blocks
+    ]
+
+
 def table(
     caption: str, rows: Sequence[Mapping[str, Cell]], *, search: str = "", notes: Sequence[str] = ()
 ) -> Table:

@@ -24,11 +24,11 @@ from vqtrain.reports.blocks import (
     Facts,
     Item,
     Page,
-    Section,
     Table,
     Text,
     figure,
     number,
+    sections_of,
     table,
     word,
 )
@@ -72,20 +72,16 @@ def evaluation_page(folder: Path) -> Page:
     codebooks = {
         each.name if len(found) > 1 else "": each.codebook for each in found if each.codebook
     }
-    usage = [
-        Section(key="codebook", title="Codebook usage", blocks=codebook_blocks(codebooks))
-        for _ in range(bool(codebooks))
-    ]
     examples = example_blocks(folder, found, values, images)
-    sections = [
-        Section(key="results", title="Results", blocks=[results_table(found)]),
-        Section(key="rate", title="Rate and distortion", blocks=rate_charts(found)),
-        Section(key="spread", title="Spread over images", blocks=distributions(values)),
-        *usage,
-        Section(key="examples", title="Worst and best images", blocks=examples),
-        Section(key="cost", title="Cost", blocks=cost_blocks(found)),
-        Section(key="protocols", title="Protocols", blocks=protocols(result)),
-    ]
+    sections: dict[str, tuple[str, Sequence[Block]]] = {
+        "results": ("Results", [results_table(found)]),
+        "rate": ("Rate and distortion", rate_charts(found)),
+        "spread": ("Spread over images", distributions(values)),
+        "codebook": ("Codebook usage", codebook_blocks(codebooks) if codebooks else []),
+        "examples": ("Worst and best images", examples),
+        "cost": ("Cost", cost_blocks(found)),
+        "protocols": ("Protocols", protocols(result)),
+    }
     count = result.images.get("count")
     shown = f"{count:,} images" if isinstance(count, int) else "images"
     return Page(
@@ -93,7 +89,7 @@ def evaluation_page(folder: Path) -> Page:
         kind="Evaluation",
         subtitle=f"{len(found)} tokenizer{'s' * (len(found) > 1)} on {shown} of "
         f"{shareable(str(result.images.get('source')))}",
-        sections=sections,
+        sections=sections_of(sections),
         images=images.uris,
     )
 

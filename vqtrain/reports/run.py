@@ -21,10 +21,10 @@ from vqtrain.reports.blocks import (
     Code,
     Facts,
     Page,
-    Section,
     Text,
     figure,
     number,
+    sections_of,
     table,
     word,
 )
@@ -98,11 +98,7 @@ def run_page(
         title=run.setting("name", str) or run_dir.name,
         kind="Training run",
         subtitle=state_of(run),
-        sections=[
-            Section(key=key, title=title, blocks=blocks)
-            for key, (title, blocks) in sections.items()
-            if blocks
-        ],
+        sections=sections_of(sections),
         images=images.uris,
     )
 

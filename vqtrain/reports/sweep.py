@@ -15,12 +15,12 @@ from vqtrain.reports.blocks import (
     Item,
     Layer,
     Page,
-    Section,
     Table,
     Text,
     Viewer,
     figure,
     number,
+    sections_of,
     table,
     word,
 )
@@ -59,26 +59,24 @@ def sweep_page(folder: Path) -> Page:
     """
     sweep = read_sweep(folder)
     images = PageImages()
-    sections = [Section(key="summary", title="Summary", blocks=summary(sweep))]
+    sections: dict[str, tuple[str, Sequence[Block]]] = {"summary": ("Summary", summary(sweep))}
     if sweep.points:
         drawn = list(map(chart_point, sweep.points))
-        sections += [
-            Section(key="points", title="Points", blocks=[points_table(sweep)]),
-            Section(key="rate", title="Rate and quality", blocks=rate_charts(sweep, drawn)),
-            Section(key="usage", title="Codebook usage", blocks=usage_charts(sweep, drawn)),
-            Section(key="cost", title="Cost", blocks=cost_charts(sweep, drawn)),
-        ]
-        if compared := reconstructions(folder, sweep, images):
-            title = "Reconstructions"
-            sections.append(Section(key="reconstructions", title=title, blocks=compared))
-    sections.append(Section(key="runs", title="Runs", blocks=[runs_table(folder, sweep)]))
+        sections |= {
+            "points": ("Points", [points_table(sweep)]),
+            "rate": ("Rate and quality", rate_charts(sweep, drawn)),
+            "usage": ("Codebook usage", usage_charts(sweep, drawn)),
+            "cost": ("Cost", cost_charts(sweep, drawn)),
+            "reconstructions": ("Reconstructions", reconstructions(folder, sweep, images)),
+        }
+    sections["runs"] = ("Runs", [runs_table(folder, sweep)])
     finished = sum(job.state in DONE for job in sweep.jobs)
     counted = f"{len(sweep.points)} point{'s' * (len(sweep.points) != 1)}"
     return Page(
         title=folder.resolve().name,
         kind="Sweep",
         subtitle=f"{finished} of {len(sweep.jobs)} runs have results, {counted}",
-        sections=sections,
+        sections=sections_of(sections),
         images=images.uris,
     )
 
