@@ -48,6 +48,7 @@ def test_an_id_has_one_color_and_another_id_another() -> None:
 def test_several_codebooks_or_scales_are_several_grids() -> None:
     token_ids = torch.arange(8).reshape(2, 2, 2)
     assert [grid.tolist() for grid in grids_of(token_ids, ())] == token_ids.tolist()
+    assert [grid.tolist() for grid in grids_of(token_ids[:, 0], ())] == [[[0, 1]], [[4, 5]]]
     scales = grids_of(torch.arange(5)[None], ((1, 1), (2, 2)))
     assert [grid.tolist() for grid in scales] == [[[0]], [[1, 2], [3, 4]]]
     panel = ids_panel(scales, 32, 32)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from vqtrain import Tokenizer
 from vqtrain.errors import ConfigError
 from vqtrain.reports.blocks import Charts, Page, Section, Table, Text, Viewer
 from vqtrain.reports.run import run_page
@@ -113,6 +114,58 @@ def test_images_that_are_gone_are_a_sentence_and_the_rest_is_there(make_run: Mak
     found = sections(page_of(run))
     assert "cannot be shown: /nowhere/pictures does not exist" in words(found["reconstructions"])
     assert ("bits per pixel", "0.2442") in found["summary"].blocks[0].rows  # type: ignore[union-attr]
+
+
+SOUNDS = """
+import torch
+from vqtrain.decoders.base import Decoder
+from vqtrain.encoders.base import Encoder
+
+
+class Down(Encoder):
+    out_channels, downsampling = 4, (4,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv1d(1, 4, 4, 4)
+
+    def forward(self, samples):
+        return self.layer(samples)
+
+
+class Up(Decoder):
+    in_channels, upsampling = 4, (4,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last_layer_ = torch.nn.ConvTranspose1d(4, 1, 4, 4)
+
+    @property
+    def last_layer(self):
+        return self.last_layer_
+
+    def forward(self, z_q):
+        return self.last_layer_(z_q)
+"""
+
+
+def test_a_tokenizer_of_sounds_has_a_page_without_images(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sounds.py").write_text(SOUNDS)
+    monkeypatch.syspath_prepend(tmp_path)
+    run = make_run("run")
+    arguments = yaml.safe_load(Path("configs/codebook/fsq.yaml").read_text())
+    codebook = {"kind": arguments.pop("kind"), "arguments": {**arguments, "size": 16}}
+    encoder, decoder = ({"kind": f"sounds:{n}", "arguments": {}} for n in ("Down", "Up"))
+    sounds = Tokenizer(encoder=encoder, codebook=codebook, decoder=decoder, channels=1)
+    monkeypatch.setattr("vqtrain.reports.run.load_tokenizer", lambda _: (sounds.eval(), ""))
+    found = sections(page_of(run))
+    assert "samples of this run have 1 axis" in words(found["reconstructions"])
+    assert {"curves", "progress", "configuration"} <= found.keys()
+    facts = dict(found["summary"].blocks[0].rows)  # type: ignore[union-attr]
+    assert facts["codebook size"] == "15 ids"
+    assert "image size" not in facts
 
 
 def test_a_continuous_codebook_has_no_histogram(make_run: MakeRun) -> None:

@@ -70,14 +70,14 @@ def ids_panel(
 def grids_of(
     token_ids: Int64[Tensor, " k *tokens"], token_grids: Sequence[tuple[int, ...]]
 ) -> list[Int64[Tensor, "_ _"]]:
-    """Return the ids of one image as grids: of each codebook, or of each scale.
+    """Return the ids of one image as grids: of each codebook, or of each scale; 1D ids as a row.
 
     Args:
         token_ids: As ``Quantized`` has them.
         token_grids: As of ``Codebook``.
     """
     if not token_grids:
-        return list(token_ids)
+        return [ids.reshape(-1, ids.shape[-1]) for ids in token_ids]
     parts = torch.split(token_ids[0], [math.prod(grid) for grid in token_grids])
     return [part.reshape(grid) for part, grid in zip(parts, token_grids, strict=True)]
 

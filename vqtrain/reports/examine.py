@@ -161,8 +161,7 @@ def reconstruct(
     tokenizer: Tokenizer, pixels: Pixels
 ) -> tuple[Pixels, Pixels, Int64[Tensor, "b k *tokens"]]:
     """Return images, their reconstructions and their ids, all on the CPU."""
-    weight = tokenizer.project_in.weight
-    images = tokenizer.to_images(pixels.to(weight.device), weight.dtype)
+    images = tokenizer.to_images(pixels.to(tokenizer.device), tokenizer.dtype)
     quantized = tokenizer.quantize(tokenizer.latents(images))
     made = tokenizer.decode_latents(quantized.z_q)
     return to_pixels(images.cpu()), to_pixels(made.cpu()), quantized.token_ids.cpu()

@@ -11,7 +11,7 @@ import torch
 from vqtrain.data.decoding.images import Transform
 from vqtrain.data.remote.urls import shareable
 from vqtrain.data.sources.index import ImageIndex
-from vqtrain.errors import VqtrainError
+from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.evaluation.baselines import bits_per_pixel
 from vqtrain.evaluation.metrics import is_lower_better
 from vqtrain.reports.blocks import (
@@ -48,6 +48,8 @@ from vqtrain.training.results import ENVIRONMENT, METRICS, RunResult, read_confi
 # Bytes of the images of each section; with them a page stays well below 5 MB.
 SOME_BYTES, WORST_BYTES, PROGRESS_BYTES = 1_300_000, 700_000, 1_000_000
 MOST_SHOWN, MOST_STEPS, MOST_PROGRESS = 12, 8, 8
+# Height and width. Clips have more axes and sounds have fewer: their pages show no samples.
+IMAGE_AXES = 2
 
 
 @final
@@ -84,7 +86,11 @@ def run_page(
     images = PageImages()
     tokenizer, why_not = load_tokenizer(run_dir)
     examined = None
-    if tokenizer is not None:
+    if tokenizer is not None and len(tokenizer.downsampling) != IMAGE_AXES:
+        axes = len(tokenizer.downsampling)
+        plural = "axis" if axes == 1 else "axes"
+        why_not = f"Only images are shown here; the samples of this run have {axes} {plural}."
+    elif tokenizer is not None:
         examined, why_not = examine_run(tokenizer, run, limit=limit, device=device, held=held)
     sections: dict[str, tuple[str, Sequence[Block]]] = {
         "summary": ("Summary", summary(run, tokenizer)),
@@ -149,6 +155,8 @@ def summary(run: RunResult, tokenizer: Tokenizer | None) -> list[Block]:
     size, kind = run.setting("data.image_size", int), run.setting("codebook.kind", str)
     facts = [("steps", MISSING if run.step is None else f"{run.step:,}")]
     facts += [("codebook", kind)] if kind else []
+    if tokenizer is not None and len(tokenizer.downsampling) != IMAGE_AXES:
+        size = None
     facts += [("image size", f"{size} x {size} px")] if size else []
     facts += tokenizer_facts(tokenizer, size) if tokenizer else []
     rows = list(validation_rows(run))
@@ -186,17 +194,23 @@ def tokenizer_facts(tokenizer: Tokenizer, size: int | None) -> list[tuple[str, s
     if codebook.num_codebooks:
         several = f"{codebook.num_codebooks} x " if codebook.num_codebooks > 1 else ""
         facts.append(("codebook size", f"{several}{codebook.size:,} ids"))
-    if size is not None and not any(size % factor for factor in tokenizer.downsampling):
-        shape = tokenizer.token_shape(size, size)
-        if codebook.num_codebooks:
-            product = " x ".join(map(str, shape))
-            whole = f" = {math.prod(shape):,}" if len(shape) > 1 else ""
-            facts.append(("tokens per image", product + whole))
-        rate = bits_per_pixel(tokenizer, size, size)
-        facts.append(("bits per pixel", "continuous" if rate is None else figure(rate)))
+    facts += rate_facts(tokenizer, size) if size else []
     count = sum(parameter.numel() for parameter in tokenizer.parameters())
     facts.append(("parameters", f"{count / 1e6:.2f} million" if count >= 1e5 else f"{count:,}"))
     return facts
+
+
+def rate_facts(tokenizer: Tokenizer, size: int) -> list[tuple[str, str]]:
+    """Say how many tokens and bits images of a size take; nothing if they cannot have it."""
+    try:
+        shape, rate = tokenizer.token_shape(size, size), bits_per_pixel(tokenizer, size, size)
+    except ConfigError:
+        return []
+    if rate is None:
+        return [("bits per pixel", "continuous")]
+    whole = f" = {math.prod(shape):,}" if len(shape) > 1 else ""
+    tokens = " x ".join(map(str, shape)) + whole
+    return [("tokens per image", tokens), ("bits per pixel", figure(rate))]
 
 
 def curve_blocks(run: RunResult) -> list[Block]:
