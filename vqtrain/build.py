@@ -35,6 +35,9 @@ GROUPS = {
     "launcher": "vqtrain.launchers.base:Launcher",
     "command": "vqtrain.app.base:Command",
 }
+# What a constructor may ask for by name of the run it is in: the channels of a sample (twice, as an
+# encoder and a decoder call them), the sizes of its axes, and what the run knows of itself.
+CONTEXT = ("in_channels", "out_channels", "sample_size", "max_steps", "world_size", "weights")
 # Modules of a group's package that are no kinds, as its packages are.
 OTHERS = ("base", "contract")
 NO_COMMANDS = (
@@ -192,9 +195,8 @@ def in_context(
     Args:
         group: A key of ``GROUPS``.
         specification: ``{"kind": word, "arguments": {...}}``.
-        context: What is known of the run: ``in_channels`` and ``out_channels``, the channels of a
-            sample; ``sample_size``, the sizes of its axes; ``max_steps``; ``world_size``;
-            ``weights``, paths of pretrained weights. An argument that is set stays as it is.
+        context: What is known of the run, by names of ``CONTEXT``. An argument that is set stays
+            as it is.
         where: As of ``resolve``.
 
     Raises:

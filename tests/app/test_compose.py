@@ -298,3 +298,81 @@ def test_the_help_lists_every_group_and_every_key() -> None:
 )
 def test_a_choice_from_a_group_is_told_from_a_value(word: str, expected: bool) -> None:
     assert is_group_choice(word, None) is expected
+
+
+STRANGERS = '''
+"""Parts of another package."""
+
+from torch import nn
+
+from vqtrain.encoders.base import Encoder
+from vqtrain.losses.base import LossTerm
+
+
+class Patches(Encoder):
+    downsampling = (4, 4)
+
+    def __init__(self, *, in_channels: int, width: int, bias: bool = True) -> None:
+        super().__init__()
+        self.out_channels = width
+        self.layer = nn.Conv2d(in_channels, width, 4, 4, bias=bias)
+
+    def forward(self, samples):
+        return self.layer(samples)
+
+
+class Edges(LossTerm):
+    def forward(self, reconstructions, samples):
+        return (reconstructions - samples).diff(dim=-1).abs().mean()
+'''
+
+
+@pytest.fixture
+def _strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "strangers_for_compose.py").write_text(STRANGERS)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("_strangers")
+def test_a_class_is_chosen_as_a_word_is_and_its_arguments_are_keys() -> None:
+    config = composed("encoder=strangers_for_compose:Patches", "encoder.width=8")
+    kind = "strangers_for_compose:Patches"
+    assert config["encoder"] == {"kind": kind, "width": 8, "bias": True}
+
+
+@pytest.mark.usefixtures("_strangers")
+def test_terms_of_the_loss_are_added_by_a_name_of_their_own() -> None:
+    config = composed(
+        *("loss/edges=strangers_for_compose:Edges", "loss.edges.weight=0.5", "loss/squared=l2"),
+        "loss.squared.ramp_steps=10%",
+    )
+    steps = {"start_step": 0, "ramp_steps": 0}
+    assert config["loss"]["edges"] == {
+        "kind": "strangers_for_compose:Edges",
+        "weight": 0.5,
+        **steps,
+    }
+    assert config["loss"]["squared"] == {
+        "kind": "l2",
+        "weight": 1.0,
+        **steps,
+        "ramp_steps": "10%",
+    }
+    assert config["loss"]["reconstruction"]["kind"] == "l1"
+
+
+@pytest.mark.usefixtures("_strangers")
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("encoder=strangers_for_compose:Patches", "encoder.width has no value yet: set encoder.wi"),
+        ("encoder=strangers_for_compose:Absent", "encoder.kind: cannot import"),
+        ("codebook=strangers_for_compose:Patches", "codebook.kind: .* must inherit from"),
+        ("loss/edges=charbonier", "loss/edges.kind: unknown kind 'charbonier', valid are: l1"),
+        ("loss/adversarial=strangers_for_compose:Edges", "loss/adversarial.kind: .* must inherit"),
+        ("data=strangers_for_compose:Edges", "unknown data 'strangers_for_compose:Edges'"),
+    ],
+)
+def test_a_class_that_cannot_be_chosen_is_one_line(word: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        composed(word)

@@ -11,13 +11,14 @@ from typing import Any
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vqtrain.build import configs_folder, unknown
+from vqtrain.build import CONTEXT, GROUPS, configs_folder, parameters_of, resolve, unknown
 from vqtrain.errors import ConfigError
 
 # Codebooks that are made of another one name it here.
@@ -134,7 +135,10 @@ def compose(name: str, command_line: CommandLine) -> dict[str, Any]:
         ConfigError: If a key, a choice or a value is wrong.
     """
     choices = group_choices(command_line.config_dir)
-    overrides = [open_key(choose_inner(word, choices)) for word in command_line.overrides]
+    overrides = [
+        open_key(choose_inner(choose_class(word, choices), choices))
+        for word in command_line.overrides
+    ]
     parsed = [parse(word) for word in overrides]
     for override in parsed:
         check_choice(override, choices)
@@ -154,6 +158,42 @@ def compose(name: str, command_line: CommandLine) -> dict[str, Any]:
             for override in parsed:
                 check_key(override, known, choices)
         raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def choose_class(word: str, choices: dict[str, list[str]]) -> str:
+    """Let ``encoder=package.module:Class`` choose a class, and ``loss/mine=l2`` add a term.
+
+    Hydra is told of a config that holds the kind and every argument of the class: its default, or
+    none yet, so that ``encoder.width=8`` sets it.
+    """
+    key, _, value = word.partition("=")
+    group = "codebook" if key == INNER_CODEBOOK else key
+    is_new_term = group.startswith("loss/") and group not in choices
+    is_class = ":" in value and group in choices and part_of(group) in GROUPS
+    if not is_new_term and not is_class:
+        return word
+    files = list(configs_folder().glob(f"loss/*/{value}.yaml")) if ":" not in value else []
+    node = yaml.safe_load(files[0].read_text()) if files else config_of_class(group, value)
+    ConfigStore.instance().store(group=group, name=value, node=node)
+    choices.setdefault(group, []).append(value)
+    return f"+{word}" if is_new_term else word
+
+
+def part_of(group: str) -> str:
+    """Return the group of parts that a config group chooses from."""
+    return "adversarial" if group == "loss/adversarial" else group.partition("/")[0]
+
+
+def config_of_class(group: str, kind: str) -> dict[str, object]:
+    """Write a third party's class as a config of a group would; terms have the keys of ours."""
+    common = {"loss": "loss/reconstruction/l1.yaml", "adversarial": "loss/adversarial/hinge.yaml"}
+    part, missing = part_of(group), "???"
+    ours = common.get(part)
+    node = yaml.safe_load((configs_folder() / ours).read_text()) if ours else {}
+    for name, parameter in parameters_of(resolve(part, kind, where=group)).items():
+        if name not in CONTEXT:
+            node[name] = missing if parameter.default is parameter.empty else parameter.default
+    return {**node, "kind": kind}
 
 
 def choose_inner(word: str, choices: Mapping[str, Sequence[str]]) -> str:
@@ -223,6 +263,8 @@ def to_plain(config: DictConfig, paths: Mapping[str, str]) -> dict[str, Any]:
             raise ConfigError(unknown("key", key, flat))
     for key in literal:
         OmegaConf.update(config, key, None)
+    for key in sorted(OmegaConf.missing_keys(config)):
+        raise ConfigError(f"{key} has no value yet: set {key}=...")
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]  # a mapping
     for key, value in literal.items():
         put(plain, key, value)
