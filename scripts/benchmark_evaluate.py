@@ -30,13 +30,13 @@ from vqtrain.app.candidates import (
     measure_all,
     save_images,
 )
-from vqtrain.app.pictures import PictureSettings, find_device
 from vqtrain.data.loading.batches import ValidationBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.sources.find import open_images
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.evaluation import tables
 from vqtrain.evaluation.protocols import Protocol
+from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.tokenizer.model import Tokenizer
 
 METRICS = ("psnr", "ssim", "fid")
@@ -75,7 +75,7 @@ def bare(batches: list[torch.Tensor], tokenizer: Tokenizer, protocol: Protocol) 
 
 
 def evaluate(
-    candidate: Candidate, index: ImageIndex, metrics: Metrics, settings: PictureSettings, out: Path
+    candidate: Candidate, index: ImageIndex, metrics: Metrics, settings: ImageSettings, out: Path
 ) -> dict[str, float]:
     """Do what the command does once the weights are loaded, and return the seconds of its parts."""
     out.mkdir()
@@ -114,7 +114,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Time both ways in turn, and print their medians."""
     arguments = parse()
-    settings = PictureSettings(
+    settings = ImageSettings(
         image_size=arguments.image_size,
         crop="resize",
         batch_size=arguments.batch_size,

@@ -20,13 +20,13 @@ from statistics import median
 import numpy as np
 import torch
 
-from vqtrain.app.pictures import PictureSettings
 from vqtrain.app.tokenize import encoder, make_token_plan
 from vqtrain.data.loading.batches import Batch, ValidationBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.shards.folder import Share
 from vqtrain.data.tokens.plan import Plan
 from vqtrain.data.tokens.write import Encode, write
+from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.tokenizer.model import Tokenizer
 
 
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    settings = PictureSettings(
+    settings = ImageSettings(
         image_size=arguments.image_size,
         crop="resize",
         batch_size=arguments.batch_size,

@@ -19,11 +19,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from vqtrain.app.pictures import PictureSettings
 from vqtrain.data.loading.batches import ValidationBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.sources.find import open_images
 from vqtrain.evaluation.protocols import CONVENTIONS, Protocol, adm_pixels, load
+from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.metrics.fid import FEATURES, Moments, frechet_distance
 from vqtrain.metrics.image import psnr
 from vqtrain.ops.pixels import to_images, to_pixels
@@ -85,7 +85,7 @@ def reconstruct(
     tokenizer: Tokenizer, images: str, crop: str, limit: int, size: int | None, device: str
 ) -> Pair:
     """Return the reconstructions of pictures, and the pictures, on the CPU."""
-    settings = PictureSettings(
+    settings = ImageSettings(
         image_size=size,
         crop=crop,
         batch_size=BATCH_SIZE,

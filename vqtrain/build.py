@@ -42,7 +42,7 @@ CONTEXT = ("in_channels", "out_channels", "sample_size", "max_steps", "world_siz
 OTHERS = ("base", "contract")
 NO_COMMANDS = (
     *("build", "candidates", "compose", "grid", "keys", "planned"),
-    *("output", "pictures", "progress", "resume", "validation"),
+    *("output", "progress", "resume", "validation"),
 )
 
 

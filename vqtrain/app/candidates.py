@@ -11,9 +11,7 @@ from typing import final
 import torch
 from rich.console import Console
 
-from vqtrain.app.pictures import PictureSettings, find_device
 from vqtrain.app.progress import shown_progress
-from vqtrain.app.reconstruct import file_name, reconstruct
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.faults import most_left_out
 from vqtrain.data.sources.index import ImageIndex
@@ -24,8 +22,10 @@ from vqtrain.evaluation.baselines import BASELINES, Baseline, bits_per_pixel, to
 from vqtrain.evaluation.cost import measure_cost
 from vqtrain.evaluation.measure import Measure, Measured, measure
 from vqtrain.evaluation.protocols import CONVENTIONS, Protocol
+from vqtrain.evaluation.reconstructions import draw, file_name
 from vqtrain.evaluation.reference import Reference, content_digest
 from vqtrain.evaluation.repeats import compare_with_last
+from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.tokenizer.model import Tokenizer
 
 MAX_NAME = 100  # characters of a name in the name of a file
@@ -66,7 +66,7 @@ class Metrics:
 
 
 def load_all(
-    typed: str | list[str], allow: Sequence[str], settings: PictureSettings
+    typed: str | list[str], allow: Sequence[str], settings: ImageSettings
 ) -> list[Candidate]:
     """Load the tokenizers.
 
@@ -165,7 +165,7 @@ def measure_all(
     candidates: Sequence[Candidate],
     index: ImageIndex,
     metrics: Metrics,
-    settings: PictureSettings,
+    settings: ImageSettings,
     *,
     with_baselines: bool,
     max_bad_fraction: float,
@@ -233,7 +233,7 @@ def entry_of(
     measured: Measured,
     index: ImageIndex,
     metrics: Metrics,
-    settings: PictureSettings,
+    settings: ImageSettings,
 ) -> tables.Entry:
     """Put together what is known of a tokenizer, but for its cost."""
     size = candidate.transform.image_size
@@ -256,7 +256,7 @@ def entry_of(
 
 
 def with_cost(
-    entry: tables.Entry, candidate: Candidate, *, settings: PictureSettings
+    entry: tables.Entry, candidate: Candidate, *, settings: ImageSettings
 ) -> tables.Entry:
     """Measure what a tokenizer costs, by single images and by batches."""
     cost = measure_cost(
@@ -274,7 +274,7 @@ def save_images(
     entry: tables.Entry,
     candidate: Candidate,
     index: ImageIndex,
-    settings: PictureSettings,
+    settings: ImageSettings,
     count: int,
     out: Path,
 ) -> None:
@@ -292,7 +292,7 @@ def save_images(
                     index.read(entry.measured.image_ids[place]), candidate.transform, None
                 )
                 images = candidate.tokenizer.to_images(pixels[None])
-                picture, _ = reconstruct(candidate.tokenizer, images, settings, None)
+                picture, _ = draw(candidate.tokenizer, images, settings, None)
                 name = file_name(entry.keys[place], ()).replace("/", "-")[-MAX_NAME:]
                 (folder / word).mkdir(exist_ok=True)
                 picture.save(folder / word / f"{number:02d}_{name}.png")

@@ -25,7 +25,6 @@ from vqtrain.app.candidates import (
     with_cost,
 )
 from vqtrain.app.output import ending_in_order, expand, new_folder, refuse_inside
-from vqtrain.app.pictures import PictureSettings, find_device
 from vqtrain.app.validation import ChosenImages, named_images, validation_images
 from vqtrain.data.remote.urls import shareable
 from vqtrain.data.sources.index import ImageIndex
@@ -35,6 +34,7 @@ from vqtrain.evaluation import metrics as known
 from vqtrain.evaluation import tables
 from vqtrain.evaluation.measure import measuring_device
 from vqtrain.evaluation.protocols import CONVENTIONS, PROTOCOLS
+from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.launchers.parts.ranks import (
     WIDTH,
     is_first,
@@ -97,7 +97,7 @@ class Evaluate(Command):
         """Evaluate, and say what came of it."""
         chosen = named_images(images) if images else validation_images(names_of(tokenizer), allow)
         own_crop = chosen.crop if options.protocol == tables.USUAL_PROTOCOL else None
-        settings = PictureSettings(
+        settings = ImageSettings(
             image_size=image_size,
             crop=crop or own_crop or CONVENTIONS[options.protocol].crop,
             batch_size=batch_size,
@@ -119,7 +119,7 @@ def evaluate(
     allow: list[str],
     images: ChosenImages,
     out: str,
-    settings: PictureSettings,
+    settings: ImageSettings,
     options: Options,
 ) -> None:
     """Evaluate in this process, which may be one of several."""
@@ -170,7 +170,7 @@ def evaluate(
     console.print(f"{'written':<12}{folder}", markup=False)
 
 
-def on_this_rank(settings: PictureSettings) -> PictureSettings:
+def on_this_rank(settings: ImageSettings) -> ImageSettings:
     """Give this process a GPU of its own, and its share of the cores."""
     if not is_rank():
         return settings
@@ -183,7 +183,7 @@ def on_this_rank(settings: PictureSettings) -> PictureSettings:
 def describe_run(
     source: object,
     index: ImageIndex,
-    settings: PictureSettings,
+    settings: ImageSettings,
     entries: Sequence[tables.Entry],
 ) -> tables.Report:
     """Say on what and with what all is measured."""
@@ -202,7 +202,7 @@ def describe_run(
 
 
 @contextmanager
-def begun(folder: Path, settings: PictureSettings) -> Iterator[None]:
+def begun(folder: Path, settings: ImageSettings) -> Iterator[None]:
     """Make the folder of the results now, so that no figures are lost for want of one.
 
     If nothing comes of it, it is removed.

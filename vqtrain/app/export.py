@@ -16,10 +16,10 @@ from vqtrain.app.base import Command
 from vqtrain.app.compose import CommandLine
 from vqtrain.app.keys import build_kind, describe_kinds
 from vqtrain.app.output import fill_whole, new_folder
-from vqtrain.app.pictures import PictureSettings
 from vqtrain.data.decoding.images import decode_image
 from vqtrain.data.sources.find import open_images
 from vqtrain.errors import BadSampleError, CheckpointError, ConfigError, DataError, VqtrainError
+from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.formats.base import Exporter, kinds_of
 from vqtrain.formats.parts.agreement import Agreement
 from vqtrain.tokenizer.model import Tokenizer
@@ -79,7 +79,7 @@ def pictures_of(
         ConfigError: If the size does not fit the tokenizer.
         DataError: If there are no pictures, or one cannot be read.
     """
-    settings = PictureSettings(
+    settings = ImageSettings(
         image_size=image_size,
         crop="resize",
         batch_size=1,

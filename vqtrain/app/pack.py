@@ -15,7 +15,7 @@ from vqtrain.data.packing.report import Report
 from vqtrain.data.shards.folder import INDEX
 from vqtrain.data.sources.find import open_images
 from vqtrain.errors import Interrupted
-from vqtrain.launchers.local import count_cores
+from vqtrain.ops.cores import count_cores
 from vqtrain.ranges import at_least
 
 MAX_NAMED = 3

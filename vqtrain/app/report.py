@@ -5,7 +5,7 @@ from typing import Annotated, final
 
 from vqtrain.app.base import Command
 from vqtrain.app.output import ending_in_order, expand
-from vqtrain.app.pictures import find_device
+from vqtrain.evaluation.settings import find_device
 from vqtrain.ranges import at_least
 from vqtrain.reports.page import write
 

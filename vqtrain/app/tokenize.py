@@ -19,7 +19,6 @@ from vqtrain.app.base import Command
 from vqtrain.app.compose import CommandLine
 from vqtrain.app.keys import describe_launchers
 from vqtrain.app.output import ending_in_order, expand, refuse_inside
-from vqtrain.app.pictures import PictureSettings, find_device
 from vqtrain.app.progress import shown_progress
 from vqtrain.build import bind, resolve
 from vqtrain.data.shards.folder import INDEX, PLAN, Progress, read_share
@@ -29,6 +28,7 @@ from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan
 from vqtrain.data.tokens.report import UNFINISHED, Report, read_report
 from vqtrain.data.tokens.write import Encode, write
 from vqtrain.errors import ConfigError, FailedError, Interrupted, VqtrainError, require
+from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.launchers.base import Ended, Job, Launcher
 from vqtrain.launchers.local import Local
 from vqtrain.ranges import at_least, within
@@ -52,7 +52,7 @@ class Tokenize(Command):
         self,
         *,
         words: list[str],
-        settings: PictureSettings,
+        settings: ImageSettings,
         tokenizer: str,
         allow: list[str],
         images: str | list[str | dict[str, object]],
@@ -108,7 +108,7 @@ class Tokenize(Command):
 def make_token_plan(
     tokenizer: Tokenizer,
     images: str | list[str | dict[str, object]],
-    settings: PictureSettings,
+    settings: ImageSettings,
     *,
     shard_size: int,
     layout: str,
@@ -151,14 +151,13 @@ def hash_of(tokenizer: Tokenizer) -> str:
     return digest.hexdigest()
 
 
-def encoder(tokenizer: Tokenizer, settings: PictureSettings) -> Encode:
+def encoder(tokenizer: Tokenizer, settings: ImageSettings) -> Encode:
     """Put a tokenizer on its device, and return what turns pixels into ids there."""
     placed = settings.placed(tokenizer)
-    weight = placed.project_in.weight
 
     @torch.inference_mode()
     def encode(pixels: Shaped[Tensor, "b c h w"]) -> Int64[Tensor, " b *tokens"]:
-        images = placed.to_images(pixels.to(weight.device, non_blocking=True), weight.dtype)
+        images = placed.to_images(pixels.to(placed.device, non_blocking=True), placed.dtype)
         try:
             with settings.autocast():
                 return placed.encode(images)
@@ -189,7 +188,7 @@ def find_launcher(
 
 
 def commands_of(
-    words: Sequence[str], settings: PictureSettings, parts: int, launcher: type[Launcher]
+    words: Sequence[str], settings: ImageSettings, parts: int, launcher: type[Launcher]
 ) -> list[list[str]]:
     """Write the command line of each process: that of this one, with its share."""
     kept = [word for word in words if re.split(r"[.=]", word)[0] not in LAUNCH_KEYS]

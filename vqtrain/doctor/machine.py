@@ -17,7 +17,7 @@ from vqtrain.data.cache import cache_folder
 from vqtrain.data.sources.demo import HELD_OUT, TRAINING
 from vqtrain.doctor.findings import Finding, in_gib, join
 from vqtrain.errors import ConfigError, DataError
-from vqtrain.launchers.local import count_cores
+from vqtrain.ops.cores import count_cores
 from vqtrain.training.trackers.wandb import wandb_mode
 from vqtrain.version import __version__
 

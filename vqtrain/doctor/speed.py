@@ -19,7 +19,7 @@ from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.doctor.findings import Finding
 from vqtrain.errors import DataError
-from vqtrain.launchers.local import count_cores
+from vqtrain.ops.cores import count_cores
 from vqtrain.training.launch import build_trainer
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.settings import TrainerSettings

@@ -216,9 +216,8 @@ def _prepare(
     autocast: Autocast,
 ) -> list[_Pass]:
     """Return both passes over a batch of images, warmed up, with the memory that each takes."""
-    weight = tokenizer.project_in.weight
     shape = (batch_size, tokenizer.channels, image_size, image_size)
-    images = torch.rand(shape, device=device, dtype=weight.dtype) * 2 - 1
+    images = torch.rand(shape, device=device, dtype=tokenizer.dtype) * 2 - 1
 
     def encode() -> torch.Tensor:
         with autocast():

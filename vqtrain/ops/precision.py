@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+# What networks are computed in: float32, float32 with bfloat16 inside networks, float64.
+PRECISIONS = ("32-true", "bf16-mixed", "64-true")
+
 
 def at_least_float32(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Widen half precision to float32; float32 and float64 stay what they are."""

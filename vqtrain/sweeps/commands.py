@@ -9,7 +9,8 @@ from vqtrain.build import bind, resolve
 from vqtrain.errors import ConfigError, require
 from vqtrain.evaluation.metrics import LPIPS, METRICS
 from vqtrain.launchers.base import Launcher
-from vqtrain.launchers.local import Local, count_cores, gpus
+from vqtrain.launchers.local import Local, gpus
+from vqtrain.ops.cores import count_cores
 from vqtrain.sweeps.job import SweepJob
 from vqtrain.tokenizer.storage import PARTS, kinds_in
 

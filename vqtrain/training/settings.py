@@ -9,10 +9,10 @@ from typing import Annotated
 import torch
 
 from vqtrain.errors import ConfigError
+from vqtrain.ops.precision import PRECISIONS
 from vqtrain.ranges import above, at_least, check_fields, one_of, within
 
 ACCELERATORS = ("auto", "cpu", "gpu")
-PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 METRICS = ("psnr", "ssim", "lpips", "fid")
 LOWER_IS_BETTER = ("lpips", "fid")
 LPIPS_NETWORKS = ("alex", "vgg", "squeeze")

@@ -18,7 +18,7 @@ import torch
 from vqtrain import distributed
 from vqtrain.errors import ConfigError, FailedError
 from vqtrain.launchers.base import POLL_S, Ended, ended, start, stop
-from vqtrain.launchers.local import count_cores
+from vqtrain.ops.cores import count_cores
 
 # After which a rank that waits for another gives up: the slowest may have all the large pictures.
 TIMEOUT = timedelta(hours=1)

@@ -1,4 +1,4 @@
-"""What the commands that read pictures with a trained tokenizer have in common."""
+"""How images are read, and on what a trained tokenizer is computed."""
 
 import math
 from contextlib import AbstractContextManager
@@ -12,16 +12,16 @@ from vqtrain.data.decoding.crops import CROPS
 from vqtrain.data.decoding.images import Transform
 from vqtrain.data.settings import LARGEST_SIZE
 from vqtrain.errors import ConfigError
-from vqtrain.launchers.local import count_cores
+from vqtrain.ops.cores import count_cores
+from vqtrain.ops.precision import PRECISIONS
 from vqtrain.ranges import at_least, at_most, check_fields, one_of
 from vqtrain.tokenizer.model import Tokenizer
-from vqtrain.training.settings import PRECISIONS
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class PictureSettings:
-    """How pictures are read and on what they are computed: a command takes its fields as keys.
+class ImageSettings:
+    """What a user sets for a tokenizer that reads images; commands take the fields as keys.
 
     Raises:
         ConfigError: If a value is impossible.
@@ -41,11 +41,11 @@ class PictureSettings:
 
     @property
     def workers(self) -> int:
-        """Processes that load pictures."""
+        """Processes that load images."""
         return count_cores() if self.num_workers is None else self.num_workers
 
     def transform(self, tokenizer: Tokenizer) -> Transform:
-        """How pictures become what the tokenizer takes.
+        """How images become what the tokenizer takes.
 
         Raises:
             ConfigError: If no size is known, or it does not fit the tokenizer.

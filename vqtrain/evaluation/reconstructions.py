@@ -1,0 +1,113 @@
+"""Images next to their reconstructions: read, drawn and written."""
+
+import json
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL.Image import Image as Picture
+from torch import Tensor
+
+from vqtrain.data.decoding.images import decode_image, decode_whole_image
+from vqtrain.data.sources.index import ImageIndex
+from vqtrain.errors import BadSampleError, DataError
+from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.side_by_side import grids_of, ids_panel, side_by_side, to_panel
+from vqtrain.metrics.image import psnr
+from vqtrain.ops.pixels import to_pixels
+from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.tokenizer.preprocessing import whole_tokens
+
+PSNR_FILE = "psnr.jsonl"
+
+
+def draw_all(
+    images: Iterable[tuple[str, Float[Tensor, "1 _ _ _"] | str]],
+    folder: Path,
+    *,
+    draw: Callable[[Tensor], tuple[Picture, dict[str, Any]]],
+    progress: Callable[[int], None],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Write a picture for each image, and ``psnr.jsonl``; return its lines, and what is wrong.
+
+    Raises:
+        DataError: If there is no image that can be used.
+    """
+    lines: list[dict[str, Any]] = []
+    faults: list[str] = []
+    names: set[str] = set()
+    for done, (key, images_or_fault) in enumerate(images):
+        progress(done)
+        if isinstance(images_or_fault, str):
+            faults.append(f"{key}: {images_or_fault}")
+            continue
+        name = f"{file_name(key, names)}.png"
+        names.add(name)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        drawn, figures = draw(images_or_fault)
+        drawn.save(folder / name)
+        lines.append({"key": key, "file": name, **figures})
+    if not lines:
+        raise DataError(f"none of {len(faults)} images can be used: {faults[0]}")
+    (folder / PSNR_FILE).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return lines, faults
+
+
+def read_images(
+    index: ImageIndex, tokenizer: Tokenizer, settings: ImageSettings, count: int
+) -> Iterator[tuple[str, Float[Tensor, "1 c h w"] | str]]:
+    """Bring the first images with their keys; for one that cannot be used, the reason."""
+    size = settings.image_size or math.lcm(*tokenizer.downsampling)
+    transform = replace(settings, image_size=size).transform(tokenizer)
+    for image_id in range(count):
+        key = index.key(image_id)
+        try:
+            encoded = index.read(image_id)
+            if settings.image_size is not None:
+                pixels = decode_image(encoded, transform, None)
+            else:
+                pixels = whole_tokens(
+                    decode_whole_image(encoded, transform), tokenizer.downsampling
+                )
+            yield key, tokenizer.to_images(pixels[None])
+        except BadSampleError as error:
+            yield key, str(error)
+
+
+@torch.inference_mode()
+def draw(
+    tokenizer: Tokenizer,
+    images: Float[Tensor, "1 c h w"],
+    settings: ImageSettings,
+    tile: int | None,
+) -> tuple[Picture, dict[str, Any]]:
+    """Draw an image, its reconstruction and its ids; and return its PSNR and its size."""
+    height, width = images.shape[2:]
+    with settings.autocast():
+        own = images.to(tokenizer.device, tokenizer.dtype)
+        quantized = tokenizer.quantize(tokenizer.latents(own, tile=tile))
+        reconstruction = tokenizer.decode_latents(quantized.z_q, tile=tile)
+    original, pixels = to_pixels(images), to_pixels(reconstruction.cpu())
+    value = float(psnr(pixels, original))
+    panels = [
+        (to_panel(original), f"{width} x {height} px"),
+        (to_panel(pixels), f"{value:.2f} dB"),
+    ]
+    if tokenizer.codebook.num_codebooks:
+        grids = grids_of(quantized.token_ids[0], tokenizer.codebook.token_grids)
+        shape = " x ".join(map(str, tokenizer.token_shape(height, width)))
+        panels.append((ids_panel(grids, height, width), f"{shape} ids"))
+    return side_by_side(panels), {"psnr": round(value, 4), "width": width, "height": height}
+
+
+def file_name(key: str, taken: Collection[str]) -> str:
+    """Turn the key of a sample into a path that stays inside a folder and is not taken."""
+    parts = [part for part in PurePosixPath(key).parts if part not in ("/", "..", ".")]
+    name = "/".join(parts) or "picture"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(free for free in names if f"{free}.png" not in taken)
