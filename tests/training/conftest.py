@@ -227,6 +227,7 @@ def make_trainer(tmp_path: Path) -> Callable[[Sequence[Callback]], Trainer]:
             max_steps=-1,
             max_epochs=-1,
             callbacks=list(callbacks),
+            limit_val_batches=0,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -277,6 +278,7 @@ def fit(
         functions = [part for part in parts if not isinstance(part, Callback)]
         callbacks = [part for part in parts if isinstance(part, Callback)]
         module.begin_average()
+        module.logs = False
         make_trainer([AtStepEnd(stopping, functions), *callbacks]).fit(module, datamodule=data)
 
     return fit

@@ -59,9 +59,6 @@ class Timed(Iterable[Batch]):
 class TrainingData(LightningDataModule):
     """The data of a run.
 
-    Validation batches are not handed to Lightning: validation runs between update and checkpoint,
-    see ``vqtrain.training.validation``.
-
     Args:
         training: Images to train on, indexed or in sequence.
         validation: Images to validate on.
@@ -124,9 +121,11 @@ class TrainingData(LightningDataModule):
             )
         self.saved_cursors = [Cursor(*numbers) for numbers in state["cursors"]]
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_before_batch_transfer(self, batch: Batch | int, dataloader_idx: int) -> Batch | int:
         """Note that a batch is being trained on; Lightning has loaded one more by now."""
         del dataloader_idx
+        if isinstance(batch, int):  # of val_dataloader
+            return batch
         self.consumed += 1
         if batch.cursor is not None:
             self.cursors.append(Cursor(*batch.cursor))  # drops the first, which it was from
@@ -146,6 +145,10 @@ class TrainingData(LightningDataModule):
         """Return batches without an end."""
         self.batches = Timed(self.training_batches(self.settings))
         return self.batches
+
+    def val_dataloader(self) -> list[int]:
+        """Return one item, for which ``TokenizerTraining.validation_step`` makes a whole pass."""
+        return [0]
 
     def take_waited_s(self) -> float:
         """Return the seconds that were spent waiting for batches since the last call."""

@@ -64,6 +64,7 @@ def build_trainer(settings: TrainerSettings) -> Trainer:
             # For the user's callbacks, which ask for them; validation is ours.
             log_every_n_steps=settings.log_every * settings.accumulate,
             val_check_interval=settings.validate_every * settings.accumulate,
+            check_val_every_n_epoch=None,  # or an interval of 1 is taken for whole epochs
             limit_val_batches=0,
             enable_checkpointing=False,
             enable_progress_bar=False,

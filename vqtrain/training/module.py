@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from jaxtyping import Float64
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vqtrain import distributed
 from vqtrain.data.loading.batches import Batch
+from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.objective import Objective
 from vqtrain.ops.memory import channels_last
 from vqtrain.ops.seeds import seed_torch
@@ -27,8 +30,19 @@ LATENTS_PER_CODE = 4
 MAX_INITIAL_STEPS = 16
 
 
+class Measures(Protocol):
+    """What ``vqtrain.training.validation`` does."""
+
+    def measure(self, trainer: Trainer, module: "TokenizerTraining") -> dict[str, float]:
+        """Measure all validation images; collective."""
+
+
 class TokenizerTraining(LightningModule):
     """Trains a tokenizer, and its discriminator, on the gradients of their objective.
+
+    Any Lightning ``Trainer`` can fit it on a ``TrainingData``: it initializes the codebook, steps
+    both optimizers, validates and logs by itself. ``vqtrain train`` does the latter two in a fixed
+    order with checkpoints, see ``vqtrain.training.step_end``.
 
     A step is ``trainer.accumulate`` batches on every rank. Its number, ``step``, is ours:
     Lightning's counts every optimizer. All that a step draws at random is a function of the seed,
@@ -45,6 +59,8 @@ class TokenizerTraining(LightningModule):
     Attributes:
         codebook_is_new: Whether the codebook is to be initialized from data.
         has_begun: Whether it was, and the average of the weights has started.
+        validation: Measures reconstructions when Lightning validates, or None.
+        logs: Whether it logs its metrics through Lightning.
     """
 
     loss_is_finite: Tensor
@@ -69,6 +85,8 @@ class TokenizerTraining(LightningModule):
         self.seed = seed
         self.average: WeightAverage | None = None
         self.codebook_is_new, self.has_begun = True, False
+        self.validation: Measures | None = None
+        self.logs = True
         codebook = tokenizer.codebook
         self.window = Window(num_codebooks=codebook.num_codebooks, size=codebook.size)
         self.register_buffer("loss_is_finite", torch.tensor(True), persistent=False)
@@ -113,6 +131,7 @@ class TokenizerTraining(LightningModule):
 
     def on_fit_start(self) -> None:
         """Initialize the codebook and the weight average, unless they come from a checkpoint."""
+        self.check_trainer()
         if not self.has_begun:
             data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
             if self.codebook_is_new:
@@ -125,6 +144,29 @@ class TokenizerTraining(LightningModule):
             last_layer.forward = torch.compiler.disable(last_layer.forward)  # type: ignore[no-untyped-call]  # torch's own
             tokenizer.encoder.compile()
             tokenizer.decoder.compile()
+
+    def check_trainer(self) -> None:
+        """Refuse a trainer with which a step would not be what the settings say."""
+        model, precision = self.trainer.strategy.model, self.trainer.precision
+        device = "cuda" if self.settings.uses_gpu else "cpu"
+        reasons = {
+            f"its precision is {precision}, but trainer.precision={self.settings.precision}": (
+                precision != self.settings.precision
+            ),
+            f"it trains on {self.device.type}, but trainer.accelerator stands for {device}": (
+                self.device.type != device
+            ),
+            "its DDPStrategy must have broadcast_buffers=False: codebooks reduce their own": (
+                isinstance(model, DistributedDataParallel) and model.broadcast_buffers
+            ),
+            "fit it on a TrainingData, as fit(module, data)": not hasattr(
+                self.trainer.datamodule,  # type: ignore[attr-defined]  # Lightning sets it
+                "first_batches",
+            ),
+        }
+        for reason, applies in reasons.items():
+            if applies:
+                raise ConfigError(f"cannot train with this Trainer: {reason}")
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the step, and on its last batch update all networks once."""
@@ -187,7 +229,56 @@ class TokenizerTraining(LightningModule):
 
     def call_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Call an optimizer's ``step`` as the trainer's precision requires."""
-        self.trainer.strategy.optimizer_step(optimizer, lambda: None)
+        if optimizer is self.generator.optimizer:
+            optimizers = self.optimizers()
+            # Lightning counts the calls of its wrappers, as trainer.global_step: one a step.
+            (optimizers[0] if isinstance(optimizers, list) else optimizers).step()
+        else:
+            self.trainer.strategy.optimizer_step(optimizer, lambda: None)
+
+    def logged_metrics(self) -> dict[str, float]:
+        """Return the metrics of training since the last call; collective."""
+        values = self.window.means()
+        values["train/skipped_steps"] = float(self.skipped_steps)
+        for name, optimizer in self.optimizers_at(self.step - 1).items():
+            values[f"train/{name}/learning_rate"] = optimizer.learning_rate_at(self.step - 1)
+        return values
+
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
+        """Log what is due, and stop after the last step."""
+        del outputs, batch, batch_idx
+        if not self.step_has_ended:
+            return
+        if self.logs and self.step % self.settings.log_every == 0:
+            self.log_dict(self.logged_metrics(), batch_size=1)
+        if self.step >= self.settings.max_steps:
+            self.trainer.should_stop = True
+
+    def validation_step(self, batch: object, batch_idx: int) -> None:
+        """Validate: a batch of Lightning's stands for one pass over all validation images."""
+        del batch, batch_idx
+        if self.validation is not None and not self.trainer.sanity_checking:
+            # Weights that were swapped in inference mode could not be trained any more.
+            with torch.inference_mode(False):
+                results = self.validation.measure(self.trainer, self)
+            self.log_dict(results, batch_size=1)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Refuse a checkpoint of Lightning's, which lacks most of the state of a run."""
+        del checkpoint
+        raise CheckpointError(
+            "a checkpoint of Lightning's cannot be resumed exactly: resume with vqtrain train "
+            "resume=RUN, or begin from the weights of a tokenizer with init_from=TOKENIZER"
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save the tokenizer, with its averaged weights if there are any; see ``Tokenizer``."""
+        with self.averaged_weights():
+            self.tokenizer.save_pretrained(folder)
+
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Return a context in which the tokenizer has its averaged weights, if there are any."""
+        return self.average.applied_to(self.tokenizer) if self.average else nullcontext()
 
     def forget_step(self) -> None:
         """Leave everything as it was before the step, and count it."""

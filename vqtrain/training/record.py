@@ -36,10 +36,7 @@ class Record:
         """Write a line if this step is logged or was validated; collective."""
         values: dict[str, float] = {}
         if module.step % module.settings.log_every == 0:
-            values |= module.window.means()
-            values["train/skipped_steps"] = float(module.skipped_steps)
-            for name, optimizer in module.optimizers_at(module.step - 1).items():
-                values[f"train/{name}/learning_rate"] = optimizer.learning_rate_at(module.step - 1)
+            values |= module.logged_metrics()
             self.console.show_training(module.step, values)
             hint = self.collapse.of(values, module.tokenizer.vocab_size, module.window.tokens)
             if hint is not None:

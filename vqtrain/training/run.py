@@ -103,6 +103,7 @@ def fit(
         bad_samples.begin()
     trainer.callbacks = [*callbacks.values(), step_end]  # type: ignore[attr-defined]  # its type is not declared
     trainer.loggers = [] if logger is None else [logger]
+    module.logs = False  # the record does
     stopping.take_signals()
     with as_failure(
         {

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import final
 
@@ -85,9 +84,8 @@ class Validation:
         rows: list[Tensor] = []
         codebook = tokenizer.codebook
         used = IdCounts(num_codebooks=codebook.num_codebooks, size=codebook.size)
-        averaged = module.average.applied_to(tokenizer) if module.average else nullcontext()
         tokenizer.eval()
-        with averaged:
+        with module.averaged_weights():
             for number, loaded in enumerate(self.loader):
                 self.bad_samples.note("val", loaded)
                 batch = loaded.to(module.device)
