@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -24,7 +25,6 @@ from torch import nn
 
 from vqtrain.app.candidates import (
     Candidate,
-    Metrics,
     entry_of,
     load_metrics,
     measure_all,
@@ -35,8 +35,10 @@ from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.sources.find import open_images
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.evaluation import tables
-from vqtrain.evaluation.protocols import Protocol
 from vqtrain.evaluation.settings import ImageSettings, find_device
+from vqtrain.metrics.base import Metric
+from vqtrain.metrics.fid import FID
+from vqtrain.metrics.parts.build import build_metrics
 from vqtrain.tokenizer.model import Tokenizer
 
 METRICS = ("psnr", "ssim", "fid")
@@ -62,20 +64,25 @@ def random_inception(folder: Path) -> str:
 
 
 @torch.inference_mode()
-def bare(batches: list[torch.Tensor], tokenizer: Tokenizer, protocol: Protocol) -> None:
+def bare(batches: list[torch.Tensor], tokenizer: Tokenizer, fid: FID) -> None:
     """Reconstruct what is in memory, and run Inception over both."""
     weight = tokenizer.project_in.weight
     for pixels in batches:
         moved = pixels.to(weight.device)
         made = tokenizer(tokenizer.to_images(moved)).images
-        protocol.features(made)
-        protocol.features_of_pixels(moved)
+        fid.features(made)
+        fid.features_of_pixels(moved)
     if weight.device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def evaluate(
-    candidate: Candidate, index: ImageIndex, metrics: Metrics, settings: ImageSettings, out: Path
+    candidate: Candidate,
+    index: ImageIndex,
+    metrics: Sequence[Metric],
+    rules: Mapping[str, Mapping[str, str]],
+    settings: ImageSettings,
+    out: Path,
 ) -> dict[str, float]:
     """Do what the command does once the weights are loaded, and return the seconds of its parts."""
     out.mkdir()
@@ -83,13 +90,14 @@ def evaluate(
         [candidate],
         index,
         metrics,
+        rules,
         settings,
         with_baselines=False,
         max_bad_fraction=1.0,
         console=Console(quiet=True),
     )
-    entry = entry_of(candidate, measured, index, metrics, settings)
-    save_images(entry, candidate, index, settings, WORST, out)
+    entry = entry_of(candidate, measured, index, metrics, rules, settings)
+    save_images(entry, candidate, index, metrics, settings, WORST, out)
     tables.save(tables.Report(images={"count": len(index)}, settings={}, entries=[entry]), out)
     return dict(measured.seconds)
 
@@ -133,13 +141,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         file = random_inception(folder) if arguments.random_inception else arguments.inception
-        metrics = load_metrics(
-            METRICS,
-            "torch_fidelity",
-            given={"inception": file},
-            device=find_device(settings.device),
-        )
-        assert metrics.protocol is not None
+        metrics = build_metrics(METRICS)
+        given = {"inception": file}
+        rules = load_metrics(metrics, given=given, device=find_device(settings.device))
+        fid = metrics[-1]
+        assert isinstance(fid, FID)
         batches = ValidationBatches(
             index,
             transform=transform,
@@ -149,16 +155,16 @@ def main() -> None:
         )
         loader = Loader(batches, numbers=range(len(batches)), num_workers=settings.workers)
         ready = [batch.samples[batch.mask] for batch in loader]
-        bare(ready[:1], tokenizer, metrics.protocol)  # the first ones are slower
+        bare(ready[:1], tokenizer, fid)  # the first ones are slower
         seconds: dict[str, list[float]] = {"passes alone": [], "vqtrain evaluate": []}
         for number in range(arguments.rounds):
             began = time.perf_counter()
-            bare(ready, tokenizer, metrics.protocol)
+            bare(ready, tokenizer, fid)
             seconds["passes alone"].append(time.perf_counter() - began)
             # Each round has a cache of its own, so that each computes the originals.
             os.environ["VQTRAIN_CACHE"] = str(folder / f"cache-{number}")
             began = time.perf_counter()
-            parts = evaluate(candidate, index, metrics, settings, folder / f"out-{number}")
+            parts = evaluate(candidate, index, metrics, rules, settings, folder / f"out-{number}")
             seconds["vqtrain evaluate"].append(time.perf_counter() - began)
             print(", ".join(f"{part} {taken:.1f} s" for part, taken in parts.items()))
     for way, taken in seconds.items():

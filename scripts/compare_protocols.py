@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from vqtrain.data.loading.batches import ValidationBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.sources.find import open_images
-from vqtrain.evaluation.protocols import CONVENTIONS, Protocol, adm_pixels, load
 from vqtrain.evaluation.settings import ImageSettings
-from vqtrain.metrics.fid import FEATURES, Moments, frechet_distance
-from vqtrain.metrics.image import psnr
+from vqtrain.metrics.fid import FID
+from vqtrain.metrics.parts.build import load_weights
+from vqtrain.metrics.parts.moments import Moments, frechet_distance
+from vqtrain.metrics.parts.protocols import PROTOCOLS, adm_pixels
+from vqtrain.metrics.psnr import PSNR
 from vqtrain.ops.pixels import to_images, to_pixels
 from vqtrain.shapes import Images, Pixels
 from vqtrain.tokenizer.model import Tokenizer
@@ -116,35 +118,37 @@ def truncated(images: Images) -> Pixels:
     return ((images.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8)
 
 
-def moments(protocol: Protocol, pictures: Shaped[Tensor, "b c h w"]) -> Moments:
+def moments(fid: FID, pictures: Shaped[Tensor, "b c h w"], device: torch.device) -> Moments:
     """Return the statistics of pixels, or of images under the protocol's own rounding."""
     is_pixels = pictures.dtype == torch.uint8
-    features = protocol.features_of_pixels if is_pixels else protocol.features
-    total = Moments(dim=FEATURES, device=protocol.device)
+    features = fid.features_of_pixels if is_pixels else fid.features
+    total = Moments(dim=fid.dim, device=device)
     for batch in pictures.split(BATCH_SIZE):
-        found = features(batch.to(protocol.device))
-        total.add(found, torch.ones(len(found), dtype=torch.bool, device=protocol.device))
+        found = features(batch.to(device))
+        total.add(found, torch.ones(len(found), dtype=torch.bool, device=device))
     return total
 
 
 def mean_psnr(made: Shaped[Tensor, "b c h w"], original: Pixels) -> float:
     """Return the mean PSNR of pixels, or of floats in [-1, 1] that are not rounded, in dB."""
     if made.dtype == torch.uint8:
-        return psnr(made, original).mean().item()
+        return PSNR()(made, original).mean().item()
     difference: Float[Tensor, "b c h w"] = (made.clamp(-1, 1).double() - to_images(original)) / 2
     return (-10 * difference.square().mean(dim=(1, 2, 3)).log10()).mean().item()
 
 
-def rows(protocols: Mapping[str, Protocol], pairs: Mapping[str, Pair]) -> Iterator[str]:
+def rows(
+    protocols: Mapping[str, FID], pairs: Mapping[str, Pair], device: torch.device
+) -> Iterator[str]:
     """Measure, and bring the lines of the tables as they come."""
     made, original = pairs["resize"]
     means = to_images(original).mean((2, 3))
     yield f"{len(original)} photographs of {original.shape[2]} px, mean {means.mean():.2f}\n"
-    references = {word: moments(protocol, original) for word, protocol in protocols.items()}
+    references = {word: moments(protocol, original, device) for word, protocol in protocols.items()}
     yield "| protocol | FID | against torch_fidelity |\n|---|---|---|"
     first = math.nan
     for word, protocol in protocols.items():
-        distance = frechet_distance(moments(protocol, made), references[word])
+        distance = frechet_distance(moments(protocol, made, device), references[word])
         first = distance if word == "torch_fidelity" else first
         yield f"| {word} | {distance:.4f} | {100 * (distance / first - 1):+.2f} % |"
     yield "\n| rounding alone | PSNR | FID, torch_fidelity | FID, pytorch_fid |\n|---|---|---|---|"
@@ -159,7 +163,9 @@ def rows(protocols: Mapping[str, Protocol], pairs: Mapping[str, Pair]) -> Iterat
         cells = [f"{mean_psnr(form, original):.4f}"]
         for word in ("torch_fidelity", "pytorch_fid"):
             if form.dtype == torch.uint8 or word == "pytorch_fid":
-                distance = frechet_distance(moments(protocols[word], form), references[word])
+                distance = frechet_distance(
+                    moments(protocols[word], form, device), references[word]
+                )
                 cells.append(f"{distance:.4f}")
             else:
                 cells.append("rounds itself")
@@ -167,9 +173,13 @@ def rows(protocols: Mapping[str, Protocol], pairs: Mapping[str, Pair]) -> Iterat
     yield "\n| crop alone | PSNR | FID, torch_fidelity |\n|---|---|---|"
     protocol = protocols["torch_fidelity"]
     for crop, (made, original) in pairs.items():
-        distance = frechet_distance(moments(protocol, made), moments(protocol, original))
+        distance = frechet_distance(
+            moments(protocol, made, device), moments(protocol, original, device)
+        )
         yield f"| {crop} | {mean_psnr(to_pixels(made), original):.4f} | {distance:.4f} |"
-    across = frechet_distance(moments(protocol, pairs["adm"][1]), references["torch_fidelity"])
+    across = frechet_distance(
+        moments(protocol, pairs["adm"][1], device), references["torch_fidelity"]
+    )
     yield f"| originals of one against those of the other | | {across:.4f} |"
 
 
@@ -182,23 +192,22 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=None, help="px; that of the training")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--random-weights", action="store_true")
-    for name in sorted({convention.weights for convention in CONVENTIONS.values()}):
+    for name in sorted({protocol.weights for protocol in PROTOCOLS.values()}):
         parser.add_argument(f"--{name}", help="file of weights; default: torch's cache")
     options = parser.parse_args()
     tokenizer = Tokenizer.from_pretrained(options.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         files = random_files(Path(folder)) if options.random_weights else vars(options)
-        protocols = {
-            word: load(word, files[convention.weights]).to(torch.device(options.device))
-            for word, convention in CONVENTIONS.items()
-        }
+        protocols = {word: FID(protocol=word) for word in PROTOCOLS}
+        device = torch.device(options.device)
+        load_weights(list(protocols.values()), files, device)
     pairs = {
         crop: reconstruct(
             tokenizer, options.pictures, crop, options.images, options.size, options.device
         )
         for crop in ("resize", "adm")
     }
-    for line in rows(protocols, pairs):
+    for line in rows(protocols, pairs, device):
         print(line, flush=True)
 
 

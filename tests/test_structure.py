@@ -22,6 +22,7 @@ CONFIGS = {
     "loss": "loss/*",
     "adversarial": "loss/adversarial",
     "format": "format",
+    "metric": "metric",
 }
 # Keys that the run itself takes out of a group.
 TERM = {"weight", "start_step", "ramp_steps"}

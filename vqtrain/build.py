@@ -32,6 +32,7 @@ GROUPS = {
     "format": "vqtrain.formats.base:Format",
     "loss": "vqtrain.losses.base:LossTerm",
     "adversarial": "vqtrain.losses.adversarial.base:AdversarialLoss",
+    "metric": "vqtrain.metrics.base:Metric",
     "launcher": "vqtrain.launchers.base:Launcher",
     "command": "vqtrain.app.base:Command",
 }

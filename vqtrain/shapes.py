@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 Images = Float[Tensor, "b c h w"]
-Pixels = UInt8[Tensor, "b c h w"]
+Pixels = UInt8[Tensor, "b c *size"]
 Latents = Float[Tensor, "b c *grid"]
 TokenIds = Int64[Tensor, "b k *tokens"]
 Mask = Bool[Tensor, " b"]

@@ -5,9 +5,12 @@ import importlib.util
 import sys
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from types import ModuleType
 from urllib.error import HTTPError
 
 import torch
@@ -195,6 +198,23 @@ def describe(name: str, file: Path) -> dict[str, str]:
         "weights": file.name + ("" if is_published else ", not the published file"),
         "weights_sha256": digest,
     }
+
+
+@contextmanager
+def instead_of_download(module: ModuleType, function: str, result: object) -> Iterator[None]:
+    """Give a library that downloads weights by itself those of a file that was read safely.
+
+    Args:
+        module: A module of the library.
+        function: The name there of the function that downloads.
+        result: What it returns within the context, whatever its arguments.
+    """
+    own = getattr(module, function)
+    setattr(module, function, lambda *_, **__: result)
+    try:
+        yield
+    finally:
+        setattr(module, function, own)
 
 
 def lpips_heads(network: str) -> dict[str, Shaped[Tensor, "..."]]:

@@ -18,6 +18,7 @@ from vqtrain.app.compose import (
     flatten,
     group_choices,
     is_group_choice,
+    metric_entries,
     read_command_line,
 )
 from vqtrain.build import configs_folder, in_context, resolve_fractions, split_kind
@@ -30,7 +31,8 @@ FILES = sorted(
     Path(parent, name).relative_to(CONFIGS).with_suffix("").as_posix()
     for parent, _, names in os.walk(CONFIGS)
     for name in names
-    if name.endswith(".yaml") and Path(parent).name not in ("command", "format", "launcher")
+    if name.endswith(".yaml")
+    and Path(parent).name not in ("command", "format", "launcher", "metric")
 )
 CHOICES = [file.rpartition("/") for file in FILES if "/" in file]
 
@@ -254,6 +256,8 @@ def test_every_choice_brings_what_its_file_says(group: str, name: str) -> None:
             ((_, chosen),) = default.items()  # the codebook inside this one
             whole = yaml.safe_load((CONFIGS / group / f"{chosen}.yaml").read_text())
             expected["inner"] = {**whole, **expected["inner"]}
+    if group == "metrics":  # each with the arguments of its own file
+        expected["names"] = metric_entries(expected["names"], None)
     assert {key: config[key] for key in expected} == expected
 
 
@@ -376,3 +380,30 @@ def test_terms_of_the_loss_are_added_by_a_name_of_their_own() -> None:
 def test_a_class_that_cannot_be_chosen_is_one_line(word: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         composed(word)
+
+
+@pytest.mark.parametrize("words", [["metrics=[psnr,lpips]"], ["metrics.names=[psnr,lpips]"]])
+def test_metrics_are_named_in_a_list_and_get_the_arguments_of_their_files(words: list[str]) -> None:
+    config = composed(*words)
+    assert config["metrics"]["names"] == ["psnr", {"kind": "lpips", "network": "alex"}]
+
+
+def test_metrics_have_arguments_of_their_own() -> None:
+    config = composed("metrics=[{kind:lpips,network:vgg},package.module:Class,{kind:a.b:C,size:7}]")
+    assert config["metrics"]["names"] == [
+        {"kind": "lpips", "network": "vgg"},
+        "package.module:Class",
+        {"kind": "a.b:C", "size": 7},
+    ]
+
+
+def test_metrics_of_ones_own_configs_have_words(tmp_path: Path) -> None:
+    (tmp_path / "metric").mkdir()
+    (tmp_path / "metric" / "mine.yaml").write_text("kind: lpips\nnetwork: squeeze\n")
+    config = composed("metrics=[mine]", f"--config-dir={tmp_path}")
+    assert config["metrics"]["names"] == [{"kind": "lpips", "network": "squeeze"}]
+
+
+def test_a_metric_is_not_chosen_as_a_group_is() -> None:
+    with pytest.raises(ConfigError, match=r"metrics are a list: write metrics=\[psnr\]"):
+        composed("metric=psnr")

@@ -18,6 +18,7 @@ from vqtrain import Tokenizer
 from vqtrain.app import candidates
 from vqtrain.cli import main
 from vqtrain.data.sources.find import training_and_validation
+from vqtrain.metrics.psnr import PSNR
 
 NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
 FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
@@ -96,7 +97,7 @@ def test_where_lower_is_better_the_worst_is_the_highest(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main([*words, "baselines=false", "out=higher"]) == 0
-    monkeypatch.setattr("vqtrain.evaluation.metrics.LOWER_IS_BETTER", ("psnr",))
+    monkeypatch.setattr(PSNR, "higher_is_better", False)
     assert main([*words, "baselines=false", "out=lower"]) == 0
     for word, other in (("worst", "best"), ("best", "worst")):
         names = [
@@ -130,10 +131,11 @@ def test_several_tokenizers_are_compared_in_one_table(
 def test_what_images_do_not_allow_is_left_out_and_said_unless_it_was_asked_for(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vqtrain.evaluation.metrics.METRICS", ("psnr", "ssim", "ms_ssim"))
+    names = {"names": ["psnr", "ssim", "ms_ssim"]}
+    monkeypatch.setattr("vqtrain.app.evaluate.read_choice", lambda *_: names)
     assert main([*words, "metrics=null", "baselines=false", "worst=0"]) == 0
     printed = capsys.readouterr().out
-    assert "left out: ms_ssim needs images of at least 161 px, these have 16" in printed
+    assert "left out: ms_ssim needs images of at least 176 px, these have 16" in printed
     (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
     assert list(entry["metrics"]) == ["psnr", "ssim"]
     assert entry["baselines"] == {}
@@ -155,7 +157,7 @@ def test_missing_weights_are_one_line_before_anything_is_written(
         raise URLError("no network")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
-    assert main([*words, "metrics=[psnr,lpips_vgg]"]) == 2
+    assert main([*words, "metrics=[psnr,{kind:lpips,network:vgg}]"]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("vqtrain: cannot download vgg16-397923af.pth from https://")
     assert "weights.vgg=PATH; metrics=[psnr] needs no weights" in last
@@ -169,10 +171,10 @@ def test_missing_weights_are_one_line_before_anything_is_written(
         (["images="], "name the images"),
         (["tokenizer=own,own"], "tokenizer=own is named twice"),
         (["tokenizer=nothing"], "nothing"),
-        (["metrics=[pnsr]"], "got ['pnsr']; did you mean psnr?"),
-        (["metrics=[]"], "metrics must be some of psnr"),
-        (["metrics=psnr"], "or null, got 'psnr'; write metrics=[psnr]"),
-        (["metrics=[ms_ssim]"], "ms_ssim needs images of at least 161 px, these have 16"),
+        (["metrics=[pnsr]"], "unknown metric 'pnsr', did you mean 'psnr'?"),
+        (["metrics=[]"], "metrics must name at least one, such as metrics=[psnr]"),
+        (["metrics=psnr"], "unknown metrics 'psnr', valid are: all, basic, full"),
+        (["metrics=[ms_ssim]"], "ms_ssim needs images of at least 176 px, these have 16"),
         (["protocol=tf"], "protocol must be one of torch_fidelity, adm, pytorch_fid, clean_fid"),
         (["worst=-1"], "worst must be at least 0, got -1"),
         (["devices=0"], "devices must be at least 1, got 0"),
@@ -280,7 +282,7 @@ def test_all_metrics_with_weights_from_files(
 ) -> None:
     files = [f"weights.{name}={classifier_file(name)}" for name in ("vgg", "alex")]
     files.append(f"weights.inception={inception_file}")
-    more = ["metrics=null", "image_size=164", "baselines=false", "worst=1", *files]
+    more = ["metrics=null", "image_size=176", "baselines=false", "worst=1", *files]
     assert main([*words, *more]) == 0
     (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
     assert list(entry["metrics"]) == [
@@ -290,7 +292,7 @@ def test_all_metrics_with_weights_from_files(
     assert entry["protocols"]["rfid@6"]["weights"] == "inception.pth, not the published file"
     assert list(entry["seconds"]) == [
         *("hashing", "reading", "tokenizer", "psnr", "ssim", "ms_ssim"),
-        *("lpips_alex", "lpips_vgg", "fid"),
+        *("lpips_alex", "lpips_vgg", "rfid"),
     ]
 
 

@@ -20,26 +20,20 @@ from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.sources.find import open_images
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import DataError
-from vqtrain.evaluation import protocols, reference
 from vqtrain.evaluation.baselines import BASELINES
-from vqtrain.evaluation.measure import (
-    OWN,
-    Clock,
-    Comparison,
-    Measured,
-    describe_ids,
-    entropy_bits,
-    measure,
-)
-from vqtrain.evaluation.protocols import Protocol
+from vqtrain.evaluation.comparison import OWN, Clock, Comparison
+from vqtrain.evaluation.measure import Measured, describe_ids, entropy_bits, measure
 from vqtrain.evaluation.reference import Reference
-from vqtrain.metrics.codebook import IdCounts
-from vqtrain.metrics.image import psnr, ssim
+from vqtrain.metrics.fid import FID
+from vqtrain.metrics.parts.codebook_usage import IdCounts
+from vqtrain.metrics.parts.protocols import PROTOCOLS
+from vqtrain.metrics.psnr import PSNR
+from vqtrain.metrics.ssim import SSIM
 from vqtrain.ops.pixels import to_images, to_pixels
 
 CPU = torch.device("cpu")
 NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
-MEASURES = {"psnr": psnr, "ssim": ssim}
+METRICS = [PSNR(), SSIM()]
 PREPARATION = Transform(
     image_size=16, channels=3, crop="resize", flip=False, range=None, background="white"
 )
@@ -89,14 +83,14 @@ class Means(nn.Module):
 
 
 @pytest.fixture
-def protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Protocol:
-    """A protocol whose network takes no time."""
-    own = replace(protocols.CONVENTIONS["torch_fidelity"], network=Means)
-    monkeypatch.setitem(protocols.CONVENTIONS, "torch_fidelity", own)
-    monkeypatch.setattr(reference, "FEATURES", DIM)
-    file = tmp_path / "weights.pth"
-    file.write_bytes(b"weights")
-    return Protocol("torch_fidelity", file)
+def fid(monkeypatch: pytest.MonkeyPatch) -> FID:
+    """FID with a network that takes no time."""
+    own = replace(PROTOCOLS["torch_fidelity"], network=Means)
+    monkeypatch.setitem(PROTOCOLS, "torch_fidelity", own)
+    monkeypatch.setattr(FID, "dim", DIM)
+    fid = FID()
+    fid.load({"inception": Path()})
+    return fid
 
 
 def measure_on(index: ImageIndex, tokenizer: Tokenizer, **changes: object) -> Measured:
@@ -104,9 +98,8 @@ def measure_on(index: ImageIndex, tokenizer: Tokenizer, **changes: object) -> Me
         "transform": PREPARATION,
         "batch_size": 4,
         "num_workers": 0,
-        "measures": MEASURES,
-        "protocol": None,
-        "reference": None,
+        "metrics": METRICS,
+        "references": {},
         "baselines": {},
         "bits_per_pixel": 0.25,
         "autocast": nullcontext,
@@ -123,9 +116,9 @@ def distance_by_numpy(first: np.ndarray, second: np.ndarray) -> float:
     return float(difference @ difference + np.trace(a) + np.trace(b) - 2 * roots.sum())
 
 
-def test_figures_are_those_of_images_one_by_one(index: ImageIndex, protocol: Protocol) -> None:
+def test_figures_are_those_of_images_one_by_one(index: ImageIndex, fid: FID) -> None:
     tokenizer = build(FSQ)
-    found = measure_on(index, tokenizer, protocol=protocol)
+    found = measure_on(index, tokenizer, metrics=[*METRICS, fid])
     originals, made, ids = [], [], []
     for image_id in range(10):
         pixels = decode_image(index.read(image_id), PREPARATION, None)[None]
@@ -141,28 +134,20 @@ def test_figures_are_those_of_images_one_by_one(index: ImageIndex, protocol: Pro
     assert found.tokenizer.values["psnr"] == pytest.approx(expected, rel=1e-12)
     assert found.tokenizer.means["psnr"] == pytest.approx(np.mean(expected), rel=1e-12)
     features = [Means(Path())(torch.cat(each)).double().numpy() for each in (made, originals)]
-    assert found.tokenizer.rfid == pytest.approx(distance_by_numpy(*features), rel=1e-6, abs=1e-7)
+    assert found.tokenizer.distances["rfid@10"] == pytest.approx(
+        distance_by_numpy(*features), rel=1e-6, abs=1e-7
+    )
     counts = torch.bincount(torch.cat(ids), minlength=tokenizer.vocab_size)
     assert len(counts.nonzero()) > 2
     assert found.codebook is not None
     assert found.codebook["histogram"] == [counts.tolist()]
     assert found.codebook["tokens"] == 10 * 16
-    assert list(found.seconds) == ["reading", "tokenizer", "psnr", "ssim", "fid"]
+    assert list(found.seconds) == ["reading", "tokenizer", "psnr", "ssim", "rfid"]
 
 
-def compare(protocol: Protocol, images: Tensor, made: Tensor) -> Comparison:
-    comparison = Comparison(
-        measures=MEASURES,
-        protocol=protocol,
-        reference=None,
-        baselines={},
-        bits_per_pixel=0.25,
-        factor=(4, 4),
-        clock=Clock(CPU),
-        device=CPU,
-    )
-    mask = torch.ones(len(images), dtype=torch.bool)
-    comparison.add(images, made, mask, torch.arange(len(images)))
+def compare(fid: FID, images: Tensor, made: Tensor) -> Comparison:
+    comparison = Comparison([*METRICS, fid], known={}, clock=Clock(CPU), device=CPU)
+    comparison.add(to_pixels(images), made, torch.ones(len(images), dtype=torch.bool), {})
     return comparison
 
 
@@ -172,25 +157,24 @@ def smooth(count: int, size: int) -> Tensor:
     return to_images(larger.clamp(0, 255).to(torch.uint8))
 
 
-def test_images_that_are_kept_have_the_best_figures_there_are(protocol: Protocol) -> None:
+def test_images_that_are_kept_have_the_best_figures_there_are(fid: FID) -> None:
     images = smooth(6, 16)
-    _, results = compare(protocol, images, images).gather()
+    _, results = compare(fid, images, images).gather()
     assert results[OWN].values == {"psnr": [100.0] * 6, "ssim": pytest.approx([1.0] * 6, abs=1e-12)}
-    assert results[OWN].rfid is not None
-    assert 0 <= results[OWN].rfid < 1e-3
+    assert 0 <= results[OWN].distances["rfid@6"] < 1e-3
 
 
 @pytest.mark.slow
 def test_images_that_are_kept_have_no_distance_in_inception_either(inception_file: Path) -> None:
     images = smooth(5, 32)
-    kept = compare(protocols.load("torch_fidelity", str(inception_file)), images, images)
-    distance = kept.gather()[1][OWN].rfid
-    assert distance is not None
-    assert 0 <= distance < 1e-3
+    fid = FID()
+    fid.load({"inception": inception_file})
+    results = compare(fid, images, images).gather()[1]
+    assert 0 <= results[OWN].distances["rfid@5"] < 1e-3
 
 
-def test_baselines_are_measured_on_the_same_pictures(index: ImageIndex, protocol: Protocol) -> None:
-    found = measure_on(index, build(FSQ), protocol=protocol, baselines=BASELINES)
+def test_baselines_are_measured_on_the_same_pictures(index: ImageIndex, fid: FID) -> None:
+    found = measure_on(index, build(FSQ), metrics=[*METRICS, fid], baselines=BASELINES)
     pixels = torch.stack(
         [decode_image(index.read(number), PREPARATION, None) for number in range(10)]
     )
@@ -198,28 +182,29 @@ def test_baselines_are_measured_on_the_same_pictures(index: ImageIndex, protocol
         results = [baseline(pixels[i : i + 1], 0.25, (4, 4)) for i in range(10)]
         made = torch.cat([picture for picture, _ in results])
         values = found.baselines[word].values
-        assert values["psnr"] == psnr(made, pixels).tolist()
+        assert values["psnr"] == PSNR()(made, pixels).tolist()
         assert values["bits_per_pixel"] == [rate for _, rate in results]
         features = [Means(Path())(each).double().numpy() for each in (made, pixels)]
         expected = distance_by_numpy(*features)
-        assert found.baselines[word].rfid == pytest.approx(expected, rel=1e-6, abs=1e-7)
+        assert found.baselines[word].distances["rfid@10"] == pytest.approx(
+            expected, rel=1e-6, abs=1e-7
+        )
         assert word in found.seconds
 
 
-def test_originals_that_are_known_are_not_computed_again(
-    index: ImageIndex, protocol: Protocol
-) -> None:
-    assert isinstance(protocol.network, Means)
-    place = Reference(index_digest="0", protocol=protocol, transform=PREPARATION)
-    first = measure_on(index, build(FSQ), protocol=protocol, reference=place)
-    assert protocol.network.seen == [4] * 6
+def test_originals_that_are_known_are_not_computed_again(index: ImageIndex, fid: FID) -> None:
+    assert isinstance(fid.network, Means)
+    place = Reference(index_digest="0", metric=fid, described={}, device=CPU, transform=PREPARATION)
+    known = {"metrics": [fid], "references": {"rfid": place}}
+    first = measure_on(index, build(FSQ), **known)
+    assert fid.network.seen == [4] * 6
     torch.manual_seed(1)
     other = build(FSQ)
-    second = measure_on(index, other, protocol=protocol, reference=place)
-    assert protocol.network.seen == [4] * 9
-    assert first.tokenizer.rfid != second.tokenizer.rfid
-    alone = measure_on(index, other, protocol=protocol)
-    assert second.tokenizer.rfid == alone.tokenizer.rfid
+    second = measure_on(index, other, **known)
+    assert fid.network.seen == [4] * 9
+    assert first.tokenizer.distances != second.tokenizer.distances
+    alone = measure_on(index, other, metrics=[*METRICS, fid])
+    assert second.tokenizer.distances == alone.tokenizer.distances
 
 
 def test_a_damaged_image_counts_for_nothing_and_is_told_once(
@@ -294,11 +279,12 @@ from pathlib import Path
 from vqtrain import Tokenizer
 from vqtrain.data.decoding.images import Transform
 from vqtrain.data.sources.find import open_images
-from vqtrain.evaluation import protocols
 from vqtrain.evaluation.baselines import BASELINES
 from vqtrain.evaluation.measure import measure
-from vqtrain.evaluation.protocols import CONVENTIONS, Protocol
-from vqtrain.metrics.image import psnr, ssim
+from vqtrain.metrics.fid import FID
+from vqtrain.metrics.parts.protocols import PROTOCOLS
+from vqtrain.metrics.psnr import PSNR
+from vqtrain.metrics.ssim import SSIM
 
 class Means(torch.nn.Module):
     def __init__(self, _file):
@@ -306,9 +292,10 @@ class Means(torch.nn.Module):
     def forward(self, pixels):
         return torch.nn.functional.adaptive_avg_pool2d(pixels.float() / 255, 2).flatten(1)
 
-CONVENTIONS["torch_fidelity"] = replace(CONVENTIONS["torch_fidelity"], network=Means)
-file = Path(folder) / f"weights-{rank}.pth"
-file.write_bytes(b"weights")
+PROTOCOLS["torch_fidelity"] = replace(PROTOCOLS["torch_fidelity"], network=Means)
+FID.dim = 12
+fid = FID()
+fid.load({"inception": Path()})
 found = measure(
     Tokenizer.from_pretrained(TOKENIZER),
     open_images(PICTURES, role="validation"),
@@ -316,9 +303,8 @@ found = measure(
                             background="white"),
     batch_size=4,
     num_workers=0,
-    measures={"psnr": psnr, "ssim": ssim},
-    protocol=Protocol("torch_fidelity", file),
-    reference=None,
+    metrics=[PSNR(), SSIM(), fid],
+    references={},
     baselines={"down_up": BASELINES["down_up"]},
     bits_per_pixel=0.25,
     autocast=nullcontext,
@@ -326,7 +312,7 @@ found = measure(
 )
 if rank == 0:
     results = {"own": found.tokenizer, "down_up": found.baselines["down_up"]}
-    plain = {name: [dict(r.values), r.means, r.rfid] for name, r in results.items()}
+    plain = {name: [dict(r.values), r.means, r.distances["rfid@10"]] for name, r in results.items()}
     told = [plain, found.codebook, [list(found.image_ids), [fault.key for fault in found.faults]]]
     Path(folder, "found.json").write_text(json.dumps(told))
 """

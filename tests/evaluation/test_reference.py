@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from vqtrain.data.decoding.images import Transform
 from vqtrain.data.sources.find import open_images
 from vqtrain.data.sources.index import ImageIndex
-from vqtrain.evaluation import protocols, reference
-from vqtrain.evaluation.protocols import CONVENTIONS, Protocol
+from vqtrain.evaluation import reference
 from vqtrain.evaluation.reference import Reference, content_digest
-from vqtrain.metrics.fid import Moments
+from vqtrain.metrics.fid import FID
+from vqtrain.metrics.parts.build import describe
+from vqtrain.metrics.parts.moments import Moments
 
 CPU = torch.device("cpu")
 DIM = 5
@@ -29,20 +29,31 @@ PREPARATION = Transform(
 def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of its own, and few features."""
     monkeypatch.setenv("VQTRAIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(reference, "FEATURES", DIM)
+    monkeypatch.setattr(FID, "dim", DIM)
 
 
 @pytest.fixture
-def protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Protocol]:
-    """Make a protocol without a network, of a file of weights with some content."""
-    for word, convention in CONVENTIONS.items():
-        plain = replace(convention, network=lambda _: nn.Identity())
-        monkeypatch.setitem(protocols.CONVENTIONS, word, plain)
+def make(tmp_path: Path) -> Callable[..., Reference]:
+    """Make the place of FID under a protocol, with a file of weights of some content."""
 
-    def make(word: str = "adm", content: bytes = b"weights", name: str = "net.pth") -> Protocol:
+    def make(
+        protocol: str = "adm",
+        content: bytes = b"weights",
+        name: str = "net.pth",
+        digest: str = "abc",
+        transform: Transform = PREPARATION,
+        device: torch.device = CPU,
+    ) -> Reference:
         file = tmp_path / name
         file.write_bytes(content)
-        return Protocol(word, file)
+        metric = FID(protocol=protocol)
+        return Reference(
+            index_digest=digest,
+            metric=metric,
+            described=describe(metric, dict.fromkeys(metric.weights, str(file))),
+            device=device,
+            transform=transform,
+        )
 
     return make
 
@@ -53,10 +64,6 @@ def statistics() -> Moments:
     return moments
 
 
-def place(protocol: Protocol, digest: str = "abc", transform: Transform = PREPARATION) -> Path:
-    return Reference(index_digest=digest, protocol=protocol, transform=transform).path
-
-
 def pictures(folder: Path, count: int = 5, first: int = 0) -> ImageIndex:
     folder.mkdir()
     for number in range(count):
@@ -65,12 +72,12 @@ def pictures(folder: Path, count: int = 5, first: int = 0) -> ImageIndex:
     return open_images(str(folder), role="validation")
 
 
-def test_what_was_saved_is_found_again(protocol: Callable[..., Protocol]) -> None:
+def test_what_was_saved_is_found_again(make: Callable[..., Reference]) -> None:
     moments = statistics()
-    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
+    cached = make()
     assert cached.load(CPU) is None
     cached.save(moments)
-    again = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION).load(CPU)
+    again = make().load(CPU)
     assert again is not None
     assert again.count == 9
     assert torch.equal(again.sums, moments.sums)
@@ -78,38 +85,38 @@ def test_what_was_saved_is_found_again(protocol: Callable[..., Protocol]) -> Non
 
 
 def test_all_that_changes_the_features_changes_the_place(
-    protocol: Callable[..., Protocol], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Reference], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places = [
-        place(protocol()),
-        place(protocol(), digest="abcd"),
-        place(protocol(word="torch_fidelity")),
-        place(protocol(content=b"others")),
-        place(protocol(), transform=replace(PREPARATION, crop="adm")),
-        place(protocol(), transform=replace(PREPARATION, image_size=32)),
-        place(protocol(), transform=replace(PREPARATION, background="black")),
-        place(protocol().to(torch.device("meta"))),
+    references = [
+        make(),
+        make(digest="abcd"),
+        make(protocol="torch_fidelity"),
+        make(content=b"others"),
+        make(transform=replace(PREPARATION, crop="adm")),
+        make(transform=replace(PREPARATION, image_size=32)),
+        make(transform=replace(PREPARATION, background="black")),
+        make(device=torch.device("meta")),
     ]
     monkeypatch.setattr(reference, "version", lambda name: f"{name} of tomorrow")
-    places.append(place(protocol()))
-    assert len(set(places)) == len(places)
+    references.append(make())
+    assert len({each.path for each in references}) == len(references)
 
 
-def test_the_name_of_the_weights_does_not_matter(protocol: Callable[..., Protocol]) -> None:
-    assert place(protocol()) == place(protocol(name="copy.pth"))
+def test_the_name_of_the_weights_does_not_matter(make: Callable[..., Reference]) -> None:
+    assert make().path == make(name="copy.pth").path
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.99])
-def test_a_truncated_file_counts_as_none(kept: float, protocol: Callable[..., Protocol]) -> None:
-    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
+def test_a_truncated_file_counts_as_none(kept: float, make: Callable[..., Reference]) -> None:
+    cached = make()
     cached.save(statistics())
     content = cached.path.read_bytes()
     cached.path.write_bytes(content[: int(kept * len(content))])
     assert cached.load(CPU) is None
 
 
-def test_a_flipped_bit_counts_as_none(protocol: Callable[..., Protocol]) -> None:
-    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
+def test_a_flipped_bit_counts_as_none(make: Callable[..., Reference]) -> None:
+    cached = make()
     cached.save(statistics())
     content = bytearray(cached.path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -121,16 +128,16 @@ def test_a_flipped_bit_counts_as_none(protocol: Callable[..., Protocol]) -> None
     "other", [{"sums": np.ones((2, 2))}, {"sums": np.ones((6, 6), np.float32)}, {"mu": np.ones(6)}]
 )
 def test_other_contents_count_as_none(
-    other: dict[str, np.ndarray], protocol: Callable[..., Protocol]
+    other: dict[str, np.ndarray], make: Callable[..., Reference]
 ) -> None:
-    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
+    cached = make()
     cached.path.parent.mkdir(parents=True)
     np.savez(cached.path, **other)
     assert cached.load(CPU) is None
 
 
-def test_a_damaged_file_is_made_anew(protocol: Callable[..., Protocol]) -> None:
-    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
+def test_a_damaged_file_is_made_anew(make: Callable[..., Reference]) -> None:
+    cached = make()
     cached.path.parent.mkdir(parents=True)
     cached.path.write_bytes(b"PK")
     moments = statistics()
@@ -140,19 +147,19 @@ def test_a_damaged_file_is_made_anew(protocol: Callable[..., Protocol]) -> None:
     assert torch.equal(again.sums, moments.sums)
 
 
-def test_features_that_are_no_numbers_are_not_kept(protocol: Callable[..., Protocol]) -> None:
+def test_features_that_are_no_numbers_are_not_kept(make: Callable[..., Reference]) -> None:
     moments = statistics()
     moments.sums[2, 3] = torch.nan
-    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
+    cached = make()
     cached.save(moments)
     assert not cached.path.exists()
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_else(
-    tmp_path: Path, protocol: Callable[..., Protocol]
+    tmp_path: Path, make: Callable[..., Reference]
 ) -> None:
     (tmp_path / "cache").touch()  # a file where a folder should be
-    cached = Reference(index_digest="abc", protocol=protocol(), transform=PREPARATION)
+    cached = make()
     cached.save(statistics())
     assert cached.load(CPU) is None
 

@@ -26,9 +26,10 @@ from vqtrain.evaluation.tables import (
     write_per_image,
 )
 
-OWN = Result(values={"psnr": [20.0, 25.00004], "ssim": [0.5, 0.75]}, rfid=12.34567)
+OWN = Result(values={"psnr": [20.0, 25.00004], "ssim": [0.5, 0.75]}, distances={"rfid@2": 12.34567})
 JPEG = Result(
-    values={"psnr": [18.0, 20.0], "ssim": [0.25, 0.5], "bits_per_pixel": [0.5, 0.75]}, rfid=math.nan
+    values={"psnr": [18.0, 20.0], "ssim": [0.25, 0.5], "bits_per_pixel": [0.5, 0.75]},
+    distances={"rfid@2": math.nan},
 )
 MEASURED = Measured(
     image_ids=[0, 2],
@@ -52,10 +53,9 @@ ENTRY = Entry(
     bits_per_pixel=0.5,
     keys=["first", "third"],
     measured=MEASURED,
-    protocol="torch_fidelity",
     rules={
         "psnr": {"dtype": "float64"},
-        "fid": {"weights": "net.pth", "weights_sha256": "0123456789abcdef"},
+        "rfid@2": {"weights": "net.pth", "weights_sha256": "0123456789abcdef"},
     },
     cost=None,
 )
@@ -158,10 +158,9 @@ def test_markdown_is_a_table_with_notes() -> None:
 
 
 def test_several_tokenizers_have_a_row_each_under_the_same_heads() -> None:
-    plain = replace(MEASURED, codebook=None, baselines={})
-    continuous = replace(
-        ENTRY, name="kl", tokens_per_image=0, bits_per_pixel=None, measured=plain, protocol="adm"
-    )
+    under_adm = replace(OWN, distances={"rfid_adm@2": 12.34567})
+    plain = replace(MEASURED, codebook=None, baselines={}, tokenizer=under_adm)
+    continuous = replace(ENTRY, name="kl", tokens_per_image=0, bits_per_pixel=None, measured=plain)
     heads, rows = columns_and_rows([continuous, ENTRY])
     assert heads == [
         *("", "px", "tokens", "bits/px", "psnr", "ssim", "rfid_adm@2", "rfid@2"),
@@ -197,5 +196,5 @@ def test_a_cost_that_does_not_repeat_is_said() -> None:
 
 def test_means_are_rounded_once() -> None:
     values = [0.1] * 10
-    assert Result(values={"psnr": values}, rfid=None).means["psnr"] == 0.1
+    assert Result(values={"psnr": values}, distances={}).means["psnr"] == 0.1
     assert sum(values) / 10 != pytest.approx(0.1, abs=0)

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from vqtrain.app.candidates import names_of
-from vqtrain.app.compose import compose, put, read_command_line
+from vqtrain.app.compose import compose, parse, put, read_command_line
 from vqtrain.app.evaluate import Evaluate
 from vqtrain.app.keys import page_of, read_values
 from vqtrain.app.resume import differences
 from vqtrain.errors import ConfigError
-from vqtrain.evaluation.metrics import METRICS
 from vqtrain.launchers.local import Local
 from vqtrain.launchers.slurm import Slurm
 from vqtrain.sweeps import commands
@@ -199,45 +198,37 @@ def test_weights_that_were_given_are_used(make_job: MakeJob) -> None:
         "/a b/{x},=~.pth",
         "i.pth",
     )
-    # None for what was not given, and none for a network that evaluations do not know.
+    # None for what was not given.
     assert [word for word in words if word.startswith("weights.")] == [
-        *("weights.alex=/a b/{x},=~.pth", "weights.inception=i.pth")
+        *("weights.alex=/a b/{x},=~.pth", "weights.squeeze=s.pth", "weights.inception=i.pth")
     ]
 
 
 # Metrics.
 
 
-def job_with(make_job: MakeJob, names: list[str], network: str = "alex") -> SweepJob:
-    return make_job(metrics={"names": names, "lpips_network": network, "best": names[0]})
+ALEX, VGG = ({"kind": "lpips", "network": network} for network in ("alex", "vgg"))
 
 
-@pytest.mark.parametrize(
-    ("names", "network", "expected"),
-    [
-        (["psnr", "ssim"], "alex", ["psnr", "ssim"]),
-        (["ssim"], "alex", ["ssim"]),
-        (["psnr", "lpips", "fid"], "alex", ["psnr", "lpips_alex", "fid"]),
-        (["lpips"], "vgg", ["lpips_vgg"]),
-        # Evaluations have no LPIPS with this network.
-        (["psnr", "lpips"], "squeeze", ["psnr"]),
-        (["lpips"], "squeeze", ["psnr"]),
-    ],
-)
-def test_metrics_are_those_of_the_validation(
-    make_job: MakeJob, names: list[str], network: str, expected: list[str]
-) -> None:
-    found = metrics_of([job_with(make_job, names, network)])
-    assert found == expected
-    assert set(found) <= set(METRICS)
+def job_with(make_job: MakeJob, names: list[object]) -> SweepJob:
+    return make_job(metrics={"names": names, "best": None})
+
+
+def test_metrics_are_those_of_the_validation(make_job: MakeJob) -> None:
+    for names in (["psnr", "ssim"], ["ssim"], ["psnr", ALEX, "some.package:Metric"]):
+        assert metrics_of([job_with(make_job, names)]) == names
 
 
 def test_metrics_are_the_same_for_all_runs(make_job: MakeJob) -> None:
-    jobs = [
-        job_with(make_job, ["psnr", "lpips"], "vgg"),
-        job_with(make_job, ["ssim", "lpips", "psnr"], "alex"),
-    ]
-    assert metrics_of(jobs) == ["psnr", "lpips_vgg", "ssim", "lpips_alex"]
+    jobs = [job_with(make_job, ["psnr", VGG]), job_with(make_job, ["ssim", ALEX, "psnr"])]
+    assert metrics_of(jobs) == ["psnr", VGG, "ssim", ALEX]
+
+
+def test_metrics_with_arguments_are_read_as_they_were(make_job: MakeJob) -> None:
+    metrics = ["psnr", ALEX, {"kind": "torchmetrics.image:X", "name": "a b,c", "sizes": [7, 7]}]
+    words = evaluate_command(make_job(), images=[], metrics=metrics)
+    (typed,) = (word for word in words if word.startswith("metrics="))
+    assert parse(typed).value() == metrics
 
 
 # Launchers.

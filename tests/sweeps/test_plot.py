@@ -165,7 +165,7 @@ def test_metrics_of_which_less_is_better_say_so(make_result, drawn) -> None:
     assert [axes.get_title(loc="left") for axes in panels] == [
         *("", "lower is better", "lower is better", "")
     ]
-    assert [axes.get_ylabel() for axes in panels[:3]] == ["PSNR (dB)", "LPIPS (alex)", "rfid@16"]
+    assert [axes.get_ylabel() for axes in panels[:3]] == ["PSNR (dB)", "LPIPS alex", "rFID@16"]
     # Four panels are two by two.
     assert panels[0].get_subplotspec().get_gridspec().get_geometry() == (2, 2)
 

@@ -19,6 +19,7 @@ from vqtrain.data.sources.index import ImageIndex
 from vqtrain.discriminators.patchgan import PatchGAN
 from vqtrain.losses.l2 import L2
 from vqtrain.losses.parts.weighted import Weight
+from vqtrain.metrics.parts.build import build_metrics
 from vqtrain.objective import Objective, WeightedTerm, build_adversarial
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
@@ -32,7 +33,7 @@ from vqtrain.training.record import Record
 from vqtrain.training.settings import TrainerSettings
 from vqtrain.training.step_end import StepEnd
 from vqtrain.training.stopping import StopPolicy
-from vqtrain.training.validation import MEASURES, Validation
+from vqtrain.training.validation import Validation
 
 TRAINER: dict[str, object] = {
     "max_steps": 4,
@@ -203,12 +204,13 @@ def make_validation(
     """Make a validation by PSNR and SSIM over some data."""
 
     def make(data: TrainingData, *, best: str = "psnr") -> Validation:
+        metrics = build_metrics(["psnr", "ssim"])
+        (chosen,) = (metric for metric in metrics if metric.name == best)
         return Validation(
             data=data,
-            measures=MEASURES,
-            fid=None,
-            best=best,
-            pictures=tmp_path / "images",
+            metrics=metrics,
+            best=chosen,
+            images=tmp_path / "images",
             bad_samples=make_bad_samples(data),
         )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vqtrain.errors import ConfigError
-from vqtrain.training.settings import MetricsSettings, TrainerSettings
+from vqtrain.training.settings import TrainerSettings
 
 Make = Callable[..., TrainerSettings]
 
@@ -98,11 +98,3 @@ def test_weights_are_of_full_precision(
     precision: str, dtype: torch.dtype, trainer_settings: Make
 ) -> None:
     assert trainer_settings(precision=precision).dtype == dtype
-
-
-def test_the_best_checkpoint_is_chosen_by_something_that_is_measured() -> None:
-    assert MetricsSettings(names=["psnr", "ssim"], lpips_network="alex", best="ssim").best == "ssim"
-    with pytest.raises(ConfigError, match=r"one of metrics\.names \(psnr\), got 'ssim'"):
-        MetricsSettings(names=["psnr"], lpips_network="alex", best="ssim")
-    with pytest.raises(ConfigError, match=r"metrics\.names holds 'mse', valid are: .*ssim"):
-        MetricsSettings(names=["psnr", "mse"], lpips_network="alex", best="psnr")

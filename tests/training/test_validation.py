@@ -11,13 +11,14 @@ from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor
 
-from vqtrain.metrics.image import ssim
+from vqtrain.metrics.psnr import PSNR
+from vqtrain.metrics.ssim import SSIM
 from vqtrain.ops.pixels import to_images, to_pixels
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.validation import MEASURES, Validation
+from vqtrain.training.validation import Validation
 
 MakeModule = Callable[..., TokenizerTraining]
 MakeTrainer = Callable[..., Trainer]
@@ -36,10 +37,9 @@ def make_validation(
         return Validation(
             data=data,
             bad_samples=make_bad_samples(data),
-            measures=MEASURES,
-            fid=None,
-            best="psnr",
-            pictures=tmp_path / "images",
+            metrics=[psnr := PSNR(), SSIM()],
+            best=psnr,
+            images=tmp_path / "images",
         )
 
     return make
@@ -58,7 +58,7 @@ def one_by_one(tokenizer: Tokenizer, pictures: Tensor) -> dict[str, float]:
         made = to_pixels(output.samples)
         difference = made[0].numpy().astype(float) - picture.numpy().astype(float)
         psnrs.append(10 * np.log10(255**2 / np.mean(difference**2)))
-        ssims.append(ssim(made, picture[None]).item())
+        ssims.append(SSIM()(made, picture[None]).item())
         ids.append(output.quantized.token_ids.flatten().numpy())
     counts = np.bincount(np.concatenate(ids), minlength=tokenizer.vocab_size)
     shares = counts[counts > 0] / counts.sum()

@@ -17,7 +17,9 @@ from vqtrain.app.compose import compose, read_command_line
 from vqtrain.data.sources.find import open_images
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.data_module import TrainingData
-from vqtrain.training.validation import MEASURES, Validation
+from vqtrain.training.validation import Validation
+from vqtrain.metrics.psnr import PSNR
+from vqtrain.metrics.ssim import SSIM
 
 config = compose("train", read_command_line(WORDS))
 settings = Settings.of(config)
@@ -33,8 +35,9 @@ for count in (1, 2, 7, 33):
     data = TrainingData(training=index, validation=index, settings=settings.data, seed=0, start=0,
                         num_nodes=1)
     bad_samples = BadSamples(path=Path(folder) / "bad", data=data, say=print)
-    validation = Validation(data=data, measures=MEASURES, fid=None, best="psnr",
-                            pictures=Path(folder), bad_samples=bad_samples)
+    metrics = [PSNR(), SSIM()]
+    validation = Validation(data=data, metrics=metrics, best=metrics[0], images=Path(folder),
+                            bad_samples=bad_samples)
     results[count] = validation.measure(trainer, module)
 (Path(folder) / f"{rank}.json").write_text(json.dumps(results))
 """

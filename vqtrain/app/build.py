@@ -16,10 +16,9 @@ from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import BadSampleError, ConfigError, DataError
-from vqtrain.layers.lpips import LPIPS, load_lpips
 from vqtrain.losses.parts.weighted import Weight
-from vqtrain.metrics.fid import FID, load_inception
-from vqtrain.metrics.lpips import LPIPSDistance
+from vqtrain.metrics.base import Metric
+from vqtrain.metrics.parts.build import build_metrics, kind_of, load_weights, why_not
 from vqtrain.objective import Objective, build_adversarial, build_term
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
@@ -30,7 +29,7 @@ from vqtrain.training.checkpoints import TrainingCheckpoint
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.settings import MetricsSettings, TrainerSettings
-from vqtrain.training.validation import MEASURES, Measure, Validation
+from vqtrain.training.validation import Validation
 
 # Images that need more pixels than this are not searched for.
 LARGEST_LEAST_SIZE = 256
@@ -83,8 +82,6 @@ def build_module(config: Mapping[str, Any], settings: Settings) -> TokenizerTrai
         channels=data.channels,
         pixel_range=data.pixel_range,
     )
-    if "ssim" in settings.metrics.names and data.image_size < 11:
-        raise ConfigError(f"data.image_size must be at least 11 for ssim, got {data.image_size}")
     check_shapes(tokenizer, data.sample_size)
     check_warmup(settings.optim, settings.trainer.max_steps, "trainer.max_steps")
     return TokenizerTraining(
@@ -129,27 +126,6 @@ def check_warmup(settings: OptimSettings, steps: int, what: str) -> None:
         raise ConfigError(
             f"{settings.key}.warmup_steps must be at most {steps} ({what}), got "
             f'{settings.warmup_steps}; a share such as "5%" fits every run'
-        )
-
-
-def find_lpips(network: str, config: Mapping[str, Any], settings: Settings) -> LPIPS:
-    """Build the LPIPS network with its weights, if the run's images fit it."""
-    check_color("LPIPS", settings)
-    found = load_lpips(network, config["weights"].get(network))
-    if settings.data.image_size < found.min_size:
-        raise ConfigError(
-            f"data.image_size must be at least {found.min_size} for LPIPS with {network}, got "
-            f"{settings.data.image_size}"
-        )
-    return found
-
-
-def check_color(what: str, settings: Settings) -> None:
-    """Refuse images that networks trained on color pictures cannot judge."""
-    if settings.data.channels not in (1, 3):
-        raise ConfigError(
-            f"{what} takes images of 1 or 3 channels, got data.channels={settings.data.channels}; "
-            "loss/perceptual=none and metrics=basic do without"
         )
 
 
@@ -208,35 +184,35 @@ def build_validation(
     device: torch.device,
     bad_samples: BadSamples,
 ) -> Validation:
-    """Build what a run is measured by."""
-    measures, fid = build_metrics(config, settings, device)
+    """Build what compares reconstructions with held-out images."""
+    metrics, best = find_metrics(config, settings, device)
     return Validation(
         data=data,
-        measures=measures,
-        fid=fid,
-        best=settings.metrics.best,
-        pictures=run_dir / "images",
+        metrics=metrics,
+        best=best,
+        images=run_dir / "images",
         bad_samples=bad_samples,
     )
 
 
-def build_metrics(
+def find_metrics(
     config: Mapping[str, Any], settings: Settings, device: torch.device
-) -> tuple[dict[str, Measure], FID | None]:
-    """Build what validation measures of single images, and FID; finds their networks' weights."""
-    metrics = settings.metrics
-    measures: dict[str, Measure] = {}
-    for name in metrics.names:
-        if name in MEASURES:
-            measures[name] = MEASURES[name]
-        elif name == "lpips":
-            network = find_lpips(metrics.lpips_network, config, settings)
-            measures[name] = LPIPSDistance(network=network).to(device)
-    fid = None
-    if "fid" in metrics.names:
-        check_color("FID", settings)
-        fid = FID(network=load_inception(config["weights"]["inception"])).to(device)
-    return measures, fid
+) -> tuple[list[Metric], Metric]:
+    """Build the metrics of validation with their weights, and say which chooses the best step."""
+    entries, data = settings.metrics.names, settings.data
+    metrics = build_metrics(entries)
+    for metric in metrics:
+        reason = why_not(metric, data.channels, data.sample_size)
+        if reason is not None:
+            raise ConfigError(f"metrics: {reason}")
+    best = settings.metrics.best or metrics[0].name
+    words = [(kind_of(entry), each.name) for entry, each in zip(entries, metrics, strict=True)]
+    chosen = [each for each, own in zip(metrics, words, strict=True) if best in own]
+    if not chosen:
+        named = ", ".join(kind for kind, _ in words)
+        raise ConfigError(f"metrics.best must be one of the metrics ({named}), got {best!r}")
+    load_weights(metrics, config["weights"], device)
+    return metrics, chosen[0]
 
 
 def begin_from(module: TokenizerTraining, init_from: str) -> None:

@@ -16,16 +16,16 @@ from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.faults import most_left_out
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError, DataError, WeightsError, require
-from vqtrain.evaluation import metrics as known
-from vqtrain.evaluation import protocols, tables
+from vqtrain.evaluation import tables
 from vqtrain.evaluation.baselines import BASELINES, Baseline, bits_per_pixel, tokens_per_image
 from vqtrain.evaluation.cost import measure_cost
-from vqtrain.evaluation.measure import Measure, Measured, measure
-from vqtrain.evaluation.protocols import CONVENTIONS, Protocol
+from vqtrain.evaluation.measure import Measured, measure, measuring_device
 from vqtrain.evaluation.reconstructions import draw, file_name
 from vqtrain.evaluation.reference import Reference, content_digest
 from vqtrain.evaluation.repeats import compare_with_last
 from vqtrain.evaluation.settings import ImageSettings, find_device
+from vqtrain.metrics.base import Metric, SampleMetric, SetMetric
+from vqtrain.metrics.parts.build import Given, describe, load_weights, why_not
 from vqtrain.tokenizer.model import Tokenizer
 
 MAX_NAME = 100  # characters of a name in the name of a file
@@ -47,22 +47,6 @@ class Candidate:
     folder: str
     tokenizer: Tokenizer
     transform: Transform
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Metrics:
-    """What is measured, ready to do so.
-
-    Attributes:
-        measures: By name, what is measured of each image.
-        protocol: Makes the features of FID; None for no FID.
-        rules: By name, how the numbers come about.
-    """
-
-    measures: Mapping[str, Measure]
-    protocol: Protocol | None
-    rules: Mapping[str, Mapping[str, str]]
 
 
 def load_all(
@@ -98,27 +82,27 @@ def names_of(typed: str | list[str]) -> list[str]:
 
 
 def choose_metrics(
-    typed: Sequence[str] | None, transforms: Sequence[Transform]
-) -> tuple[list[str], list[str]]:
-    """Return the metrics to measure, and a line for each that is left out as it cannot be.
+    metrics: Sequence[Metric], transforms: Sequence[Transform], *, is_typed: bool
+) -> tuple[list[Metric], list[str]]:
+    """Return the metrics that the images of all tokenizers fit, and a line for each other one.
 
     Raises:
-        ConfigError: If one that was asked for cannot be measured.
+        ConfigError: If one that the user has typed does not fit.
     """
-    names, notes = [], []
-    for name in known.METRICS if typed is None else dict.fromkeys(typed):
-        obstacles = (
-            known.obstacle(name, image_size=each.image_size, channels=each.channels)
+    fitting, notes = [], []
+    for metric in metrics:
+        reasons = (
+            why_not(metric, each.channels, (each.image_size, each.image_size))
             for each in transforms
         )
-        found = next(filter(None, obstacles), None)
-        if found is not None and typed is not None:
-            raise ConfigError(found)
-        if found is None:
-            names.append(name)
+        reason = next(filter(None, reasons), None)
+        if reason is None:
+            fitting.append(metric)
+        elif is_typed:
+            raise ConfigError(reason)
         else:
-            notes.append(f"left out: {found}")
-    return names, notes
+            notes.append(f"left out: {reason}")
+    return fitting, notes
 
 
 def other_crops(candidates: Sequence[Candidate], crop: str) -> list[str]:
@@ -132,39 +116,26 @@ def other_crops(candidates: Sequence[Candidate], crop: str) -> list[str]:
 
 
 def load_metrics(
-    names: Sequence[str], word: str, *, given: Mapping[str, str | None], device: torch.device
-) -> Metrics:
-    """Load the networks of metrics.
-
-    Args:
-        names: Of ``vqtrain.evaluation.metrics.METRICS``.
-        word: FID's protocol.
-        given: Paths of weights by their key.
-        device: Where all is measured.
+    metrics: Sequence[Metric], *, given: Given, device: torch.device
+) -> dict[str, dict[str, str]]:
+    """Load the weights of metrics, and say how the values of each come about.
 
     Raises:
-        ConfigError: If a library is not installed.
         WeightsError: If weights are missing, damaged or those of another network.
     """
-    single = [name for name in names if name != known.FID]
-    protocol = None
     try:
-        measures = {name: known.load(name, given=given, device=device) for name in single}
-        rules = {name: known.rule(name, given=given) for name in single}
-        if known.FID in names:
-            path = given[CONVENTIONS[word].weights]
-            protocol = protocols.load(word, path).to(device)
-            rules[known.FID] = protocol.describe()
+        load_weights(metrics, given, device)
     except WeightsError as error:
-        without = [name for name in known.WITHOUT_WEIGHTS if name in names] or ["psnr"]
+        without = [metric.name for metric in metrics if not metric.weights] or ["psnr"]
         raise WeightsError(f"{error}; metrics=[{','.join(without)}] needs no weights") from error
-    return Metrics(measures=measures, protocol=protocol, rules=rules)
+    return {metric.name: describe(metric, given) for metric in metrics}
 
 
 def measure_all(
     candidates: Sequence[Candidate],
     index: ImageIndex,
-    metrics: Metrics,
+    metrics: Sequence[Metric],
+    rules: Mapping[str, Mapping[str, str]],
     settings: ImageSettings,
     *,
     with_baselines: bool,
@@ -173,17 +144,13 @@ def measure_all(
 ) -> Iterator[tuple[Candidate, Measured]]:
     """Measure one tokenizer after the other; collective."""
     began = time.perf_counter()
-    digest = content_digest(index) if metrics.protocol is not None else None
-    seconds = {} if digest is None else {"hashing": time.perf_counter() - began}
+    of_sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
+    digest = content_digest(index) if of_sets else ""
+    seconds = {"hashing": time.perf_counter() - began} if of_sets else {}
     for candidate in candidates:
         tokenizer, transform = candidate.tokenizer, candidate.transform
         size = transform.image_size
         rate = bits_per_pixel(tokenizer, size, size)
-        reference = None
-        if metrics.protocol is not None and digest is not None:
-            reference = Reference(
-                index_digest=digest, protocol=metrics.protocol, transform=transform
-            )
         with shown_progress(console, candidate.name) as progress:
             measured = measure(
                 tokenizer,
@@ -191,9 +158,17 @@ def measure_all(
                 transform=transform,
                 batch_size=settings.batch_size,
                 num_workers=settings.workers,
-                measures=metrics.measures,
-                protocol=metrics.protocol,
-                reference=reference,
+                metrics=metrics,
+                references={
+                    metric.name: Reference(
+                        index_digest=digest,
+                        metric=metric,
+                        described=rules[metric.name],
+                        device=measuring_device(find_device(settings.device)),
+                        transform=transform,
+                    )
+                    for metric in of_sets
+                },
                 baselines=baselines_of(transform, rate) if with_baselines else {},
                 bits_per_pixel=rate or 0.0,
                 autocast=settings.autocast,
@@ -232,14 +207,19 @@ def entry_of(
     candidate: Candidate,
     measured: Measured,
     index: ImageIndex,
-    metrics: Metrics,
+    metrics: Sequence[Metric],
+    rules: Mapping[str, Mapping[str, str]],
     settings: ImageSettings,
 ) -> tables.Entry:
     """Put together what is known of a tokenizer, but for its cost."""
-    size = candidate.transform.image_size
+    size, count = candidate.transform.image_size, len(measured.image_ids)
     images = {
         "crop": f"{settings.crop} to {size} x {size} px",
-        "images": f"{len(measured.image_ids):,}",
+        "images": f"{count:,}",
+    }
+    names = {
+        metric.name: f"{metric.name}@{count}" if isinstance(metric, SetMetric) else metric.name
+        for metric in metrics
     }
     return tables.Entry(
         name=candidate.name,
@@ -249,8 +229,7 @@ def entry_of(
         bits_per_pixel=bits_per_pixel(candidate.tokenizer, size, size),
         keys=[index.key(image_id) for image_id in measured.image_ids],
         measured=measured,
-        protocol=tables.USUAL_PROTOCOL if metrics.protocol is None else metrics.protocol.word,
-        rules={name: {**rule, **images} for name, rule in metrics.rules.items()},
+        rules={names[name]: {**rule, **images} for name, rule in rules.items()},
         cost=None,
     )
 
@@ -274,6 +253,7 @@ def save_images(
     entry: tables.Entry,
     candidate: Candidate,
     index: ImageIndex,
+    metrics: Sequence[Metric],
     settings: ImageSettings,
     count: int,
     out: Path,
@@ -282,9 +262,10 @@ def save_images(
     folder = out / candidate.folder
     folder.mkdir(exist_ok=True)
     tables.write_per_image(entry, folder)
-    for metric, values in list(entry.measured.tokenizer.values.items())[:1]:
+    for metric in [metric for metric in metrics if isinstance(metric, SampleMetric)][:1]:
+        values = entry.measured.tokenizer.values[metric.name]
         order = sorted(range(len(values)), key=values.__getitem__)
-        if metric in known.LOWER_IS_BETTER:
+        if not metric.higher_is_better:
             order.reverse()
         for word, places in (("worst", order[:count]), ("best", order[::-1][:count])):
             for number, place in enumerate(places, start=1):

@@ -25,7 +25,7 @@ from vqtrain.errors import ConfigError
 INNER_CODEBOOK = "codebook.inner"
 
 # Folders of configs that are no groups of ``vqtrain train``.
-OTHER_FOLDERS = ("command", "format", "launcher")
+OTHER_FOLDERS = ("command", "format", "launcher", "metric")
 
 # Groups of which the user names the keys.
 OPEN_GROUPS = ("callbacks.",)
@@ -136,7 +136,7 @@ def compose(name: str, command_line: CommandLine) -> dict[str, Any]:
     """
     choices = group_choices(command_line.config_dir)
     overrides = [
-        open_key(choose_inner(choose_class(word, choices), choices))
+        open_key(choose_part(choose_class(word, choices), choices))
         for word in command_line.overrides
     ]
     parsed = [parse(word) for word in overrides]
@@ -144,7 +144,7 @@ def compose(name: str, command_line: CommandLine) -> dict[str, Any]:
         check_choice(override, choices)
     try:
         config = call_hydra(name, overrides, command_line.config_dir)
-        return to_plain(config, command_line.paths)
+        plain = to_plain(config, command_line.paths)
     except yaml.YAMLError as error:
         raise ConfigError(f"a config is no yaml: {' '.join(str(error).split())}") from error
     except (HydraException, OmegaConfBaseException) as error:
@@ -158,6 +158,8 @@ def compose(name: str, command_line: CommandLine) -> dict[str, Any]:
             for override in parsed:
                 check_key(override, known, choices)
         raise ConfigError(str(error).splitlines()[0]) from error
+    plain["metrics"]["names"] = metric_entries(plain["metrics"]["names"], command_line.config_dir)
+    return plain
 
 
 def choose_class(word: str, choices: dict[str, list[str]]) -> str:
@@ -196,9 +198,13 @@ def config_of_class(group: str, kind: str) -> dict[str, object]:
     return {**node, "kind": kind}
 
 
-def choose_inner(word: str, choices: Mapping[str, Sequence[str]]) -> str:
-    """Let ``codebook.inner=fsq`` choose a file of the group, as ``codebook=fsq`` does."""
+def choose_part(word: str, choices: Mapping[str, Sequence[str]]) -> str:
+    """Let ``codebook.inner=fsq`` choose a file, as ``codebook=fsq`` does, and metrics be a list."""
     key, _, value = word.partition("=")
+    if key == "metric":
+        raise ConfigError(f"metrics are a list: write metrics=[{value}]")
+    if key == "metrics" and value.startswith("["):
+        return f"metrics.names={value}"
     if key != INNER_CODEBOOK:
         return word
     if value not in choices["codebook"]:
@@ -288,6 +294,43 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def metric_entries(names: object, config_dir: Path | None) -> list[str | dict[str, Any]]:
+    """Give named metrics the arguments that ``configs/metric`` has for them.
+
+    Args:
+        names: A list of words, of ``package.module:Class``, and of mappings of ``kind`` and
+            arguments.
+        config_dir: The user's own folder of configs, or None.
+
+    Raises:
+        ConfigError: If it is no such list, or there is no such word.
+    """
+    if not isinstance(names, list):
+        raise ConfigError(f"metrics must be a list, such as metrics=[psnr], got {names!r}")
+    entries: list[str | dict[str, Any]] = []
+    for name in names:
+        own: dict[str, Any] = {"kind": name} if isinstance(name, str) else dict(name or {})
+        kind = str(own.get("kind"))
+        known = {} if ":" in kind else read_choice("metric", kind, config_dir)
+        entry = {**known, **own, "kind": known.get("kind", kind)}
+        entries.append(kind if entry == {"kind": kind} else entry)
+    return entries
+
+
+def read_choice(group: str, choice: str, config_dir: Path | None) -> dict[str, Any]:
+    """Read a file of a config group that composes nothing.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    folders = [folder / group for folder in (config_dir, configs_folder()) if folder is not None]
+    files = {file.stem: file for folder in reversed(folders) for file in folder.glob("*.yaml")}
+    if choice not in files:
+        raise ConfigError(unknown(group, choice, files))
+    plain: dict[str, Any] = yaml.safe_load(files[choice].read_text(encoding="utf-8"))
+    return plain
 
 
 def describe_keys(name: str, command_line: CommandLine) -> str:

@@ -24,16 +24,15 @@ from vqtrain.app.candidates import (
     save_images,
     with_cost,
 )
+from vqtrain.app.compose import metric_entries, read_choice
 from vqtrain.app.output import ending_in_order, expand, new_folder, refuse_inside
 from vqtrain.app.validation import ChosenImages, named_images, validation_images
 from vqtrain.data.remote.urls import shareable
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.distributed import world_size
 from vqtrain.errors import ConfigError, as_failure, require
-from vqtrain.evaluation import metrics as known
 from vqtrain.evaluation import tables
 from vqtrain.evaluation.measure import measuring_device
-from vqtrain.evaluation.protocols import CONVENTIONS, PROTOCOLS
 from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.launchers.parts.ranks import (
     WIDTH,
@@ -44,6 +43,10 @@ from vqtrain.launchers.parts.ranks import (
     local_rank,
     local_world_size,
 )
+from vqtrain.metrics.base import Metric
+from vqtrain.metrics.fid import USUAL_PROTOCOL
+from vqtrain.metrics.parts.build import Entry, build_metrics
+from vqtrain.metrics.parts.protocols import PROTOCOLS
 from vqtrain.ranges import at_least, one_of, within
 
 
@@ -56,7 +59,7 @@ class Options:
         ConfigError: If a value is impossible.
     """
 
-    metrics: list[Annotated[str, one_of(*known.METRICS)]] | None
+    metrics: list[str | Mapping[str, object]] | str | None
     protocol: Annotated[str, one_of(*PROTOCOLS)]
     baselines: bool
     cost: bool
@@ -67,11 +70,23 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        require(self.metrics != [], f"metrics must be some of {', '.join(known.METRICS)}, got none")
         require(
             self.devices == 1 or not is_rank(),
             f"devices={self.devices}, but this process is one of several already: leave it out",
         )
+
+
+def metrics_of(options: Options) -> list[Metric]:
+    """Build the metrics that were asked for, without their weights.
+
+    Raises:
+        ConfigError: If one cannot be built.
+    """
+    names: Sequence[Entry] | str = "all" if options.metrics is None else options.metrics
+    if isinstance(names, str):
+        names = read_choice("metrics", names, None)["names"]
+    fid = {"kind": "fid", "protocol": options.protocol}
+    return build_metrics(metric_entries([fid if each == "fid" else each for each in names], None))
 
 
 @final
@@ -96,18 +111,19 @@ class Evaluate(Command):
     ) -> int:
         """Evaluate, and say what came of it."""
         chosen = named_images(images) if images else validation_images(names_of(tokenizer), allow)
-        own_crop = chosen.crop if options.protocol == tables.USUAL_PROTOCOL else None
+        own_crop = chosen.crop if options.protocol == USUAL_PROTOCOL else None
         settings = ImageSettings(
             image_size=image_size,
-            crop=crop or own_crop or CONVENTIONS[options.protocol].crop,
+            crop=crop or own_crop or PROTOCOLS[options.protocol].crop,
             batch_size=batch_size,
             num_workers=num_workers,
             device=device,
             precision=precision,
         )
+        metrics = metrics_of(options)
         with ending_in_order():
             if options.devices == 1:
-                evaluate(tokenizer, allow, chosen, out, settings, options)
+                evaluate(tokenizer, allow, chosen, out, settings, options, metrics)
             else:
                 kept = [word for word in words if word.partition("=")[0] != "devices"]
                 launch(["evaluate", *kept], options.devices)
@@ -121,6 +137,7 @@ def evaluate(
     out: str,
     settings: ImageSettings,
     options: Options,
+    metrics: Sequence[Metric],
 ) -> None:
     """Evaluate in this process, which may be one of several."""
     console = Console(
@@ -134,12 +151,14 @@ def evaluate(
     folder = new_folder(out) if is_first() else expand(out)
     refuse_inside(folder, images.near)
     candidates = load_all(tokenizer, allow, settings)
-    names, notes = choose_metrics(options.metrics, [each.transform for each in candidates])
+    metrics, notes = choose_metrics(
+        metrics,
+        [each.transform for each in candidates],
+        is_typed=options.metrics is not None,
+    )
     for note in [*notes, *other_crops(candidates, settings.crop)]:
         console.print(note, markup=False)
-    metrics = load_metrics(
-        names, options.protocol, given=options.weights, device=measuring_device(device)
-    )
+    rules = load_metrics(metrics, given=options.weights, device=measuring_device(device))
     index = images.open()
     entries: list[tables.Entry] = []
     with ExitStack() as together:
@@ -152,15 +171,19 @@ def evaluate(
                     candidates,
                     index,
                     metrics,
+                    rules,
                     settings,
                     with_baselines=options.baselines,
                     max_bad_fraction=options.max_bad_fraction,
                     console=console,
                 ):
                     if is_first():
-                        entries.append(entry_of(candidate, measured, index, metrics, settings))
+                        entry = entry_of(candidate, measured, index, metrics, rules, settings)
+                        entries.append(entry)
                         tables.save(report, folder)  # at once: the next tokenizer may fail
-                        save_images(entries[-1], candidate, index, settings, options.worst, folder)
+                        save_images(
+                            entry, candidate, index, metrics, settings, options.worst, folder
+                        )
             if not is_first():
                 return
             if options.cost:  # alone on the machine

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 
-from vqtrain.app.build import Settings, begin_from, build_metrics, build_module, check_some
+from vqtrain.app.build import Settings, begin_from, build_module, check_some, find_metrics
 from vqtrain.app.compose import CommandLine, compose, group_choices, is_path_key, parse
 from vqtrain.app.resume import differences
 from vqtrain.data.sources.find import training_and_validation
@@ -156,7 +156,7 @@ class Checks:
         module = build_module(config, settings)
         if config["init_from"] is not None:
             begin_from(module, config["init_from"])
-        build_metrics(config, settings, torch.device("cpu"))
+        find_metrics(config, settings, torch.device("cpu"))
         data = settings.data
         key = json.dumps([data.train, data.val, asdict(data.transform)])
         if key not in self._data:

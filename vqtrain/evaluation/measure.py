@@ -1,60 +1,34 @@
 """One pass over images: how near a tokenizer and its baselines come to them."""
 
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from vqtrain import distributed
 from vqtrain.data.decoding.images import Transform
 from vqtrain.data.faults import Fault
-from vqtrain.data.loading.batches import Batch, ValidationBatches
+from vqtrain.data.loading.batches import ValidationBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import DataError
 from vqtrain.evaluation.baselines import Baseline
-from vqtrain.evaluation.protocols import Protocol
+from vqtrain.evaluation.comparison import OWN, Clock, Comparison, Result
 from vqtrain.evaluation.reference import Reference
-from vqtrain.metrics.codebook import IdCounts
-from vqtrain.metrics.fid import Moments, frechet_distance
+from vqtrain.metrics.base import Metric
+from vqtrain.metrics.parts.codebook_usage import IdCounts
 from vqtrain.ops.pixels import to_pixels
-from vqtrain.shapes import Images, Mask, Pixels
+from vqtrain.shapes import Mask, Pixels
 from vqtrain.tokenizer.model import Tokenizer
 
-# Takes reconstructions and originals as uint8, gives a float64 for each image.
-Measure = Callable[[Tensor, Tensor], Tensor]
-
-# Larger codebooks are told of in few numbers.
+# The histogram of a larger codebook is left out.
 LARGEST_LISTED = 2**16
-RATE = "bits_per_pixel"
-# What is not a baseline among the words of results and of moments.
-OWN, ORIGINALS = "tokenizer", "originals"
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """How near reconstructions come to their images.
-
-    Attributes:
-        values: By metric, the value of each image; of baselines also their bits a pixel.
-        rfid: The distance between all reconstructions and all images, or None if not asked for.
-    """
-
-    values: Mapping[str, Sequence[float]]
-    rfid: float | None
-
-    @property
-    def means(self) -> dict[str, float]:
-        """The mean of every metric over the images, from a sum that is rounded once."""
-        return {name: math.fsum(column) / len(column) for name, column in self.values.items()}
 
 
 @final
@@ -64,11 +38,11 @@ class Measured:
 
     Attributes:
         image_ids: Images that could be read, as positions in the index; values are in their order.
-        tokenizer: What the tokenizer makes of them.
-        baselines: Likewise, by word.
+        tokenizer: Of its reconstructions.
+        baselines: Of those of each baseline, by word.
         codebook: How its ids are used, as plain data; None if it has none.
         faults: Images that could not be read.
-        seconds: What each part has taken on the first rank.
+        seconds: What each part took on the first rank.
     """
 
     image_ids: Sequence[int]
@@ -79,181 +53,6 @@ class Measured:
     seconds: Mapping[str, float]
 
 
-@final
-class Clock:
-    """Adds up what parts of the work take.
-
-    Args:
-        device: Whose work is waited for at the end of each part.
-
-    Attributes:
-        seconds: By part, in the order in which they came first.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._is_running = device, False
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Return a context whose time is added to a part; a part within another is of that one."""
-        if self._is_running:
-            yield
-            return
-        began, self._is_running = time.perf_counter(), True
-        try:
-            yield
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-        finally:
-            self._is_running = False
-            taken = time.perf_counter() - began
-            self.seconds[name] = self.seconds.get(name, 0.0) + taken
-
-    def waiting(self, batches: Iterable[Batch], name: str) -> Iterator[Batch]:
-        """Bring batches; the time of waiting for them is added to a part."""
-        iterator = iter(batches)
-        while True:
-            with self.part(name):
-                batch = next(iterator, None)
-            if batch is None:
-                return
-            yield batch
-
-
-@final
-class Comparison:
-    """Compares batches of reconstructions with their images, and sums up over all ranks.
-
-    Args:
-        measures: By name, what is measured of each image.
-        protocol: Makes the features of FID; None for no FID.
-        reference: Where the statistics of the originals are kept; None to keep none.
-        baselines: By word, what else is measured on the same images.
-        bits_per_pixel: What baselines are to take.
-        factor: Px per token, along height and width.
-        clock: What each part takes.
-        device: Where all is measured.
-    """
-
-    def __init__(
-        self,
-        *,
-        measures: Mapping[str, Measure],
-        protocol: Protocol | None,
-        reference: Reference | None,
-        baselines: Mapping[str, Baseline],
-        bits_per_pixel: float,
-        factor: tuple[int, ...],
-        clock: Clock,
-        device: torch.device,
-    ) -> None:
-        self._measures, self._protocol, self._baselines = measures, protocol, baselines
-        self._rate, self._factor = bits_per_pixel, factor
-        self._clock, self._device = clock, device
-        self._rows: list[Tensor] = []
-        self._moments: dict[str, Moments] = {}
-        self._reference = reference
-        # The first rank works the distances out, so it alone needs them, and decides for all.
-        is_first = distributed.rank() == 0
-        self._originals = reference.load(device) if reference is not None and is_first else None
-        are_known = torch.tensor(int(self._originals is not None), device=device)
-        distributed.from_first_rank(are_known)
-        self._are_known = bool(are_known)
-
-    def add(
-        self, images: Images, reconstruction: Images, mask: Mask, image_ids: Int64[Tensor, " b"]
-    ) -> None:
-        """Compare a batch.
-
-        Args:
-            images: In [-1, 1].
-            reconstruction: Likewise; what overshoots is clamped.
-            mask: False for images that only fill up the batch.
-            image_ids: Positions of the images in the index.
-        """
-        original = to_pixels(images.to(self._device))
-        made = reconstruction.to(self._device).float()
-        mask, image_ids = mask.to(self._device), image_ids.to(self._device)
-        columns = [image_ids.double(), mask.double()]
-        columns += self._measure(to_pixels(made), original)
-        if self._protocol is not None:
-            with self._clock.part("fid"):
-                self._keep(OWN, self._protocol.features(made), mask)
-                if not self._are_known:
-                    self._keep(ORIGINALS, self._protocol.features_of_pixels(original), mask)
-        for word, baseline in self._baselines.items():
-            with self._clock.part(word):
-                pixels, rates = self._by_baseline(baseline, original, mask)
-                columns += [*self._measure(pixels, original), rates]
-                if self._protocol is not None:
-                    self._keep(word, self._protocol.features_of_pixels(pixels), mask)
-        self._rows.append(torch.stack(columns, 1))
-
-    def gather(self) -> tuple[list[int], dict[str, Result]]:
-        """Return the images that count, and results by word, ``OWN`` first; collective.
-
-        Distances of FID are NaN on every rank but the first, as each takes seconds.
-        """
-        rows = distributed.all_gather(torch.cat(self._rows)).cpu()
-        rows = rows[rows[:, 1] != 0]
-        columns = iter(rows[rows[:, 0].argsort()].T.tolist())
-        image_ids = [int(value) for value in next(columns)]
-        next(columns)  # the mask
-        if self._protocol is not None:
-            with self._clock.part("fid"):
-                self._reduce()
-        results = {}
-        for word in (OWN, *self._baselines):
-            names = [*self._measures, *([] if word == OWN else [RATE])]
-            values = {name: next(columns) for name in names}
-            results[word] = Result(values=values, rfid=self._distance(word))
-        return image_ids, results
-
-    def _measure(self, pixels: Pixels, original: Pixels) -> list[Float64[Tensor, " b"]]:
-        columns = []
-        for name, measure in self._measures.items():
-            with self._clock.part(name):
-                columns.append(measure(pixels, original))
-        return columns
-
-    def _keep(self, word: str, features: Float[Tensor, "b d"], mask: Mask) -> None:
-        if word not in self._moments:
-            self._moments[word] = Moments(dim=features.shape[1], device=self._device)
-        self._moments[word].add(features, mask)
-
-    def _by_baseline(
-        self, baseline: Baseline, original: Pixels, mask: Mask
-    ) -> tuple[Pixels, Float64[Tensor, " b"]]:
-        pixels = original.cpu().clone()
-        rates = torch.zeros(len(pixels), dtype=torch.float64)
-        places = mask.nonzero()[:, 0].tolist()
-        # One by one, so that no image depends on those beside it; codecs let other threads work.
-        with ThreadPoolExecutor() as pool:
-            made = pool.map(
-                lambda place: baseline(pixels[place : place + 1], self._rate, self._factor), places
-            )
-            for place, (picture, rate) in zip(places, list(made), strict=True):
-                pixels[place], rates[place] = picture[0], rate
-        return pixels.to(self._device), rates.to(self._device)
-
-    def _reduce(self) -> None:
-        self._moments = {word: moments.reduced() for word, moments in self._moments.items()}
-        if distributed.rank() != 0 or self._are_known:
-            return
-        self._originals = self._moments[ORIGINALS]
-        if self._reference is not None:
-            self._reference.save(self._originals)
-
-    def _distance(self, word: str) -> float | None:
-        if self._protocol is None:
-            return None
-        if self._originals is None:
-            return math.nan
-        with self._clock.part("fid" if word == OWN else word):
-            return frechet_distance(self._moments[word], self._originals)
-
-
 @torch.inference_mode()
 def measure(
     tokenizer: Tokenizer,
@@ -262,9 +61,8 @@ def measure(
     transform: Transform,
     batch_size: int,
     num_workers: int,
-    measures: Mapping[str, Measure],
-    protocol: Protocol | None,
-    reference: Reference | None,
+    metrics: Sequence[Metric],
+    references: Mapping[str, Reference],
     baselines: Mapping[str, Baseline],
     bits_per_pixel: float,
     autocast: Callable[[], AbstractContextManager[None]],
@@ -280,13 +78,12 @@ def measure(
         transform: How they become what the tokenizer takes.
         batch_size: Images at once on each rank.
         num_workers: Processes of each rank that load images.
-        measures: By name, what is measured of each image.
-        protocol: Makes the features of FID; None for no FID.
-        reference: Where the statistics of the originals are kept; None to keep none.
-        baselines: By word, what else is measured on the same images.
-        bits_per_pixel: What baselines are to take.
+        metrics: With their weights, on the device of ``measuring_device``.
+        references: By name of a set metric, where the moments of the originals are kept.
+        baselines: By word, what else is compared with the same images.
+        bits_per_pixel: The rate of the baselines.
         autocast: Returns the context of a forward pass.
-        progress: Is told about how many images are done on all ranks, of how many.
+        progress: Called with the number of images that are done on all ranks, and of all.
 
     Raises:
         DataError: If no image can be read.
@@ -294,19 +91,13 @@ def measure(
     """
     weight = tokenizer.project_in.weight
     clock, device = Clock(weight.device), measuring_device(weight.device)
-    comparison = Comparison(
-        measures=measures,
-        protocol=protocol,
-        reference=reference,
-        baselines=baselines,
-        bits_per_pixel=bits_per_pixel,
-        factor=tokenizer.downsampling,
-        clock=clock,
-        device=device,
-    )
+    rank, world_size = distributed.rank(), distributed.world_size()
+    kept = {name: each.load(device) for name, each in references.items()} if rank == 0 else {}
+    known = {name: moments for name, moments in kept.items() if moments is not None}
+    comparison = Comparison(metrics, known=known, clock=clock, device=device)
+    factor = tokenizer.downsampling
     codebook = tokenizer.codebook
     used = IdCounts(num_codebooks=codebook.num_codebooks, size=codebook.size)
-    rank, world_size = distributed.rank(), distributed.world_size()
     batches = ValidationBatches(
         index,
         transform=transform,
@@ -323,12 +114,20 @@ def measure(
             images = tokenizer.to_images(batch.samples, weight.dtype)
             with autocast():
                 quantized = tokenizer.quantize(tokenizer.latents(images))
-                made = tokenizer.decode_latents(quantized.z_q)
+                reconstruction = tokenizer.decode_latents(quantized.z_q)
             used.add(quantized.token_ids[batch.mask].to(device))
-        first = (number * world_size + rank) * batch_size
-        comparison.add(images, made, batch.mask, torch.arange(first, first + batch_size))
+        original, mask = to_pixels(images.to(device)), batch.mask.to(device)
+        others = {}
+        for word, baseline in baselines.items():
+            with clock.part(word):
+                others[word] = apply_baseline(baseline, original, mask, bits_per_pixel, factor)
+        comparison.add(original, reconstruction.to(device), mask, others)
         progress(min(len(index), (number + 1) * world_size * batch_size), len(index))
     image_ids, results = comparison.gather()
+    if rank == 0:
+        for name, reference in references.items():
+            if name not in known:
+                reference.save(comparison.originals[name])
     used.reduce()
     found = sorted(set(distributed.all_gather_lists(faults)), key=lambda fault: fault.key)
     if not image_ids:
@@ -341,6 +140,30 @@ def measure(
         faults=found,
         seconds=clock.seconds,
     )
+
+
+def apply_baseline(
+    baseline: Baseline, original: Pixels, mask: Mask, bits_per_pixel: float, factor: tuple[int, ...]
+) -> tuple[Pixels, Float64[Tensor, " b"]]:
+    """Return the reconstructions of a baseline, and the bits per pixel of each.
+
+    Args:
+        baseline: Is called with one image at a time, so that none depends on the others.
+        original: The images.
+        mask: False for images that only fill up the batch; they stay as they are.
+        bits_per_pixel: The rate to meet.
+        factor: Image pixels per grid position, along height and width.
+    """
+    pixels = original.cpu().clone()
+    rates = torch.zeros(len(pixels), dtype=torch.float64)
+    places = mask.nonzero()[:, 0].tolist()
+    with ThreadPoolExecutor() as pool:  # codecs let other threads work
+        found = pool.map(
+            lambda place: baseline(pixels[place : place + 1], bits_per_pixel, factor), places
+        )
+        for place, (image, rate) in zip(places, list(found), strict=True):
+            pixels[place], rates[place] = image[0], rate
+    return pixels.to(original.device), rates.to(original.device)
 
 
 def measuring_device(device: torch.device) -> torch.device:

@@ -18,7 +18,7 @@ from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError, DataError
 from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.evaluation.side_by_side import grids_of, ids_panel, side_by_side, to_panel
-from vqtrain.metrics.image import psnr
+from vqtrain.metrics.psnr import PSNR
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.preprocessing import whole_tokens
@@ -93,7 +93,7 @@ def draw(
         quantized = tokenizer.quantize(tokenizer.latents(own, tile=tile))
         reconstruction = tokenizer.decode_latents(quantized.z_q, tile=tile)
     original, pixels = to_pixels(images), to_pixels(reconstruction.cpu())
-    value = float(psnr(pixels, original))
+    value = float(PSNR()(pixels, original))
     panels = [
         (to_panel(original), f"{width} x {height} px"),
         (to_panel(pixels), f"{value:.2f} dB"),

@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from hashlib import blake2b
@@ -18,8 +19,8 @@ from vqtrain.data.cache import cache_folder, write_whole
 from vqtrain.data.decoding.images import Transform
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError
-from vqtrain.evaluation.protocols import Protocol
-from vqtrain.metrics.fid import FEATURES, Moments
+from vqtrain.metrics.base import SetMetric
+from vqtrain.metrics.parts.moments import Moments
 from vqtrain.version import __version__
 
 # Images that are read after one another by one rank; as many are asked for ahead of time.
@@ -61,28 +62,39 @@ def _digest(index: ImageIndex, image_id: int) -> bytes:
 
 @final
 class Reference:
-    """The place in the cache for the statistics of one set of originals, under one protocol.
+    """The place in the cache for the moments of one set of originals, under one metric.
 
     Whoever changes the files, the transform, the weights, a library or the kind of device gets
     another place. It can be deleted at any time, and a damaged file counts as none.
 
     Args:
         index_digest: What ``content_digest`` says of the originals.
-        protocol: Makes features; on the device on which it will do so.
-        transform: Makes pixels of encoded images.
+        metric: Computes the features.
+        described: How its values come about, with the hash of its weights.
+        device: Where it computes them.
+        transform: From encoded images to pixels.
 
     Raises:
         DataError: If there is no folder for caches.
     """
 
-    def __init__(self, *, index_digest: str, protocol: Protocol, transform: Transform) -> None:
+    def __init__(
+        self,
+        *,
+        index_digest: str,
+        metric: SetMetric,
+        described: Mapping[str, str],
+        device: torch.device,
+        transform: Transform,
+    ) -> None:
+        self._dim = metric.dim
         key = {
             "content": index_digest,
             "transform": asdict(transform),
-            "protocol": protocol.word,
-            "library": protocol.describe()["library"],
-            "weights": protocol.sha256,
-            "device": protocol.device.type,
+            "metric": metric.name,
+            # Not the name of the file of weights: their hash tells them apart.
+            "described": {k: value for k, value in described.items() if k != "weights"},
+            "device": device.type,
             "vqtrain": __version__,
             **{name: version(name) for name in LIBRARIES},
         }
@@ -101,9 +113,9 @@ class Reference:
                 sums = file["sums"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
-        if sums.shape != (1 + FEATURES, 1 + FEATURES) or sums.dtype != np.float64:
+        if sums.shape != (1 + self._dim, 1 + self._dim) or sums.dtype != np.float64:
             return None
-        moments = Moments(dim=FEATURES, device=device)
+        moments = Moments(dim=self._dim, device=device)
         moments.sums = torch.from_numpy(sums).to(device)
         return moments
 

@@ -12,15 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from vqtrain.data.cache import write_whole
+from vqtrain.evaluation.comparison import RATE
 from vqtrain.evaluation.cost import Cost, Timing
-from vqtrain.evaluation.measure import RATE, Measured, Result
+from vqtrain.evaluation.measure import Measured
 from vqtrain.version import __version__
 
 JSON_FILE, MARKDOWN_FILE, PARQUET_FILE = "evaluation.json", "table.md", "per_image.parquet"
 DECIMALS = 4
 MAX_NAMED = 3
-# The protocol whose FID needs no name of its own: that of the validation in a training run.
-USUAL_PROTOCOL = "torch_fidelity"
 # Of the codebook's figures, those that have a column.
 CODEBOOK_COLUMNS = ("usage", "usage@tokens", "perplexity")
 MISSING = "-"
@@ -39,8 +38,7 @@ class Entry:
         bits_per_pixel: Of the ids; None of a continuous codebook.
         keys: Names of the images that count.
         measured: What was measured.
-        protocol: The word of FID's protocol.
-        rules: By metric, how its number came about, for people.
+        rules: By metric, how its value came about, for people.
         cost: What the tokenizer costs, or None if not asked for.
     """
 
@@ -51,20 +49,8 @@ class Entry:
     bits_per_pixel: float | None
     keys: Sequence[str]
     measured: Measured
-    protocol: str
     rules: Mapping[str, Mapping[str, str]]
     cost: Cost | None
-
-    @property
-    def fid_name(self) -> str:
-        """FID's name, with the number of images and the protocol, on both of which it depends."""
-        word = "rfid" if self.protocol == USUAL_PROTOCOL else f"rfid_{self.protocol}"
-        return f"{word}@{len(self.keys)}"
-
-    def metrics(self, result: Result) -> dict[str, float]:
-        """Return the figures of one row by their names."""
-        means = {name: mean for name, mean in result.means.items() if name != RATE}
-        return means if result.rfid is None else {**means, self.fid_name: result.rfid}
 
 
 @final
@@ -114,11 +100,11 @@ def _entry(entry: Entry) -> dict[str, object]:
         "count": len(entry.keys),
         "tokens_per_image": entry.tokens_per_image,
         RATE: entry.bits_per_pixel,
-        "metrics": entry.metrics(measured.tokenizer),
-        "protocols": {entry.fid_name if k == "fid" else k: rule for k, rule in entry.rules.items()},
+        "metrics": measured.tokenizer.metrics,
+        "protocols": entry.rules,
         "codebook": measured.codebook,
         "baselines": {
-            word: {RATE: result.means[RATE], "metrics": entry.metrics(result)}
+            word: {RATE: result.means[RATE], "metrics": result.metrics}
             for word, result in measured.baselines.items()
         },
         "seconds": measured.seconds,
@@ -163,13 +149,13 @@ def columns_and_rows(entries: Sequence[Entry]) -> tuple[list[str], list[list[str
                 "px": str(entry.image_size),
                 "tokens": f"{entry.tokens_per_image:,}" if entry.tokens_per_image else MISSING,
                 "bits/px": rate,
-                **_figures(entry.metrics(measured.tokenizer)),
+                **_figures(measured.tokenizer.metrics),
                 **_figures({name: codebook[name] for name in CODEBOOK_COLUMNS if name in codebook}),
             }
         )
         for word, result in measured.baselines.items():
             rate = f"{result.means[RATE]:.4f}"
-            rows.append({"": f"  {word}", "bits/px": rate, **_figures(entry.metrics(result))})
+            rows.append({"": f"  {word}", "bits/px": rate, **_figures(result.metrics)})
     names = dict.fromkeys(name for row in rows for name in row)
     last = [name for name in names if name in CODEBOOK_COLUMNS]
     heads = [*(name for name in names if name not in last), *last]
@@ -205,8 +191,7 @@ def show(report: Report, console: Console) -> None:
 def _notes(entry: Entry) -> Iterator[str]:
     measured = entry.measured
     for name, rule in entry.rules.items():
-        shown = entry.fid_name if name == "fid" else name
-        yield f"{shown:<12}{'; '.join(_brief(rule))}"
+        yield f"{name:<12}{'; '.join(_brief(rule))}"
     for line in cost_lines(entry.cost) if entry.cost is not None else []:
         yield f"{'cost':<12}{line}"
     taken = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in measured.seconds.items())
@@ -272,8 +257,7 @@ def markdown(report: Report) -> str:
         bad = len(entry.measured.faults)
         lines.append(f"- {len(entry.keys):,} images" + f"; {bad:,} passed over" * bool(bad))
         for name, rule in entry.rules.items():
-            shown = entry.fid_name if name == "fid" else name
-            lines.append(f"- {shown}: {_cell('; '.join(f'{k} {v}' for k, v in rule.items()))}")
+            lines.append(f"- {name}: {_cell('; '.join(f'{k} {v}' for k, v in rule.items()))}")
         if entry.cost is not None:
             lines += [f"- {_cell(line)}" for line in cost_lines(entry.cost)]
     return "\n".join([*lines, ""])

@@ -1,1 +1,1 @@
-"""Numbers that say how good a tokenizer is."""
+"""Metrics: how near reconstructions come to their originals. One module for each kind."""

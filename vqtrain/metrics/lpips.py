@@ -1,54 +1,62 @@
-"""LPIPS as a metric: how different the reconstructions of single images look."""
+"""LPIPS: how different two images look to a trained classifier."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import final
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from vqtrain.layers.lpips import LPIPS
+from vqtrain.errors import ConfigError
+from vqtrain.layers.lpips import TRUNKS, load_lpips
+from vqtrain.metrics.base import SampleMetric, check_pair
 from vqtrain.ops.pixels import to_images
 from vqtrain.ops.precision import without_autocast
 from vqtrain.shapes import Pixels
 
 
 @final
-class LPIPSDistance:
-    """Measures LPIPS on the rounded pixels that people see and store, in float32.
+class LPIPS(SampleMetric):
+    """The LPIPS distance of each image, at least 0, in float32; gray images are repeated.
+
+    torchmetrics cannot take weights from a path, so the network is that of the perceptual loss.
 
     Args:
-        network: The network, with its weights; it stays or becomes float32.
+        network: ``alex``, ``vgg`` or ``squeeze``; their values are not comparable.
+
+    Raises:
+        ConfigError: If there is no such network.
+
+    References:
+        Zhang et al. 2018, arXiv:1801.03924, version 0.1 of its code.
     """
 
-    def __init__(self, *, network: LPIPS) -> None:
-        self.network = network.float()
+    name, title = "lpips", "LPIPS"
+    higher_is_better = False
+    axes, channels = 2, (1, 3)
+    dtype = "float32"
 
-    def to(self, device: torch.device) -> "LPIPSDistance":
+    def __init__(self, *, network: str = "alex") -> None:
+        if network not in TRUNKS:
+            raise ConfigError(f"network must be one of {', '.join(TRUNKS)}, got {network!r}")
+        self.name, self.title = f"lpips_{network}", f"LPIPS {network}"
+        self.min_size, self.weights = TRUNKS[network].min_size, (network,)
+        self.definition = f"LPIPS version 0.1, {network}"
+
+    def load(self, files: Mapping[str, Path]) -> None:
+        """Read the weights; see ``Metric``."""
+        (network,) = self.weights
+        self.network = load_lpips(network, str(files[network])).float()
+
+    def to(self, device: torch.device) -> None:
         """Move the network."""
         self.network.to(device)
-        return self
 
     @torch.no_grad()
     def __call__(self, reconstruction: Pixels, original: Pixels) -> Float64[Tensor, " b"]:
-        """Return the distance of each image, at least 0; 0 for equal images.
-
-        Args:
-            reconstruction: Pixels as uint8; gray ones are repeated to three channels.
-            original: Pixels as uint8.
-
-        Raises:
-            ConfigError: If images have neither 1 nor 3 channels, or are too small for the network.
-            TypeError: If the pixels are not uint8.
-            ValueError: If the shapes differ.
-        """
-        for pixels in (reconstruction, original):
-            if pixels.dtype != torch.uint8:
-                raise TypeError(f"LPIPS is measured on uint8 pixels, got {pixels.dtype}")
-        if reconstruction.shape != original.shape:
-            raise ValueError(
-                "LPIPS compares two batches of one shape [b, c, h, w], got "
-                f"{list(reconstruction.shape)} and {list(original.shape)}"
-            )
+        """Return the distance of each image; see ``SampleMetric``."""
+        check_pair(self, reconstruction, original)
         images = to_images(original)
         with without_autocast(images):
             return self.network(to_images(reconstruction), images).double()

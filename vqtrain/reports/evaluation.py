@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float64
 
 from vqtrain.data.remote.urls import shareable
-from vqtrain.evaluation.metrics import is_lower_better
 from vqtrain.evaluation.results import (
     BaselineResult,
     EvaluationResult,
@@ -18,6 +17,7 @@ from vqtrain.evaluation.results import (
 )
 from vqtrain.evaluation.side_by_side import CAPTION_HEIGHT, MARGIN
 from vqtrain.evaluation.tables import JSON_FILE
+from vqtrain.metrics.parts.declarations import declaration
 from vqtrain.reports.blocks import (
     Block,
     Charts,
@@ -44,7 +44,7 @@ from vqtrain.reports.images import (
     PageImages,
     read_image,
 )
-from vqtrain.reports.series import axis_title, label, metric_axis
+from vqtrain.reports.series import label, metric_axis
 
 IMAGE_BYTES = 3_000_000
 BINS, MOST_NAMED = 40, 3
@@ -204,7 +204,7 @@ def distribution(
         shares = np.append(100 * counts / max(1, len(column)), 0.0)
         lines.append(Line(name=name, x=edges, y=shares))
     y = "share of the images (%)"
-    return curves(label(metric), lines, x=axis_title(metric), y=y, is_stepped=True)
+    return curves(label(metric), lines, x=declaration(metric).axis, y=y, is_stepped=True)
 
 
 def example_blocks(
@@ -232,9 +232,9 @@ def captions_of(found: ImageValues, side: str) -> list[tuple[str, str]]:
     if metric is None or len(found.keys) != len(found.values[metric]):
         return []
     order = np.argsort(found.values[metric], kind="stable")
-    if is_lower_better(metric) == (side == "worst"):
+    if declaration(metric).lower_is_better == (side == "worst"):
         order = order[::-1]
-    unit = " dB" if metric == "psnr" else f" {label(metric)}"
+    unit = f" {declaration(metric).unit or label(metric)}"
     return [(found.keys[n], f"{figure(found.values[metric][n], decimals=2)}{unit}") for n in order]
 
 

@@ -19,8 +19,8 @@ from vqtrain.errors import ConfigError, DataError
 from vqtrain.evaluation.measure import describe_ids
 from vqtrain.evaluation.results import CodebookUse
 from vqtrain.evaluation.side_by_side import grids_of, ids_panel, to_panel
-from vqtrain.metrics.codebook import IdCounts
-from vqtrain.metrics.image import psnr
+from vqtrain.metrics.parts.codebook_usage import IdCounts
+from vqtrain.metrics.psnr import PSNR
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.reports.images import IDS, ORIGINAL, RECONSTRUCTION, RGB, evenly
 from vqtrain.shapes import Pixels
@@ -131,7 +131,7 @@ def examine(
         if places:
             original, made, token_ids = reconstruct(tokenizer, batch.samples[batch.mask])
             used.add(token_ids)
-            values |= dict(zip(places, psnr(made, original).tolist(), strict=True))
+            values |= dict(zip(places, PSNR()(made, original).tolist(), strict=True))
     if not values:
         raise DataError(f"none of {len(chosen)} images can be read")
     readable = list(values)

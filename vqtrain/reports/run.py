@@ -13,7 +13,7 @@ from vqtrain.data.remote.urls import shareable
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.evaluation.baselines import bits_per_pixel
-from vqtrain.evaluation.metrics import is_lower_better
+from vqtrain.metrics.parts.declarations import declaration
 from vqtrain.reports.blocks import (
     MISSING,
     Block,
@@ -171,7 +171,7 @@ def validation_rows(run: RunResult) -> Iterator[dict[str, Cell]]:
         last = curve.last()
         if side != "val" or last is None:
             continue
-        lower = is_lower_better(metric)
+        lower = declaration(metric).lower_is_better
         best = curve.best(is_lower_better=lower)
         row = {
             "metric": word(label(metric.removeprefix("codebook/"))),

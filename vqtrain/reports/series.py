@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
-from vqtrain.evaluation.metrics import is_lower_better
+from vqtrain.metrics.parts.declarations import declaration
 from vqtrain.reports.blocks import Charts
 from vqtrain.reports.charts import Axis, Line, curves, thinned
 from vqtrain.training.results import Curve
@@ -12,24 +12,6 @@ from vqtrain.training.results import Curve
 # Points of a curve, and of all curves of a page, so that it stays small.
 MOST_OF_ONE, MOST_OF_ALL = 2_000, 60_000
 
-UNITS = {
-    "psnr": "PSNR (dB)",
-    "ssim": "SSIM",
-    "usage": "share of the ids",
-    "usage@tokens": "share of the reachable ids",
-    "perplexity": "ids",
-    "top1_share": "share of the tokens",
-    "restarts": "codes per step",
-    "skipped_steps": "steps",
-}
-NAMES = {
-    "psnr": "PSNR",
-    "ssim": "SSIM",
-    "lpips": "LPIPS",
-    "usage": "Usage",
-    "usage@tokens": "Usage of reachable ids",
-    "top1_share": "Share of the most frequent id",
-}
 SIDES = {"train": "training", "val": "validation"}
 OPTIMIZATION = {
     "gradient_norm": ("Gradient norms", "norm"),
@@ -57,23 +39,14 @@ def label(name: str) -> str:
         >>> label("psnr"), label("rfid@5000"), label("lpips_alex"), label("codebook_entropy")
         ('PSNR', 'rFID@5000', 'LPIPS alex', 'Codebook entropy')
     """
-    if name in NAMES:
-        return NAMES[name]
-    for word, shown in (("rfid", "rFID"), ("ms_ssim", "MS-SSIM"), ("lpips", "LPIPS")):
-        if name.startswith(word):
-            return f"{shown}{name[len(word) :].replace('_', ' ')}"
-    return name.replace("_", " ").capitalize()
-
-
-def axis_title(name: str) -> str:
-    """Title the axis of a metric, with its unit."""
-    return UNITS.get(name, label(name))
+    return declaration(name).title
 
 
 def metric_axis(name: str) -> Axis:
     """Make the axis of a metric, which says in which direction it is better."""
-    better = "lower" if is_lower_better(name) else "higher"
-    return Axis(key=name, title=axis_title(name), better=better)
+    declared = declaration(name)
+    better = "lower" if declared.lower_is_better else "higher"
+    return Axis(key=name, title=declared.axis, better=better)
 
 
 def place_of(metric: str) -> Place:
@@ -83,9 +56,11 @@ def place_of(metric: str) -> Place:
     name = last.replace("_", " ")
     if network == "codebook":
         side = SIDES.get(side, side)
-        return Place(group="Codebook", chart=label(last), axis=axis_title(last), name=side)
+        return Place(group="Codebook", chart=label(last), axis=declaration(last).axis, name=side)
     if side == "val":
-        return Place(group="Validation", chart=label(rest), axis=axis_title(rest), name=label(rest))
+        return Place(
+            group="Validation", chart=label(rest), axis=declaration(rest).axis, name=label(rest)
+        )
     if last in OPTIMIZATION:
         chart, axis = OPTIMIZATION[last]
         return Place(group="Optimization", chart=chart, axis=axis, name=network, can_be_log=True)
@@ -103,7 +78,7 @@ def place_of(metric: str) -> Place:
         return Place(group=group, chart=chart, axis="norm", name=name, can_be_log=True)
     if network == "adversarial":
         return Place(group="Discriminator", chart=f"Adversarial {name}", axis=name, name=name)
-    return Place(group="Other", chart=label(last), axis=axis_title(last), name=name)
+    return Place(group="Other", chart=label(last), axis=declaration(last).axis, name=name)
 
 
 def charts_of(metrics: Mapping[str, Curve]) -> list[Charts]:

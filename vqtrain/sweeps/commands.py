@@ -7,15 +7,13 @@ from pathlib import Path
 
 from vqtrain.build import bind, resolve
 from vqtrain.errors import ConfigError, require
-from vqtrain.evaluation.metrics import LPIPS, METRICS
 from vqtrain.launchers.base import Launcher
 from vqtrain.launchers.local import Local, gpus
+from vqtrain.metrics.parts.build import Entry
 from vqtrain.ops.cores import count_cores
 from vqtrain.sweeps.job import SweepJob
 from vqtrain.tokenizer.storage import PARTS, kinds_in
-
-# Files of weights that `vqtrain evaluate` takes.
-WEIGHTS = ("vgg", "alex", "inception", "pytorch_fid", "clean_fid")
+from vqtrain.weights import KNOWN
 
 
 def train_command(job: SweepJob, group: str) -> list[str]:
@@ -32,24 +30,26 @@ def train_command(job: SweepJob, group: str) -> list[str]:
     return ["train", *words, f'name="{job.name}"', f"run_dir={job.run_dir}", "resume=auto"]
 
 
-def evaluate_command(job: SweepJob, *, images: Sequence[str], metrics: Sequence[str]) -> list[str]:
+def evaluate_command(
+    job: SweepJob, *, images: Sequence[str], metrics: Sequence[Entry]
+) -> list[str]:
     """Return the words after ``vqtrain`` that evaluate a run.
 
     Args:
         job: The run.
         images: The word ``images=...``, or none for those that the run has validated on.
-        metrics: Of ``vqtrain.evaluation.metrics.METRICS``.
+        metrics: As a run has them.
     """
     config = job.config
     kinds = kinds_in([config[group] for group in PARTS])
     packages = sorted({kind.partition(".")[0].partition(":")[0] for kind in kinds if ":" in kind})
-    given = {name: config["weights"].get(name) for name in WEIGHTS}
+    given = {name: config["weights"].get(name) for name in KNOWN}
     return [
         "evaluate",
         f"tokenizer={_one(job.run_dir)}",
         *images,
         f"out={job.evaluation}",
-        f"metrics=[{','.join(metrics)}]",
+        f"metrics=[{','.join(map(_typed, metrics))}]",
         *(["device=cpu"] if config["trainer"]["accelerator"] == "cpu" else []),
         f"num_workers={config['data']['num_workers']}",
         *([f"allow=[{','.join(packages)}]"] if packages else []),
@@ -64,15 +64,18 @@ def _one(path: Path) -> str:
     return json.dumps([str(path)], ensure_ascii=False) if is_read_as_list else str(path)
 
 
-def metrics_of(jobs: Sequence[SweepJob]) -> list[str]:
-    """Return what is evaluated: what the runs are validated by, for all of them the same."""
-    names: dict[str, None] = {}
-    for job in jobs:
-        metrics = job.config["metrics"]
-        for name in metrics["names"]:
-            full = f"{LPIPS}{metrics['lpips_network']}" if name == "lpips" else name
-            names |= {full: None} if full in METRICS else {}
-    return list(names) or ["psnr"]
+def _typed(entry: Entry) -> str:
+    """Write the entry of a metric in Hydra's grammar."""
+    if isinstance(entry, str):
+        return entry
+    values = [f"{key}:{json.dumps(value, ensure_ascii=False)}" for key, value in entry.items()]
+    return f"{{{','.join(values)}}}"
+
+
+def metrics_of(jobs: Sequence[SweepJob]) -> list[Entry]:
+    """Return what is evaluated: the metrics of all runs."""
+    entries = [entry for job in jobs for entry in job.config["metrics"]["names"]]
+    return list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
 
 
 def make_launcher(

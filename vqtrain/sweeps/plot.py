@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vqtrain.data.cache import write_whole
-from vqtrain.evaluation.metrics import is_lower_better
+from vqtrain.metrics.parts.declarations import declaration
 from vqtrain.sweeps.results import RATE, SECONDS, TITLES, USAGE, Point, Spread, SweepResult
 
 if TYPE_CHECKING:
@@ -28,13 +28,6 @@ SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p")
 FRONTIER = {"color": "0.8", "linewidth": 6, "solid_capstyle": "round"}
 HOLLOW = "hollow: collapsed codebook"
 SIZE_KEY = "codebook.size"
-METRICS = {
-    "psnr": "PSNR (dB)",
-    "ssim": "SSIM",
-    "ms_ssim": "MS-SSIM",
-    "lpips_alex": "LPIPS (alex)",
-    "lpips_vgg": "LPIPS (vgg)",
-}
 
 
 def save_plot(result: SweepResult, sweep_dir: Path) -> None:
@@ -139,11 +132,11 @@ def _draw(axes: "Axes", points: Sequence[Point], *, x: str, y: str) -> None:
                     fontsize="x-small",
                     color=color,
                 )
-    note = "lower is better" if is_lower_better(y) else ""
+    note = "lower is better" if declaration(y).lower_is_better else ""
     if x == SECONDS:
         note = "unreliable on a busy machine"
     axes.set_title(note, fontsize="small", loc="left")
-    axes.set(xlabel=TITLES[x], ylabel={**TITLES, **METRICS}.get(y, y))
+    axes.set(xlabel=TITLES[x], ylabel=TITLES.get(y) or declaration(y).axis)
     axes.grid(visible=True, alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     if y == USAGE:

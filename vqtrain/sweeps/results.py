@@ -9,9 +9,9 @@ from typing import Literal, final
 from vqtrain.data.cache import write_whole
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation import results as evaluation
-from vqtrain.evaluation.metrics import is_lower_better
 from vqtrain.evaluation.results import TokenizerResult, read_json
-from vqtrain.metrics.codebook import is_collapsed
+from vqtrain.metrics.parts.codebook_usage import is_collapsed
+from vqtrain.metrics.parts.declarations import declaration
 from vqtrain.sweeps.job import SweepJob, read_failure, training_seconds
 from vqtrain.version import __version__
 
@@ -290,7 +290,7 @@ def frontier(points: Sequence[Point], metric: str) -> set[int]:
     A point is on it if no other is better at the same or a lower rate. Of two that are equal in
     both, both are on it. Points without a rate are not.
     """
-    sign = -1.0 if is_lower_better(metric) else 1.0
+    sign = -1.0 if declaration(metric).lower_is_better else 1.0
     rated = [
         (place, point.bits_per_pixel, sign * point.metrics[metric].mean)
         for place, point in enumerate(points)
@@ -312,7 +312,9 @@ def save(result: SweepResult, sweep_dir: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    directions = {name: "lower" if is_lower_better(name) else "higher" for name in result.metrics}
+    directions = {
+        name: "lower" if declaration(name).lower_is_better else "higher" for name in result.metrics
+    }
     text = json.dumps({**asdict(result), "metrics": directions}, indent=2, default=str)
     write_whole(sweep_dir / FILE, f"{text}\n".encode())
 

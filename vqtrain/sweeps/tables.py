@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vqtrain.data.cache import write_whole
+from vqtrain.metrics.parts.declarations import declaration
 from vqtrain.sweeps.job import FAILURE
 from vqtrain.sweeps.results import (
     COLLAPSED,
@@ -131,7 +132,8 @@ def _table(result: SweepResult) -> Table:
 
 def _figure(point: Point, metric: str) -> str:
     mark = "*" if metric in point.frontier else " "
-    return f"{_around(point.metrics.get(metric), 2 if metric == 'psnr' else 4)}{mark}"
+    decimals = 2 if declaration(metric).unit == "dB" else 4
+    return f"{_around(point.metrics.get(metric), decimals)}{mark}"
 
 
 def _around(spread: Spread | None, decimals: int) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import final
 
-from vqtrain.metrics.codebook import is_collapsed
+from vqtrain.metrics.parts.codebook_usage import is_collapsed
 
 # Logged lines in a row before the hint: most codebooks begin with a few codes.
 LINES_BEFORE_HINT = 3

@@ -48,8 +48,9 @@ class Record:
             append_line(self.path, module.step, values)
         if values and self.tracker is not None:
             self.tracker.log(module.step, values)
-            if validation.results:
-                self.tracker.image(module.step, validation.picture_at(module.step))
+            images = validation.picture_at(module.step)
+            if validation.results and images.is_file():  # of samples that are images
+                self.tracker.image(module.step, images)
 
 
 def append_line(path: Path, step: int, values: Mapping[str, float]) -> None:

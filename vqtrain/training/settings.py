@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,8 +13,6 @@ from vqtrain.ops.precision import PRECISIONS
 from vqtrain.ranges import above, at_least, check_fields, one_of, within
 
 ACCELERATORS = ("auto", "cpu", "gpu")
-METRICS = ("psnr", "ssim", "lpips", "fid")
-LOWER_IS_BETTER = ("lpips", "fid")
 LPIPS_NETWORKS = ("alex", "vgg", "squeeze")
 
 
@@ -108,28 +106,12 @@ class TrainerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsSettings:
-    """What validation measures, besides the use of the codebook.
+    """What validation computes, besides the use of the codebook.
 
     Attributes:
-        names: Words of ``METRICS``.
-        lpips_network: The network of ``lpips``: ``alex``, ``vgg`` or ``squeeze``.
-        best: The one of them by which ``best.ckpt`` is chosen.
-
-    Raises:
-        ConfigError: If a word is unknown.
+        names: Entries as ``vqtrain.metrics.parts.build`` takes them.
+        best: The kind or the name of the one that chooses ``best.ckpt``; None for the first.
     """
 
-    names: Sequence[str]
-    lpips_network: Annotated[str, one_of(*LPIPS_NETWORKS)]
-    best: str
-
-    def __post_init__(self) -> None:
-        check_fields(self, "metrics")
-        for name in self.names:
-            if name not in METRICS:
-                raise ConfigError(f"metrics.names holds {name!r}, valid are: {', '.join(METRICS)}")
-        if self.best not in self.names:
-            raise ConfigError(
-                f"metrics.best must be one of metrics.names ({', '.join(self.names)}), "
-                f"got {self.best!r}"
-            )
+    names: Sequence[str | Mapping[str, object]]
+    best: str | None

@@ -7,7 +7,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from vqtrain import distributed
-from vqtrain.metrics.codebook import IdCounts
+from vqtrain.metrics.parts.codebook_usage import IdCounts
 
 
 class Window:

@@ -16,15 +16,23 @@ from vqtrain import weights
 from vqtrain.data.decoding.crops import CROPS, adm
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.errors import ConfigError, WeightsError
-from vqtrain.evaluation import protocols
-from vqtrain.evaluation.protocols import CONVENTIONS, PROTOCOLS, Protocol, adm_pixels, load
-from vqtrain.metrics.fid import FEATURES, Moments, frechet_distance
+from vqtrain.metrics import fid as module
+from vqtrain.metrics.fid import FID
+from vqtrain.metrics.parts.build import describe, load_weights
+from vqtrain.metrics.parts.moments import Moments, frechet_distance
+from vqtrain.metrics.parts.protocols import PROTOCOLS, adm_pixels
 from vqtrain.ops.pixels import to_images
 
 CPU = torch.device("cpu")
 COUNT = 6
 
-Loaded = Callable[[str], Protocol]
+Loaded = Callable[[str], FID]
+
+
+def load(word: str, file: Path) -> FID:
+    metric = FID(protocol=word)
+    load_weights([metric], {PROTOCOLS[word].weights: str(file)}, CPU)
+    return metric
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +49,7 @@ def files(inception_file: Path, clean_fid_file: Path) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def loaded(files: dict[str, Path]) -> Loaded:
     """Load a protocol, once."""
-    return cache(lambda word: load(word, str(files[word])))
+    return cache(lambda word: load(word, files[word]))
 
 
 def pictures(seed: int) -> Tensor:
@@ -66,12 +74,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def moments_of(features: Tensor) -> Moments:
-    moments = Moments(dim=FEATURES, device=CPU)
+    moments = Moments(dim=FID.dim, device=CPU)
     moments.add(features, torch.ones(len(features), dtype=torch.bool))
     return moments
 
 
-def fid(protocol: Protocol) -> float:
+def fid(protocol: FID) -> float:
     originals = moments_of(protocol.features_of_pixels(pictures(0)))
     return frechet_distance(moments_of(protocol.features(to_images(pictures(1)))), originals)
 
@@ -99,7 +107,7 @@ def by_pytorch_fid(folders: tuple[str, str], file: Path) -> float:
     weights.cache_path("pytorch_fid").parent.mkdir(parents=True)
     weights.cache_path("pytorch_fid").symlink_to(file)
     return calculate_fid_given_paths(
-        [folders[1], folders[0]], batch_size=COUNT, device=CPU, dims=FEATURES, num_workers=0
+        [folders[1], folders[0]], batch_size=COUNT, device=CPU, dims=FID.dim, num_workers=0
     )
 
 
@@ -203,7 +211,7 @@ def test_a_perfect_reconstruction_has_the_features_of_its_original(
 ) -> None:
     pixels = pictures(0)[:2]
     made = loaded(word).features(to_images(pixels))
-    assert made.shape == (2, FEATURES)
+    assert made.shape == (2, FID.dim)
     assert made.dtype == torch.float32
     # Floats in [-1, 1] that are not rounded are the original's but for their last bits.
     tolerance = 1e-4 if word == "pytorch_fid" else 0
@@ -224,7 +232,7 @@ def test_adm_and_torch_fidelity_have_one_network(loaded: Loaded) -> None:
 def test_pytorch_fid_does_not_round(loaded: Loaded) -> None:
     images = to_images(pictures(0)[:1]) * 0.99  # between the levels
     protocol = loaded("pytorch_fid")
-    rounded = protocol.features(to_images(CONVENTIONS["adm"].to_pixels(images)))
+    rounded = protocol.features(to_images(PROTOCOLS["adm"].to_pixels(images)))
     made = protocol.features(images)
     assert not torch.allclose(made, rounded, rtol=1e-4, atol=1e-4)
     expected = protocol.network.network((images + 1) / 2)[0].flatten(1)
@@ -252,7 +260,7 @@ def test_gray_images_are_three_equal_channels(loaded: Loaded) -> None:
 
 
 def test_other_channels_are_refused(loaded: Loaded) -> None:
-    with pytest.raises(ConfigError, match="1 or 3 channels, got 4"):
+    with pytest.raises(ConfigError, match="1 or 3 channels, these have 4"):
         loaded("adm").features(-torch.ones(1, 4, 8, 8))
 
 
@@ -261,7 +269,7 @@ LEVELS = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
 
 @pytest.mark.parametrize("word", PROTOCOLS)
 def test_no_rounding_loses_a_level(word: str) -> None:
-    back = CONVENTIONS[word].to_pixels(to_images(LEVELS))
+    back = PROTOCOLS[word].to_pixels(to_images(LEVELS))
     # Rounded ones are the same; others are so near that no level is mistaken for another.
     torch.testing.assert_close(back.float(), LEVELS.float(), rtol=0, atol=1e-4)
     # Truncation of the same floats, as some evaluators have it, does lose some.
@@ -289,7 +297,7 @@ def test_rounding_of_adm_by_hand(value: float, expected: int) -> None:
 
 def test_boxes_of_adm_in_an_evaluation_by_hand() -> None:
     # 1001 x 600 is halved once, to 500 x 300; 300 becomes 256, and 500 * 256 / 300 = 426.67.
-    geometry = CROPS[CONVENTIONS["adm"].crop](1001, 600, 256, None)
+    geometry = CROPS[PROTOCOLS["adm"].crop](1001, 600, 256, None)
     assert geometry == adm(1001, 600, 256, None)
     assert geometry.size == (427, 256)
     assert geometry.offset == (85, 0)  # (427 - 256) // 2 = 85
@@ -329,11 +337,10 @@ def test_floats_where_pixels_are_meant_are_refused(word: str, loaded: Loaded) ->
         loaded(word).features_of_pixels(to_images(pictures(0)[:1]))
 
 
-def without_network(word: str, monkeypatch: pytest.MonkeyPatch) -> Protocol:
+def without_network(word: str, monkeypatch: pytest.MonkeyPatch) -> FID:
     """A protocol whose features are the mean of each channel."""
     mean = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    protocol = Protocol.__new__(Protocol)
-    protocol.convention = CONVENTIONS[word]
+    protocol = FID(protocol=word)
     monkeypatch.setattr(protocol, "network", lambda pixels: mean(pixels.float()), raising=False)
     return protocol
 
@@ -364,26 +371,26 @@ def test_plain_images_of_any_float_raise_no_alarm(
 def test_a_protocol_says_how_it_was_measured(
     word: str, loaded: Loaded, files: dict[str, Path]
 ) -> None:
-    said = loaded(word).describe()
+    said = describe(loaded(word), {PROTOCOLS[word].weights: str(files[word])})
     library = {"adm": "torch-fidelity"}.get(word, word.replace("_", "-"))
     assert said["protocol"] == word
     assert said["library"] == f"{library} {version(library)}"
     assert said["weights"] == f"{files[word].name}, not the published file"
     assert len(said["weights_sha256"]) == 64
     assert {"rounding", "resize", "crop_in_papers", "dtype"} < set(said)
-    assert loaded(word).crop == ("adm" if word == "adm" else "resize")
+    assert said["crop_in_papers"] == ("adm" if word == "adm" else "resize")
 
 
 def test_an_unknown_protocol_is_one_line() -> None:
     with pytest.raises(ConfigError, match="unknown protocol 'clean-fid', did you mean 'clean_fid'"):
-        load("clean-fid", None)
+        FID(protocol="clean-fid")
 
 
 @pytest.mark.parametrize("word", PROTOCOLS)
 def test_a_missing_library_is_one_line(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocols, "find_spec", lambda _: None)
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=rf"protocol={word} needs .*: pip install") as caught:
-        load(word, None)
+        FID(protocol=word)
     assert '"vqtrain[evaluate]"' in str(caught.value)
 
 
@@ -392,7 +399,7 @@ def test_a_damaged_file_is_one_line(word: str, files: dict[str, Path], tmp_path:
     file = tmp_path / "cut.pth"
     file.write_bytes(files[word].read_bytes()[:100_000])
     with pytest.raises(WeightsError, match=r"^cannot read .*cut\.pth: it is damaged"):
-        load(word, str(file))
+        load(word, file)
 
 
 @pytest.mark.parametrize("word", PROTOCOLS)
@@ -400,7 +407,7 @@ def test_weights_of_another_network_are_one_line(word: str, tmp_path: Path) -> N
     file = tmp_path / "other.pth"
     torch.save({"layer.weight": torch.ones(2)}, file)
     with pytest.raises(WeightsError, match=r"^cannot (use|read) .*other\.pth: it"):
-        load(word, str(file))
+        load(word, file)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
@@ -408,4 +415,4 @@ def test_another_torchscript_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "other.pt"
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(file))
     with pytest.raises(WeightsError, match=r"^cannot use .*other\.pt: .*inception-2015-12-05\.pt"):
-        load("clean_fid", str(file))
+        load("clean_fid", file)

@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from vqtrain.metrics import codebook
-from vqtrain.metrics.codebook import IdCounts, is_collapsed, perplexity, top1_share, usage
+from vqtrain.metrics.parts import codebook_usage as codebook
+from vqtrain.metrics.parts.codebook_usage import (
+    IdCounts,
+    is_collapsed,
+    perplexity,
+    top1_share,
+    usage,
+)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +130,7 @@ def test_of_a_continuous_codebook_nothing_is_counted() -> None:
 @pytest.mark.ddp
 def test_ids_are_counted_over_all_ranks(run_ranks: Callable[[str, int], Path]) -> None:
     script = """
-from vqtrain.metrics.codebook import IdCounts
+from vqtrain.metrics.parts.codebook_usage import IdCounts
 for size in (16, 2**62):
     counts = IdCounts(num_codebooks=1, size=size)
     counts.add(torch.tensor([[[0, 1, 1], [5, 7, 7]][rank]])[:, None])

@@ -1,6 +1,7 @@
-"""Weights in the forms in which the protocols' libraries publish theirs."""
+"""Pairs of images, and weights in the forms in which libraries publish theirs."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
@@ -38,3 +39,20 @@ def clean_fid_file(inception_file: Path, tmp_path_factory: pytest.TempPathFactor
         warnings.simplefilter("ignore", FutureWarning)  # torch advises against TorchScript
         torch.jit.script(Published(nn.Sequential(*blocks, nn.Flatten())).eval()).save(str(file))
     return file
+
+
+@pytest.fixture(scope="session")
+def pair() -> Callable[[tuple[int, ...], int], tuple[Tensor, Tensor]]:
+    """Make smooth images with noise, and the same without it, so that SSIM is far from 0."""
+
+    def make(shape: tuple[int, ...], noise: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        b, c, h, w = shape
+        phase = torch.rand(b, c, 1, 1, generator=generator) * 6
+        rows = torch.arange(h).reshape(h, 1) / 5
+        columns = torch.arange(w).reshape(1, w) / 7
+        original = (127.5 + 100 * torch.sin(rows + columns + phase)).round()
+        change = torch.randint(-noise, noise + 1, shape, generator=generator)
+        return (original + change).clamp(0, 255).to(torch.uint8), original.to(torch.uint8)
+
+    return make

@@ -1,0 +1,160 @@
+"""The contract of metrics: what each declares about itself, and what it computes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from vqtrain.errors import ConfigError
+from vqtrain.shapes import Pixels
+
+
+class Metric(ABC):
+    """How near reconstructions come to their originals; a kind is a sample or a set metric.
+
+    A constructor is quick and opens no file: ``load`` reads weights, once, before a run starts.
+
+    Attributes:
+        name: The name of its values in logs and tables: the kind word, or a word of its own, and
+            after it what makes values differ, as in ``lpips_vgg``.
+        title: Its name for people.
+        unit: Of its values; empty for none.
+        higher_is_better: Whether a higher value is better.
+        axes: Axes of a sample besides its channels, 2 for images; None for any number.
+        channels: The numbers of channels that it takes; None for any number.
+        min_size: Smallest size of a sample along every axis.
+        weights: Files that it needs, keys of ``vqtrain.weights.KNOWN``.
+        package: The package that computes it.
+        definition: How a value comes about, for people who compare it with others.
+        rounding: How reconstructions are rounded before.
+        dtype: Of the computation.
+        details: What else a value depends on, by heading.
+    """
+
+    name: str
+    title: str
+    unit: str = ""
+    higher_is_better: bool
+    axes: int | None = None
+    channels: tuple[int, ...] | None = None
+    min_size: int = 1
+    weights: tuple[str, ...] = ()
+    package: str = "vqtrain"
+    definition: str
+    rounding: str = "clamped, and rounded to the nearest of 256 levels"
+    dtype: str = "float64"
+    details: Mapping[str, str] = MappingProxyType({})
+
+    def load(self, files: Mapping[str, Path]) -> None:
+        """Read the weights.
+
+        Args:
+            files: Where each file of ``weights`` is.
+
+        Raises:
+            WeightsError: If a file is damaged or holds the weights of another network.
+        """
+        del files
+
+    def to(self, device: torch.device) -> None:
+        """Move networks to the device of the samples."""
+        del device
+
+
+class SampleMetric(Metric):
+    """Has a value for each sample; its value for a set is the mean over the samples."""
+
+    @abstractmethod
+    def __call__(self, reconstruction: Pixels, original: Pixels) -> Float64[Tensor, " b"]:
+        """Return the value of each sample, which does not depend on the others in the batch.
+
+        Args:
+            reconstruction: Rounded to the 256 levels that people see and store.
+            original: What it is compared with.
+
+        Raises:
+            ConfigError: If it does not take samples of that shape.
+            TypeError: If one of the two is not uint8.
+            ValueError: If the shapes differ.
+        """
+
+
+class SetMetric(Metric):
+    """Has one value for a set: the Frechet distance of the features of all samples.
+
+    Its value depends on the number of samples, so the name carries it: ``rfid@5000``.
+
+    Attributes:
+        dim: Number of features of a sample.
+    """
+
+    dim: int
+
+    @abstractmethod
+    def features(self, samples: Float[Tensor, "b c *size"]) -> Float[Tensor, "b d"]:
+        """Return the features of reconstructions, floats in [-1, 1] that are clamped.
+
+        Raises:
+            ConfigError: If it does not take samples of that shape.
+            TypeError: If they are not floats.
+            ValueError: If they are pixels as floats.
+        """
+
+    @abstractmethod
+    def features_of_pixels(self, pixels: Pixels) -> Float[Tensor, "b d"]:
+        """Return the features of samples as files hold them.
+
+        Raises:
+            ConfigError: If it does not take samples of that shape.
+            TypeError: If they are not uint8.
+        """
+
+
+def mismatch(metric: Metric, channels: int, size: Sequence[int]) -> str | None:
+    """Say why a metric does not take samples of a shape; None if it does."""
+    what, unit = ("images", " px") if metric.axes == 2 else ("samples", "")
+    if metric.axes is not None and len(size) != metric.axes:
+        return f"{metric.name} takes {what}, with {metric.axes} axes; these have {len(size)}"
+    if min(size) < metric.min_size:
+        return (
+            f"{metric.name} needs {what} of at least {metric.min_size}{unit}, these have "
+            f"{min(size)}"
+        )
+    if metric.channels is not None and channels not in metric.channels:
+        allowed = " or ".join(map(str, metric.channels))
+        return f"{metric.name} needs {what} of {allowed} channels, these have {channels}"
+    return None
+
+
+def check_shape(metric: Metric, samples: Tensor) -> None:
+    """Refuse samples that a metric does not take.
+
+    Raises:
+        ConfigError: If it does not take them.
+    """
+    found = mismatch(metric, samples.shape[1], samples.shape[2:])
+    if found is not None:
+        raise ConfigError(found)
+
+
+def check_pair(metric: Metric, reconstruction: Tensor, original: Tensor) -> None:
+    """Refuse what would give a value that means something else.
+
+    Raises:
+        ConfigError: If the metric does not take samples of that shape.
+        TypeError: If one of the two is not uint8.
+        ValueError: If the shapes differ.
+    """
+    for pixels in (reconstruction, original):
+        if pixels.dtype != torch.uint8:
+            raise TypeError(f"{metric.name} takes uint8 pixels, got {pixels.dtype}")
+    if reconstruction.shape != original.shape:
+        raise ValueError(
+            f"{metric.name} compares two batches of one shape, got {list(reconstruction.shape)} "
+            f"and {list(original.shape)}"
+        )
+    check_shape(metric, original)

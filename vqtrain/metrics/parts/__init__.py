@@ -1,0 +1,1 @@
+"""What several metrics share, and how metrics are built, named and declared."""
