@@ -209,7 +209,7 @@ def test_a_run_directory_has_one_owner_at_a_time(tmp_path: Path) -> None:
 
 def test_a_run_with_checkpoints_is_claimed_only_to_go_on(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "run", steps=[3])
-    with pytest.raises(CheckpointError, match=f"give resume={run_dir} to go on with it"):
+    with pytest.raises(CheckpointError, match=f"give resume={run_dir} to continue it"):
         claim(run_dir, resuming=False)
     with claim(run_dir, resuming=True):
         pass

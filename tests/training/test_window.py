@@ -55,7 +55,7 @@ def test_the_batches_of_a_skipped_step_are_left_out() -> None:
     window.add_step({"generator/gradient_norm": scalar(1.0)})
     add(window, math.nan, [1])
     add(window, 7.0, [2])
-    window.forget_step()
+    window.discard_step()
     add(window, 3.0, [0])
     window.add_step({"generator/gradient_norm": scalar(3.0)})
     means = window.means()

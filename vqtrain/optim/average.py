@@ -12,16 +12,16 @@ from vqtrain.errors import CheckpointError, ConfigError
 
 @final
 class WeightAverage:
-    """A second set of weights that follows those of a module slowly.
+    """An exponential moving average of the weights of a module.
 
     Parameters are averaged, buffers are copied: a count or the table of a codebook that keeps its
     own average must not be averaged again. The decay of step t is min(decay, (1 + t) / (10 + t)),
-    so that the first, random weights are soon forgotten. Costs one copy of the weights, and one
-    more while it is applied.
+    so that the random initial weights lose their influence early. It costs one copy of the weights,
+    and another one while it is applied.
 
     Args:
-        module: The module to follow. Begin after weights that depend on data are initialized.
-        decay: Share of the average that stays at each step, above 0 and below 1.
+        module: The module to average, after weights that depend on data are initialized.
+        decay: Share of the average that a step keeps, above 0 and below 1.
 
     Raises:
         ConfigError: If ``decay`` is out of range.
@@ -40,9 +40,8 @@ class WeightAverage:
         """Move the average towards the weights of the module.
 
         Args:
-            module: The module that is followed. If it was moved to another device or dtype, the
-                average follows.
-            step: Updates made before the one that was just made, from 0.
+            module: The module. If it was moved to another device or dtype, the average follows.
+            step: Number of the update that was just made, from 0.
         """
         current = module.state_dict()
         for name, tensor in current.items():
@@ -61,7 +60,7 @@ class WeightAverage:
         return dict(self._tensors)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over averaged weights from a checkpoint.
+        """Load averaged weights from a checkpoint.
 
         Raises:
             CheckpointError: If names or shapes are not those of the module.
@@ -81,10 +80,10 @@ class WeightAverage:
 
     @contextmanager
     def applied_to(self, module: nn.Module) -> Iterator[None]:
-        """Put the averaged weights into the module, and its own back at the end, bit for bit.
+        """Put the averaged weights into the module, and restore its own at the end, bit for bit.
 
-        Values are copied into the tensors that are there, so optimizers, compiled code and
-        gradients keep pointing to the right ones. Buffers are put back as well.
+        Values are copied into the existing tensors, so that optimizers, compiled code and gradients
+        still refer to them. Buffers are restored as well.
         """
         own = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
         try:

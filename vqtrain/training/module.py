@@ -198,7 +198,7 @@ class TokenizerTraining(LightningModule):
             self.apply_gradients(norms)
             self.skipped_in_row = 0
         else:
-            self.forget_step()
+            self.discard_step()
         for optimizer in self.trainer.optimizers:
             optimizer.zero_grad()
         self.loss_is_finite.fill_(True)
@@ -280,11 +280,11 @@ class TokenizerTraining(LightningModule):
         """Return a context in which the tokenizer has its averaged weights, if there are any."""
         return self.average.applied_to(self.tokenizer) if self.average else nullcontext()
 
-    def forget_step(self) -> None:
+    def discard_step(self) -> None:
         """Leave everything as it was before the step, and count it."""
         self.tokenizer.codebook.discard_step()
         self.objective.adversarial.discard_step()
-        self.window.forget_step()
+        self.window.discard_step()
         self.skipped_in_row += 1
         self.skipped_steps += 1
 

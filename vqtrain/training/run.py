@@ -114,7 +114,7 @@ def fit(
             OSError: lambda error: f"stopped at step {module.step}: {error}",
             RuntimeError: lambda error: (
                 f"lost another process of the run at step {module.step}: it failed, was killed "
-                "(out of memory?) or could not be reached; look at what it printed, and go on "
+                "(out of memory?) or could not be reached; look at what it printed, and continue "
                 f"with resume={run_dir if trainer.is_global_zero else 'auto'}"
                 if distributed.is_lost_peer(error)
                 else None
@@ -132,7 +132,7 @@ def fit(
         raise FailedError(
             f"{bad_samples.count} of {bad_samples.total} images cannot be read, more than "
             f"data.max_bad_fraction={data.settings.max_bad_fraction} allows; "
-            f"{bad_samples.path} lists them. Mend them or raise it, and go on with "
+            f"{bad_samples.path} lists them. Repair them or raise it, and continue with "
             f"resume={run_dir}"
         )
     assert stopping.reason is not None, "the stop policy ends the run"

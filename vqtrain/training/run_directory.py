@@ -1,4 +1,4 @@
-"""The run directory: where a run keeps its files, and which run a call goes on with."""
+"""The run directory: where a run keeps its files, and which run a call continues."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def new_run_dir(name: str) -> Path:
 
 
 def find_checkpoint(resume: str, run_dir: str | None, name: str) -> Path | None:
-    """Find the checkpoint that a call goes on from.
+    """Find the checkpoint that a call continues from.
 
     Args:
         resume: ``auto``, a run directory, or a checkpoint file.
@@ -46,7 +46,7 @@ def find_checkpoint(resume: str, run_dir: str | None, name: str) -> Path | None:
         name: The run's name, under which ``auto`` looks for the latest run.
 
     Returns:
-        The checkpoint; None where ``auto`` finds nothing to go on with.
+        The checkpoint; None where ``auto`` finds nothing to continue.
 
     Raises:
         CheckpointError: If a named run or file does not exist or holds no checkpoint.
@@ -75,7 +75,7 @@ def last_checkpoint(run_dir: Path) -> Path | None:
 
 
 def is_unfinished(run_dir: Path) -> bool:
-    """Say whether a run has a checkpoint, but none at its last step."""
+    """Return whether a run has a checkpoint, but none at its last step."""
     last = last_checkpoint(run_dir)
     if last is None:
         return False
@@ -106,13 +106,12 @@ def write_config(run_dir: Path, config: Mapping[str, object]) -> None:
 def write_environment(run_dir: Path, *, command: str, processes: int) -> None:
     """Write what a run was started with, and on what, as ``environment.json``.
 
-    It is made to be shown to others: no name of a machine or a user is in it, and no variable of
-    the environment.
+    It can be shown to others: it holds no name of a machine or a user, and no environment variable.
 
     Args:
         run_dir: The run directory.
         command: The command line, without passwords.
-        processes: That train together.
+        processes: How many train together.
     """
     has_gpus = torch.cuda.is_available()
     facts = {
@@ -134,7 +133,7 @@ def write_environment(run_dir: Path, *, command: str, processes: int) -> None:
 
 
 def cpu_name() -> str:
-    """Return the model of the CPU, as Linux knows it, or else its architecture."""
+    """Return the model of the CPU on Linux, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -144,7 +143,7 @@ def cpu_name() -> str:
 
 
 def git_commit() -> str | None:
-    """Return the commit of a checkout of vqtrain; None of an installed wheel."""
+    """Return the commit of a checkout of vqtrain, or None for an installed wheel."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -157,9 +156,9 @@ def git_commit() -> str | None:
 
 
 def claim(run_dir: Path, *, resuming: bool) -> FileLock:
-    """Make a run directory and hold it for as long as the returned lock lives.
+    """Make a run directory and lock it for as long as the returned lock lives.
 
-    The lock is the system's, so it ends with the process, however that ends.
+    The operating system releases the lock when the process ends, in whatever way.
 
     Raises:
         CheckpointError: If another process holds it, if it cannot be made, or if it holds
@@ -167,7 +166,7 @@ def claim(run_dir: Path, *, resuming: bool) -> FileLock:
     """
     if not resuming and last_checkpoint(run_dir) is not None:
         raise CheckpointError(
-            f"{run_dir} holds the checkpoints of a run: give resume={run_dir} to go on with it, or "
+            f"{run_dir} holds the checkpoints of a run: give resume={run_dir} to continue it, or "
             "another run_dir"
         )
     try:
@@ -182,7 +181,7 @@ def claim(run_dir: Path, *, resuming: bool) -> FileLock:
 
 
 def point_latest(run_dir: Path) -> None:
-    """Let ``latest`` beside a run directory point to it, as a relative link."""
+    """Let ``latest``, a relative link, point to a run directory."""
     latest = run_dir.parent / "latest"
     if latest.exists() and not latest.is_symlink():
         return  # something of the user's has that name

@@ -21,7 +21,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @final
 class StopPolicy:
-    """Ends a run at its last step, on a signal, out of time, or when it cannot go on.
+    """Ends a run at its last step, on a signal, out of time, or when it cannot continue.
 
     A signal lets the step end, so that the checkpoint of that step is like any other. A second
     signal, or one before the first step, ends the process at once.

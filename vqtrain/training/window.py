@@ -14,7 +14,7 @@ class Window:
     """Sums of what the batches since the last line reported, and a histogram of their ids.
 
     Nothing here waits for the device before a line is due. The sums are part of a checkpoint, so
-    that the first line after a resume is what it would have been.
+    that the first line after a resume equals that of an uninterrupted run.
 
     Args:
         num_codebooks: Codebooks k of the tokenizer.
@@ -42,7 +42,7 @@ class Window:
         codebook: Mapping[str, Tensor],
         token_ids: Int64[Tensor, "b k *tokens"],
     ) -> None:
-        """Note what one batch reported; it counts once the step has ended well.
+        """Note what one batch reported; it counts once the step is applied.
 
         Args:
             terms: Detached terms of the objective, ``generator/...`` and ``discriminator/...``.
@@ -54,14 +54,14 @@ class Window:
         self.pending.append((values, token_ids))
 
     def add_step(self, values: Mapping[str, Tensor]) -> None:
-        """Count the batches of a step that ended well, and what the step itself reports."""
+        """Count the batches of a step that is applied, and what the step itself reports."""
         for batch, token_ids in self.pending:
             self.accumulate(batch)
             self.ids.add(token_ids)
         self.accumulate({f"train/{name}": value for name, value in values.items()})
         self.pending.clear()
 
-    def forget_step(self) -> None:
+    def discard_step(self) -> None:
         """Leave out the batches of a step that was skipped."""
         self.pending.clear()
 
@@ -86,7 +86,7 @@ class Window:
         return result
 
     def gather(self) -> None:
-        """Bring what all ranks have noted together on the first one; collective."""
+        """Collect what all ranks have noted on the first one; collective."""
         if not self.sums:
             return
         is_first = distributed.rank() == 0
@@ -110,7 +110,7 @@ class Window:
         return {"sums": self.sums, "counts": self.counts, "ids": self.ids.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, object], device: torch.device) -> None:
-        """Take a state back on the first rank, onto a device; the others begin with nothing."""
+        """Restore a state on the first rank, onto a device; the others begin with nothing."""
         sums, counts, ids = state["sums"], state["counts"], state["ids"]
         assert isinstance(sums, dict)
         assert isinstance(counts, dict)
