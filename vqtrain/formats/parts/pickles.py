@@ -1,8 +1,10 @@
-"""Weights in files of others: what torch saved, in its old format too, and safetensors.
+"""Weights in files of others: what torch saved, also before version 1.6, and safetensors.
 
-torch's own reader either runs what a file names, or refuses a whole checkpoint for the name of one
-callback, and it reads an optimizer's tensors with the others. So files are read here, by a pickle
-reader that knows a few names. It imports nothing, and calls only functions of this file.
+``torch.load(weights_only=True)`` is not enough for files of strangers
+(``docs/decisions/0023-a-pickle-reader-of-our-own.md``): it refuses a whole checkpoint for the name
+of one callback, reads an optimizer's tensors with the others, and trusts sizes that a file claims.
+So files are read here, by a pickle reader that knows a few names. It imports nothing, and calls
+only functions of this file.
 """
 
 import pickle
@@ -100,8 +102,8 @@ def read_weights(
 
     Args:
         path: What torch saved, of any version, or safetensors.
-        sections: Keys of a checkpoint that may hold the weights, the first that is there counts;
-            without any, the file itself must.
+        sections: Keys of a checkpoint that may hold the weights, of which the first that exists is
+            taken; without any, the file itself must hold them.
 
     Raises:
         CheckpointError: If it cannot be read, is damaged, or names what may do harm.
@@ -123,7 +125,7 @@ def read_weights(
         raise CheckpointError(f"cannot read {path}: {error}") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # what a damaged pickle raises has no end
+    except Exception as error:  # a damaged pickle raises anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CheckpointError(f"cannot read {path}: it is damaged ({reason})") from error
 
