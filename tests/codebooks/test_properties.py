@@ -62,14 +62,14 @@ class Batch:
 
     seed: int
     magnitude: float
-    images: int
+    samples: int
     grid: tuple[int, ...]
 
     def latents(self, codebook: Codebook, **options: Any) -> Tensor:
         """Draw them, on the grid of the codebook if it takes one alone."""
         generator = torch.Generator().manual_seed(self.seed)
         grid = codebook.token_grids[-1] if codebook.token_grids else self.grid
-        shape = (self.images, codebook.moments * codebook.dim, *grid)
+        shape = (self.samples, codebook.moments * codebook.dim, *grid)
         return 10**self.magnitude * torch.randn(shape, generator=generator, **options)
 
 
@@ -77,7 +77,7 @@ batches = st.builds(
     Batch,
     seed=st.integers(0, 2**32),
     magnitude=st.floats(-3, 3),
-    images=st.integers(1, 5),
+    samples=st.integers(1, 5),
     grid=st.lists(st.integers(1, 6), min_size=1, max_size=2).map(tuple),
 )
 

@@ -79,8 +79,9 @@ def _check_decode(codebook: Codebook, z: Float[Tensor, "b c *grid"]) -> None:
         f"equal latents on a grid of {grid} must give equal ids in eval mode",
     )
     if codebook.num_codebooks:
+        decoded = codebook.decode(quantized.token_ids)  # in float32 where nothing tells it more
         require(
-            torch.equal(codebook.decode(quantized.token_ids), quantized.z_q),
+            torch.equal(decoded.to(z.dtype), quantized.z_q),
             f"decode must give back the z_q of eval mode bit for bit, on a grid of {grid}",
         )
     _check_state(codebook, before, "forward in eval mode must not change the state dict")
