@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from vqtrain.app.candidates import (
+from vqtrain.app.parts.candidates import (
     Candidate,
     entry_of,
     load_metrics,

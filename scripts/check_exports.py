@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from vqtrain.app.export import Export, pictures_of
-from vqtrain.app.keys import page_of, read_values
+from vqtrain.app.parts.keys import page_of, read_values
 from vqtrain.build import resolve
 from vqtrain.errors import VqtrainError
 from vqtrain.formats.base import Exporter

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vqtrain.app.build import Settings, build_module
-from vqtrain.app.compose import compose, read_command_line
-from vqtrain.app.grid import read_grid
+from vqtrain.app.parts.build import Settings, build_module
+from vqtrain.app.parts.compose import compose, read_command_line
+from vqtrain.app.parts.grid import read_grid
 from vqtrain.build import config_of, kinds
 from vqtrain.cli import main
 
@@ -89,7 +89,9 @@ def test_a_command_line_describes_a_run(
         config["loss"]["perceptual"] = {"kind": "none"}  # its network's weights may not be here
         build_module(config, Settings.of(config))
     if command == "sweep" and rest and "--help" not in rest:
-        monkeypatch.setattr("vqtrain.app.grid.training_and_validation", lambda *_: (None, None))
+        monkeypatch.setattr(
+            "vqtrain.app.parts.grid.training_and_validation", lambda *_: (None, None)
+        )
         own = yaml.safe_load(config_of("command", "sweep").read_text())
         grid_words = [word for word in rest if re.split(r"[.=]", word)[0] not in own]
         assert len(read_grid(read_command_line(grid_words), None, is_here=True).jobs) > 1

@@ -23,6 +23,7 @@ CONFIGS = {
     "adversarial": "loss/adversarial",
     "format": "format",
     "metric": "metric",
+    "launcher": "launcher",
 }
 # Keys that the run itself takes out of a group.
 TERM = {"weight", "start_step", "ramp_steps"}

@@ -41,10 +41,6 @@ GROUPS = {
 CONTEXT = ("in_channels", "out_channels", "sample_size", "max_steps", "world_size", "weights")
 # Modules of a group's package that are no kinds, as its packages are.
 OTHERS = ("base", "contract")
-NO_COMMANDS = (
-    *("build", "candidates", "compose", "grid", "keys", "planned"),
-    *("output", "progress", "resume", "validation"),
-)
 
 
 def package_of(group: str) -> str:
@@ -76,7 +72,7 @@ def kinds(group: str) -> list[str]:
     """List the kind words of a group, such as ``codebook``; imports none of them."""
     package = importlib.import_module(package_of(group))
     names = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg}
-    return sorted(names.difference(OTHERS, NO_COMMANDS))
+    return sorted(names.difference(OTHERS))
 
 
 def configs_folder() -> Path:

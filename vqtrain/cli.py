@@ -61,7 +61,7 @@ def run(words: list[str]) -> int:
     if ":" not in words[0] and words[0] not in kinds("command"):
         raise ConfigError(unknown("command", words[0], kinds("command")))
     # Commands are imported when they are called: torch and Lightning take seconds.
-    return int(importlib.import_module("vqtrain.app.keys").main(words[0], words[1:]))
+    return int(importlib.import_module("vqtrain.app.parts.keys").main(words[0], words[1:]))
 
 
 def summary_of(word: str) -> str:

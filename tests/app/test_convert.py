@@ -12,8 +12,8 @@ import torch
 from taming.modules.diffusionmodules.model import Decoder, Encoder
 from torch import nn
 
-from vqtrain.app.keys import main as run_command
-from vqtrain.app.keys import page_of_kind
+from vqtrain.app.parts.keys import main as run_command
+from vqtrain.app.parts.keys import page_of_kind
 from vqtrain.cli import main as command_line
 from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.formats.base import Converter, kinds_of

@@ -15,7 +15,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from vqtrain import Tokenizer
-from vqtrain.app import candidates
+from vqtrain.app.parts import candidates
 from vqtrain.cli import main
 from vqtrain.data.sources.find import training_and_validation
 from vqtrain.metrics.psnr import PSNR

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vqtrain.app.compose import compose, read_command_line
+from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.build import build, configs_folder, resolve_fractions
 from vqtrain.codebooks.base import Codebook
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqtrain.app.compose import compose, read_command_line
-from vqtrain.app.planned import examine as examine_run
+from vqtrain.app.parts.compose import compose, read_command_line
+from vqtrain.app.parts.planned import examine as examine_run
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.doctor import images
 from vqtrain.doctor.findings import Finding

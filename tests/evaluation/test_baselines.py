@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vqtrain import Tokenizer
-from vqtrain.app.compose import compose, read_command_line
+from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.build import resolve_fractions
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.baselines import BASELINES, bits_per_pixel, tokens_per_image

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vqtrain import Tokenizer
-from vqtrain.app.compose import compose, read_command_line
+from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.build import resolve_fractions
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation import cost

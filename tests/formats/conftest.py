@@ -13,7 +13,7 @@ from taming.modules.vqvae.quantize import GumbelQuantize, VectorQuantizer2
 from torch import Tensor, nn
 
 from vqtrain import Tokenizer
-from vqtrain.app.compose import compose, read_command_line
+from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.build import configs_folder, in_context, resolve_fractions, split_kind
 
 SIZES = {

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from vqtrain import Tokenizer
-from vqtrain.app.compose import compose, read_command_line
+from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.build import in_context, split_kind
 from vqtrain.evaluation.side_by_side import side_by_side
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from vqtrain.app.candidates import names_of
-from vqtrain.app.compose import compose, parse, put, read_command_line
 from vqtrain.app.evaluate import Evaluate
-from vqtrain.app.keys import page_of, read_values
-from vqtrain.app.resume import differences
+from vqtrain.app.parts.candidates import names_of
+from vqtrain.app.parts.compose import compose, parse, put, read_command_line
+from vqtrain.app.parts.keys import page_of, read_values
+from vqtrain.app.parts.resume import differences
 from vqtrain.errors import ConfigError
 from vqtrain.launchers.local import Local
 from vqtrain.launchers.slurm import Slurm

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vqtrain import Tokenizer
-from vqtrain.app.compose import compose, read_command_line
+from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.build import configs_folder, in_context, resolve_fractions, split_kind
 
 NETWORKS = sorted(path.stem for path in (configs_folder() / "encoder").glob("*.yaml"))

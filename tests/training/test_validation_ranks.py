@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from lightning.pytorch import Trainer
-from vqtrain.app.build import Settings, build_module
-from vqtrain.app.compose import compose, read_command_line
+from vqtrain.app.parts.build import Settings, build_module
+from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.data.sources.find import open_images
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.data_module import TrainingData

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from vqtrain.app.compose import CommandLine
+from vqtrain.app.parts.compose import CommandLine
 
 
 class Command(ABC):

@@ -9,9 +9,9 @@ from typing import final
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.compose import CommandLine, compose, read_command_line
-from vqtrain.app.keys import build_kind, describe_kinds
-from vqtrain.app.output import expand, fill_whole, new_folder
+from vqtrain.app.parts.compose import CommandLine, compose, read_command_line
+from vqtrain.app.parts.keys import build_kind, describe_kinds
+from vqtrain.app.parts.output import expand, fill_whole, new_folder
 from vqtrain.errors import ConfigError
 from vqtrain.formats.base import Converter, kinds_of
 from vqtrain.shapes import by

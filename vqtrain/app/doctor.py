@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from vqtrain.app.base import Command
-from vqtrain.app.compose import CommandLine, compose, read_command_line
+from vqtrain.app.parts.compose import CommandLine, compose, read_command_line
 from vqtrain.build import unknown
 from vqtrain.doctor.findings import Finding
 from vqtrain.doctor.machine import examine_machine, examine_software
@@ -108,7 +108,7 @@ def examine_run(command_line: CommandLine, software: Sequence[Finding]) -> Itera
             found = f"not looked at: {finding.name} comes first, see above"
             return iter([Finding(name="images", found=found, is_there=False)])
     try:
-        planned = importlib.import_module("vqtrain.app.planned")
+        planned = importlib.import_module("vqtrain.app.parts.planned")
     except (ImportError, OSError, RuntimeError) as error:
         # torchvision says by a RuntimeError that it was built for another torch.
         reason = " ".join(str(error).split())

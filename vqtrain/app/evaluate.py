@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.candidates import (
+from vqtrain.app.parts.candidates import (
     choose_metrics,
     entry_of,
     load_all,
@@ -24,9 +24,9 @@ from vqtrain.app.candidates import (
     save_images,
     with_cost,
 )
-from vqtrain.app.compose import metric_entries, read_choice
-from vqtrain.app.output import ending_in_order, expand, new_folder, refuse_inside
-from vqtrain.app.validation import ChosenImages, named_images, validation_images
+from vqtrain.app.parts.compose import metric_entries, read_choice
+from vqtrain.app.parts.output import ending_in_order, expand, new_folder, refuse_inside
+from vqtrain.app.parts.validation import ChosenImages, named_images, validation_images
 from vqtrain.data.remote.urls import shareable
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.distributed import world_size

@@ -13,9 +13,9 @@ from rich.console import Console
 from torch import Tensor
 
 from vqtrain.app.base import Command
-from vqtrain.app.compose import CommandLine
-from vqtrain.app.keys import build_kind, describe_kinds
-from vqtrain.app.output import fill_whole, new_folder
+from vqtrain.app.parts.compose import CommandLine
+from vqtrain.app.parts.keys import build_kind, describe_kinds
+from vqtrain.app.parts.output import fill_whole, new_folder
 from vqtrain.data.decoding.images import decode_image
 from vqtrain.data.sources.find import open_images
 from vqtrain.errors import BadSampleError, CheckpointError, ConfigError, DataError, VqtrainError

@@ -7,8 +7,8 @@ from typing import Annotated, final
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.output import ending_in_order, expand, refuse_inside
-from vqtrain.app.progress import shown_progress
+from vqtrain.app.parts.output import ending_in_order, expand, refuse_inside
+from vqtrain.app.parts.progress import shown_progress
 from vqtrain.data.packing.images import PackSettings
 from vqtrain.data.packing.pack import pack
 from vqtrain.data.packing.report import Report

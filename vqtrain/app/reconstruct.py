@@ -8,8 +8,8 @@ from typing import Annotated, Any, final
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.output import ending_in_order, fill_whole, new_folder
-from vqtrain.app.progress import shown_progress
+from vqtrain.app.parts.output import ending_in_order, fill_whole, new_folder
+from vqtrain.app.parts.progress import shown_progress
 from vqtrain.data.decoding.crops import CROPS
 from vqtrain.data.sources.find import open_images
 from vqtrain.evaluation.reconstructions import PSNR_FILE, draw, draw_all, read_images

@@ -10,10 +10,10 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.compose import CommandLine, describe_keys
-from vqtrain.app.grid import difference, read_grid
-from vqtrain.app.keys import describe_launchers
-from vqtrain.app.output import ending_in_order, expand
+from vqtrain.app.parts.compose import CommandLine, describe_keys
+from vqtrain.app.parts.grid import difference, read_grid
+from vqtrain.app.parts.keys import describe_launchers
+from vqtrain.app.parts.output import ending_in_order, expand
 from vqtrain.build import resolve
 from vqtrain.data.remote.urls import shareable
 from vqtrain.errors import CheckpointError, ConfigError, Interrupted, as_failure, require

@@ -16,10 +16,10 @@ from rich.console import Console
 from torch import Tensor
 
 from vqtrain.app.base import Command
-from vqtrain.app.compose import CommandLine
-from vqtrain.app.keys import describe_launchers
-from vqtrain.app.output import ending_in_order, expand, refuse_inside
-from vqtrain.app.progress import shown_progress
+from vqtrain.app.parts.compose import CommandLine
+from vqtrain.app.parts.keys import describe_launchers
+from vqtrain.app.parts.output import ending_in_order, expand, refuse_inside
+from vqtrain.app.parts.progress import shown_progress
 from vqtrain.build import bind, resolve
 from vqtrain.data.shards.folder import INDEX, PLAN, Progress, read_share
 from vqtrain.data.shards.writer import progress_of

@@ -16,15 +16,15 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from vqtrain.app.base import Command
-from vqtrain.app.build import (
+from vqtrain.app.parts.build import (
     Settings,
     begin_from,
     build_module,
     build_validation,
     open_data,
 )
-from vqtrain.app.compose import CommandLine, compose, describe_keys
-from vqtrain.app.resume import continued_config, lookup_config
+from vqtrain.app.parts.compose import CommandLine, compose, describe_keys
+from vqtrain.app.parts.resume import continued_config, lookup_config
 from vqtrain.data.remote.urls import shareable
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import ConfigError, VqtrainError

@@ -77,7 +77,7 @@ def test_one_that_waits_for_the_others_is_ended_at_once(
 import os, sys, time
 from pathlib import Path
 import torch
-from vqtrain.app.output import ending_in_order
+from vqtrain.app.parts.output import ending_in_order
 from vqtrain.launchers.parts.ranks import joined
 file = Path({str(file)!r})
 if os.environ['RANK'] == '1':

@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from vqtrain import Tokenizer
-from vqtrain.app.build import Settings, context_of
-from vqtrain.app.compose import (
+from vqtrain.app.parts.build import Settings, context_of
+from vqtrain.app.parts.compose import (
     compose,
     describe_keys,
     flatten,
@@ -25,7 +25,7 @@ from vqtrain.build import configs_folder, in_context, resolve_fractions, split_k
 from vqtrain.cli import main
 from vqtrain.errors import ConfigError
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 # Found by os.walk, as an independent reference: what is composed is found by pathlib.
 FILES = sorted(
     Path(parent, name).relative_to(CONFIGS).with_suffix("").as_posix()

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from vqtrain.app.compose import compose, flatten, read_command_line
-from vqtrain.app.resume import FREE, WARNED, continued_config
+from vqtrain.app.parts.compose import compose, flatten, read_command_line
+from vqtrain.app.parts.resume import FREE, WARNED, continued_config
 from vqtrain.errors import CheckpointError
 
 SAVED = ["codebook=vq", "codebook.size=64", "data.train=/a b/{0..9}.tar", "name=first", "seed=3"]

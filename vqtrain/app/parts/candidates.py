@@ -11,7 +11,7 @@ from typing import final
 import torch
 from rich.console import Console
 
-from vqtrain.app.progress import shown_progress
+from vqtrain.app.parts.progress import shown_progress
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.faults import most_left_out
 from vqtrain.data.sources.index import ImageIndex

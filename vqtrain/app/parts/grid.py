@@ -12,9 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 
-from vqtrain.app.build import Settings, begin_from, build_module, check_some, find_metrics
-from vqtrain.app.compose import CommandLine, compose, group_choices, is_path_key, parse
-from vqtrain.app.resume import differences
+from vqtrain.app.parts.build import Settings, begin_from, build_module, check_some, find_metrics
+from vqtrain.app.parts.compose import CommandLine, compose, group_choices, is_path_key, parse
+from vqtrain.app.parts.resume import differences
 from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError, require

@@ -14,7 +14,7 @@ from typing import Any, final
 import yaml
 
 from vqtrain.app.base import Command
-from vqtrain.app.compose import CommandLine, flatten, parse, read_command_line
+from vqtrain.app.parts.compose import CommandLine, flatten, parse, read_command_line
 from vqtrain.build import bind, config_of, kinds, resolve, unknown
 from vqtrain.errors import ConfigError
 from vqtrain.ranges import check, choices_of, widened

@@ -9,11 +9,10 @@ from typing import Annotated
 import pytest
 
 from vqtrain.app.base import Command
-from vqtrain.app.keys import arguments_of, hints_of, page_of, read_page
-from vqtrain.build import config_of, kinds, resolve
+from vqtrain.app.parts.keys import arguments_of, hints_of, page_of, read_page
+from vqtrain.build import configs_folder, kinds, resolve
 from vqtrain.cli import main
 from vqtrain.errors import ConfigError
-from vqtrain.launchers.base import Launcher
 from vqtrain.ranges import at_least
 
 COMMANDS = kinds("command")
@@ -99,16 +98,10 @@ def test_a_yaml_names_every_argument_and_says_what_each_is(word: str) -> None:
     assert all(len(meaning) > 3 for key, meaning in page.meanings.items() if "." not in key)
 
 
-@pytest.mark.parametrize("word", kinds("launcher"))
-def test_a_launchers_yaml_names_every_option_with_its_default(word: str) -> None:
-    launcher = resolve("launcher", word)
-    assert issubclass(launcher, Launcher)
-    page = read_page(config_of("launcher", word).read_text())
-    assert page.summary
-    parameters = inspect.signature(launcher).parameters
-    expected = {name: parameter.default for name, parameter in parameters.items()}
-    assert page.defaults == {"kind": word, **expected}
-    assert page.meanings.keys() == page.defaults.keys()
+def test_code_config_and_test_come_in_threes() -> None:
+    configs = {path.stem for path in (configs_folder() / "command").glob("*.yaml")}
+    tests = {path.stem.removeprefix("test_") for path in Path(__file__).parents[1].glob("test_*")}
+    assert configs == set(COMMANDS) == tests - {"experiments", "ranges"}
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vqtrain.app.compose import (
+from vqtrain.app.parts.compose import (
     OPEN_GROUPS,
     CommandLine,
     compose,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vqtrain import weights
-from vqtrain.app.build import Settings, build_module
+from vqtrain.app.parts.build import Settings, build_module
 from vqtrain.data.sources.find import open_images
 from vqtrain.doctor import images
 from vqtrain.doctor.findings import Finding

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from vqtrain.app.build import Settings, begin_from, build_module, build_validation, open_data
-from vqtrain.app.compose import compose, read_command_line
+from vqtrain.app.parts.build import Settings, begin_from, build_module, build_validation, open_data
+from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining

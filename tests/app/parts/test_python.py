@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
 
 from vqtrain import Tokenizer
-from vqtrain.app.python import Training, build_training
+from vqtrain.app.parts.python import Training, build_training
 from vqtrain.cli import main
 from vqtrain.errors import CheckpointError, ConfigError
 

@@ -1,0 +1,1 @@
+"""What commands share: configs, keys, and what a run is built of."""
