@@ -26,7 +26,8 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
 
 from vqtrain.data.decoding.crops import AREA_FRAC
-from vqtrain.data.loading.loaders import training_loader
+from vqtrain.data.loading.batches import TrainingBatches
+from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.find import open_images
 from vqtrain.data.sources.index import ImageIndex
@@ -132,16 +133,9 @@ def ways(
 
     def ours(crop: str) -> Callable[[], Iterator[object]]:
         changed = DataSettings(**(vars(settings) | {"crop": crop}))
+        place = {"seed": 0, "rank": 0, "world_size": 1, "ranks_per_node": 1, "start": 0}
         return lambda: iter(
-            training_loader(
-                index,
-                settings=changed,
-                seed=0,
-                rank=0,
-                world_size=1,
-                ranks_per_node=1,
-                start=0,
-            )
+            Loader(TrainingBatches(index, settings=changed, **place), num_workers=1)
         )
 
     def theirs(load: Callable[[bytes], Tensor]) -> Callable[[], Iterator[object]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from vqtrain.app.parts.build import Settings
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.app.parts.planned import build_planned
+from vqtrain.data.loading.batches import TrainingBatches
 from vqtrain.data.sources.find import open_images
 from vqtrain.doctor import speed
 from vqtrain.doctor.findings import Finding
@@ -177,19 +178,19 @@ def test_images_per_second_are_those_of_one_worker(
 ) -> None:
     asked = {}
 
-    def loader(_: object, **options: object) -> Iterator[object]:
-        asked.update(options)
+    def loader(batches: TrainingBatches, *, num_workers: int) -> Iterator[object]:
+        asked.update(settings=batches.settings, num_workers=num_workers)
         for _ in range(100):
             tick(0.5)  # also for the first one, which the worker has to start for
             yield type("Batch", (), {"samples": torch.zeros(3, 3, 16, 16)})()
 
-    monkeypatch.setattr(speed, "training_loader", loader)
+    monkeypatch.setattr(speed, "Loader", loader)
     planned, index = plan("data.batch_size=100"), open_images(str(pictures), role="training")
     rate, images = speed.measure_loading(planned, index, seconds=0.01)
     assert rate == 6  # 3 images every half a second
     assert images.shape == (3, 3, 16, 16)
     # A quarter of a second is 25 images of a hundredth.
-    assert asked["settings"] == replace(planned.data, num_workers=1, batch_size=25)
+    assert asked == {"settings": replace(planned.data, batch_size=25), "num_workers": 1}
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable
+from itertools import islice
 
 import pytest
 import torch
 from torch.utils.data import Dataset
 
-from vqtrain.data.loading.batches import Batch
+from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches
 from vqtrain.data.loading.loaders import Loader
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.training.data_module import Timed, TrainingData
 
 MakeData = Callable[..., TrainingData]
@@ -57,6 +59,36 @@ def test_each_validation_image_comes_once(make_data: MakeData) -> None:
         if is_real
     ]
     assert keys == [f"picture-{number:02d}" for number in range(6)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"flip": False},
+        {"crop": "random_resized", "image_size": 6},
+        {"channels": 1},
+        {"sampling": "resampled"},
+        {"range": [0, 255]},
+    ],
+)
+def test_the_settings_reach_the_batches(
+    make_data: MakeData, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    monkeypatch.setattr("vqtrain.distributed.world_size", lambda: 2)
+    monkeypatch.setattr("vqtrain.distributed.rank", lambda: 1)
+    data = make_data(start=3, batch_size=5, **changes)
+    chosen, place = data.settings, {"rank": 1, "world_size": 2}
+    assert isinstance(data.training, ImageIndex)
+    batches = TrainingBatches(
+        data.training, settings=chosen, seed=0, start=3, ranks_per_node=2, **place
+    )
+    held_out = ValidationBatches(data.validation, transform=chosen.transform, batch_size=5, **place)
+    found = [*islice(data.train_dataloader(), 2), *data.validation_batches()]
+    for batch, expected in zip(found, [batches[0], batches[1], held_out[0]], strict=True):
+        assert batch.keys == expected.keys
+        assert torch.equal(batch.samples, expected.samples)
+        assert torch.equal(batch.mask, expected.mask)
 
 
 class Slow(Dataset[Batch]):

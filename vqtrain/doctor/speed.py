@@ -13,8 +13,8 @@ from jaxtyping import Shaped
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
-from vqtrain.data.loading.batches import Batch
-from vqtrain.data.loading.loaders import training_loader
+from vqtrain.data.loading.batches import Batch, TrainingBatches
+from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.doctor.findings import Finding
@@ -114,16 +114,10 @@ def measure_loading(
     """
     data = planned.data
     batch_size = min(data.batch_size, max(1, int(LOADED_BATCH_S / seconds)))
-    loader = training_loader(
-        index,
-        settings=replace(data, num_workers=1, batch_size=batch_size),
-        seed=planned.seed,
-        rank=0,
-        world_size=1,
-        ranks_per_node=1,
-        start=0,
-    )
-    batches = iter(loader)
+    settings = replace(data, batch_size=batch_size)
+    place = {"rank": 0, "world_size": 1, "ranks_per_node": 1, "start": 0}
+    training = TrainingBatches(index, settings=settings, seed=planned.seed, **place)
+    batches = iter(Loader(training, num_workers=1))
     images = next(batches).samples  # the worker had to start for it
     count, began = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - began) < LOADING_S:

@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import TypedDict, final
 
 from lightning.pytorch import LightningDataModule
+from torch.utils.data import Dataset
 
 from vqtrain import distributed
-from vqtrain.data.loading.batches import Batch
-from vqtrain.data.loading.loaders import Loader, stream_loader, training_loader, validation_loader
-from vqtrain.data.loading.streams import Cursor
+from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches
+from vqtrain.data.loading.loaders import Loader
+from vqtrain.data.loading.streams import Cursor, StreamBatches
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.data.sources.pipes import Stream
@@ -163,31 +164,35 @@ class TrainingData(LightningDataModule):
     def training_batches(self, settings: DataSettings) -> Loader:
         """Load training batches of this rank from ``start`` on."""
         if isinstance(self.training, Stream):
-            return stream_loader(
+            batches: Dataset[Batch] = StreamBatches(
                 self.training,
                 settings=settings,
                 seed=self.seed,
                 readers=distributed.world_size() * len(self.cursors),
                 cursors=tuple(self.cursors),
             )
-        return training_loader(
-            self.training,
-            settings=settings,
-            seed=self.seed,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
-            ranks_per_node=max(1, distributed.world_size() // self.num_nodes),
-            start=self.start,
-        )
+        else:
+            batches = TrainingBatches(
+                self.training,
+                settings=settings,
+                seed=self.seed,
+                rank=distributed.rank(),
+                world_size=distributed.world_size(),
+                ranks_per_node=max(1, distributed.world_size() // self.num_nodes),
+                start=self.start,
+            )
+        return Loader(batches, num_workers=settings.num_workers)
 
     def validation_batches(self) -> Loader:
         """Return every validation image once over all ranks."""
-        return validation_loader(
+        batches = ValidationBatches(
             self.validation,
-            settings=self.settings,
+            transform=self.settings.transform,
+            batch_size=self.settings.batch_size,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
         )
+        return Loader(batches, numbers=range(len(batches)), num_workers=self.settings.num_workers)
 
     def samples_at(self, batches: int) -> int:
         """Count the samples seen over all ranks after that many batches of each."""

@@ -1,6 +1,6 @@
 """Which image is in which batch, whoever asks for it."""
 
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.loading import batches as batches_module
 from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches, stack
 from vqtrain.data.loading.order import EndlessOrder
+from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.find import open_images
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import DataError
@@ -24,10 +25,11 @@ PREPARATION = Transform(
 def training(
     index: ImageIndex, *, transform: dict[str, object] | None = None, **changes: object
 ) -> TrainingBatches:
-    settings = {"seed": 3, "batch_size": 2, "rank": 0, "world_size": 1, "ranks_per_node": 1}
-    settings |= {"sampling": "permuted", "start": 0}
-    made = replace(PREPARATION, **(transform or {}))
-    return TrainingBatches(index, transform=made, **(settings | changes))
+    values = {"train": "-", "val": "-", "batch_size": 2, "num_workers": 0, "sampling": "permuted"}
+    values |= {"max_bad_fraction": 0.01, **asdict(PREPARATION), **(transform or {})}
+    values |= {key: changes.pop(key) for key in values.keys() & changes.keys()}
+    place = {"seed": 3, "rank": 0, "world_size": 1, "ranks_per_node": 1, "start": 0}
+    return TrainingBatches(index, settings=DataSettings(**values), **(place | changes))
 
 
 def validation(index: ImageIndex, **changes: object) -> ValidationBatches:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches
-from vqtrain.data.loading.loaders import Loader, training_loader, validation_loader
+from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.loading.order import EndlessOrder
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.index import ImageIndex
@@ -38,7 +38,13 @@ def settings(**changes: object) -> DataSettings:
 
 def training(index: ImageIndex, *, num_workers: int, **changes: int) -> Loader:
     place = {"seed": 3, "rank": 0, "world_size": 1, "ranks_per_node": 1, "start": 0} | changes
-    return training_loader(index, settings=settings(num_workers=num_workers), **place)
+    return Loader(TrainingBatches(index, settings=settings(), **place), num_workers=num_workers)
+
+
+def validation(index: ImageIndex, *, num_workers: int, **place: int) -> Loader:
+    transform = settings(crop="resize").transform
+    batches = ValidationBatches(index, transform=transform, batch_size=2, **place)
+    return Loader(batches, numbers=range(len(batches)), num_workers=num_workers)
 
 
 def assert_equal(batches: list[Batch], expected: list[Batch]) -> None:
@@ -85,32 +91,6 @@ def test_workers_change_no_batch(numbered):
     assert_equal(list(islice(training(index, num_workers=1, start=12), 5)), expected[6:])
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"flip": False},
-        {"crop": "random_resized", "image_size": 6},
-        {"channels": 1},
-        {"sampling": "resampled"},
-        {"range": [0, 255]},
-    ],
-)
-def test_the_settings_reach_the_batches(numbered, changes):
-    index, chosen = numbered(7), settings(batch_size=5, **changes)
-    place = {"batch_size": 5, "world_size": 2, "rank": 1, "transform": chosen.transform}
-    batches = TrainingBatches(
-        index, seed=4, start=3, ranks_per_node=2, sampling=chosen.sampling, **place
-    )
-    loader = training_loader(
-        index, settings=chosen, seed=4, rank=1, world_size=2, ranks_per_node=2, start=3
-    )
-    assert_equal(list(islice(loader, 2)), [batches[0], batches[1]])
-    held_out = ValidationBatches(index, **place)
-    loader = validation_loader(index, settings=chosen, rank=1, world_size=2)
-    assert_equal(list(loader), [held_out[0]])
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_training_has_no_end_and_begins_anew(numbered, num_workers):
     loader = training(numbered(3), num_workers=num_workers)
@@ -123,9 +103,7 @@ def test_training_has_no_end_and_begins_anew(numbered, num_workers):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_validation_ends_and_can_be_repeated(numbered, num_workers):
     place = {"rank": 1, "world_size": 2}
-    loader = validation_loader(
-        numbered(9), settings=settings(num_workers=num_workers, crop="resize"), **place
-    )
+    loader = validation(numbered(9), num_workers=num_workers, **place)
     # 9 images in batches of 2 on 2 ranks: 3 batches; rank 1 has 2 3, 6 7 and nothing of its own.
     batches = list(loader)
     assert len(loader) == len(batches) == 3
@@ -140,8 +118,7 @@ def test_what_was_passed_over_arrives_with_its_batch(numbered, tmp_path, num_wor
     (tmp_path / "broken.png").write_bytes(b"no picture")
     broken = index_images([tmp_path / "broken.png"], root=tmp_path)
     index = ImageIndex.concatenate([numbered(4), broken])
-    chosen = settings(num_workers=num_workers)
-    batches = list(validation_loader(index, settings=chosen, rank=0, world_size=1))
+    batches = list(validation(index, num_workers=num_workers))
     assert [[fault.key for fault in batch.faults] for batch in batches] == [[], [], ["broken"]]
     assert [batch.mask.tolist() for batch in batches] == [[True] * 2, [True] * 2, [False] * 2]
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqtrain.data.loading.loaders import training_loader
+from vqtrain.data.loading.batches import TrainingBatches
+from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.scan import scan_tar
 
@@ -55,7 +56,9 @@ def test_memory_is_flat_over_many_samples(
     place = {"seed": 0, "rank": 0, "world_size": 1, "ranks_per_node": 1, "start": 0}
     index = scan_tar(write_tar(tmp_path / "many.tar", members))
     others = multiprocessing.active_children()
-    batches = iter(training_loader(index, settings=settings, **place))
+    batches = iter(
+        Loader(TrainingBatches(index, settings=settings, **place), num_workers=settings.num_workers)
+    )
     next(batches)
     (worker,) = set(multiprocessing.active_children()) - set(others)
     assert worker.pid is not None

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from vqtrain.data.decoding.images import Transform
 from vqtrain.data.loading import streams
 from vqtrain.data.loading.batches import Batch
-from vqtrain.data.loading.loaders import Loader, stream_loader
+from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.loading.streams import Cursor, StreamBatches
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.pipes import Stream
@@ -52,25 +51,23 @@ def make_stream(tmp_path, encode, write_tar) -> MakeStream:
 def load(
     stream: Stream, *, cursors: list[Cursor] | None = None, readers: int = 1, **changes: object
 ) -> StreamBatches:
-    transform = Transform(
-        image_size=8, channels=3, crop="native", flip=True, range=None, background="white"
-    )
-    values = {"seed": 3, "sampling": "permuted", "batch_size": 2, "transform": transform}
-    own = [Cursor.first(0)] if cursors is None else cursors
-    return StreamBatches(stream, readers=readers, cursors=own, **(values | changes))
+    values = {"seed": 3, "cursors": [Cursor.first(0)] if cursors is None else cursors}
+    values |= {key: changes.pop(key) for key in values.keys() & changes.keys()}
+    return StreamBatches(stream, settings=settings(**changes), readers=readers, **values)
+
+
+def settings(**changes: object) -> DataSettings:
+    values = {"train": "-", "val": "-", "image_size": 8, "channels": 3, "crop": "native"}
+    values |= {"flip": True, "batch_size": 2, "num_workers": 0, "sampling": "permuted"}
+    values |= {"range": None, "background": "white", "max_bad_fraction": 0.01}
+    return DataSettings(**(values | changes))
 
 
 def loader(stream: Stream, *, num_workers: int, rank: int = 0, world_size: int = 1) -> Loader:
-    settings = DataSettings(
-        train="-", val="-", image_size=8, channels=3, crop="native", flip=True, batch_size=2,
-        num_workers=num_workers, sampling="permuted", range=None, background="white",
-        max_bad_fraction=0.01,
-    )  # fmt: skip
     each = max(1, num_workers)
     cursors = [Cursor.first(rank * each + worker) for worker in range(each)]
-    return stream_loader(
-        stream, settings=settings, seed=3, readers=world_size * each, cursors=cursors
-    )
+    batches = load(stream, readers=world_size * each, cursors=cursors)
+    return Loader(batches, num_workers=num_workers)
 
 
 def keys_of(batches: StreamBatches, count: int) -> list[str]:
@@ -298,9 +295,9 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from vqtrain.data.loading import streams
-from vqtrain.data.loading.loaders import stream_loader
+from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.loading.streams import Cursor
+from vqtrain.data.loading.streams import Cursor, StreamBatches
 from vqtrain.data.sources.pipes import Stream
 
 streams.BUFFER_SAMPLES = 2
@@ -311,11 +308,11 @@ settings = DataSettings(
     max_bad_fraction=0.01,
 )
 cursors = [Cursor.first(number) for number in range(max(1, int(workers)))]
-loader = stream_loader(
+loaded = StreamBatches(
     Stream(commands=tuple(commands)),
     settings=settings, seed=0, readers=len(cursors), cursors=cursors,
 )
-batches = iter(loader)
+batches = iter(Loader(loaded, num_workers=int(workers)))
 next(batches)
 if ending == "error":
     raise SystemExit("failed")

@@ -12,8 +12,8 @@ from threading import Timer
 import numpy as np
 import pytest
 
-from vqtrain.data.loading.batches import Batch
-from vqtrain.data.loading.loaders import training_loader
+from vqtrain.data.loading.batches import Batch, TrainingBatches
+from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.remote import files, retry
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.find import open_images
@@ -150,7 +150,9 @@ def batches_of(images: str, between: Callable[[], None]) -> list[Batch]:
     """Load two epochs of batches; after two of them something happens."""
     index = open_images(images, role="training")
     place = {"seed": 1, "rank": 0, "world_size": 1, "ranks_per_node": 1, "start": 0}
-    batches = iter(training_loader(index, settings=SETTINGS, **place))
+    batches = iter(
+        Loader(TrainingBatches(index, settings=SETTINGS, **place), num_workers=SETTINGS.num_workers)
+    )
     first = list(islice(batches, 2))
     between()
     return [*first, *islice(batches, 18)]

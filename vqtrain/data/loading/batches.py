@@ -6,7 +6,7 @@ the same with any number of workers, and a run can continue at any position.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import final
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, default_collate, get_worker_info
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.faults import Fault
 from vqtrain.data.loading.order import EndlessOrder, sample_generator
+from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError, DataError
 from vqtrain.shapes import Mask
@@ -79,6 +80,7 @@ def stack(samples: Sequence[Shaped[Tensor, " c *size"]]) -> Shaped[Tensor, "b c 
 
 
 @final
+@dataclass(eq=False)
 class TrainingBatches(Dataset[Batch]):
     """Shuffled batches without an end; number m is the m-th of this process from ``start``.
 
@@ -86,40 +88,33 @@ class TrainingBatches(Dataset[Batch]):
     p = start + (m * world_size + rank) * batch_size + i. In place of an image that cannot be read
     another one is used, drawn by the random numbers of its position.
 
-    Args:
+    Attributes:
         index: Images to train on.
-        transform: How they become arrays.
+        settings: The ``data`` group.
         seed: Seed of the run.
-        sampling: ``permuted`` or ``resampled``.
-        batch_size: Images per batch and process.
         rank: Number of this process.
         world_size: Number of processes.
         ranks_per_node: Processes on each machine, which read ahead for each other.
         start: Samples that the run has seen so far, over all ranks.
     """
 
-    def __init__(
-        self,
-        index: ImageIndex,
-        *,
-        transform: Transform,
-        seed: int,
-        sampling: str,
-        batch_size: int,
-        rank: int,
-        world_size: int,
-        ranks_per_node: int,
-        start: int,
-    ) -> None:
-        self._index, self._transform = index, transform
-        self._seed = seed
-        self._batch_size = batch_size
-        self._rank = rank
-        self._world_size = world_size
-        self._ranks_per_node = ranks_per_node
-        self._start = start
+    index: ImageIndex
+    _: KW_ONLY
+    settings: DataSettings
+    seed: int
+    rank: int
+    world_size: int
+    ranks_per_node: int
+    start: int
+
+    def __post_init__(self) -> None:
+        """Begin an order."""
+        self._transform, self._batch_size = self.settings.transform, self.settings.batch_size
         self._order = EndlessOrder(
-            sizes=index.sizes, weights=index.weights, seed=seed, sampling=sampling
+            sizes=self.index.sizes,
+            weights=self.index.weights,
+            seed=self.seed,
+            sampling=self.settings.sampling,
         )
         self._read_ahead_to: int | None = None
 
@@ -129,17 +124,17 @@ class TrainingBatches(Dataset[Batch]):
         Raises:
             DataError: If a server does not answer, or if nothing can be read any more.
         """
-        step = self._start + number * self._world_size * self._batch_size
+        step = self.start + number * self.world_size * self._batch_size
         self._read_ahead(step)
-        first = step + self._rank * self._batch_size
+        first = step + self.rank * self._batch_size
         images, keys, faults = [], [], list[Fault]()
         for epoch, position, image_id in zip(
             *(a.tolist() for a in self._order.samples(first, self._batch_size)), strict=True
         ):
-            generator = sample_generator(seed=self._seed, epoch=epoch, position=position)
+            generator = sample_generator(seed=self.seed, epoch=epoch, position=position)
             image, used_id = self._load(image_id, generator, faults)
             images.append(image)
-            keys.append(self._index.key(used_id))
+            keys.append(self.index.key(used_id))
         return Batch(
             samples=stack(images),
             mask=torch.ones(self._batch_size, dtype=torch.bool),
@@ -152,11 +147,11 @@ class TrainingBatches(Dataset[Batch]):
     ) -> tuple[Tensor, int]:
         for _ in range(MAX_BAD_IN_A_ROW):
             try:
-                encoded = self._index.read(image_id)
+                encoded = self.index.read(image_id)
                 return decode_image(encoded, self._transform, generator), image_id
             except BadSampleError as error:
-                faults.append(self._index.fault(image_id, str(error)))
-                image_id = int(generator.integers(len(self._index)))
+                faults.append(self.index.fault(image_id, str(error)))
+                image_id = int(generator.integers(len(self.index)))
         raise all_bad(faults[-1])
 
     def _read_ahead(self, step: int) -> None:
@@ -166,7 +161,7 @@ class TrainingBatches(Dataset[Batch]):
         """
         worker = get_worker_info()
         workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
-        end = step + self._world_size * self._batch_size + self._order.lead
+        end = step + self.world_size * self._batch_size + self._order.lead
         begin = self._read_ahead_to
         if begin is None:
             begin = self._order.window_start(step)
@@ -174,13 +169,14 @@ class TrainingBatches(Dataset[Batch]):
         for image_ids in self._order.blocks(
             begin,
             end,
-            part=self._rank % self._ranks_per_node * workers + worker_id,
-            parts=self._ranks_per_node * workers,
+            part=self.rank % self.ranks_per_node * workers + worker_id,
+            parts=self.ranks_per_node * workers,
         ):
-            self._index.read_ahead(image_ids)
+            self.index.read_ahead(image_ids)
 
 
 @final
+@dataclass(eq=False)
 class ValidationBatches(Dataset[Batch]):
     """Every image once over all ranks, in the order of the index.
 
@@ -188,7 +184,7 @@ class ValidationBatches(Dataset[Batch]):
     last ones are filled up with the last image, masked. An image that cannot be read is masked,
     too.
 
-    Args:
+    Attributes:
         index: Images to validate on.
         transform: How they become arrays.
         batch_size: Images per batch and process.
@@ -196,23 +192,16 @@ class ValidationBatches(Dataset[Batch]):
         world_size: Number of processes.
     """
 
-    def __init__(
-        self,
-        index: ImageIndex,
-        *,
-        transform: Transform,
-        batch_size: int,
-        rank: int,
-        world_size: int,
-    ) -> None:
-        self._index, self._transform = index, transform
-        self._batch_size = batch_size
-        self._rank = rank
-        self._world_size = world_size
+    index: ImageIndex
+    _: KW_ONLY
+    transform: Transform
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
 
     def __len__(self) -> int:
         """Count the batches of one rank."""
-        return math.ceil(len(self._index) / (self._batch_size * self._world_size))
+        return math.ceil(len(self.index) / (self.batch_size * self.world_size))
 
     def __getitem__(self, number: int) -> Batch:
         """Load a batch.
@@ -220,24 +209,24 @@ class ValidationBatches(Dataset[Batch]):
         Raises:
             DataError: If a server does not answer.
         """
-        first = (number * self._world_size + self._rank) * self._batch_size
-        positions = np.arange(first, first + self._batch_size)
-        image_ids = np.minimum(positions, len(self._index) - 1).tolist()
+        first = (number * self.world_size + self.rank) * self.batch_size
+        positions = np.arange(first, first + self.batch_size)
+        image_ids = np.minimum(positions, len(self.index) - 1).tolist()
         loaded: dict[int, Tensor] = {}
         faults = []
         for image_id in dict.fromkeys(image_ids):
             try:
-                encoded = self._index.read(image_id)
-                loaded[image_id] = decode_image(encoded, self._transform, None)
+                encoded = self.index.read(image_id)
+                loaded[image_id] = decode_image(encoded, self.transform, None)
             except BadSampleError as error:
-                faults.append(self._index.fault(image_id, str(error)))
-        side, channels = self._transform.image_size, self._transform.channels
-        dtype = torch.uint8 if self._transform.range is None else torch.float32
+                faults.append(self.index.fault(image_id, str(error)))
+        side, channels = self.transform.image_size, self.transform.channels
+        dtype = torch.uint8 if self.transform.range is None else torch.float32
         blank = torch.zeros(channels, side, side, dtype=dtype)
         is_good = np.array([image_id in loaded for image_id in image_ids])
         return Batch(
             samples=stack([loaded.get(image_id, blank) for image_id in image_ids]),
-            mask=torch.from_numpy((positions < len(self._index)) & is_good),
-            keys=[self._index.key(image_id) for image_id in image_ids],
+            mask=torch.from_numpy((positions < len(self.index)) & is_good),
+            keys=[self.index.key(image_id) for image_id in image_ids],
             faults=faults,
         )

@@ -16,12 +16,8 @@ from typing import final
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches
+from vqtrain.data.loading.batches import Batch
 from vqtrain.data.loading.commands import end_commands
-from vqtrain.data.loading.streams import Cursor, StreamBatches
-from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources.index import ImageIndex
-from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import DataError
 
 # Batches that each worker holds ready, so that some slow images cause no wait.
@@ -37,12 +33,12 @@ class Loader(Iterable[Batch]):
 
     Args:
         batches: The data set.
-        numbers: Which of its batches to load; iterated again by each ``iter``.
+        numbers: Which of its batches to load; None for 0, 1, 2 and so on without an end.
         num_workers: Processes; 0 loads in this one.
     """
 
     def __init__(
-        self, batches: Dataset[Batch], *, numbers: Iterable[int], num_workers: int
+        self, batches: Dataset[Batch], *, numbers: Sequence[int] | None = None, num_workers: int
     ) -> None:
         # Set before the interpreter ends its child processes, which it does by SIGTERM.
         ending = multiprocessing.Event()
@@ -50,7 +46,7 @@ class Loader(Iterable[Batch]):
         self._loader = DataLoader(
             _ErrorsAsItems(batches),
             batch_size=None,
-            sampler=numbers,
+            sampler=_Endless() if numbers is None else numbers,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             prefetch_factor=PREFETCH if num_workers > 0 else None,
@@ -79,76 +75,11 @@ class Loader(Iterable[Batch]):
             yield item
 
 
-def training_loader(
-    index: ImageIndex,
-    *,
-    settings: DataSettings,
-    seed: int,
-    rank: int,
-    world_size: int,
-    ranks_per_node: int,
-    start: int,
-) -> Loader:
-    """Load training batches without an end; the arguments are those of ``TrainingBatches``."""
-    batches = TrainingBatches(
-        index,
-        transform=settings.transform,
-        seed=seed,
-        sampling=settings.sampling,
-        batch_size=settings.batch_size,
-        rank=rank,
-        world_size=world_size,
-        ranks_per_node=ranks_per_node,
-        start=start,
-    )
-    return Loader(batches, numbers=_EndlessNumbers(), num_workers=settings.num_workers)
-
-
-def stream_loader(
-    stream: Stream,
-    *,
-    settings: DataSettings,
-    seed: int,
-    readers: int,
-    cursors: Sequence[Cursor],
-) -> Loader:
-    """Load training batches in sequence; the arguments are those of ``StreamBatches``.
-
-    Worker i loads the batches of cursor i; without workers this process loads them all.
-    """
-    batches = StreamBatches(
-        stream,
-        transform=settings.transform,
-        seed=seed,
-        sampling=settings.sampling,
-        batch_size=settings.batch_size,
-        readers=readers,
-        cursors=cursors,
-    )
-    return Loader(batches, numbers=_EndlessNumbers(), num_workers=settings.num_workers)
-
-
-def validation_loader(
-    index: ImageIndex, *, settings: DataSettings, rank: int, world_size: int
-) -> Loader:
-    """Load validation batches, once each; the arguments are those of ``ValidationBatches``."""
-    batches = ValidationBatches(
-        index,
-        transform=settings.transform,
-        batch_size=settings.batch_size,
-        rank=rank,
-        world_size=world_size,
-    )
-    return Loader(batches, numbers=range(len(batches)), num_workers=settings.num_workers)
-
-
 def _let_go(_loader: DataLoader[Batch | DataError]) -> None:
     """Drop the last reference but those that are garbage themselves."""
 
 
-class _EndlessNumbers:
-    """0, 1, 2 and so on, from 0 again at each ``iter``."""
-
+class _Endless(Iterable[int]):
     def __iter__(self) -> Iterator[int]:
         return count()
 

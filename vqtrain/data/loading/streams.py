@@ -6,6 +6,7 @@ waits for another, and the cursor of each is five numbers.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from itertools import count
 from typing import NamedTuple, final
@@ -19,6 +20,7 @@ from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.faults import Fault
 from vqtrain.data.loading.batches import MAX_BAD_IN_A_ROW, Batch, all_bad, stack
 from vqtrain.data.loading.commands import Shard
+from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import BadSampleError, DataError
 
@@ -58,37 +60,31 @@ class Cursor(NamedTuple):
 
 
 @final
+@dataclass(eq=False)
 class StreamBatches(Dataset[Batch]):
     """Batches without an end; number m comes from reader m modulo their number.
 
     The batches of a reader must be loaded in order, from the first one on.
 
-    Args:
+    Attributes:
         stream: Where images come from.
-        transform: How they become arrays.
+        settings: The ``data`` group; ``resampled`` draws shards with replacement.
         seed: Seed of the run.
-        sampling: ``permuted``, or ``resampled`` to draw shards with replacement.
-        batch_size: Images per batch.
         readers: Readers of all processes together.
         cursors: Those of this process.
     """
 
-    def __init__(
-        self,
-        stream: Stream,
-        *,
-        transform: Transform,
-        seed: int,
-        sampling: str,
-        batch_size: int,
-        readers: int,
-        cursors: Sequence[Cursor],
-    ) -> None:
-        self._stream, self._transform = stream, transform
-        self._seed, self._sampling = seed, sampling
-        self._batch_size, self._num_readers = batch_size, readers
-        self._cursors = cursors
-        self._readers: dict[int, _Reader] = {}
+    stream: Stream
+    _: KW_ONLY
+    settings: DataSettings
+    seed: int
+    readers: int
+    cursors: Sequence[Cursor]
+
+    def __post_init__(self) -> None:
+        """Begin with no reader at work."""
+        self._transform = self.settings.transform
+        self._at_work: dict[int, _Reader] = {}
 
     def __getitem__(self, number: int) -> Batch:
         """Load a batch.
@@ -96,19 +92,19 @@ class StreamBatches(Dataset[Batch]):
         Raises:
             DataError: If the commands write no image, or none that can be decoded.
         """
-        which = number % len(self._cursors)
+        which = number % len(self.cursors)
         if number == which:
-            cursor = self._cursors[which]
+            cursor = self.cursors[which]
             samples = _read_shards(
-                self._stream.commands,
+                self.stream.commands,
                 cursor,
-                seed=self._seed,
-                sampling=self._sampling,
-                readers=self._num_readers,
+                seed=self.seed,
+                sampling=self.settings.sampling,
+                readers=self.readers,
             )
-            seed = (self._seed, cursor.position % self._num_readers)
-            self._readers[which] = _Reader(samples, cursor, seed=seed)
-        return self._readers[which].batch(self._batch_size, self._transform)
+            seed = (self.seed, cursor.position % self.readers)
+            self._at_work[which] = _Reader(samples, cursor, seed=seed)
+        return self._at_work[which].batch(self.settings.batch_size, self._transform)
 
 
 class _Sample(NamedTuple):

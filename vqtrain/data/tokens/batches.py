@@ -1,7 +1,7 @@
 """Batches to encode: images with the other fields of their samples."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import accumulate
 from typing import final
 
@@ -20,32 +20,30 @@ IDS_FIELD = "npy"
 
 
 @final
+@dataclass(eq=False)
 class TokenBatches(Dataset[Batch]):
     """Images in the order of an index, each with its fields.
 
     All batches are full, so that each image is always encoded among the same ones: what is
     missing in one is filled with its last image, masked, as is an image that cannot be read.
 
-    Args:
+    Attributes:
         images: All images, in the order of the batches.
         counts: Images of each batch, at most ``batch_size``.
         transform: How images become arrays.
         batch_size: Images per batch.
     """
 
-    def __init__(
-        self,
-        images: ImageIndex,
-        *,
-        counts: Sequence[int],
-        transform: Transform,
-        batch_size: int,
-    ) -> None:
-        self._images, self._counts = images, counts
-        self._ends = list(accumulate(counts))
-        self._transform = transform
-        self._batch_size = batch_size
-        self._fields = find_fields(images)
+    images: ImageIndex
+    _: KW_ONLY
+    counts: Sequence[int]
+    transform: Transform
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        """Look for the fields."""
+        self._ends = list(accumulate(self.counts))
+        self._fields = find_fields(self.images)
 
     def __getitem__(self, number: int) -> Batch:
         """Load a batch; its ``fields`` are those of the images that are not filled in.
@@ -54,15 +52,9 @@ class TokenBatches(Dataset[Batch]):
             DataError: If a server does not answer.
         """
         end = self._ends[number]
-        image_ids = range(end - self._counts[number], end)
-        part = self._images.select(np.array(image_ids))
-        batch = ValidationBatches(
-            part,
-            transform=self._transform,
-            batch_size=self._batch_size,
-            rank=0,
-            world_size=1,
-        )[0]
+        image_ids = range(end - self.counts[number], end)
+        part = self.images.select(np.array(image_ids))
+        batch = ValidationBatches(part, transform=self.transform, batch_size=self.batch_size)[0]
         for position, image_id in enumerate(image_ids):
             fields: Fields = ()
             if batch.mask[position]:
@@ -70,9 +62,9 @@ class TokenBatches(Dataset[Batch]):
                     fields = self._read_fields(image_id)
                 except BadSampleError as error:
                     batch.mask[position] = False
-                    batch.faults.append(self._images.fault(image_id, str(error)))
+                    batch.faults.append(self.images.fault(image_id, str(error)))
             batch.fields.append(fields)
-        mine = [self._images.fault(image_id, "") for image_id in image_ids]
+        mine = [self.images.fault(image_id, "") for image_id in image_ids]
         batch.faults += [f for f in self._fields.faults if replace(f, reason="") in mine]
         return batch
 
