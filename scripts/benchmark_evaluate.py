@@ -23,18 +23,18 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from vqtrain.app.parts.candidates import (
-    Candidate,
-    entry_of,
-    load_metrics,
-    measure_all,
-    save_images,
-)
 from vqtrain.data.loading.batches import ValidationBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.sources.find import open_images
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.evaluation import tables
+from vqtrain.evaluation.models import (
+    Model,
+    entry_of,
+    load_metrics,
+    measure_all,
+    save_images,
+)
 from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.fid import FID
@@ -77,7 +77,7 @@ def bare(batches: list[torch.Tensor], tokenizer: Tokenizer, fid: FID) -> None:
 
 
 def evaluate(
-    candidate: Candidate,
+    model: Model,
     index: ImageIndex,
     metrics: Sequence[Metric],
     rules: Mapping[str, Mapping[str, str]],
@@ -87,7 +87,7 @@ def evaluate(
     """Do what the command does once the weights are loaded, and return the seconds of its parts."""
     out.mkdir()
     ((_, measured),) = measure_all(
-        [candidate],
+        [model],
         index,
         metrics,
         rules,
@@ -96,8 +96,8 @@ def evaluate(
         max_bad_fraction=1.0,
         console=Console(quiet=True),
     )
-    entry = entry_of(candidate, measured, index, metrics, rules, settings)
-    save_images(entry, candidate, index, metrics, settings, WORST, out)
+    entry = entry_of(model, measured, index, metrics, rules, settings)
+    save_images(entry, model, index, metrics, settings, WORST, out)
     tables.save(tables.Report(images={"count": len(index)}, settings={}, entries=[entry]), out)
     return dict(measured.seconds)
 
@@ -135,9 +135,7 @@ def main() -> None:
     index = whole.select(np.arange(min(arguments.images or len(whole), len(whole))))
     tokenizer = settings.placed(Tokenizer.from_pretrained(arguments.tokenizer))
     transform = settings.transform(tokenizer)
-    candidate = Candidate(
-        name=arguments.tokenizer, folder=".", tokenizer=tokenizer, transform=transform
-    )
+    model = Model(name=arguments.tokenizer, folder=".", tokenizer=tokenizer, transform=transform)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         file = random_inception(folder) if arguments.random_inception else arguments.inception
@@ -164,7 +162,7 @@ def main() -> None:
             # Each round has a cache of its own, so that each computes the originals.
             os.environ["VQTRAIN_CACHE"] = str(folder / f"cache-{number}")
             began = time.perf_counter()
-            parts = evaluate(candidate, index, metrics, rules, settings, folder / f"out-{number}")
+            parts = evaluate(model, index, metrics, rules, settings, folder / f"out-{number}")
             seconds["vqtrain evaluate"].append(time.perf_counter() - began)
             print(", ".join(f"{part} {taken:.1f} s" for part, taken in parts.items()))
     for way, taken in seconds.items():

@@ -15,9 +15,9 @@ from PIL import Image
 from pyarrow import parquet
 
 from vqtrain import Tokenizer
-from vqtrain.app.parts import candidates
 from vqtrain.cli import main
 from vqtrain.data.sources.find import training_and_validation
+from vqtrain.evaluation import models
 from vqtrain.metrics.psnr import PSNR
 
 NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
@@ -124,7 +124,9 @@ def test_several_tokenizers_are_compared_in_one_table(
     assert [timing["batch_size"] for timing in own["cost"]["timings"]] == [1, 1, 2, 2]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "own: 2 of 6 images are done"
-    heads = [line.split()[0] for line in lines[3:9]]
+    assert lines[1] == "own: 6 of 6 images are done"
+    assert lines[3] == "continuous: 6 of 6 images are done"
+    heads = [line.split()[0] for line in lines[5:11]]
     assert heads == ["own", "jpeg", "webp", "down_up", "continuous", "down_up"]
 
 
@@ -232,7 +234,7 @@ def test_too_little_memory_is_one_line(
     def full(*_arguments: object, **_options: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(candidates, "measure", full)
+    monkeypatch.setattr(models, "measure", full)
     assert main(words) == 1
     assert "too little memory for batch_size=16: give a smaller one" in capsys.readouterr().err
     assert not Path("evaluation").exists()
@@ -309,7 +311,7 @@ def test_too_many_damaged_pictures_are_a_failure_without_figures(
     typed += [f"images={folder}", "metrics=[psnr]", "cost=false", "baselines=false", "out=mixed1"]
     assert main(typed) == 1
     said = capsys.readouterr().err
-    assert "2 of 6 pictures cannot be read, more than max_bad_fraction=0.01 allows" in said
+    assert "2 of 6 images cannot be read, more than max_bad_fraction=0.01 allows" in said
     assert not Path("mixed1").exists()
     assert main([*typed, "max_bad_fraction=0.5"]) == 0
     table = Path("mixed1/table.md").read_text()

@@ -74,8 +74,9 @@ def test_without_a_terminal_there_is_a_line_for_each_shard(pictures, capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if "are done" in line]
     shards = sorted(Path("packed/train").glob("*.tar"))
     assert len(shards) >= 2
-    assert [line.split(":")[0] for line in lines] == [f"train/{path.stem}" for path in shards]
+    assert [line.split(":")[0] for line in lines[:-1]] == [f"train/{path.stem}" for path in shards]
     assert lines[0] == "train/shard-00000: 0 of 48 images are done"
+    assert lines[-1] == f"train/{shards[-1].stem}: 48 of 48 images are done"
 
 
 def test_on_a_terminal_there_is_a_bar(pictures, capsys, monkeypatch):
@@ -206,7 +207,7 @@ def test_a_pack_trains(pictures, tiny, tmp_path, vqtrain):
     assert vqtrain("pack", f"images={pictures}", "out=a pack").returncode == 0
     done = vqtrain("train", *tiny[1:], "data.train=a pack", "run_dir=run")
     assert done.returncode == 0, done.stderr
-    assert "images: 32 to train on, 16 to validate on" in done.stdout
+    assert "data: 32 training images, 16 validation images" in done.stdout
     assert (tmp_path / "run/tokenizer/config.json").is_file()
 
 

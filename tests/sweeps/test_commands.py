@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from vqtrain.app.evaluate import Evaluate
-from vqtrain.app.parts.candidates import names_of
 from vqtrain.app.parts.compose import compose, parse, put, read_command_line
 from vqtrain.app.parts.keys import page_of, read_values
 from vqtrain.app.parts.resume import differences
 from vqtrain.errors import ConfigError
+from vqtrain.evaluation.models import names_of
 from vqtrain.launchers.local import Local
 from vqtrain.launchers.slurm import Slurm
 from vqtrain.sweeps import commands

@@ -13,7 +13,17 @@ import torch
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.candidates import (
+from vqtrain.app.parts.compose import metric_entries, read_choice
+from vqtrain.app.parts.output import ending_in_order, expand, new_folder, refuse_inside
+from vqtrain.app.parts.progress import shown_progress
+from vqtrain.app.parts.validation import ChosenImages, named_images, validation_images
+from vqtrain.data.remote.urls import shareable
+from vqtrain.data.sources.index import ImageIndex
+from vqtrain.distributed import world_size
+from vqtrain.errors import ConfigError, as_failure, require
+from vqtrain.evaluation import tables
+from vqtrain.evaluation.measure import measuring_device
+from vqtrain.evaluation.models import (
     choose_metrics,
     entry_of,
     load_all,
@@ -24,15 +34,6 @@ from vqtrain.app.parts.candidates import (
     save_images,
     with_cost,
 )
-from vqtrain.app.parts.compose import metric_entries, read_choice
-from vqtrain.app.parts.output import ending_in_order, expand, new_folder, refuse_inside
-from vqtrain.app.parts.validation import ChosenImages, named_images, validation_images
-from vqtrain.data.remote.urls import shareable
-from vqtrain.data.sources.index import ImageIndex
-from vqtrain.distributed import world_size
-from vqtrain.errors import ConfigError, as_failure, require
-from vqtrain.evaluation import tables
-from vqtrain.evaluation.measure import measuring_device
 from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.launchers.parts.ranks import (
     WIDTH,
@@ -150,13 +151,13 @@ def evaluate(
     device = find_device(settings.device)
     folder = new_folder(out) if is_first() else expand(out)
     refuse_inside(folder, images.near)
-    candidates = load_all(tokenizer, allow, settings)
+    models = load_all(tokenizer, allow, settings)
     metrics, notes = choose_metrics(
         metrics,
-        [each.transform for each in candidates],
+        [each.transform for each in models],
         is_typed=options.metrics is not None,
     )
-    for note in [*notes, *other_crops(candidates, settings.crop)]:
+    for note in [*notes, *other_crops(models, settings.crop)]:
         console.print(note, markup=False)
     rules = load_metrics(metrics, given=options.weights, device=measuring_device(device))
     index = images.open()
@@ -167,27 +168,25 @@ def evaluate(
         with begun(folder, settings):
             with together.pop_all():
                 report = describe_run(images.source, index, settings, entries)
-                for candidate, measured in measure_all(
-                    candidates,
+                for model, measured in measure_all(
+                    models,
                     index,
                     metrics,
                     rules,
                     settings,
                     with_baselines=options.baselines,
                     max_bad_fraction=options.max_bad_fraction,
-                    console=console,
+                    shown=partial(shown_progress, console),
                 ):
                     if is_first():
-                        entry = entry_of(candidate, measured, index, metrics, rules, settings)
+                        entry = entry_of(model, measured, index, metrics, rules, settings)
                         entries.append(entry)
                         tables.save(report, folder)  # at once: the next tokenizer may fail
-                        save_images(
-                            entry, candidate, index, metrics, settings, options.worst, folder
-                        )
+                        save_images(entry, model, index, metrics, settings, options.worst, folder)
             if not is_first():
                 return
             if options.cost:  # alone on the machine
-                entries[:] = map(partial(with_cost, settings=settings), entries, candidates)
+                entries[:] = map(partial(with_cost, settings=settings), entries, models)
                 tables.save(report, folder)
     tables.show(report, console)
     console.print(f"{'written':<12}{folder}", markup=False)

@@ -52,6 +52,7 @@ def draw_all(
         drawn, figures = draw(images_or_fault)
         drawn.save(folder / name)
         lines.append({"key": key, "file": name, **figures})
+    progress(len(lines) + len(faults))
     if not lines:
         raise DataError(f"none of {len(faults)} images can be used: {faults[0]}")
     (folder / PSNR_FILE).write_text("".join(f"{json.dumps(line)}\n" for line in lines))

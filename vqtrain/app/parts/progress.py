@@ -25,7 +25,7 @@ def shown_progress(console: Console, first: str) -> Iterator[Callable[[str, int,
         first: What is done before the first shard.
 
     Yields:
-        A function of what is being written, pictures done so far, pictures in all.
+        A function of what is being written, images done so far, images in all.
     """
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -35,12 +35,21 @@ def shown_progress(console: Console, first: str) -> Iterator[Callable[[str, int,
                 task, description=shard, completed=done, total=total or None
             )
         return
-    last, told_at = "", 0.0
+    said, said_at = ("", 0, 0), 0.0
+    latest = said
+
+    def say() -> None:
+        nonlocal said, said_at
+        shard, done, total = latest
+        console.print(f"{shard}: {done:,} of {total:,} images are done", markup=False)
+        said, said_at = latest, time.monotonic()
 
     def tell(shard: str, done: int, total: int) -> None:
-        nonlocal last, told_at
-        if shard != last or time.monotonic() - told_at > INTERVAL_S:
-            console.print(f"{shard}: {done:,} of {total:,} images are done", markup=False)
-            last, told_at = shard, time.monotonic()
+        nonlocal latest
+        latest = (shard, done, total)
+        if shard != said[0] or time.monotonic() - said_at > INTERVAL_S:
+            say()
 
     yield tell
+    if latest != said:
+        say()

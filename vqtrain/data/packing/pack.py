@@ -127,6 +127,7 @@ def _pack_side(
             writer.add(content, samples=1, skipped=[], notes=[[image_id, *note]])
         if writer.samples:
             writer.finish(folder.out)
+            progress(shard_name(name, number), before + done, len(plan.images))
             number += 1
     finally:
         writer.close()

@@ -2,16 +2,15 @@
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import final
 
 import torch
-from rich.console import Console
 
-from vqtrain.app.parts.progress import shown_progress
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.faults import most_left_out
 from vqtrain.data.sources.index import ImageIndex
@@ -33,7 +32,7 @@ MAX_NAME = 100  # characters of a name in the name of a file
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class Model:
     """A tokenizer that is to be measured.
 
     Attributes:
@@ -49,9 +48,7 @@ class Candidate:
     transform: Transform
 
 
-def load_all(
-    typed: str | list[str], allow: Sequence[str], settings: ImageSettings
-) -> list[Candidate]:
+def load_all(typed: str | list[str], allow: Sequence[str], settings: ImageSettings) -> list[Model]:
     """Load the tokenizers.
 
     Raises:
@@ -61,19 +58,19 @@ def load_all(
     names = names_of(typed)
     for name in names:
         require(names.count(name) == 1, f"tokenizer={name} is named twice")
-    candidates = []
+    models = []
     for number, name in enumerate(names, start=1):
         tokenizer = settings.placed(Tokenizer.from_pretrained(name, allow=allow))
         short = re.sub(r"[^\w.-]+", "-", name).strip("-.")[-MAX_NAME:]
-        candidates.append(
-            Candidate(
+        models.append(
+            Model(
                 name=name,
                 folder=f"{number}_{short}" if len(names) > 1 else ".",
                 tokenizer=tokenizer,
                 transform=settings.transform(tokenizer),
             )
         )
-    return candidates
+    return models
 
 
 def names_of(typed: str | list[str]) -> list[str]:
@@ -105,9 +102,9 @@ def choose_metrics(
     return fitting, notes
 
 
-def other_crops(candidates: Sequence[Candidate], crop: str) -> list[str]:
+def other_crops(models: Sequence[Model], crop: str) -> list[str]:
     """Say of each tokenizer that was trained with another crop that its run's figures differ."""
-    trained = {each.name: each.tokenizer.training_summary.get("crop", crop) for each in candidates}
+    trained = {each.name: each.tokenizer.training_summary.get("crop", crop) for each in models}
     return [
         f"{name} was trained with crop={word}: crop={word} measures what its run has logged"
         for name, word in trained.items()
@@ -132,7 +129,7 @@ def load_metrics(
 
 
 def measure_all(
-    candidates: Sequence[Candidate],
+    models: Sequence[Model],
     index: ImageIndex,
     metrics: Sequence[Metric],
     rules: Mapping[str, Mapping[str, str]],
@@ -140,18 +137,22 @@ def measure_all(
     *,
     with_baselines: bool,
     max_bad_fraction: float,
-    console: Console,
-) -> Iterator[tuple[Candidate, Measured]]:
-    """Measure one tokenizer after the other; collective."""
+    shown: Callable[[str], AbstractContextManager[Callable[[str, int, int], None]]],
+) -> Iterator[tuple[Model, Measured]]:
+    """Measure one tokenizer after the other; collective.
+
+    ``shown`` returns a context with a function that shows how far a tokenizer is: its name, images
+    done, images in all.
+    """
     began = time.perf_counter()
     of_sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
     digest = content_digest(index) if of_sets else ""
     seconds = {"hashing": time.perf_counter() - began} if of_sets else {}
-    for candidate in candidates:
-        tokenizer, transform = candidate.tokenizer, candidate.transform
+    for model in models:
+        tokenizer, transform = model.tokenizer, model.transform
         size = transform.image_size
         rate = bits_per_pixel(tokenizer, size, size)
-        with shown_progress(console, candidate.name) as progress:
+        with shown(model.name) as progress:
             measured = measure(
                 tokenizer,
                 index,
@@ -172,10 +173,10 @@ def measure_all(
                 baselines=baselines_of(transform, rate) if with_baselines else {},
                 bits_per_pixel=rate or 0.0,
                 autocast=settings.autocast,
-                progress=partial(progress, candidate.name),
+                progress=partial(progress, model.name),
             )
         refuse_many(measured, index, max_bad_fraction)
-        yield candidate, replace(measured, seconds={**seconds, **measured.seconds})
+        yield model, replace(measured, seconds={**seconds, **measured.seconds})
         seconds = {}
 
 
@@ -183,13 +184,13 @@ def refuse_many(measured: Measured, index: ImageIndex, max_bad_fraction: float) 
     """Refuse figures of images of which too many could not be read.
 
     Raises:
-        DataError: If more were passed over than may be.
+        DataError: If more were skipped than may be.
     """
     faults = measured.faults
     if len(faults) > most_left_out(max_bad_fraction, len(index)):
         last = faults[-1]
         raise DataError(
-            f"{len(faults)} of {len(index)} pictures cannot be read, more than "
+            f"{len(faults)} of {len(index)} images cannot be read, more than "
             f"max_bad_fraction={max_bad_fraction} allows; the last one, {last.key!r} in "
             f"{last.shard}: {last.reason}"
         )
@@ -204,7 +205,7 @@ def baselines_of(transform: Transform, rate: float | None) -> dict[str, Baseline
 
 
 def entry_of(
-    candidate: Candidate,
+    model: Model,
     measured: Measured,
     index: ImageIndex,
     metrics: Sequence[Metric],
@@ -212,7 +213,7 @@ def entry_of(
     settings: ImageSettings,
 ) -> tables.Entry:
     """Put together what is known of a tokenizer, but for its cost."""
-    size, count = candidate.transform.image_size, len(measured.image_ids)
+    size, count = model.transform.image_size, len(measured.image_ids)
     images = {
         "crop": f"{settings.crop} to {size} x {size} px",
         "images": f"{count:,}",
@@ -222,11 +223,11 @@ def entry_of(
         for metric in metrics
     }
     return tables.Entry(
-        name=candidate.name,
-        folder=candidate.folder,
+        name=model.name,
+        folder=model.folder,
         image_size=size,
-        tokens_per_image=tokens_per_image(candidate.tokenizer, size, size),
-        bits_per_pixel=bits_per_pixel(candidate.tokenizer, size, size),
+        tokens_per_image=tokens_per_image(model.tokenizer, size, size),
+        bits_per_pixel=bits_per_pixel(model.tokenizer, size, size),
         keys=[index.key(image_id) for image_id in measured.image_ids],
         measured=measured,
         rules={names[name]: {**rule, **images} for name, rule in rules.items()},
@@ -234,24 +235,22 @@ def entry_of(
     )
 
 
-def with_cost(
-    entry: tables.Entry, candidate: Candidate, *, settings: ImageSettings
-) -> tables.Entry:
+def with_cost(entry: tables.Entry, model: Model, *, settings: ImageSettings) -> tables.Entry:
     """Measure what a tokenizer costs, by single images and by batches."""
     cost = measure_cost(
-        candidate.tokenizer,
+        model.tokenizer,
         image_size=entry.image_size,
         device=find_device(settings.device),
         autocast=settings.autocast,
         batch_sizes=sorted({1, settings.batch_size}),
     )
-    work = {**candidate.tokenizer.specification, "precision": settings.precision}
+    work = {**model.tokenizer.specification, "precision": settings.precision}
     return replace(entry, cost=compare_with_last(cost, work=work))
 
 
 def save_images(
     entry: tables.Entry,
-    candidate: Candidate,
+    model: Model,
     index: ImageIndex,
     metrics: Sequence[Metric],
     settings: ImageSettings,
@@ -259,7 +258,7 @@ def save_images(
     out: Path,
 ) -> None:
     """Write the values of single images, and pictures of the worst and the best of them."""
-    folder = out / candidate.folder
+    folder = out / model.folder
     folder.mkdir(exist_ok=True)
     tables.write_per_image(entry, folder)
     for metric in [metric for metric in metrics if isinstance(metric, SampleMetric)][:1]:
@@ -270,10 +269,10 @@ def save_images(
         for word, places in (("worst", order[:count]), ("best", order[::-1][:count])):
             for number, place in enumerate(places, start=1):
                 pixels = decode_image(
-                    index.read(entry.measured.image_ids[place]), candidate.transform, None
+                    index.read(entry.measured.image_ids[place]), model.transform, None
                 )
-                images = candidate.tokenizer.to_images(pixels[None])
-                picture, _ = draw(candidate.tokenizer, images, settings, None)
+                images = model.tokenizer.to_images(pixels[None])
+                picture, _ = draw(model.tokenizer, images, settings, None)
                 name = file_name(entry.keys[place], ()).replace("/", "-")[-MAX_NAME:]
                 (folder / word).mkdir(exist_ok=True)
                 picture.save(folder / word / f"{number:02d}_{name}.png")
