@@ -17,20 +17,20 @@ DELAYED = SequenceLayout(size=3, num_codebooks=2, text_size=5, rows=True, order=
 GRID = torch.tensor([[[[0, 1], [2, 0]], [[2, 2], [1, 0]]]])
 
 
-def test_the_vocabulary_is_text_then_codebooks_then_marks() -> None:
+def test_the_vocabulary_is_text_then_codebooks_then_special_tokens() -> None:
     assert (ONE.begin_id, ONE.end_id, ONE.row_id, ONE.padding_id) == (266, 267, 268, 269)
     assert ONE.vocab_size == 270
     assert (DELAYED.begin_id, DELAYED.padding_id, DELAYED.vocab_size) == (11, 14, 15)
 
 
-def test_an_image_is_its_rows_between_marks() -> None:
+def test_an_image_is_its_rows_between_begin_and_end() -> None:
     token_ids = torch.tensor([[[1, 2, 3], [4, 5, 6]]])
     written = [[266, 257, 258, 259, 268, 260, 261, 262, 268, 267]]
     assert ONE.to_sequence(token_ids).tolist() == written
     assert ONE.to_token_ids(torch.tensor(written)).tolist() == token_ids.tolist()
 
 
-def test_marks_can_be_left_out() -> None:
+def test_special_tokens_can_be_left_out() -> None:
     layout = SequenceLayout(size=10, begin=False, end=False)
     token_ids = torch.tensor([[[1, 2], [3, 4]], [[5, 6], [7, 8]]])
     assert layout.to_sequence(token_ids).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
@@ -197,7 +197,7 @@ WRONG = {
     ),
     "more after the end": (
         [266, 257, 268, 267, 5],
-        r"^the image goes on at position 4, where it must have ended$",
+        r"^the image continues at position 4, where it must have ended$",
     ),
     "an id of nothing": (
         [266, 270, 268, 267],
@@ -284,7 +284,7 @@ def test_a_shape_that_cannot_be_seen_must_be_given(layout: SequenceLayout) -> No
     with pytest.raises(ConfigError, match=r"use end=True rows=True, or give token_shape"):
         layout.find(sequence[0])
     if not layout.rows:
-        with pytest.raises(ConfigError, match="the shape is not known: give it"):
+        with pytest.raises(ConfigError, match="the shape is unknown: give token_shape"):
             layout.to_token_ids(sequence)
 
 

@@ -2,7 +2,7 @@
 
 The kind word is the registry: ``codebook: fsq`` is the one final class of
 ``vqtrain/codebooks/fsq.py``. A class of a third party is written ``package.module:Class``. This
-holds for every group of ``GROUPS``: what the kinds of a group share is in its package's ``parts/``.
+holds for every group of ``GROUPS``. What the kinds of a group share is in its package's ``parts/``.
 """
 
 import difflib
@@ -20,10 +20,10 @@ from vqtrain.ranges import check, dotted, widened
 
 Built = TypeVar("Built")
 
-# More words than these are no help in a message.
+# A message lists at most this many words.
 MAX_LISTED = 20
 
-# The contract of each group: the base class of all its kinds, whose package holds ours.
+# The contract of each group: the base class of all its kinds. Its package holds our own kinds.
 GROUPS = {
     "encoder": "vqtrain.encoders.base:Encoder",
     "codebook": "vqtrain.codebooks.base:Codebook",
@@ -36,10 +36,10 @@ GROUPS = {
     "launcher": "vqtrain.launchers.base:Launcher",
     "command": "vqtrain.app.base:Command",
 }
-# What a constructor may ask for by name of the run it is in: the channels of a sample (twice, as an
-# encoder and a decoder call them), the sizes of its axes, and what the run knows of itself.
+# Facts of the run that a constructor may take by name: the channels of a sample (under the names of
+# an encoder and of a decoder), the sizes of its axes, and others.
 CONTEXT = ("in_channels", "out_channels", "sample_size", "max_steps", "world_size", "weights")
-# Modules of a group's package that are no kinds, as its packages are.
+# Modules of a group's package that are not kinds; packages are not kinds either.
 OTHERS = ("base", "contract")
 
 
@@ -83,7 +83,7 @@ def configs_folder() -> Path:
 
 
 def config_of(group: str, kind: str) -> Path:
-    """Return the yaml of a kind of ours."""
+    """Return the yaml of one of our own kinds."""
     return configs_folder() / group / f"{kind}.yaml"
 
 
@@ -112,7 +112,7 @@ def resolve(group: str, kind: str, *, where: str | None = None) -> type:
 
 
 def final_class(module_name: str, contract: type) -> type:
-    """Import a module of ours, and return its one final class that keeps a contract."""
+    """Import one of our own modules, and return its one final class of a contract."""
     module = importlib.import_module(module_name)
     found = [
         value
@@ -172,12 +172,12 @@ def build(
         return factory(**checked)
     except ConfigError as error:
         raise ConfigError(f"{where}={kind}: {error}") from error
-    except RuntimeError as error:  # torch has no type of its own for it on the CPU
+    except RuntimeError as error:  # torch has no special type for this on the CPU
         if "allocate memory" not in str(error):
             raise
         needed = re.search(r"allocate (\d+) bytes", str(error))
-        amount = f"{int(needed[1]) / 1e9:,.0f} GB" if needed else "more than there is"
-        raise ConfigError(f"{where}={kind}: its sizes need {amount} of memory") from error
+        amount = f"{int(needed[1]) / 1e9:,.0f} GB of memory" if needed else "too much memory"
+        raise ConfigError(f"{where}={kind}: its sizes need {amount}") from error
 
 
 def in_context(
@@ -187,13 +187,13 @@ def in_context(
     *,
     where: str | None = None,
 ) -> dict[str, object]:
-    """Add what a part asks for by name of the run it is in to its arguments.
+    """Add to a part's arguments the context of the run that its constructor takes by name.
 
     Args:
         group: A key of ``GROUPS``.
         specification: ``{"kind": word, "arguments": {...}}``.
-        context: What is known of the run, by names of ``CONTEXT``. An argument that is set stays
-            as it is.
+        context: What is known of the run, by names of ``CONTEXT``. Arguments that are set are not
+            changed.
         where: As of ``resolve``.
 
     Raises:
@@ -201,8 +201,8 @@ def in_context(
     """
     kind, arguments = kind_and_arguments(group, specification)
     parameters = parameters_of(resolve(group, kind, where=where))
-    asked = {name: value for name, value in context.items() if name in parameters}
-    return {"kind": kind, "arguments": {**asked, **arguments}}
+    taken = {name: value for name, value in context.items() if name in parameters}
+    return {"kind": kind, "arguments": {**taken, **arguments}}
 
 
 def kind_and_arguments(
@@ -298,7 +298,7 @@ def parameters_of(factory: Callable[..., object]) -> dict[str, inspect.Parameter
 def check_arguments(
     factory: Callable[..., object], arguments: Mapping[str, object], *, where: str
 ) -> dict[str, object]:
-    """Return the arguments, integers widened where floats are meant, or say what is wrong."""
+    """Return the arguments, with integers widened to floats where needed, or refuse them."""
     parameters = parameters_of(factory)
     hints = typing.get_type_hints(
         factory.__init__ if inspect.isclass(factory) else factory, include_extras=True
@@ -318,16 +318,16 @@ def check_arguments(
 
 
 def unknown(what: str, word: str, valid: Iterable[str]) -> str:
-    """Say that a word is not known, with the nearest valid one, or those that may be meant."""
+    """Say that a word is unknown, with the nearest valid word or the valid words."""
     choices = sorted(valid)
-    # Whoever wrote a key in a group does not mean the group.
-    alike = [choice for choice in choices if "." in choice or "." not in word]
-    near = difflib.get_close_matches(word, alike, n=1)
+    # A key within a group is never a misspelt group.
+    similar = [choice for choice in choices if "." in choice or "." not in word]
+    near = difflib.get_close_matches(word, similar, n=1)
     if near:
         return f"unknown {what} {word!r}, did you mean {near[0]!r}?"
     if len(choices) > MAX_LISTED:
-        beside = f"{word.rpartition('.')[0]}."
-        choices = [choice for choice in choices if choice.startswith(beside)]
+        group = f"{word.rpartition('.')[0]}."
+        choices = [choice for choice in choices if choice.startswith(group)]
     if not choices:
         return f"unknown {what} {word!r}, --help lists the valid ones"
     return f"unknown {what} {word!r}, valid are: {', '.join(choices)}"
@@ -336,9 +336,9 @@ def unknown(what: str, word: str, valid: Iterable[str]) -> str:
 def resolve_fractions(
     settings: Mapping[str, object], max_steps: int, prefix: str = ""
 ) -> dict[str, object]:
-    """Turn step values that are written as a share of the run, such as "10%", into steps.
+    """Turn step values that are a share of the run, such as "10%", into steps.
 
-    A key is a step value if its name ends in ``_step``, ``_steps`` or ``_every``. Intervals are at
+    A key is a step value if its name ends in ``_step``, ``_steps`` or ``_every``. An interval is at
     least one step.
     """
     resolved: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""Talking between ranks. The only file that calls torch.distributed.
+"""Communication between ranks. The only file that calls torch.distributed.
 
 Every function works without a process group, as a world of one rank. Those that reduce are
 collective: all ranks must call them, in the same order.
@@ -24,15 +24,15 @@ def is_running() -> bool:
 
 @contextmanager
 def process_group(device: torch.device, timeout: timedelta) -> Iterator[None]:
-    """Return a context in which this process belongs to the group that its environment names.
+    """Return a context in which this process is in the process group of its environment.
 
     Args:
         device: Of this process.
-        timeout: After which a rank that waits for another gives up.
+        timeout: How long a rank waits for another.
 
     Raises:
         RuntimeError: If the others cannot be reached.
-        ValueError: If the environment names no group.
+        ValueError: If the environment defines no group.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -71,8 +71,8 @@ def all_reduce_sum_(tensor: Shaped[Tensor, "*shape"]) -> None:
 def mean_over_ranks(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Average a tensor over all ranks, with the gradient that a mean of all ranks' losses needs.
 
-    A loss of this mean is the same on every rank, and gradients are averaged over ranks later: so
-    each rank passes the whole gradient on to its own tensor.
+    A loss of this mean is the same on every rank, and gradients are averaged over ranks later. So
+    each rank passes the whole gradient to its own tensor.
     """
     if not is_running():
         return tensor
@@ -87,7 +87,7 @@ def from_first_rank(tensor: Shaped[Tensor, "*shape"]) -> None:
 
 
 def all_true(flag: Shaped[Tensor, ""]) -> bool:
-    """Say whether a flag holds on every rank, so that all ranks decide alike."""
+    """Say whether a flag is true on every rank, so that all ranks decide the same."""
     if is_running():
         flag = flag.to(torch.uint8)
         dist.all_reduce(flag, op=dist.ReduceOp.MIN)
@@ -110,7 +110,7 @@ def all_equal(value: int, device: torch.device) -> bool:
 
 
 def all_gather_lists(items: list[Item]) -> list[Item]:
-    """Join the lists of all ranks, in the order of the ranks; for what is rare and small."""
+    """Join the lists of all ranks, in the order of the ranks; for rare, small data."""
     if not is_running():
         return items
     lists: list[list[Item]] = [[] for _ in range(world_size())]
@@ -119,7 +119,7 @@ def all_gather_lists(items: list[Item]) -> list[Item]:
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
-    """Say whether an error means that another process is gone, or was silent for too long."""
+    """Say whether an error means that another process has ended or does not respond."""
     if isinstance(error, dist.DistError):
         return True
     return is_running() and any(word in str(error).lower() for word in ("gloo", "nccl"))

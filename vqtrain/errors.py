@@ -1,4 +1,4 @@
-"""What can go wrong for a user, each reported in one line."""
+"""Errors that users see, each reported in one line."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class VqtrainError(Exception):
-    """A mistake or a failure that is explained to the user in one line, without a traceback.
+    """A mistake or a failure that is reported to the user in one line, without a traceback.
 
     Attributes:
         exit_code: What the command exits with: 2 for wrong input, 1 for a failure after work has
@@ -31,7 +31,7 @@ class DataError(VqtrainError):
 
 
 class BadSampleError(DataError):
-    """One image that cannot be read or decoded; a run goes on without it."""
+    """One sample that cannot be read or decoded; a run skips it."""
 
 
 class CheckpointError(VqtrainError):
@@ -39,11 +39,11 @@ class CheckpointError(VqtrainError):
 
 
 class WeightsError(VqtrainError):
-    """A file of pretrained weights that is missing or is not what it should be."""
+    """A file of pretrained weights that is missing, damaged or of another network."""
 
 
 class FailedError(VqtrainError):
-    """Work that has begun and cannot go on."""
+    """A failure after work has begun."""
 
     exit_code = 1
 
@@ -52,11 +52,11 @@ class FailedError(VqtrainError):
 def as_failure(
     explain: Mapping[type[Exception], Callable[[Any], str | None]] | None = None,
 ) -> Iterator[None]:
-    """Return a context in which work has begun: every VqtrainError inside it has exit code 1.
+    """Return a context for work that has begun: every VqtrainError inside it has exit code 1.
 
     Args:
-        explain: For other types of errors the line to report. Where it returns None, the error is
-            raised as it is.
+        explain: Returns the line to report for another type of error, or None to raise the error
+            unchanged.
 
     Raises:
         FailedError: For an error that ``explain`` has a line for.
@@ -75,7 +75,7 @@ def as_failure(
 
 
 class Interrupted(BaseException):
-    """A signal that does not wait for anything more.
+    """A signal that ends the program at once.
 
     Attributes:
         signal_number: The signal.

@@ -1,4 +1,4 @@
-"""What is minimized: the terms of the loss, put together in one place."""
+"""What is minimized: the sum of all loss terms."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,8 +35,8 @@ class Terms:
     """The objective of one batch.
 
     Attributes:
-        total: The one scalar that is differentiated: the generator gets the gradient of its own
-            terms, and the discriminator that of its own.
+        total: The one scalar that is differentiated. The generator and the discriminator each get
+            the gradient of their own terms.
         parts: Detached, weighted terms to log, ``generator/...`` and ``discriminator/...``.
     """
 
@@ -45,7 +45,7 @@ class Terms:
 
 
 class WithGradient(torch.autograd.Function):
-    """A value whose gradient is known already."""
+    """A value whose gradient is already known."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, point: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
@@ -65,16 +65,16 @@ class WithGradient(torch.autograd.Function):
 class Objective(nn.Module):
     """Adds up the weighted terms that train a tokenizer and its discriminator.
 
-    The terms that compare a reconstruction are differentiated up to its values first, and the sum
-    of these gradients goes through the autoencoder once. So the discriminator runs once for both
-    networks' losses, no term is differentiated twice for the adaptive weight, and the memory of a
-    perceptual network is free before the backward pass through the autoencoder begins.
+    Each term's gradient is first computed with respect to the reconstruction, and the sum of these
+    gradients goes through the autoencoder once. So the discriminator runs once for both networks'
+    losses, no term is differentiated twice for the adaptive weight, and the memory of a perceptual
+    network is free before the backward pass through the autoencoder begins.
 
     Args:
-        terms: What compares reconstructions with samples, in the order in which it is added up. At
-            least one of them has a weight from step 0 on.
-        discriminator: Tells reconstructions from samples, or None.
-        adversarial: Both losses of the training against it.
+        terms: Terms that compare reconstructions with samples, in the order of the sum. At least
+            one of them has a weight from step 0 on.
+        discriminator: Distinguishes reconstructions from samples, or None.
+        adversarial: Both losses of adversarial training.
 
     Raises:
         ConfigError: If no term has a weight from step 0 on.
@@ -140,7 +140,7 @@ class Objective(nn.Module):
             parts["discriminator/logits_real"] = mean_logit(real)
             parts["discriminator/logits_fake"] = mean_logit(fake)
         elif self.discriminator is not None and distributed.is_running():
-            # Gradients that are reduced over ranks wait for every parameter.
+            # DDP waits for a gradient of every parameter.
             total = 0.0 * torch.stack([p.sum() for p in self.discriminator.parameters()]).sum()
         compared = torch.stack([term.detach() for term in terms.values()]).sum()
         terms["codebook"] = output.quantized.loss
@@ -151,7 +151,7 @@ class Objective(nn.Module):
 
 
 def mean_logit(logits: Sequence[Tensor]) -> Float[Tensor, ""]:
-    """Average a discriminator's logits, each of its tensors for as much as the others."""
+    """Average a discriminator's logits, with equal weight for each of its tensors."""
     return torch.stack([at_least_float32(each.detach()).mean() for each in logits]).mean()
 
 
@@ -189,7 +189,7 @@ def build_adversarial(
 
 
 def split_weight(name: str, group: Mapping[str, object]) -> tuple[Weight, dict[str, object]]:
-    """Take the keys that every term of the loss has out of its group."""
+    """Split a loss term's group into its weight and the arguments of its class."""
     rest = dict(group)
     names = ("weight", "start_step", "ramp_steps")
     common = {key: rest.pop(key) for key in names if key in rest}

@@ -4,8 +4,8 @@
     limit: Annotated[int, at_least(1)] | None
     precision: Annotated[str, one_of("32-true", "64-true")]
 
-``build.check_arguments``, ``check_fields`` and ``checked`` refuse other values, and say what is
-valid.
+``build.check_arguments``, ``check_fields`` and ``checked`` refuse other values, and name the valid
+ones.
 """
 
 import dataclasses
@@ -129,7 +129,7 @@ def dotted(where: str, name: str) -> str:
 
 
 def options(hint: object) -> Iterator[tuple[object, Iterable[Range]]]:
-    """Bring the types that a union allows, or the one type, each with its ranges."""
+    """Yield each type of a union, or the one type, with its ranges."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         for each in typing.get_args(hint):
             yield from options(each)
@@ -150,7 +150,7 @@ def choices_of(hint: object) -> list[str]:
 
 
 def widened(value: object, hint: object) -> object:
-    """Turn a whole number into a float where a type takes floats alone."""
+    """Turn a whole number into a float where only floats are valid."""
     plain = [each for each, _ in options(hint)]
     if isinstance(value, int) and not isinstance(value, bool) and float in plain:
         return value if int in plain else float(value)

@@ -17,14 +17,14 @@ from vqtrain.errors import ConfigError, require
 from vqtrain.ranges import at_least, check_fields, one_of
 
 ORDERS = ("interleaved", "delayed")
-# What the ids after those of the codebooks mean, in their order.
-MARKS = ("begin of image", "end of image", "end of row", "padding")
+# The meaning of the ids after those of the codebooks, in order.
+SPECIAL_TOKENS = ("begin of image", "end of image", "end of row", "padding")
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class FoundImage:
-    """An image inside a sequence.
+    """An image found in a sequence.
 
     Attributes:
         start: Position of its first id.
@@ -40,32 +40,32 @@ class FoundImage:
 @final
 @dataclass(frozen=True, kw_only=True)
 class SequenceLayout:
-    """How images stand in a sequence of ids, beside text.
+    """The layout of images and text in one sequence of ids.
 
-    The vocabulary has, in this order: the text, each codebook with a range of its own, and the four
-    marks begin, end, row and padding. The marks always have their ids, also where they are not
-    used, and ``vocab_size`` is the number of all ids.
+    The vocabulary consists, in this order, of the text ids, one range of ids per codebook, and the
+    four special tokens begin, end, row and padding. The special tokens have ids even if they are
+    not used. ``vocab_size`` counts all ids.
 
-    An image is its rows from top to bottom. Of several codebooks, ``interleaved`` puts the k ids of
-    each position in turn, and one mark ends a row. ``delayed`` does so with the k streams of
-    ``delay``, so that step s holds the id of codebook i for position s - i and a model may predict
-    the k ids of a step at once; there each stream has marks that end its rows.
+    An image is written row by row, from top to bottom. With several codebooks, ``interleaved``
+    writes the k ids of each position next to each other, and one row token ends a row. ``delayed``
+    interleaves the k streams of ``delay``: step s holds the id of codebook i for position s - i, so
+    a model can predict the k ids of a step at once; each stream has its own row tokens.
 
     Args:
-        size: Ids of each codebook, at least 1: ``tokenizer.vocab_size``.
-        num_codebooks: Ids of each position, at least 1.
-        text_size: Ids of the text, which are those below it; at least 0.
-        begin: Whether a mark begins each image.
-        end: Whether a mark ends each image.
-        rows: Whether a mark ends each row; so an image tells its height and width.
+        size: Ids per codebook, at least 1: ``tokenizer.vocab_size``.
+        num_codebooks: Ids per position, at least 1.
+        text_size: Number of text ids, which come first; at least 0.
+        begin: Whether a begin token starts each image.
+        end: Whether an end token ends each image.
+        rows: Whether a row token ends each row, so that height and width can be read off.
         order: interleaved or delayed.
 
     Raises:
         ConfigError: If a size is too small, or the order unknown.
 
     References:
-        ``delayed``: Copet et al. 2023, arXiv:2306.05284, section 2.2. Deviation: no first step of
-        padding alone; the mark that begins the image is there for that.
+        ``delayed``: Copet et al. 2023, arXiv:2306.05284, section 2.2. Deviation: there is no first
+        step of padding alone; the begin token takes its role.
 
     Example:
         >>> layout = SequenceLayout(size=10, text_size=256, rows=True)
@@ -105,19 +105,19 @@ class SequenceLayout:
 
     @property
     def padding_id(self) -> int:
-        """The id that stands where a delayed codebook has none, and may stand between images."""
+        """The id where a delayed codebook has none; also allowed between images."""
         return self.begin_id + 3
 
     @property
     def vocab_size(self) -> int:
-        """Number of all ids: text, codebooks and marks."""
-        return self.begin_id + len(MARKS)
+        """Number of all ids: text, codebooks and special tokens."""
+        return self.begin_id + len(SPECIAL_TOKENS)
 
     def to_sequence(self, token_ids: Int64[Tensor, " b *tokens"]) -> Int64[Tensor, "b length"]:
         """Write images as sequences.
 
         Args:
-            token_ids: [b, h, w] or [b, n]; of several codebooks [b, k, h, w] or [b, k, n].
+            token_ids: [b, h, w] or [b, n]; with several codebooks [b, k, h, w] or [b, k, n].
 
         Raises:
             ConfigError: If the shape does not fit, or an id is out of range.
@@ -134,22 +134,22 @@ class SequenceLayout:
     def to_token_ids(
         self, sequence: Int64[Tensor, "b length"], token_shape: Sequence[int] | None = None
     ) -> Int64[Tensor, " b *tokens"]:
-        """Read sequences that are images, each from its first id to its last.
+        """Read sequences, each of which is exactly one image.
 
         Args:
-            sequence: What ``to_sequence`` wrote, or a model.
-            token_shape: The shape of the ids of one image, as ``Tokenizer.token_shape``; may be
-                left out with ``rows=True``.
+            sequence: From ``to_sequence`` or from a model.
+            token_shape: The shape of the ids of one image, as ``Tokenizer.token_shape``; optional
+                with ``rows=True``.
 
         Raises:
-            ConfigError: If a sequence is not such an image; the message names the position.
+            ConfigError: If a sequence is not a valid image; the message names the position.
         """
         return self._read(sequence, token_shape, start=0)
 
     def allowed(self, token_shape: Sequence[int]) -> Int64[Tensor, "length 2"]:
         """Return the smallest and the largest id that each position of an image may have.
 
-        Its length is that of an image; a sampler that keeps to it makes valid images alone.
+        A sampler that keeps to these ranges only generates valid images.
 
         Raises:
             ConfigError: If the shape does not fit.
@@ -162,15 +162,15 @@ class SequenceLayout:
     def find(
         self, sequence: Int64[Tensor, " length"], token_shape: Sequence[int] | None = None
     ) -> list[FoundImage]:
-        """Find the images in a sequence of text and images; padding may stand between them.
+        """Find the images in a sequence of text and images, with or without padding between them.
 
         Args:
             sequence: Ids of the whole vocabulary.
-            token_shape: The shape of the ids of each image; may be left out with ``rows=True`` and
+            token_shape: The shape of the ids of each image; optional with ``rows=True`` and
                 ``end=True``.
 
         Raises:
-            ConfigError: If an id is outside the vocabulary, or an image is not whole; the message
+            ConfigError: If an id is outside the vocabulary, or an image is incomplete; the message
                 names the position.
         """
         require(sequence.ndim == 1, f"one sequence [length] at once, got {list(sequence.shape)}")
@@ -191,7 +191,7 @@ class SequenceLayout:
     def check(
         self, sequence: Int64[Tensor, " length"], token_shape: Sequence[int] | None = None
     ) -> None:
-        """Refuse a sequence of text and images that is not valid; see ``find``."""
+        """Refuse an invalid sequence of text and images; see ``find``."""
         self.find(sequence, token_shape)
 
     def _sides(self, token_shape: Sequence[int]) -> tuple[int, int]:
@@ -244,23 +244,23 @@ class SequenceLayout:
 
     def _measure(self, sequence: Int64[Tensor, "b length"], start: int) -> tuple[int, ...]:
         """Read height and width off the ends of the rows of the first image."""
-        require(self.rows, "without marks at the end of rows the shape is not known: give it")
+        require(self.rows, "without row tokens the shape is unknown: give token_shape")
         k = self.num_codebooks
         step = k if self.order == "delayed" else 1
         ends = (sequence[:1, self.begin :: step] == self.row_id).nonzero()[:, 1]
         if not len(ends):
             raise ConfigError(
-                f"the image from position {start} on has no {MARKS[2]} ({self.row_id}), so its "
-                "width is unknown"
+                f"the image from position {start} on has no {SPECIAL_TOKENS[2]} ({self.row_id}), so "
+                "its width is unknown"
             )
-        # Where no width fits, the comparison says what is wrong with the nearest one.
+        # If no width fits, the comparison reports the error for the nearest one.
         width = max(1, int(ends[0]) * step // k)
         return (len(ends), width) if k == 1 else (k, len(ends), width)
 
     def _compare(
         self, sequence: Int64[Tensor, "b length"], allowed: Int64[Tensor, "n 2"], start: int
     ) -> None:
-        """Refuse sequences that are not within what is allowed, at the first position."""
+        """Refuse sequences with an id that is not allowed, naming its position."""
         common = min(sequence.shape[1], len(allowed))
         smallest, largest = allowed[:common].T
         ids = sequence[:, :common]
@@ -279,7 +279,7 @@ class SequenceLayout:
             )
         if common < sequence.shape[1]:
             raise ConfigError(
-                f"the image goes on at position {start + common}, where it must have ended"
+                f"the image continues at position {start + common}, where it must have ended"
             )
 
     def _stop(
@@ -294,13 +294,13 @@ class SequenceLayout:
             return start + len(self.allowed(token_shape))
         require(
             self.rows and self.end,
-            "images whose shape is not given need marks at their end and at the end of rows: use "
-            "end=True rows=True, or give token_shape",
+            "without token_shape, images need end and row tokens: use end=True rows=True, or give "
+            "token_shape",
         )
         ends = (sequence[start:] == self.end_id).nonzero().flatten()
         if not len(ends):
             raise ConfigError(
-                f"the image from position {start} on has no {MARKS[1]} ({self.end_id})"
+                f"the image from position {start} on has no {SPECIAL_TOKENS[1]} ({self.end_id})"
             )
         return start + int(ends[0]) + 1
 
@@ -314,7 +314,7 @@ class SequenceLayout:
         if first < self.text_size:
             return f"{ids} (text)"
         if first >= self.begin_id:
-            return f"{ids} ({MARKS[first - self.begin_id]})"
+            return f"{ids} ({SPECIAL_TOKENS[first - self.begin_id]})"
         return f"{ids} (codebook {(first - self.text_size) // self.size})"
 
 
@@ -323,7 +323,7 @@ def delay(token_ids: Int64[Tensor, "b k n"], *, padding: int) -> Int64[Tensor, "
 
     Args:
         token_ids: Ids of several codebooks.
-        padding: The id of places that hold none, k - 1 in each stream.
+        padding: The id that fills the k - 1 empty positions of each stream.
 
     References:
         Copet et al. 2023, arXiv:2306.05284, section 2.2.
@@ -339,7 +339,7 @@ def delay(token_ids: Int64[Tensor, "b k n"], *, padding: int) -> Int64[Tensor, "
 
 
 def undelay(streams: Int64[Tensor, "b k steps"]) -> Int64[Tensor, "b k n"]:
-    """Shift codebook i back by i positions, and drop what stands in the places that hold none.
+    """Undo ``delay``: shift codebook i back by i positions, and drop the padding.
 
     Raises:
         ConfigError: If there are fewer steps than codebooks.

@@ -73,14 +73,14 @@ KNOWN = {
 
 
 def cache_path(name: str) -> Path:
-    """Return where torch keeps a downloaded file, and so other programs of this machine too."""
+    """Return where torch, and so other programs on this machine, keep a downloaded file."""
     return Path(torch.hub.get_dir()) / "checkpoints" / KNOWN[name].name
 
 
 def find(name: str, given: str | None) -> Path:
-    """Find a file of weights; download it into torch's cache if it is nowhere.
+    """Find a file of weights; download it into torch's cache if it is missing.
 
-    Call it before a run begins: a download can take minutes, and it can fail.
+    Call it before a run starts: a download can take minutes, and it can fail.
 
     Args:
         name: A key of ``KNOWN``.
@@ -97,7 +97,7 @@ def find(name: str, given: str | None) -> Path:
     try:
         file = Path(given).expanduser()
         is_there = file.is_file()
-    except (OSError, RuntimeError) as error:  # no right to look, or nobody's home folder
+    except (OSError, RuntimeError) as error:  # no permission, or an unknown home folder
         raise WeightsError(f"weights.{name} cannot be read: {_one_line(error)}") from error
     if not is_there:
         raise WeightsError(f"weights.{name} must be a file, and there is none at {given!r}")
@@ -108,12 +108,12 @@ def _download(known: KnownFile, target: Path, name: str) -> None:
     """Download a file, once for all processes of a machine that want it at the same time.
 
     Raises:
-        WeightsError: If that is not possible; nothing is left at the target then.
+        WeightsError: If it fails; then the target does not exist.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f"{target.name}.lock")):
-            if target.is_file():  # another process has had the lock before
+            if target.is_file():  # another process has downloaded it
                 return
             sys.stderr.write(f"downloading {known.name} from {known.url} to {target}\n")
             torch.hub.download_url_to_file(known.url, str(target), hash_prefix=known.sha256)
@@ -122,15 +122,15 @@ def _download(known: KnownFile, target: Path, name: str) -> None:
             error.close()  # it holds the connection
         raise WeightsError(
             f"cannot download {known.name} from {known.url} to {target}: {_one_line(error)}; "
-            f"a copy from elsewhere is used with weights.{name}=PATH"
+            f"to use another copy, set weights.{name}=PATH"
         ) from error
 
 
 def read(file: Path) -> dict[str, Shaped[Tensor, "..."]]:
-    """Read named tensors from a file of ``torch.save``, and run nothing that is in it.
+    """Read named tensors from a file of ``torch.save``, without running code in it.
 
-    Torch's old format, in which some files are published, is read too. Tensors of the new one stay
-    on the disk until they are used.
+    Torch's old format, in which some files are published, is read too. Tensors of the new format
+    stay on the disk until they are used.
 
     Raises:
         WeightsError: If the file is damaged, or holds anything but named tensors.
@@ -139,23 +139,23 @@ def read(file: Path) -> dict[str, Shaped[Tensor, "..."]]:
         # Only the new format, a zip, can be mapped.
         mmap = zipfile.is_zipfile(file)
         weights = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # bytes that are no pickle raise whatever they happen to spell
+    except Exception as error:  # arbitrary bytes can raise any error in the unpickler
         raise WeightsError(f"cannot read {file}: it is damaged or holds no weights") from error
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
     ):
-        raise WeightsError(f"cannot use {file}: it holds something else than named tensors")
+        raise WeightsError(f"cannot use {file}: it holds more than named tensors")
     return dict(weights)
 
 
 def read_script(file: Path) -> nn.Module:
     """Load a network that was published in TorchScript: weights, and the program that uses them.
 
-    Such a program is run by torch's own interpreter. It calls no Python, but it is a program, and
-    torch does not promise that a hostile one does no harm: name only files that you trust.
+    Torch's own interpreter runs the program. It calls no Python, but torch does not promise that a
+    hostile program does no harm: load only files that you trust.
 
     Raises:
-        WeightsError: If the file is damaged, or is no TorchScript.
+        WeightsError: If the file is damaged, or is not TorchScript.
     """
     try:
         with warnings.catch_warnings():
@@ -165,12 +165,12 @@ def read_script(file: Path) -> nn.Module:
                 str(file), map_location="cpu"
             )
     except (RuntimeError, ValueError) as error:
-        raise WeightsError(f"cannot read {file}: it is damaged or is no TorchScript") from error
+        raise WeightsError(f"cannot read {file}: it is damaged or is not TorchScript") from error
     return network
 
 
 def sha256(file: Path) -> str:
-    """Return the hash of a file, by which numbers say with which weights they were measured.
+    """Return the hash of a file, which records the weights that a number was measured with.
 
     Raises:
         WeightsError: If it cannot be read.
@@ -202,11 +202,11 @@ def describe(name: str, file: Path) -> dict[str, str]:
 
 @contextmanager
 def instead_of_download(module: ModuleType, function: str, result: object) -> Iterator[None]:
-    """Give a library that downloads weights by itself those of a file that was read safely.
+    """Replace a library's own download of weights by those of a file that was read safely.
 
     Args:
         module: A module of the library.
-        function: The name there of the function that downloads.
+        function: The name of its function that downloads.
         result: What it returns within the context, whatever its arguments.
     """
     own = getattr(module, function)
@@ -218,7 +218,7 @@ def instead_of_download(module: ModuleType, function: str, result: object) -> It
 
 
 def lpips_heads(network: str) -> dict[str, Shaped[Tensor, "..."]]:
-    """Read the heads of LPIPS that the ``lpips`` package carries, without importing it.
+    """Read the heads of LPIPS from the ``lpips`` package, without importing it.
 
     Args:
         network: ``vgg``, ``alex`` or ``squeeze``.
@@ -235,5 +235,5 @@ def lpips_heads(network: str) -> dict[str, Shaped[Tensor, "..."]]:
 
 
 def _one_line(error: Exception) -> str:
-    """Return what an error says, without line breaks."""
+    """Return the message of an error, without line breaks."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -29,7 +29,7 @@ class CNNDecoder(Decoder):
         dropout: Share of activations dropped in each residual block, in [0, 1).
 
     Raises:
-        ConfigError: If a size is too small, attention is asked for at a factor that no level has,
+        ConfigError: If a size is too small, an attention factor fits no level,
             or ``dropout`` is not in [0, 1).
 
     References:

@@ -1,4 +1,4 @@
-"""What every decoder must do, as a check that any decoder can be put through."""
+"""A check of the contract of decoders."""
 
 from collections.abc import Sequence
 

@@ -1,1 +1,1 @@
-"""Networks that tell reconstructions from images; one file a kind."""
+"""Networks that distinguish reconstructions from samples; one file per kind."""

@@ -1,4 +1,4 @@
-"""What every discriminator must do, as a check that any discriminator can be put through."""
+"""A check of the contract of discriminators."""
 
 from collections.abc import Sequence
 

@@ -14,14 +14,14 @@ from vqtrain.layers.norm import group_norm
 
 
 def batch_norm(channels: int) -> nn.Module:
-    """Build a batch normalization that keeps no running statistics, as it is never evaluated."""
+    """Build a batch normalization without running statistics, as it is always in training mode."""
     norm = nn.BatchNorm2d(channels, track_running_stats=False)
     nn.init.normal_(norm.weight, 1.0, 0.02)
     return norm
 
 
 def identity(channels: int) -> nn.Module:
-    """Build what stands where there is no normalization."""
+    """Build no normalization."""
     del channels
     return nn.Identity()
 
@@ -30,22 +30,22 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "none": identity,
     "group": group_norm,
     "batch": batch_norm,
-    "spectral": identity,  # it is part of the convolutions
+    "spectral": identity,  # spectral normalization is part of the convolutions
 }
 
 
 @final
 class PatchGAN(Discriminator):
-    """Judges overlapping patches by strided convolutions; three layers see 70 x 70 px each.
+    """Classifies overlapping patches by strided convolutions; with three layers 70 x 70 px each.
 
     Args:
         in_channels: Channels of an image, at least 1.
         channels: Width after the first convolution, at least 1; it doubles in each layer, up to 8
             times.
         num_layers: Convolutions of stride 2, at least 1.
-        norm: ``none``, ``group``, ``batch`` or ``spectral``. The statistics of ``batch`` are those
-            of one batch of one process, and ``spectral`` changes a little at each batch, so with
-            these two a step depends on how it is split into batches.
+        norm: ``none``, ``group``, ``batch`` or ``spectral``. The statistics of ``batch`` are per
+            batch and process, and ``spectral`` changes at each batch, so with these two a step
+            depends on how it is split into batches.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -63,7 +63,7 @@ class PatchGAN(Discriminator):
             raise ConfigError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
         self.norm = norm
         self.least_batch_size = 2 if norm == "batch" else 1
-        # A normalization that takes the mean away leaves a bias before it nothing to do.
+        # A bias has no effect before a normalization that subtracts the mean.
         has_bias = norm in ("none", "spectral")
         widths = [channels * min(2**layer, 8) for layer in range(num_layers + 1)]
         layers = [self.convolution(in_channels, widths[0], stride=2), nn.LeakyReLU(0.2)]
@@ -81,10 +81,10 @@ class PatchGAN(Discriminator):
         self, in_channels: int, out_channels: int, *, stride: int, bias: bool = True
     ) -> nn.Module:
         """Build a 4 x 4 convolution with the papers' initial weights."""
-        made = nn.Conv2d(in_channels, out_channels, 4, stride=stride, padding=1, bias=bias)
-        nn.init.normal_(made.weight, 0.0, 0.02)
-        return spectral_norm(made) if self.norm == "spectral" else made
+        layer = nn.Conv2d(in_channels, out_channels, 4, stride=stride, padding=1, bias=bias)
+        nn.init.normal_(layer.weight, 0.0, 0.02)
+        return spectral_norm(layer) if self.norm == "spectral" else layer
 
     def forward(self, samples: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b 1 rows columns"]]:
-        """Return one logit per patch: positive where it takes images in [-1, 1] for real."""
+        """Return one logit per patch of images in [-1, 1]: positive for real."""
         return [self.layers(samples)]

@@ -1,4 +1,4 @@
-"""What the VQGAN encoder and decoder are made of: levels of one resolution, and the middle."""
+"""Parts of the VQGAN encoder and decoder: levels of one resolution, and the middle."""
 
 from typing import final
 
@@ -20,11 +20,11 @@ def check_levels(
     attention_factors: list[int],
     dropout: float,
 ) -> None:
-    """Refuse levels that cannot be built, as the encoder and the decoder describe them alike.
+    """Refuse levels of the encoder or the decoder that cannot be built.
 
     Raises:
-        ConfigError: If a size is below 1, there is no level, attention is asked for at a factor
-            that no level has, or ``dropout`` is not in [0, 1).
+        ConfigError: If a size is below 1, there is no level, an attention factor fits no level, or
+            ``dropout`` is not in [0, 1).
     """
     check_at_least(1, channels=channels, num_blocks=num_blocks)
     if not multipliers or min(multipliers) < 1:
@@ -41,7 +41,7 @@ def check_levels(
 
 @final
 class Level(nn.Module):
-    """Residual blocks at one resolution, then the way to the next one.
+    """Residual blocks at one resolution, then the change to the next resolution.
 
     Args:
         in_channels: Channels in, at least 1.

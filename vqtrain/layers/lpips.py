@@ -19,13 +19,13 @@ EPS = 1e-20  # the square of the 1e-10 that version 0.1 adds to the root
 
 
 class Trunk(NamedTuple):
-    """A classifier, and where its features are read off.
+    """A classifier, and the layers whose features are used.
 
     Attributes:
         classifier: Builds it.
         ends: Layers after which features are read, counted from 1.
         channels: Channels of the features there.
-        min_size: Smallest height and width of an image, in px; less leaves a pooling no input.
+        min_size: Smallest height and width of an image, in px; below it a pooling has no input.
     """
 
     classifier: Callable[..., nn.Module]
@@ -48,10 +48,10 @@ TRUNKS = {
 
 @final
 class LPIPS(nn.Module):
-    """Measures how different two images look, by features of VGG16, AlexNet or SqueezeNet.
+    """Perceptual distance between images, by features of VGG16, AlexNet or SqueezeNet.
 
-    Frozen, and in eval mode for good: the dropout that its heads were trained with is not part of
-    it. Built without weights; ``load_lpips`` builds it with them.
+    Frozen, and always in eval mode: the dropout of its heads' training is not part of it. Built
+    without weights; ``load_lpips`` builds it with them.
 
     Args:
         network: ``vgg``, ``alex`` or ``squeeze``.
@@ -88,7 +88,7 @@ class LPIPS(nn.Module):
         classifier: Mapping[str, Shaped[Tensor, "..."]],
         heads: Mapping[str, Shaped[Tensor, "..."]],
     ) -> None:
-        """Take the weights of torchvision's classifier and of the ``lpips`` package's heads.
+        """Load the weights of torchvision's classifier and of the ``lpips`` package's heads.
 
         Raises:
             KeyError: If weights are missing.
@@ -100,16 +100,16 @@ class LPIPS(nn.Module):
             _fill(head, heads[f"lin{number}.model.1.weight"].flatten())
 
     def train(self, mode: bool = True) -> "LPIPS":
-        """Stay in eval mode, whatever the module that holds this one does."""
+        """Stay in eval mode, even if the parent module is in training mode."""
         del mode
         return super().train(False)
 
     def forward(self, reconstruction: Images, images: Images) -> Float[Tensor, " b"]:
-        """Return the distance of each pair of images; gradients go to the first alone.
+        """Return the distance of each pair of images; only the first gets gradients.
 
         Args:
             reconstruction: Images in [-1, 1], of the network's precision. Gray ones are repeated.
-            images: What they are compared with.
+            images: The originals.
 
         Raises:
             ConfigError: If images have neither 1 nor 3 channels, or are too small for the network.
@@ -117,8 +117,8 @@ class LPIPS(nn.Module):
         with torch.no_grad():
             targets = self.read(images)
         distance = reconstruction.new_zeros(len(reconstruction))
-        for made, target, head in zip(self.read(reconstruction), targets, self.heads, strict=True):
-            distance = distance + (made - target).square().mean((2, 3)) @ head
+        for found, target, head in zip(self.read(reconstruction), targets, self.heads, strict=True):
+            distance = distance + (found - target).square().mean((2, 3)) @ head
         return distance
 
     def read(self, images: Images) -> list[Float[Tensor, "b _ _ _"]]:
@@ -140,7 +140,7 @@ class LPIPS(nn.Module):
 
 
 def check_images(network: str, channels: int, size: Sequence[int]) -> None:
-    """Refuse samples that are no images, or that a network of LPIPS does not take.
+    """Refuse samples that are not images, or do not fit the LPIPS network.
 
     Raises:
         ConfigError: If there is no such network, or they have neither 1 nor 3 channels, or are too
@@ -159,7 +159,7 @@ def check_images(network: str, channels: int, size: Sequence[int]) -> None:
 
 
 def load_lpips(network: str, given: str | None) -> LPIPS:
-    """Build LPIPS with its weights, which are downloaded if they are nowhere.
+    """Build LPIPS with its weights, which are downloaded if they are missing.
 
     Args:
         network: ``vgg``, ``alex`` or ``squeeze``.
@@ -170,7 +170,7 @@ def load_lpips(network: str, given: str | None) -> LPIPS:
         WeightsError: If weights are missing, damaged or those of another network.
     """
     lpips = LPIPS(network=network)
-    heads = weights.lpips_heads(network)  # first, as it downloads nothing
+    heads = weights.lpips_heads(network)  # first, because it downloads nothing
     file = weights.find(network, given)
     try:
         lpips.load(weights.read(file), heads)

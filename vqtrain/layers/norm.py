@@ -6,8 +6,8 @@ from torch import nn
 def group_norm(channels: int) -> nn.GroupNorm:
     """Build the group normalization of the VQGAN networks.
 
-    There are 32 groups wherever 32 divides the channels, as in every published network, and else
-    as many as the largest divisor of the channels below 32, so that small networks work as well.
+    There are 32 groups if 32 divides the channels, as in every published network. Otherwise the
+    number of groups is the largest divisor below 32, so that small networks work too.
 
     Args:
         channels: Channels of the feature map, at least 1.

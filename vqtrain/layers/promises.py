@@ -1,4 +1,4 @@
-"""Promises that the contracts of several groups of networks have in common."""
+"""Checks that the contracts of several groups of networks share."""
 
 from collections.abc import Sequence
 
@@ -26,10 +26,10 @@ def check_result(
     dtype: torch.dtype,
     again: Shaped[Tensor, "..."],
 ) -> None:
-    """Require a shape and a dtype of what a network returns in eval mode, twice the same.
+    """Require that a result in eval mode has a shape and a dtype, and is repeatable.
 
     Raises:
-        ConfigError: If one of them is another.
+        ConfigError: If it differs.
     """
     require(
         tuple(result.shape) == tuple(shape) and result.dtype == dtype,

@@ -29,7 +29,7 @@ class Downsample(nn.Module):
 
 @final
 class Upsample(nn.Module):
-    """Doubles the resolution by repeating pixels, then smooths by a 3x3 convolution.
+    """Doubles the resolution by repeating pixels, then applies a 3x3 convolution.
 
     Args:
         channels: Channels in and out, at least 1.

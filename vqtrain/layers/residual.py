@@ -27,7 +27,7 @@ class BottleneckBlock(nn.Module):
         self.conv2 = nn.Conv2d(block_channels, channels, kernel_size=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Add what the two convolutions make of ``x`` to it."""
+        """Add the output of the two convolutions to ``x``."""
         return x + self.conv2(F.relu(self.conv1(F.relu(x)), inplace=True))
 
 
@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        """Add what the two convolutions make of ``x`` to it."""
+        """Add the output of the two convolutions to ``x``."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         return self.nin_shortcut(x) + h

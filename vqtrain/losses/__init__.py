@@ -1,1 +1,1 @@
-"""Terms of the objective that compare reconstructions with samples; one file a kind."""
+"""Terms of the objective that compare reconstructions with samples; one file per kind."""

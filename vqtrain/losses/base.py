@@ -9,19 +9,19 @@ from torch import Tensor, nn
 class LossTerm(nn.Module, ABC):
     """Compares reconstructions with their samples.
 
-    A term of the objective has a name, a weight, a first step and a ramp besides, which are keys of
-    ``loss.<name>`` in the configuration (see ``vqtrain.losses.parts.weighted``), so a kind holds
-    its formula alone. Its parameters are not trained.
+    The name, weight, first step and ramp of a term are keys of ``loss.<name>`` in the configuration
+    (see ``vqtrain.losses.parts.weighted``); a kind holds only its formula. Its parameters are not
+    trained.
     """
 
     @abstractmethod
     def forward(
         self, reconstructions: Float[Tensor, "b c *size"], samples: Float[Tensor, "b c *size"]
     ) -> Float[Tensor, ""]:
-        """Return the loss of one batch, a mean over its samples, not weighted.
+        """Return the unweighted loss of one batch, a mean over its samples.
 
         Args:
-            reconstructions: In at least float32; gradients go to them alone.
+            reconstructions: In at least float32; only they get gradients.
             samples: In [-1, 1].
 
         Returns:

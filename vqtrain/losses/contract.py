@@ -1,4 +1,4 @@
-"""What every loss term must do, as a check that any loss term can be put through."""
+"""A check of the contract of loss terms."""
 
 from collections.abc import Sequence
 

@@ -41,6 +41,6 @@ class Mix(LossTerm):
         loss = error.new_zeros(())
         if self.l1 > 0.0:
             loss = loss + self.l1 * error.abs().mean()
-        if self.l2 > 0.0:  # the square of a large error may be infinite, and 0 times it NaN
+        if self.l2 > 0.0:  # the square of a large error may be infinite, and 0 * inf is NaN
             loss = loss + self.l2 * error.square().mean()
         return loss

@@ -1,4 +1,4 @@
-"""How tensors lie in memory."""
+"""Memory layout of tensors."""
 
 import torch
 from jaxtyping import Shaped
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def channels_last(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-    """Put the channels of images, and of the kernels of their convolutions, last in memory.
+    """Put the channels of images and of their convolution kernels last in memory.
 
     Tensors of any other number of axes stay as they are.
     """

@@ -1,8 +1,8 @@
 """Value ranges: the one place where stored samples become samples in [-1, 1], and back.
 
 Samples have any number of axes after the channels: images, clips, sounds. Their stored values are
-called pixels. A range is the lowest and the highest of them, black and white; None stands for uint8
-of 0..255.
+called pixels. A range is the lowest and the highest of them, black and white; None means uint8 in
+0..255.
 """
 
 import torch
@@ -44,7 +44,7 @@ def to_pixels(
 ) -> Shaped[Tensor, "b c *size"]:
     """Map images in [-1, 1] to pixels: clamped, and rounded to the nearest of 0..255 as uint8.
 
-    Rounding makes this the exact inverse of ``to_images``; truncating, as some evaluators do,
+    Rounding makes this the exact inverse of ``to_images``; truncation, as in some evaluators,
     darkens a quarter of all levels by one. With a range the pixels are float32 and not rounded.
 
     Args:

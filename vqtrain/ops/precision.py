@@ -1,4 +1,4 @@
-"""At least float32 where numbers matter, whatever the surrounding autocast says."""
+"""At least float32 where precision matters, even under autocast."""
 
 from contextlib import AbstractContextManager
 
@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-# What networks are computed in: float32, float32 with bfloat16 inside networks, float64.
+# The precision of networks: float32, float32 with bfloat16 inside networks, float64.
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 
 
 def at_least_float32(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Widen half precision to float32; float32 and float64 stay what they are."""
+    """Widen half precision to float32; float32 and float64 stay as they are."""
     return tensor.float() if tensor.dtype.itemsize < 4 else tensor
 
 

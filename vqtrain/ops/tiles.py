@@ -1,4 +1,4 @@
-"""Networks over many or large samples piece by piece, in the memory of one piece."""
+"""Networks applied to many or large samples piece by piece, in the memory of one piece."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqtrain.errors import require
 
-# Neighbors share this part of a tile, in which one passes into the other.
+# Neighboring tiles overlap by this share, in which they are blended.
 OVERLAP_FRAC = 0.25
 
 
@@ -35,15 +35,14 @@ def in_tiles(
 ) -> Float[Tensor, "b d *out"]:
     """Apply a network to overlapping tiles, and blend the results linearly.
 
-    The result is that of the network itself where every output depends on less than a tile; what a
-    network sees of the whole, by normalization or attention, it then sees of each tile.
+    The result equals that of the whole where every output depends on less than a tile.
+    Normalization and attention see one tile instead of the whole.
 
     Args:
         network: Scales each axis by one factor, whatever its size.
-        x: What it is applied to.
-        tile: Length of a tile along each axis, a multiple of ``unit``; an ``x`` within it is one
-            tile.
-        unit: Of each axis: its length and the places of tiles are multiples of it.
+        x: The input.
+        tile: Length of a tile along each axis, a multiple of ``unit``; a smaller ``x`` is one tile.
+        unit: For each axis: its length and the positions of tiles are multiples of it.
 
     Example:
         >>> x = torch.arange(12.0).reshape(1, 1, 2, 6)
@@ -80,7 +79,7 @@ def _starts(size: int, unit: int, tile: int) -> list[int]:
 
 
 def _ramp(result: Float[Tensor, "b d *size"], axis: int) -> Float[Tensor, "..."]:
-    """Weigh a tile along an axis: the weight rises over the overlap and falls, never to zero."""
+    """Weight a tile along an axis: rising and falling over the overlaps, never zero."""
     size = result.shape[axis]
     place = torch.arange(1, size + 1, dtype=result.dtype, device=result.device)
     ramp = torch.minimum(place, size + 1 - place).clamp(max=max(1, round(size * OVERLAP_FRAC)))

@@ -18,7 +18,7 @@ class NetworkOptimizer:
         parameters: Parameters with their names, on the device on which they train.
         settings: Optimizer and schedule.
         clip: Largest norm of the gradient, or None.
-        steps: The steps of the run in which the network trains; its schedule begins with them.
+        steps: The steps of the run in which the network is trained; its schedule covers them.
 
     Raises:
         ConfigError: If the warm-up is longer than these steps.
@@ -54,7 +54,7 @@ class NetworkOptimizer:
 
         Args:
             step: Number of the step of the run.
-            norm: What ``gradient_norm`` returned.
+            norm: From ``gradient_norm``.
             call_step: Calls the ``step`` of torch's optimizer.
         """
         if self._clip is not None:

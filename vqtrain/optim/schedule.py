@@ -26,10 +26,10 @@ SHAPES: dict[str, Callable[[float], float]] = {"constant": constant, "cosine": c
 class Schedule:
     """A linear warm-up, then a constant or a cosine, as a pure function of the step.
 
-    Nothing is counted or stored, so there is nothing that a resumed run could lose.
+    It has no state, so a resumed run cannot lose any.
 
     Args:
-        kind: What follows the warm-up: ``constant``, or ``cosine`` down to 0 at ``max_steps``.
+        kind: The schedule after the warm-up: ``constant``, or ``cosine`` to 0 at ``max_steps``.
         warmup_steps: Steps of the warm-up, from 0 to ``max_steps``; with 0 there is none.
         max_steps: Steps of the run, at least 1.
 
@@ -51,12 +51,12 @@ class Schedule:
             raise ConfigError(f"trainer.max_steps must be at least 1, got {self.max_steps}")
         if self.warmup_steps > self.max_steps:
             raise ConfigError(
-                f"warmup_steps must be at most {self.max_steps}, the steps that there are, got "
+                f"warmup_steps must be at most {self.max_steps}, the steps of the training, got "
                 f"{self.warmup_steps}"
             )
 
     def factor(self, step: int) -> float:
-        """Return what the learning rate of a step is multiplied by, in [0, 1].
+        """Return the factor of the learning rate at a step, in [0, 1].
 
         Args:
             step: Updates made before this one, from 0. Step i of the warm-up has

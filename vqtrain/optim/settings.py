@@ -17,7 +17,7 @@ def _are_decays(betas: Sequence[float]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimSettings:
-    """How the optimizer updates the weights of the generator.
+    """Settings of the generator's optimizer.
 
     Args:
         lr: Learning rate after the warm-up, above 0.
@@ -45,7 +45,7 @@ class OptimSettings:
 @final
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorOptimSettings(OptimSettings):
-    """How the optimizer updates the weights of the discriminator, from its first step on.
+    """Settings of the discriminator's optimizer.
 
     Args:
         clip: Largest norm of its gradient, or None.
@@ -64,17 +64,17 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Build AdamW over the parameters that need a gradient.
 
-    Weight decay acts on matrices and kernels alone. It would pull biases, norms and the vectors of
-    a codebook towards 0, which none of them is meant to be near.
+    Weight decay applies only to matrices and kernels. It would pull biases, norms and codebook
+    vectors towards 0, where they should not be.
 
     Args:
         parameters: Parameters with their names, as ``named_parameters()`` gives them. Those of a
             codebook have ``codebook`` as one part of their dotted name.
-        settings: Learning rate, betas and weight decay; the schedule is the caller's to apply.
+        settings: Learning rate, betas and weight decay; the caller applies the schedule.
 
     Returns:
-        An optimizer in its fused form on CPU and CUDA: a third of the time of a loop over the
-        tensors, and the same result for any number of threads.
+        An optimizer in its fused form on CPU and CUDA: it takes a third of the time of a loop over
+        the tensors, and gives the same result for any number of threads.
     """
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []

@@ -1,1 +1,1 @@
-"""Losses of adversarial training; one file a kind."""
+"""Losses of adversarial training; one file per kind."""

@@ -11,13 +11,13 @@ Logits = Float[Tensor, "b 1 ..."]
 class AdversarialLoss(nn.Module, ABC):
     """What the generator and the discriminator minimize, for one tensor of logits.
 
-    Logits are of at least float32, positive for what the discriminator takes for samples. Where a
-    discriminator gives several tensors, the loss is their mean.
+    Logits are at least float32, and positive for real samples. If a discriminator returns several
+    tensors, the loss is their mean.
     """
 
     @abstractmethod
     def generator(self, fake: Logits) -> Float[Tensor, ""]:
-        """Return the generator's loss, not weighted, for the logits of reconstructions."""
+        """Return the generator's unweighted loss for the logits of reconstructions."""
 
     @abstractmethod
     def discriminator(self, real: Logits, fake: Logits) -> Float[Tensor, ""]:

@@ -1,4 +1,4 @@
-"""What every adversarial loss must do, as a check that any of them can be put through."""
+"""A check of the contract of adversarial losses."""
 
 import torch
 

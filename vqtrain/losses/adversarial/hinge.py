@@ -11,7 +11,7 @@ from vqtrain.losses.adversarial.base import AdversarialLoss, Logits
 
 @final
 class Hinge(AdversarialLoss):
-    """The discriminator gains nothing beyond a margin of 1.
+    """A hinge with a margin of 1 for the discriminator, minus the mean logit for the generator.
 
     References:
         Lim and Ye 2017, arXiv:1705.02894; Esser et al. 2021, arXiv:2012.09841, its code.

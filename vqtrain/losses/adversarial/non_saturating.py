@@ -11,7 +11,7 @@ from vqtrain.losses.adversarial.base import AdversarialLoss, Logits
 
 @final
 class NonSaturating(AdversarialLoss):
-    """Cross-entropy for both sides.
+    """Cross-entropy for the generator and the discriminator.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661, section 3.

@@ -1,1 +1,1 @@
-"""What loss terms share, and how they are weighted over a run."""
+"""Code that loss terms share, and their weights over a run."""

@@ -20,21 +20,21 @@ EPSILON = 1e-4  # of the paper's code: added to the norm of the adversarial grad
 class AdversarialTraining(nn.Module):
     """Both losses of adversarial training, and the weight of the generator's.
 
-    With ``adaptive`` the weight is multiplied by the ratio of two norms: of the gradients that the
-    reconstruction terms and the adversarial term have at the decoder's last layer. ``weight`` is
-    then the norm of the adversarial gradient there, for each unit of the others'.
+    With ``adaptive`` the weight is multiplied by the ratio of two gradient norms at the decoder's
+    last layer: that of the reconstruction terms over that of the adversarial term. So ``weight`` is
+    the norm of the weighted adversarial gradient relative to the reconstruction gradient.
 
-    The gradients are added up over all batches of a step and over all ranks before their norms are
-    taken, and their ratio holds for the step that follows. So the weight is the same however a
-    step is cut into batches and ranks, and no rank waits for another inside a step. In the first
-    step of adversarial training the ratio is 0.
+    The gradients are summed over all batches of a step and over all ranks before their norms are
+    taken, and their ratio is used in the next step. So the weight does not depend on how a step is
+    split into batches and ranks, and no rank waits for another within a step. In the first step of
+    adversarial training the ratio is 0.
 
     Args:
-        loss: What both sides minimize.
+        loss: What the generator and the discriminator minimize.
         weight: Of the generator's term; its first step is also the discriminator's.
-        adaptive: Whether the weight follows the gradients.
-        max_ratio: Largest ratio, above 0; where a discriminator is nearly always right its gradient
-            vanishes, and the ratio would rise by orders of magnitude.
+        adaptive: Whether the weight adapts to the gradients.
+        max_ratio: Largest ratio, above 0. The gradient vanishes if the discriminator is nearly
+            always right, and the ratio would rise by orders of magnitude.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -42,7 +42,7 @@ class AdversarialTraining(nn.Module):
     References:
         Esser et al. 2021, arXiv:2012.09841, equations 6 and 7, and its code for the constants.
         Deviation: the ratio is that of the step before, over all ranks; ``max_ratio`` and the ramp
-        are ours.
+        are additions.
     """
 
     ratio: Tensor
@@ -59,37 +59,36 @@ class AdversarialTraining(nn.Module):
         self._batches = 0
 
     def generator(self, fake: Sequence[Logits]) -> Float[Tensor, ""]:
-        """Return what the generator minimizes, not weighted."""
+        """Return the generator's unweighted loss."""
         return mean_over(self.loss.generator, fake)
 
     def discriminator(self, real: Sequence[Logits], fake: Sequence[Logits]) -> Float[Tensor, ""]:
-        """Return what the discriminator minimizes."""
+        """Return the discriminator's loss."""
         return mean_over(self.loss.discriminator, real, fake)
 
     def scale(self, step: int) -> Float[Tensor, ""]:
-        """Return what the generator's term is multiplied by at a step."""
+        """Return the factor of the generator's term at a step."""
         scale = torch.full_like(self.ratio, self.weight.at(step))
         return scale * self.ratio if self.adaptive else scale
 
     def observe(
         self, reconstruction: Float[Tensor, "*shape"], adversarial: Float[Tensor, "*shape"]
     ) -> None:
-        """Note the last layer's gradients in one batch, of the terms before they are weighted."""
+        """Add the last layer's gradients of one batch, of the unweighted terms."""
         both = torch.stack([at_least_float32(reconstruction), at_least_float32(adversarial)])
         self._gradients = both if self._gradients is None else self._gradients + both
         self._batches += 1
 
     def discard_step(self) -> None:
-        """Drop what was noted in a step that is skipped."""
+        """Drop the gradients of a skipped step."""
         self._gradients, self._batches = None, 0
 
     def update(self, step: int) -> Mapping[str, Float[Tensor, ""]]:
         """End a step: set the ratio for the next one; collective.
 
         Returns:
-            Scalars to log: the norms of both gradients, their ratio before it was clamped, the
-            weight that this step had, and the share of the adversarial term in the sum of the
-            norms as they were weighted.
+            Scalars to log: the norms of both gradients, their ratio before clamping, the weight of
+            this step, and the share of the adversarial term in the sum of the weighted norms.
         """
         assert self._gradients is not None, "the step has had a batch"
         total = distributed.all_reduce_sum(self._gradients)
@@ -112,6 +111,6 @@ class AdversarialTraining(nn.Module):
 def mean_over(
     loss: Callable[..., Float[Tensor, ""]], *logits: Sequence[Logits]
 ) -> Float[Tensor, ""]:
-    """Average a loss over the tensors of logits that a discriminator gives."""
+    """Average a loss over a discriminator's tensors of logits."""
     losses = [loss(*map(at_least_float32, each)) for each in zip(*logits, strict=True)]
     return torch.stack(losses).mean()

@@ -1,4 +1,4 @@
-"""Errors of single elements."""
+"""Elementwise errors."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""How much a loss term counts over the run."""
+"""The weight of a loss term over the run."""
 
 from dataclasses import dataclass
 from typing import Annotated, final
@@ -14,7 +14,7 @@ class Weight:
     Args:
         name: Of the term, for messages and logs.
         weight: What the term is multiplied by after the ramp, at least 0 and finite.
-        start_step: First step that has the term, at least 0; before it, it is not computed.
+        start_step: First step of the term, at least 0; before it, the term is not computed.
         ramp_steps: Steps over which the weight grows to ``weight``, at least 0.
 
     Raises:
@@ -30,14 +30,14 @@ class Weight:
         check_fields(self, f"loss.{self.name}")
 
     def enabled(self, step: int) -> bool:
-        """Say whether a step has the term."""
+        """Say whether the term is enabled at a step."""
         return step >= self.start_step
 
     def at(self, step: int) -> float:
         """Return the weight of a step.
 
-        Step i of the ramp has (i + 1) / ramp_steps of it, so the last one has all of it, as in a
-        warm-up.
+        Step i of the ramp has the share (i + 1) / ramp_steps, so the last one has all of it, as in
+        a warm-up.
         """
         if not self.enabled(step):
             return 0.0
