@@ -250,8 +250,8 @@ class SequenceLayout:
         ends = (sequence[:1, self.begin :: step] == self.row_id).nonzero()[:, 1]
         if not len(ends):
             raise ConfigError(
-                f"the image from position {start} on has no {SPECIAL_TOKENS[2]} ({self.row_id}), so "
-                "its width is unknown"
+                f"the image from position {start} on has no {SPECIAL_TOKENS[2]} ({self.row_id}), "
+                "so its width is unknown"
             )
         # If no width fits, the comparison reports the error for the nearest one.
         width = max(1, int(ends[0]) * step // k)

@@ -107,7 +107,7 @@ def test_a_failure_a_kill_and_an_interruption_cost_no_run_twice(
     printed, errors = sweep.communicate(timeout=120)
     assert sweep.returncode == 130, errors
     assert "stopped; the same command goes on with what is missing\n" in printed
-    assert "lr0.001 interrupted: it was ended by SIGKILL\n" in printed
+    assert "lr0.001 interrupted: killed by SIGKILL\n" in printed
     before = states(tmp_path / "sweep")
     assert before["lr0.001"] == before["lr0.003"] == "interrupted"
     assert before["lr1e+30"] == "failed"
@@ -283,7 +283,7 @@ def test_a_mistake_is_one_line_before_anything_runs(
     [
         (Ended(code=1, reason="no memory left"), "failed", True),
         (Ended(code=2, reason="no GPU there"), "failed", True),
-        (Ended(code=137, reason="it was ended by SIGKILL"), "interrupted", False),
+        (Ended(code=137, reason="killed by SIGKILL"), "interrupted", False),
         (Ended(code=143, reason="it was told to"), "interrupted", False),
         (Ended(code=0, reason=""), "interrupted", False),  # out of trainer.max_time
     ],

@@ -238,13 +238,13 @@ def test_two_processes_of_the_launcher_write_what_one_writes(words, vqtrain):
 
 def test_a_share_that_fails_is_said_after_the_others_have_ended(words, capsys, monkeypatch):
     def run_here(_self: object, jobs: list[Job], *, done: Done, **_options: object) -> None:
-        done(jobs[1], Ended(code=137, reason="it was ended by SIGKILL"))
+        done(jobs[1], Ended(code=137, reason="killed by SIGKILL"))
         done(jobs[0], Ended(code=main(jobs[0].commands[0]), reason=""))
 
     monkeypatch.setattr("vqtrain.launchers.local.Local.launch", run_here)
     assert main([*words, "devices=2"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("vqtrain: share 1/2 ended with 137: it was ended by SIGKILL; the logs ")
+    assert line.startswith("vqtrain: share 1/2 ended with 137: killed by SIGKILL; the logs ")
     assert line.endswith("and the same command goes on with what is missing")
     assert not Path("tokens/index.json").exists()
     assert main([*words, "share=1/2"]) == 0

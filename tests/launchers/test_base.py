@@ -51,7 +51,7 @@ def run_all(here, *commands):
 def test_a_job_runs_to_its_end(here):
     assert run_all(here, ["say", "a b"]) == Ended(code=0, reason=f"job {here} a b")
     assert run_all(here, ["fail", "2"]) == Ended(code=2, reason="it broke")
-    assert run_all(here, ["die"]) == Ended(code=137, reason="it was ended by SIGKILL")
+    assert run_all(here, ["die"]) == Ended(code=137, reason="killed by SIGKILL")
 
 
 def test_commands_of_a_job_run_one_after_the_other_until_one_fails(here):
@@ -68,12 +68,12 @@ def test_a_machine_adds_to_the_environment_of_a_job(here):
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [("one\n  two \n\n", "two"), ("", "it wrote nothing")]
+    ("content", "reason"), [("one\n  two \n\n", "two"), ("", "no output")]
 )
 def test_the_reason_is_the_last_line_that_a_command_wrote(tmp_path, content, reason):
     (tmp_path / "log").write_text(content)
     assert ended(1, tmp_path / "log") == Ended(code=1, reason=reason)
-    assert ended(1, tmp_path / "none").reason == "it wrote nothing"
+    assert ended(1, tmp_path / "none").reason == "no output"
 
 
 def test_commands_are_ended_in_order_and_the_stubborn_by_force(here, is_running, monkeypatch):

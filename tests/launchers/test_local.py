@@ -15,7 +15,7 @@ def test_all_run_and_each_end_is_told(here, launched):
     assert launched(Local(processes=2), *commands, tick=lambda: ticks.append(0)) == [
         Ended(code=0, reason=f"None {here} one"),
         Ended(code=1, reason="it broke"),
-        Ended(code=137, reason="it was ended by SIGKILL"),
+        Ended(code=137, reason="killed by SIGKILL"),
         Ended(code=0, reason=f"None {here} two"),
     ]
     assert ticks

@@ -310,7 +310,7 @@ def test_keys_that_do_not_fit_are_refused() -> None:
     check_keys("local", 3, {})
     check_keys("slurm", None, {"partition": "gpu"})
     for launcher, devices, options, message in (
-        ("slurm", 2, {}, "devices=2 is for this machine: leave out the launcher or it"),
+        ("slurm", 2, {}, "devices=2 is for this machine: remove devices or launcher"),
         ("local", None, {"a": 1}, "launcher=local takes no launcher_options"),
         ("slrum", None, {}, "unknown kind 'slrum', did you mean 'slurm'"),
     ):

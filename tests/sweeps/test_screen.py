@@ -165,7 +165,7 @@ def test_without_a_terminal_there_is_a_line_a_minute(show, clock, tmp_path: Path
             clock.now += 1.01
             shown.tick()
             begin(tmp_path, "a", line(50))
-        assert file.getvalue() == "0 of 4 done, 1 running, 3 waiting, about 0:07:04 to go\n"
+        assert file.getvalue() == "0 of 4 done, 1 running, 3 waiting, about 0:07:04 left\n"
         # 60.6 s were 50 steps of 400: 350 are left, at 1.212 s each.
         for _ in range(60):
             clock.now += 1.01
@@ -188,7 +188,7 @@ def test_an_estimate_is_by_the_steps_of_this_call(show, clock, tmp_path: Path) -
     clock.now += 12
     shown.tick()
     # In 62 s a made 20 steps and b 50; a has 40 left, b 50, and c 100: 190 x 62 / 70 = 168.3 s.
-    assert file.getvalue() == "1 of 4 done, 2 running, 1 waiting, about 0:02:48 to go\n"
+    assert file.getvalue() == "1 of 4 done, 2 running, 1 waiting, about 0:02:48 left\n"
 
 
 def test_without_a_step_there_is_no_estimate(show, clock, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_an_end_is_a_line_with_figures_or_a_reason(show, clock, tmp_path: Path) 
     shown.tick()
     # 100 steps of a in 90 s; c has 100.
     assert file.getvalue().splitlines()[2:] == [
-        "3 of 4 done, 1 without figures, 1 waiting, about 0:01:30 to go"
+        "3 of 4 done, 1 without results, 1 waiting, about 0:01:30 left"
     ]
 
 
@@ -264,7 +264,7 @@ def test_hours_are_written_as_hours(show, clock, tmp_path: Path) -> None:
     clock.now += 98
     shown.tick()
     # 100 s a step, and 199 of them.
-    assert file.getvalue().endswith("about 5:31:40 to go\n")
+    assert file.getvalue().endswith("about 5:31:40 left\n")
 
 
 def test_a_terminal_shows_a_table_that_goes_away(show, clock, tmp_path: Path) -> None:

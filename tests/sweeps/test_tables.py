@@ -116,7 +116,7 @@ def test_the_terminal_shows_points_and_below_what_went_wrong(mixed: SweepResult)
     ]
     assert lines[2].split() == ["kl", "1", "-", "30.12", "-", "2.5", "12"]
     assert lines[3] == "*  on the frontier: no other point is better at the same or a lower rate"
-    assert lines[4] == "+- the largest distance of a seed from the mean"
+    assert lines[4] == "+- largest distance of a seed from the mean"
     assert lines[5] == 'failed      kl1: lost, "quoted"'
     assert lines[7] == "waiting     vq0"
     assert lines[8] == AGAIN

@@ -1,4 +1,4 @@
-"""What launchers share: a vqtrain command line in a process of its own, and how it ended."""
+"""The contract of launchers: a vqtrain command line in its own process, and how it ended."""
 
 import importlib.util
 import os
@@ -16,11 +16,11 @@ from typing import final
 
 from vqtrain.errors import ConfigError
 
-# What a command may take to end in order before it is killed.
+# Seconds that a command has for an orderly end before it is killed.
 GRACE_S = 30.0
-# Between two looks at what is running.
+# Seconds between two polls.
 POLL_S = 0.2
-# The code of what was ended from outside, without a word of its own.
+# The exit code of a job that was killed from outside.
 KILLED = 128 + signal.SIGKILL
 
 
@@ -31,9 +31,9 @@ class Job:
 
     Attributes:
         name: Of its log.
-        commands: The words after ``vqtrain`` of each.
-        devices: So many it needs at once, all on one machine.
-        environment: Added to that in which it runs.
+        commands: The words after ``vqtrain`` of each command.
+        devices: Devices that it needs, all on one machine.
+        environment: Variables that are added to the environment.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Ended:
 
     Attributes:
         code: The exit code of its last command; 128 + n if signal n ended it.
-        reason: The last line that it wrote, or what is known instead.
+        reason: The last line of its output, or another reason.
     """
 
     code: int
@@ -60,29 +60,29 @@ Done = Callable[[Job, Ended], None]
 
 
 class Launcher(ABC):
-    """Runs vqtrain command lines somewhere; its arguments are what a user may set."""
+    """Runs vqtrain command lines somewhere; its arguments are options for users."""
 
     @abstractmethod
     def launch(
         self, jobs: Sequence[Job], *, logs: Path, tick: Callable[[], None], done: Done
     ) -> None:
-        """Run all jobs, also after one has failed.
+        """Run all jobs; a failed job does not stop the others.
 
-        If this is interrupted, the jobs end, too, and so they do if this process is killed.
+        The jobs end when this is interrupted or this process is killed.
 
         Args:
-            jobs: What to run; each starts when there is room for it, in this order.
-            logs: Folder of what they write: a job writes ``NAME.log``.
-            tick: Called now and then while they run.
+            jobs: The jobs; each starts when there is room for it, in this order.
+            logs: Folder of their logs, ``NAME.log``.
+            tick: Called regularly while they run.
             done: Called for each job as soon as it has ended.
         """
 
 
 def check_package(name: str) -> None:
-    """Refuse a launcher whose library is not here.
+    """Refuse a launcher whose library is not installed.
 
     Raises:
-        ConfigError: If it is not.
+        ConfigError: If it is missing.
     """
     if importlib.util.find_spec(name) is None:
         raise ConfigError(f'launcher needs {name}: pip install "vqtrain[cluster]"')
@@ -91,21 +91,21 @@ def check_package(name: str) -> None:
 def start(
     command: Sequence[str], *, log: Path, environment: Mapping[str, str], folder: Path
 ) -> "subprocess.Popen[bytes]":
-    """Start a command in a session of its own, so that Ctrl-C comes to it by us alone.
+    """Start a command in its own session, so that the terminal's Ctrl-C does not reach it.
 
-    It ends by itself when this process does, however that ends.
+    It ends when this process ends, even if this process is killed.
 
     Args:
         command: The words after ``vqtrain``.
-        log: File of what it writes; it goes on with one that exists.
-        environment: Added to that of this process.
-        folder: Where it runs.
+        log: File of its output, which is appended.
+        environment: Variables that are added to those of this process.
+        folder: The working directory.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "vqtrain.launchers.parts.child", *command],
-            stdin=subprocess.PIPE,  # the child sees its end
+            stdin=subprocess.PIPE,  # closes when this process ends
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment},
@@ -115,7 +115,7 @@ def start(
 
 
 def stop(processes: Iterable["subprocess.Popen[bytes]"]) -> None:
-    """End commands in order, and after a while by force; nothing if they have ended."""
+    """Terminate commands, and kill those that do not end in time."""
     running = [process for process in processes if process.poll() is None]
     for process in running:
         process.terminate()
@@ -133,14 +133,14 @@ def stop(processes: Iterable["subprocess.Popen[bytes]"]) -> None:
 
 
 def ended(code: int, log: Path) -> Ended:
-    """Say how a command ended, by Popen's code and the end of its log."""
+    """Describe how a command ended, from Popen's code and the end of its log."""
     if code < 0:
-        return Ended(code=128 - code, reason=f"it was ended by {signal.Signals(-code).name}")
+        return Ended(code=128 - code, reason=f"killed by {signal.Signals(-code).name}")
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    last = lines[-1].strip() if lines else "it wrote nothing"
+    last = lines[-1].strip() if lines else "no output"
     return Ended(code=code, reason=last.removeprefix("vqtrain: "))
 
 
@@ -149,13 +149,13 @@ class Running:
     """A job that runs on this machine.
 
     Args:
-        job: Of which the first command is started.
-        log: File of what all of its commands write.
-        folder: Where they run.
-        environment: Added to that of the job.
+        job: The job, whose first command is started.
+        log: File of the output of all its commands.
+        folder: The working directory.
+        environment: Variables that are added to those of the job.
 
     Attributes:
-        process: Of the command that runs.
+        process: The process of the current command.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Running:
         return start(command, log=self._log, environment=self._environment, folder=self._folder)
 
     def poll(self) -> Ended | None:
-        """Start the next command if one has ended well; return how the job ended, if it has."""
+        """Start the next command after a successful one; return how the job ended, if it has."""
         code = self.process.poll()
         if code is None:
             return None
@@ -182,12 +182,12 @@ class Running:
         return ended(code, self._log)
 
     def stop(self) -> None:
-        """End it in order, and after a while by force; nothing if it has ended."""
+        """Terminate the current command, and kill it if it does not end in time."""
         stop([self.process])
 
 
 def run(job: Job, log: str, folder: str, environment: Mapping[str, str]) -> Ended:
-    """Run one job to its end: what a cluster calls on another machine."""
+    """Run one job to its end; called on a machine of a cluster."""
     running = Running(job, log=Path(log), folder=Path(folder), environment=environment)
     try:
         while (found := running.poll()) is None:

@@ -1,4 +1,4 @@
-"""Command lines in processes on this machine, each on devices of its own."""
+"""Command lines in processes on this machine, each on its own devices."""
 
 import os
 import time
@@ -16,8 +16,8 @@ class Local(Launcher):
     """Runs jobs here.
 
     Args:
-        processes: Devices that jobs may have at a time, at least 1; if one needs more, it has them.
-            Where there are GPUs, each is one of them, in turn.
+        processes: Devices in use at a time, at least 1; a job that needs more gets them. If there
+            are GPUs, each device is one of them, in turn.
 
     Raises:
         ConfigError: If there is no device.
@@ -59,7 +59,7 @@ class Local(Launcher):
 
 
 def _take(free: list[int], count: int, num_gpus: int) -> list[int]:
-    """Take places out of those that are free, on different GPUs; none if there are too few."""
+    """Take free devices, on different GPUs; none if there are too few."""
     are_told_apart = num_gpus >= count
     by_device = {place % num_gpus if are_told_apart else place: place for place in free[::-1]}
     if len(by_device) < count:
@@ -81,6 +81,6 @@ def gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name not in ("", "-1")]
-    import torch  # seconds, where nothing else needs it
+    import torch  # takes seconds, and nothing else here needs it
 
     return [str(number) for number in range(torch.cuda.device_count())]

@@ -31,13 +31,13 @@ class Ray(Launcher):
     """Runs each job as a task.
 
     Args:
-        address: Of the cluster; None is the one that ``RAY_ADDRESS`` names, or else one that is
-            started on this machine, reachable from it alone, and ended at the end.
+        address: Of the cluster; None for ``RAY_ADDRESS``, or else a local cluster that is started
+            and ended here, and not reachable from other machines.
         cpus: Cores of a task.
-        gpus: GPUs of a task; None is one for each device of the job where the cluster has some.
+        gpus: GPUs of a task; None for one per device of the job, if the cluster has GPUs.
 
     Raises:
-        ConfigError: If ray is not here, or a number is impossible.
+        ConfigError: If ray is not installed, or a number is out of range.
     """
 
     @checked
@@ -78,9 +78,9 @@ class Ray(Launcher):
 
     def _connect(self) -> Any:  # noqa: ANN401 - a module, whose functions have no types
         address = self._address or os.environ.get("RAY_ADDRESS") or "local"
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports
         if address == "local":
-            # What Ray calls so keeps it on the loopback device, here as on those systems.
+            # This variable makes Ray use the loopback device, on Linux too.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         _check_address(address)
         ray: Any = importlib.import_module("ray")  # reads them; a second, where nothing needs it
@@ -97,19 +97,19 @@ class Ray(Launcher):
             raise VqtrainError(f"cannot reach the Ray cluster: {error}") from error
         finally:
             if is_main:
-                signal.signal(signal.SIGTERM, before)  # Ray puts its own
+                signal.signal(signal.SIGTERM, before)  # Ray installs its own
         return ray
 
 
 def _check_address(address: str) -> None:
-    """Knock at a cluster's door: Ray itself knocks for minutes, and says so in many lines.
+    """Try to connect to a cluster: Ray itself would retry for minutes, with many lines of output.
 
     Raises:
-        VqtrainError: If nobody answers.
+        VqtrainError: If the connection fails.
     """
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if not colon or not port.isdecimal():
-        return  # a word of Ray's, such as local or auto
+        return  # a special word, such as local or auto
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:
@@ -121,5 +121,5 @@ def _result(ray: Any, task: object) -> Ended:  # noqa: ANN401 - as above
     try:
         found: Ended = ray.get(task)
     except ray.exceptions.RayError as error:
-        return Ended(code=KILLED, reason=f"Ray ended it: {str(error).splitlines()[0]}")
+        return Ended(code=KILLED, reason=f"killed by Ray: {str(error).splitlines()[0]}")
     return found

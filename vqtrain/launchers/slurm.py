@@ -20,7 +20,7 @@ from vqtrain.launchers.base import (
 from vqtrain.ranges import at_least, checked, one_of
 
 CLUSTERS = ("slurm", "local", "debug")
-# A job is one task, which starts its processes itself: what Lightning takes an interactive job for.
+# A job is one task, which starts its processes itself; Lightning treats interactive jobs like that.
 ALONE = {"SLURM_JOB_NAME": "bash"}
 
 
@@ -31,16 +31,15 @@ class Slurm(Launcher):
     Args:
         timeout_min: Time limit of a job, in minutes.
         cpus: Cores of a job.
-        gpus: GPUs of a job; None is one for each of its devices.
-        memory_gb: Memory of a job in GB; None is the cluster's own default.
-        partition: Where to submit; None is the default.
-        account: Whom to charge; None is the default.
+        gpus: GPUs of a job; None for one per device.
+        memory_gb: Memory of a job in GB; None for the cluster's default.
+        partition: Partition; None for the default.
+        account: Account; None for the default.
         more: Other parameters of submitit's executor, such as ``slurm_qos``.
-        cluster: ``slurm``; or ``local``, or ``debug`` within this process, to try it on this
-            machine.
+        cluster: ``slurm``; to try it on this machine ``local``, or ``debug`` for this process.
 
     Raises:
-        ConfigError: If submitit or SLURM is not here.
+        ConfigError: If submitit or SLURM is not installed.
     """
 
     @checked
@@ -59,7 +58,7 @@ class Slurm(Launcher):
         check_package("submitit")
         if cluster == "slurm" and shutil.which("sbatch") is None:
             raise ConfigError(
-                "launcher=slurm finds no sbatch here: call it where jobs are submitted"
+                "launcher=slurm finds no sbatch here: run it on a machine that can submit jobs"
             )
         self._cluster, self._gpus = cluster, gpus
         parameters = {
@@ -78,8 +77,8 @@ class Slurm(Launcher):
     ) -> None:
         """Run all jobs; see ``Launcher.launch``.
 
-        The folder of the logs must be one that all machines see. Jobs that wait in the queue when
-        this process is killed are started nevertheless.
+        All machines must see the folder of the logs. Jobs that wait in the queue when this process
+        is killed still start.
         """
         import submitit
 
@@ -92,7 +91,7 @@ class Slurm(Launcher):
         except (NameError, TypeError, ValueError) as error:
             raise ConfigError(f"launcher_options: {error}") from error
         except (OSError, RuntimeError, submitit.core.utils.FailedJobError) as error:
-            raise VqtrainError(f"SLURM takes no jobs: {error}") from error
+            raise VqtrainError(f"SLURM accepts no jobs: {error}") from error
         try:
             while waiting:
                 time.sleep(POLL_S)
@@ -107,7 +106,7 @@ class Slurm(Launcher):
                 submitted.cancel(check=False)
 
     def _submit(self, jobs: Sequence[Job], logs: Path) -> list[tuple[Job, Any]]:
-        """Submit jobs that need alike."""
+        """Submit jobs with the same needs."""
         import submitit
 
         gpus = jobs[0].devices if self._gpus is None else self._gpus

@@ -1,1 +1,1 @@
-"""Grids of runs, and the tables and pictures of what came of them."""
+"""Grids of runs, and tables and plots of their results."""

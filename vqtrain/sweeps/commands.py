@@ -21,7 +21,7 @@ def train_command(job: SweepJob, group: str) -> list[str]:
 
     Args:
         job: The run.
-        group: Under which wandb lists it, unless the configuration names another.
+        group: The group in wandb, unless the configuration names another.
     """
     words = [word for word in job.words if not word.startswith("name=")]
     logger = job.config["logger"]
@@ -37,7 +37,7 @@ def evaluate_command(
 
     Args:
         job: The run.
-        images: The word ``images=...``, or none for those that the run has validated on.
+        images: The word ``images=...``, or none for the run's validation images.
         metrics: As a run has them.
     """
     config = job.config
@@ -59,7 +59,7 @@ def evaluate_command(
 
 
 def _one(path: Path) -> str:
-    """Write a path so that a comma in it does not make it two."""
+    """Write a path so that a comma in it does not split it."""
     is_read_as_list = "," in str(path) or str(path).startswith("[")
     return json.dumps([str(path)], ensure_ascii=False) if is_read_as_list else str(path)
 
@@ -85,10 +85,10 @@ def make_launcher(
     options: Mapping[str, object],
     jobs: Sequence[SweepJob],
 ) -> tuple[Launcher, dict[str, str]]:
-    """Return the launcher of the runs, and what is added to their environment.
+    """Return the launcher of the runs, and the variables that it adds to their environment.
 
     Raises:
-        ConfigError: If there is no such launcher, or it does not take the options.
+        ConfigError: If there is no such launcher, or the options do not fit it.
     """
     launcher = resolve("launcher", word)
     if launcher is not Local:
@@ -111,6 +111,6 @@ def check_keys(launcher: str, devices: int | None, options: Mapping[str, object]
     """
     is_here = resolve("launcher", launcher) is Local
     if devices is not None:
-        require(is_here, f"devices={devices} is for this machine: leave out the launcher or it")
+        require(is_here, f"devices={devices} is for this machine: remove devices or launcher")
     if is_here and options:
         raise ConfigError("launcher=local takes no launcher_options")

@@ -15,7 +15,7 @@ FOLDER = Path("sweeps")
 MAX_JOBS = 10_000
 # Keys that the sweep sets for each run.
 OWN_KEYS = ("run_dir", "resume")
-# Keys that do not make a run another one: where it is and what it is called.
+# Keys that do not change a run: where it is and what it is called.
 NAMES = (*OWN_KEYS, "name")
 
 Config = Mapping[str, Any]
@@ -31,7 +31,7 @@ class Grid:
         sweep_dir: Where the runs are.
         axes: The values of each key that has several, in the order typed.
         jobs: The runs, each configuration once.
-        equal: How many combinations were left out because another has the same configuration.
+        equal: Number of combinations that were left out as duplicates of another configuration.
     """
 
     sweep_dir: Path
@@ -52,15 +52,15 @@ def expand(
     """Compose and check a run for each combination of values.
 
     Args:
-        choices: For each key that was typed, the words that it stands for.
+        choices: For each typed key, the words that it expands to.
         values_of: From the words of a run to the values of its axes.
         compose: From the words of a run to its configuration and its command line.
         check: From a configuration to the tokenizer's parameters, and FLOPs per image.
-        groups: Keys whose value names a run well enough, such as ``codebook``.
-        sweep_dir: Where the runs are; None is a folder named by ``name``, that of the first run.
+        groups: Keys whose value alone names a run, such as ``codebook``.
+        sweep_dir: Where the runs are; None for a folder called like the ``name`` of the first run.
 
     Raises:
-        VqtrainError: If any run is not possible.
+        VqtrainError: If any run is invalid.
     """
     combinations = list(itertools.islice(itertools.product(*choices), MAX_JOBS + 1))
     if len(combinations) > MAX_JOBS:
@@ -78,7 +78,7 @@ def expand(
             shown = " ".join(f"{key}={value}" for key, value in each.items())
             error.args = (f"{shown}: {error}",)
             raise
-        home = home or FOLDER / str(config["name"])  # experiments may differ in it
+        home = home or FOLDER / str(config["name"])  # experiments may have different names
         found[identity(config)] = SweepJob(
             name=name,
             values=each,
@@ -98,7 +98,7 @@ def expand(
 
 
 def identity(config: Config) -> str:
-    """Return what two configurations of the same run have in common, and no others."""
+    """Return text that is equal for two configurations of the same run, and only for those."""
     kept = {key: value for key, value in config.items() if key not in NAMES}
     return json.dumps(kept, sort_keys=True)
 
@@ -106,14 +106,14 @@ def identity(config: Config) -> str:
 def refuse_others(grid: Grid, difference: Callable[[SweepJob], str]) -> None:
     """Refuse a folder with another sweep, or with runs of other settings.
 
-    More values of the same keys are no other sweep.
+    More values of the same keys are allowed.
 
     Args:
         grid: The sweep.
-        difference: Says how a run that has begun differs from the one in its folder, if it does.
+        difference: Describes how a run differs from the one in its folder; empty if it does not.
 
     Raises:
-        ConfigError: If it is one.
+        ConfigError: If the folder holds another sweep or run.
     """
     known = read_axes(grid.sweep_dir)
     if known is not None and set(known) != set(grid.axes):
@@ -132,5 +132,5 @@ def refuse_others(grid: Grid, difference: Callable[[SweepJob], str]) -> None:
 
 
 def _distinct(values: Iterable[object]) -> list[object]:
-    """Return values without repetition, in order; lists among them cannot be hashed."""
+    """Return values without repetition, in order; they may be lists, which cannot be hashed."""
     return list({json.dumps(value, default=str): value for value in values}.values())

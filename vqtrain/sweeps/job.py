@@ -13,7 +13,7 @@ from vqtrain.data.cache import write_whole
 
 JOBS, LOGS = "jobs", "logs"
 EVALUATION = "evaluation"
-# How a run failed; the sweep tries it again once this is deleted.
+# How a run failed; the sweep runs it again after this file is deleted.
 FAILURE = "failed.json"
 MAX_NAME = 100
 STAMP = "%Y-%m-%d %H:%M:%S"
@@ -28,7 +28,7 @@ class SweepJob:
 
     Attributes:
         name: Of its folder, such as ``ema_size64_seed0``.
-        values: Those of the axes, by their keys.
+        values: Values of the axes, by their keys.
         config: The whole configuration of the run.
         words: The overrides of its command line, without those that the sweep adds.
         run_dir: Its run directory.
@@ -51,7 +51,7 @@ class SweepJob:
 
     @property
     def devices(self) -> int:
-        """Devices that the run needs at a time."""
+        """Devices that the run needs."""
         return int(self.config["trainer"]["devices"])
 
     @property
@@ -66,11 +66,11 @@ class SweepJob:
 
 
 def name_jobs(values: Sequence[Mapping[str, object]], groups: Sequence[str]) -> list[str]:
-    """Name jobs by their values, so that each name can be a folder and none occurs twice.
+    """Name jobs by their values; each name is unique and can be a folder.
 
     Args:
         values: Of each job, by key; all have the same keys.
-        groups: Keys of which a value says enough, such as ``codebook``.
+        groups: Keys whose value alone is enough, such as ``codebook``.
 
     Example:
         >>> name_jobs([{"codebook": "ema", "codebook.size": 64}], ["codebook"])
@@ -102,7 +102,7 @@ def read_failure(run_dir: Path) -> tuple[int, str] | None:
 
 
 def write_failure(run_dir: Path, *, code: int, reason: str) -> None:
-    """Note that a run has failed, so that it is not tried again.
+    """Record that a run has failed, so that it is not run again.
 
     Raises:
         OSError: If it cannot be written.
@@ -112,12 +112,12 @@ def write_failure(run_dir: Path, *, code: int, reason: str) -> None:
 
 
 def training_seconds(run_dir: Path) -> float | None:
-    """Return how long a run has trained, over all calls of it, from the times in its log.
+    """Return the training time of a run over all its calls, from the times in its log.
 
-    It is from the first to the last line of each call, so the start of the process is left out.
+    Each call counts from its first to its last line, without the start of the process.
     """
     try:
-        # An incomplete line may end within a letter.
+        # An incomplete line may end within a character.
         text = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None

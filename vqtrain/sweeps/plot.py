@@ -1,4 +1,4 @@
-"""A sweep as one image: rate against distortion, use of the codebook, cost against quality."""
+"""A sweep as one plot: rate against distortion, codebook usage, cost against quality."""
 
 import io
 import json
@@ -22,7 +22,7 @@ FILE = "sweep.png"
 COLUMNS, LEGEND_COLUMNS = 3, 6
 SIDE_INCHES = 4.2
 DOTS_PER_INCH = 110
-# Of Okabe and Ito, told apart by those who do not see all colors.
+# The palette of Okabe and Ito, for color-blind readers too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p")
 FRONTIER = {"color": "0.8", "linewidth": 6, "solid_capstyle": "round"}
@@ -33,9 +33,9 @@ SIZE_KEY = "codebook.size"
 def save_plot(result: SweepResult, sweep_dir: Path) -> None:
     """Write ``sweep.png``, if there is anything to draw.
 
-    Colors and shapes are kinds of codebooks; bars go from the least to the greatest seed; lines
-    join points that differ by their size alone, which stands beside them; a gray line is the
-    frontier; a point of which a run has collapsed is hollow.
+    Colors and shapes are kinds of codebooks. Bars span the lowest and the highest seed. Lines join
+    points that differ only by their size, which is the label of a point. A gray line is the
+    frontier. A point with a collapsed run is hollow.
 
     Raises:
         OSError: If it cannot be written.
@@ -75,7 +75,7 @@ def _looks(points: Sequence[Point]) -> dict[str, tuple[str, str]]:
 
 
 def _legend(points: Sequence[Point]) -> list["Line2D"]:
-    """Return what stands for each kind, for the frontier, and for hollow points."""
+    """Return the legend's entries for each kind, the frontier, and hollow points."""
     from matplotlib.lines import Line2D
 
     handles = [
@@ -91,7 +91,7 @@ def _legend(points: Sequence[Point]) -> list["Line2D"]:
 
 
 def _draw(axes: "Axes", points: Sequence[Point], *, x: str, y: str) -> None:
-    """Draw a panel: points with bars over seeds; those that differ by their size alone joined."""
+    """Draw a panel: points with bars over seeds; lines join points of different sizes."""
     if x == RATE and y != USAGE:
         ahead = sorted(
             (rate.mean, point.metrics[y].mean)

@@ -1,4 +1,4 @@
-"""A sweep in progress: what each run does next, and what has come of it."""
+"""A sweep in progress: the commands left to run, and the results so far."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -11,20 +11,20 @@ from vqtrain.sweeps.grid import Grid
 from vqtrain.sweeps.job import SweepJob, read_failure, write_failure
 from vqtrain.sweeps.results import JobResult, SweepResult
 
-# Exit codes from here on are those of signals: the run goes on with the next call.
+# Exit codes from here on mean signals: the next call resumes the run.
 FIRST_SIGNAL = 128
 State = tuple[str, int | None, str]
 
 
 @final
 class Sweep:
-    """What the runs of a grid do next, and what has come of them.
+    """The commands that are left to run, and the results so far.
 
     Args:
         grid: The runs.
         command: The command line, without passwords.
         images: The word ``images=...``, or none.
-        has_trained: Says whether the training of a run has reached its last step.
+        has_trained: Says whether a run has reached its last step.
     """
 
     def __init__(
@@ -57,19 +57,19 @@ class Sweep:
         return [train_command(job, self.grid.sweep_dir.resolve().name), evaluate]
 
     def begin(self, job: SweepJob) -> list[list[str]]:
-        """Remove what an interrupted evaluation has left, and return ``commands_of``."""
+        """Remove the files of an interrupted evaluation, and return ``commands_of``."""
         commands = self.commands_of(job)
         if commands:
             shutil.rmtree(job.evaluation, ignore_errors=True)
         return commands
 
     def end(self, name: str, end: Ended, *, running: Sequence[str]) -> JobResult:
-        """Note how a run has ended, write the results so far, and return those of the run."""
+        """Record how a run ended, write the results so far, and return those of the run."""
         job = self._jobs[name]
         if 0 < end.code < FIRST_SIGNAL:
             write_failure(job.run_dir, code=end.code, reason=end.reason)
         elif end.code == 0 and not self._has_trained(job):
-            reason = "trainer.max_time is over; the same command goes on"
+            reason = "trainer.max_time is over; the same command resumes it"
             self._states[name] = results.INTERRUPTED, 0, reason
             shutil.rmtree(job.evaluation, ignore_errors=True)
         elif end.code:
@@ -78,8 +78,8 @@ class Sweep:
         return next(each for each in result.jobs if each.name == name)
 
     def conclude(self, begun: Sequence[str]) -> SweepResult:
-        """Write all results, runs of these names being interrupted unless more is known."""
-        state = results.INTERRUPTED, None, "it goes on with the next call"
+        """Write all results; the named runs are interrupted unless more is known."""
+        state = results.INTERRUPTED, None, "the next call resumes it"
         result = self._write(dict.fromkeys(begun, state))
         plot.save_plot(result, self.grid.sweep_dir)
         return result

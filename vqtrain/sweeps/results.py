@@ -1,4 +1,4 @@
-"""The results of a sweep: of each run, of each point over its seeds, and the frontier."""
+"""The results of a sweep: runs, points (means over seeds), and the frontier."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ DONE = (FINISHED, COLLAPSED)
 RATE, USAGE, SECONDS, GFLOPS, PARAMETERS = (
     *("bits_per_pixel", "usage", "train_seconds", "gflops", "parameters"),
 )
-# Figures of a point beside its metrics, with the titles of their axes.
+# Figures of a point besides its metrics, with the titles of their axes.
 TITLES = {
     RATE: "bits per pixel",
     USAGE: "share of the ids in use",
@@ -40,25 +40,25 @@ TITLES = {
 @final
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """What is known of a run.
+    """The results of a run.
 
     Attributes:
         name: Of its folder.
         values: Those of the axes.
         kind: Of the codebook.
-        state: ``finished``, or ``collapsed`` if it also uses hardly any code; ``failed``;
-            ``interrupted`` if the next call resumes it; ``waiting`` or ``running``.
+        state: ``finished``, or ``collapsed`` if it has finished with hardly any code in use;
+            ``failed``; ``interrupted`` if the next call resumes it; ``waiting`` or ``running``.
         code: The exit code, if it has ended.
         reason: Why it failed, was interrupted or counts as collapsed.
         run_dir: Relative to the sweep's folder.
-        image_size: Side of the images, in px; like all that follows None or empty if not known.
-        tokens_per_image: Ids of an image.
+        image_size: Side of the images, in px; this and all below are None or empty if unknown.
+        tokens_per_image: Ids per image.
         bits_per_pixel: Of the ids.
         metrics: By name, from the evaluation.
         codebook: Its ``ids``, ``usage``, ``perplexity`` and ``entropy_bits`` there.
         parameters: Of the tokenizer.
-        gflops: Of encoding and decoding an image; a multiply-add counts 2.
-        train_seconds: Time of the training, without starting.
+        gflops: To encode and decode one image; a multiply-add counts 2.
+        train_seconds: Training time, without the start of the process.
     """
 
     name: str
@@ -98,12 +98,12 @@ class Point:
         kind: Of the codebook.
         values: Those of the axes.
         jobs: Its runs that have figures.
-        collapsed: How many of them have collapsed.
-        bits_per_pixel: Of the ids; None of a continuous codebook.
+        collapsed: Number of collapsed runs.
+        bits_per_pixel: Of the ids; None for a continuous codebook.
         parameters: Of the tokenizer.
         gflops: Per image.
-        train_seconds: Over its seeds, as all that follows.
-        usage: Share of the ids that occur; None of a continuous codebook.
+        train_seconds: Over its seeds; so is all below.
+        usage: Share of the ids that occur; None for a continuous codebook.
         metrics: By name.
         frontier: Metrics for which no other point is better at the same or a lower rate.
     """
@@ -132,13 +132,13 @@ class Point:
 @final
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """All of a sweep; see docs/sweeps.md for the file that it becomes.
+    """The results of a sweep; docs/sweeps.md describes its file.
 
     Attributes:
         command: The command line.
         axes: The values of each key that has several.
         jobs: The runs, in the order of the grid.
-        points: The combinations of which there are figures.
+        points: The combinations that have figures.
     """
 
     format: Literal["vqtrain-sweep"] = "vqtrain-sweep"
@@ -151,7 +151,7 @@ class SweepResult:
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics that there are."""
+        """All metrics of the runs."""
         return list(dict.fromkeys(name for point in self.points for name in point.metrics))
 
     @property
@@ -175,8 +175,8 @@ def collect(
         command: The command line.
         axes: The values of each key that has several.
         sweep_dir: The sweep's folder.
-        states: By name, state, code and reason of runs with neither results nor a failure in their
-            folder; all others wait.
+        states: By name: state, code and reason of runs whose folder has neither results nor a
+            failure; all others wait.
     """
     results = [_result(job, sweep_dir, states.get(job.name, (WAITING, None, ""))) for job in jobs]
     return SweepResult(command=command, axes=axes, jobs=results, points=points_of(results))
@@ -220,7 +220,7 @@ def _result(job: SweepJob, sweep_dir: Path, known: tuple[str, int | None, str]) 
 
 
 def read_evaluation(folder: Path) -> TokenizerResult | None:
-    """Return the results of a run's evaluation; None if they are not there, or damaged."""
+    """Return the results of a run's evaluation; None if they are missing or damaged."""
     try:
         (found,) = evaluation.read_evaluation(folder).tokenizers
     except (ConfigError, ValueError):
@@ -279,7 +279,7 @@ def _spread(values: Sequence[float]) -> Spread | None:
 
 def _of(values: Sequence[float]) -> Spread:
     low, high = min(values), max(values)
-    # The mean of equal numbers may be rounded to another one.
+    # The mean of equal numbers may differ from them by rounding.
     mean = min(max(sum(values) / len(values), low), high)
     return Spread(mean=mean, low=low, high=high)
 
@@ -287,8 +287,8 @@ def _of(values: Sequence[float]) -> Spread:
 def frontier(points: Sequence[Point], metric: str) -> set[int]:
     """Return the indices of the points on the frontier of a metric.
 
-    A point is on it if no other is better at the same or a lower rate. Of two that are equal in
-    both, both are on it. Points without a rate are not.
+    A point is on it if no other is better at the same or a lower rate. Two points that are equal in
+    both can both be on it. Points without a rate are not.
     """
     sign = -1.0 if declaration(metric).lower_is_better else 1.0
     rated = [
@@ -334,7 +334,7 @@ class _Axes:
 
 
 def read_axes(sweep_dir: Path) -> list[str] | None:
-    """Return the keys that have several values in the sweep of a folder; None if there is none."""
+    """Return the keys with several values in the sweep of a folder; None if there is no sweep."""
     try:
         return list(read_json(_Axes, sweep_dir / FILE).axes)
     except ConfigError:

@@ -1,4 +1,4 @@
-"""All runs of a sweep on one screen: a table on a terminal, elsewhere lines."""
+"""All runs of a sweep on one screen: a table on a terminal, otherwise lines."""
 
 import json
 import math
@@ -23,10 +23,10 @@ BAR = 20
 
 @final
 class Follower:
-    """Reads what a run has added to its metrics since the last read.
+    """Reads the metrics that a run has added since the last read.
 
     Args:
-        run_dir: Its run directory, which need not be there yet.
+        run_dir: Its run directory, which need not exist yet.
 
     Attributes:
         values: The newest value of each metric, and ``step``.
@@ -37,7 +37,7 @@ class Follower:
         self.values: dict[str, Any] = {}
 
     def look(self) -> None:
-        """Read on; from the beginning if the file has become shorter, as by a resumed run."""
+        """Read new lines; all lines if the file has become shorter, as after a resume."""
         try:
             with self._file.open("rb") as file:
                 if file.seek(0, 2) < self._read:
@@ -52,25 +52,25 @@ class Follower:
             for line in whole.splitlines():
                 self.values |= json.loads(line)
         except (ValueError, TypeError):
-            # The file became shorter, and then longer than it was: this is the middle of a line.
+            # The file became shorter, then longer than before: this is the middle of a line.
             self._read = 0
 
     @property
     def step(self) -> int:
-        """The newest step that was logged."""
+        """The newest logged step."""
         return int(self.values.get("step", 0))
 
 
 @final
 class SweepScreen:
-    """Shows how far the runs are.
+    """Shows the progress of the runs.
 
     Args:
         jobs: All runs of the sweep.
         waiting: Names of those that are still to run.
-        logs: Folder of what they write.
-        console: Where to.
-        best: The validation metric that is shown.
+        logs: Folder of their logs.
+        console: The console.
+        best: The validation metric to show.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class SweepScreen:
         self._live = None
 
     def tick(self) -> None:
-        """Look at the runs, if it is time."""
+        """Read the runs' files, if it is time."""
         now = time.monotonic()
         if now - self._looked < LOOK_S:
             return
@@ -122,7 +122,7 @@ class SweepScreen:
 
     @property
     def running(self) -> list[str]:
-        """The runs that had begun and not ended at the last look."""
+        """The runs that were in progress at the last read."""
         return list(self._running)
 
     def ended(self, name: str, state: str, figures: Mapping[str, float], reason: str) -> None:
@@ -145,26 +145,26 @@ class SweepScreen:
 
     def _summary(self) -> str:
         words = [f"{self._done} of {len(self._jobs)} done"]
-        words += [f"{self._failed} without figures"] if self._failed else []
+        words += [f"{self._failed} without results"] if self._failed else []
         words += [f"{len(self._running)} running"] if self._running else []
         words += [f"{len(self._waiting)} waiting"] if self._waiting else []
         left = self._seconds_left()
         if left is not None:
             hours, rest = divmod(round(left), 3600)
-            words.append(f"about {hours}:{rest // 60:02}:{rest % 60:02} to go")
+            words.append(f"about {hours}:{rest // 60:02}:{rest % 60:02} left")
         return ", ".join(words)
 
     def _seconds_left(self) -> float | None:
         """Estimate from the steps done in this call and those left; None if unknown."""
         steps = {name: follower.step for name, follower in self._running.items()}
-        made = self._steps_done + sum(step - self._first[name] for name, step in steps.items())
+        done = self._steps_done + sum(step - self._first[name] for name, step in steps.items())
         left = sum(
             self._jobs[name].max_steps - steps.get(name, self._first[name])
             for name in (*self._waiting, *steps)
         )
-        if made <= 0 or left <= 0:
+        if done <= 0 or left <= 0:
             return None
-        return (time.time() - self._began) / made * left
+        return (time.time() - self._began) / done * left
 
     def _table(self) -> Group:
         table = Table(box=None, pad_edge=False)

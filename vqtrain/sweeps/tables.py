@@ -27,7 +27,7 @@ MISSING = "-"
 
 
 def rows_of(result: SweepResult) -> list[dict[str, object]]:
-    """Return a row for each run, all with the same columns; an unknown value is None."""
+    """Return a row for each run, all with the same columns; None for unknown values."""
     ahead = {name: point.frontier for point in result.points for name in point.jobs}
     codebook = dict.fromkeys(name for job in result.jobs for name in job.codebook or {})
     return [
@@ -88,12 +88,12 @@ def _column(values: Sequence[object]) -> list[object]:
 
 
 def show(result: SweepResult, console: Console) -> None:
-    """Print a row for each point, sorted by kind and rate, and below what went wrong."""
+    """Print a row for each point, sorted by kind and rate, and then the problems."""
     if result.points:
         console.print(_table(result), markup=False)
         console.print("*  on the frontier: no other point is better at the same or a lower rate")
         if any(len(point.jobs) > 1 for point in result.points):
-            console.print("+- the largest distance of a seed from the mean")
+            console.print("+- largest distance of a seed from the mean")
     for state in (COLLAPSED, FAILED, INTERRUPTED, WAITING):
         for job in result.jobs:
             if job.state == state:

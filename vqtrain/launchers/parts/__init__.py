@@ -1,1 +1,1 @@
-"""What launchers share."""
+"""Code that launchers share."""

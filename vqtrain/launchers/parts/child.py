@@ -1,4 +1,4 @@
-"""Runs a vqtrain command line, and ends it when the process that has started it is gone.
+"""Runs a vqtrain command line, and ends it when its parent process has ended.
 
 Run as ``python -m vqtrain.launchers.parts.child COMMAND ...`` with a pipe from the parent as stdin.
 """
@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 
-# What a command may take to end in order.
+# Seconds that a command has for an orderly end.
 GRACE_S = 20.0
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of stdin, which comes when nobody holds the pipe any more."""
+    """Wait for the end of stdin, which the parent's end closes, then end this process."""
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A command on several processes: started here, or from outside as torchrun does it."""
+"""A command on several processes, started here or by a launcher such as torchrun."""
 
 import os
 import shutil
@@ -20,11 +20,11 @@ from vqtrain.errors import ConfigError, FailedError
 from vqtrain.launchers.base import POLL_S, Ended, ended, start, stop
 from vqtrain.ops.cores import count_cores
 
-# After which a rank that waits for another gives up: the slowest may have all the large pictures.
+# How long a rank waits for another: the slowest may have all the large images.
 TIMEOUT = timedelta(hours=1)
-# In which the rank that has failed ends, after one that has lost it.
+# Seconds in which a failed rank ends after another rank has lost it.
 GRACE_S = 2.0
-# Of what is printed into a file, in characters.
+# Line width of output into a file, in characters.
 WIDTH = 200
 LOST = "another process has ended: look at what it printed"
 
@@ -51,7 +51,7 @@ def local_world_size() -> int:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Return a context in which this process talks with the others, if there are others.
+    """Return a context in which this process can communicate with the others, if there are any.
 
     Raises:
         VqtrainError: If they cannot be reached, or one of them ends.
@@ -60,13 +60,13 @@ def joined(device: torch.device) -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
-        # Whoever waits for the others there runs no handler of Python's, and has nothing to lose.
+        # A Python handler would not run while this waits for the others; nothing is lost yet.
         handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
             stack.enter_context(distributed.process_group(device, TIMEOUT))
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise FailedError(f"the processes cannot find each other: {reason}") from error
+            raise FailedError(f"the processes cannot reach each other: {reason}") from error
         finally:
             signal.signal(signal.SIGTERM, handler)
         try:
@@ -100,7 +100,7 @@ def launch(command: Sequence[str], count: int) -> None:
                 while True:
                     is_over = all(process.poll() is not None for process in processes)
                     for line in output:
-                        if not line.startswith("vqtrain: "):  # it is said below
+                        if not line.startswith("vqtrain: "):  # reported below
                             sys.stdout.write(line)
                     sys.stdout.flush()
                     if is_over or any(process.poll() for process in processes):
@@ -112,13 +112,13 @@ def launch(command: Sequence[str], count: int) -> None:
     for rank, end in ends.items():
         if end.code == 2:
             raise ConfigError(end.reason)
-        raise FailedError(f"process {rank} of {count} ended with {end.code}: {end.reason}")
+        raise FailedError(f"process {rank} of {count} ended with code {end.code}: {end.reason}")
 
 
 def _ends(
     processes: Sequence["subprocess.Popen[bytes]"], logs: Sequence[Path]
 ) -> Mapping[int, Ended]:
-    """Return how those ended that have failed, first those that have not only lost another."""
+    """Return how the failed ranks ended; only the causes, without ranks that lost another one."""
     deadline = time.monotonic() + GRACE_S
     while True:
         failed = {
@@ -133,8 +133,8 @@ def _ends(
 
 
 def _environment(rank: int, count: int, port: int) -> dict[str, str]:
-    """Make what torchrun tells a process."""
-    threads = str(max(1, count_cores() // count))  # or each would start one for every core
+    """Return the variables that torchrun sets for a process."""
+    threads = str(max(1, count_cores() // count))  # by default each would use all cores
     return {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -144,7 +144,7 @@ def _environment(rank: int, count: int, port: int) -> dict[str, str]:
         "LOCAL_WORLD_SIZE": str(count),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
-        "COLUMNS": str(shutil.get_terminal_size((WIDTH, 0)).columns),  # which they do not see
+        "COLUMNS": str(shutil.get_terminal_size((WIDTH, 0)).columns),  # they have no terminal
     }
 
 
