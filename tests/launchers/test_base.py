@@ -67,9 +67,7 @@ def test_a_machine_adds_to_the_environment_of_a_job(here):
     assert found.reason == f"machine {here}"
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"), [("one\n  two \n\n", "two"), ("", "no output")]
-)
+@pytest.mark.parametrize(("content", "reason"), [("one\n  two \n\n", "two"), ("", "no output")])
 def test_the_reason_is_the_last_line_that_a_command_wrote(tmp_path, content, reason):
     (tmp_path / "log").write_text(content)
     assert ended(1, tmp_path / "log") == Ended(code=1, reason=reason)
