@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import TypedDict, final
+from typing import Protocol, TypedDict, final, runtime_checkable
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
@@ -18,6 +18,21 @@ from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import CheckpointError
+
+
+@runtime_checkable
+class SampleData(Protocol):
+    """What training and validation ask of a Lightning data module, one of your own as well.
+
+    Its ``train_dataloader`` returns batches without an end, and its ``val_dataloader`` returns
+    ``[0]``, for which ``TokenizerTraining.validation_step`` makes a whole pass.
+    """
+
+    def first_batches(self) -> Iterable[Batch]:
+        """Return training batches from the first one on, from which a codebook starts."""
+
+    def validation_batches(self) -> Iterable[Batch]:
+        """Return all validation batches of this rank, each time from the first one on."""
 
 
 class StreamState(TypedDict):

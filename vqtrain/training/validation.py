@@ -1,7 +1,7 @@
 """Validation: every held-out sample once, with the averaged weights, over any number of ranks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import final
 
@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from vqtrain import distributed
-from vqtrain.data.loading.loaders import Loader
+from vqtrain.data.loading.batches import Batch
 from vqtrain.evaluation.comparison import OWN, Clock, Comparison
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.parts.codebook_usage import IdCounts
@@ -19,7 +19,7 @@ from vqtrain.metrics.parts.moments import Moments
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.shapes import Pixels
 from vqtrain.training.bad_samples import BadSamples
-from vqtrain.training.data_module import TrainingData
+from vqtrain.training.data_module import SampleData
 from vqtrain.training.module import TokenizerTraining
 
 MAX_IMAGES = 8
@@ -34,7 +34,8 @@ class Validation:
         metrics: With their weights, on the device of the run.
         best: The one by which ``best.ckpt`` is chosen.
         images: Folder for images of originals above reconstructions.
-        bad_samples: Collects samples that cannot be read; they count for nothing.
+        bad_samples: Collects samples that cannot be read; they count for nothing. None where data
+            has none.
 
     Attributes:
         results: The values of the step that has just ended; empty if it was not validated.
@@ -43,15 +44,15 @@ class Validation:
     def __init__(
         self,
         *,
-        data: TrainingData,
+        data: SampleData,
         metrics: Sequence[Metric],
         best: Metric,
         images: Path,
-        bad_samples: BadSamples,
+        bad_samples: BadSamples | None,
     ) -> None:
         self.data, self.metrics, self.best = data, metrics, best
         self.images, self.bad_samples = images, bad_samples
-        self.loader: Loader | None = None
+        self.loader: Iterable[Batch] | None = None
         self.originals: dict[str, Moments] = {}
         self.results: dict[str, float] = {}
 
@@ -83,7 +84,8 @@ class Validation:
         tokenizer.eval()
         with module.averaged_weights():
             for number, loaded in enumerate(self.loader):
-                self.bad_samples.note("val", loaded)
+                if self.bad_samples is not None:
+                    self.bad_samples.note("val", loaded)
                 batch = loaded.to(module.device)
                 samples = tokenizer.to_images(batch.samples, module.settings.dtype)
                 with trainer.precision_plugin.forward_context():

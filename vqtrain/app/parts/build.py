@@ -26,7 +26,7 @@ from vqtrain.shapes import by
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import TrainingCheckpoint
-from vqtrain.training.data_module import TrainingData
+from vqtrain.training.data_module import SampleData, TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.settings import MetricsSettings, TrainerSettings
 from vqtrain.training.validation import Validation
@@ -70,11 +70,24 @@ class Settings:
         )
 
 
-def build_module(config: Mapping[str, Any], settings: Settings) -> TokenizerTraining:
-    """Build the tokenizer and its objective, and check that samples fit them."""
+def build_module(
+    config: Mapping[str, Any], settings: Settings, sample_size: Sequence[int] | None = None
+) -> TokenizerTraining:
+    """Build the tokenizer and its objective, and check that samples fit them.
+
+    Args:
+        config: The composed configuration.
+        settings: Its groups that are not modules.
+        sample_size: Of the axes of a sample; None for images of ``data.image_size``.
+
+    Raises:
+        ConfigError: If a part cannot be built, or does not fit the others or the samples.
+        WeightsError: If pretrained weights are missing.
+    """
     seed_torch(config["seed"], "weights")
     resolved: dict[str, Any] = resolve_fractions(config, settings.trainer.max_steps)
-    data, context = settings.data, context_of(resolved, settings)
+    data, size = settings.data, tuple(sample_size or settings.data.sample_size)
+    context = {**context_of(resolved, settings), "sample_size": size}
     tokenizer = Tokenizer(
         encoder=in_context("encoder", split_kind(resolved["encoder"]), context),
         codebook=in_context("codebook", split_kind(resolved["codebook"]), context),
@@ -82,7 +95,7 @@ def build_module(config: Mapping[str, Any], settings: Settings) -> TokenizerTrai
         channels=data.channels,
         pixel_range=data.pixel_range,
     )
-    check_shapes(tokenizer, data.sample_size)
+    check_shapes(tokenizer, size)
     check_warmup(settings.optim, settings.trainer.max_steps, "trainer.max_steps")
     return TokenizerTraining(
         tokenizer=tokenizer,
@@ -156,7 +169,10 @@ def build_discriminator(
             f"data.batch_size must be at least {discriminator.least_batch_size} for this "
             f"discriminator, got {data.batch_size}; discriminator.norm=group takes any"
         )
-    if not takes(discriminator, data.channels, data.sample_size):
+    size = cast(tuple[int, ...], context["sample_size"])
+    if not takes(discriminator, data.channels, size):
+        if size != data.sample_size:
+            raise ConfigError(f"a sample of {by(size)} does not fit this discriminator")
         sizes = range(data.image_size, LARGEST_LEAST_SIZE)
         least = next((n for n in sizes if takes(discriminator, data.channels, (n, n))), "more")
         raise ConfigError(
@@ -179,13 +195,14 @@ def takes(discriminator: Discriminator, channels: int, size: Sequence[int]) -> b
 def build_validation(
     config: Mapping[str, Any],
     settings: Settings,
-    data: TrainingData,
+    data: SampleData,
     run_dir: Path,
     device: torch.device,
-    bad_samples: BadSamples,
+    bad_samples: BadSamples | None,
+    sample_size: Sequence[int] | None = None,
 ) -> Validation:
-    """Build what compares reconstructions with held-out images."""
-    metrics, best = find_metrics(config, settings, device)
+    """Build what compares reconstructions with held-out samples."""
+    metrics, best = find_metrics(config, settings, device, sample_size)
     return Validation(
         data=data,
         metrics=metrics,
@@ -196,13 +213,16 @@ def build_validation(
 
 
 def find_metrics(
-    config: Mapping[str, Any], settings: Settings, device: torch.device
+    config: Mapping[str, Any],
+    settings: Settings,
+    device: torch.device,
+    sample_size: Sequence[int] | None = None,
 ) -> tuple[list[Metric], Metric]:
     """Build the metrics of validation with their weights, and say which chooses the best step."""
     entries, data = settings.metrics.names, settings.data
     metrics = build_metrics(entries)
     for metric in metrics:
-        reason = why_not(metric, data.channels, data.sample_size)
+        reason = why_not(metric, data.channels, sample_size or data.sample_size)
         if reason is not None:
             raise ConfigError(f"metrics: {reason}")
     best = settings.metrics.best or metrics[0].name

@@ -1,6 +1,6 @@
 """Training from Python or a notebook, with a Lightning ``Trainer`` of the user's own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from vqtrain.app.parts.build import Settings, begin_from, build_module, build_validation, open_data
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.training.bad_samples import BadSamples
-from vqtrain.training.data_module import TrainingData
+from vqtrain.training.data_module import SampleData
 from vqtrain.training.module import TokenizerTraining
 
 
@@ -21,32 +21,45 @@ class Training:
     Attributes:
         config: The whole configuration, as plain data.
         module: The tokenizer, its loss and its optimizers.
-        data: The images.
+        data: Its samples.
     """
 
     config: Mapping[str, Any]
     module: TokenizerTraining
-    data: TrainingData
+    data: SampleData
 
 
-def build_training(*words: str, folder: str | Path = ".") -> Training:
+def build_training(
+    *words: str,
+    folder: str | Path = ".",
+    data: SampleData | None = None,
+    sample_size: Sequence[int] | None = None,
+) -> Training:
     """Build what a Lightning ``Trainer`` trains.
 
     Args:
         words: Of ``vqtrain train``, such as ``"experiment=demo"`` and ``"codebook=fsq"``. The keys
             ``resume``, ``run_dir``, ``logger`` and ``callbacks`` have no effect.
         folder: For ``images/``, where each validation saves originals above reconstructions.
+        data: A data module of your own, of samples of any kind; None for the images of the words.
+            Of the keys of data, ``data.channels`` and ``data.range`` then describe its samples.
+        sample_size: With ``data``: the size of each axis of a sample besides its channels.
 
     Raises:
         VqtrainError: As ``vqtrain train`` does before the first step.
     """
     config = compose("train", read_command_line(words))
     settings = Settings.of(config)
-    module = build_module(config, settings)
+    module = build_module(config, settings, sample_size)
     if config["init_from"] is not None:
         begin_from(module, config["init_from"])
-    data = open_data(settings, config["seed"], None)
     device = torch.device("cuda" if settings.trainer.uses_gpu else "cpu")
-    bad_samples = BadSamples(path=Path(folder) / "bad_samples.jsonl", data=data, say=print)
-    module.validation = build_validation(config, settings, data, Path(folder), device, bad_samples)
-    return Training(config=config, module=module, data=data)
+    own, bad_samples = data, None
+    if own is None:
+        images = open_data(settings, config["seed"], None)
+        bad_samples = BadSamples(path=Path(folder) / "bad_samples.jsonl", data=images, say=print)
+        own = images
+    module.validation = build_validation(
+        config, settings, own, Path(folder), device, bad_samples, sample_size
+    )
+    return Training(config=config, module=module, data=own)
