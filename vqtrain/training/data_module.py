@@ -58,7 +58,7 @@ class Timed(Iterable[Batch]):
         loader: Where they come from.
     """
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Loader[Batch]) -> None:
         self.loader, self.waited_s = loader, 0.0
 
     def __iter__(self) -> Iterator[Batch]:
@@ -176,7 +176,7 @@ class TrainingData(LightningDataModule):
         """Return the same batches, loaded in this process when they are needed."""
         return self.training_batches(replace(self.settings, num_workers=0))
 
-    def training_batches(self, settings: DataSettings) -> Loader:
+    def training_batches(self, settings: DataSettings) -> Loader[Batch]:
         """Load training batches of this rank from ``start`` on."""
         if isinstance(self.training, Stream):
             batches: Dataset[Batch] = StreamBatches(
@@ -198,7 +198,7 @@ class TrainingData(LightningDataModule):
             )
         return Loader(batches, num_workers=settings.num_workers)
 
-    def validation_batches(self) -> Loader:
+    def validation_batches(self) -> Loader[Batch]:
         """Return every validation image once over all ranks."""
         batches = ValidationBatches(
             self.validation,

@@ -19,11 +19,10 @@ import pytest
 import webdataset
 from PIL import Image
 
-from vqtrain.data.decoding import images as decoding
-from vqtrain.data.packing import images as pack_images
+from vqtrain.data.loading.loaders import explained_workers
 from vqtrain.data.packing.images import PackSettings
 from vqtrain.data.packing.pack import pack
-from vqtrain.data.packing.workers import Workers
+from vqtrain.data.packing.workers import map_images
 from vqtrain.data.shards.writer import ShardWriter
 from vqtrain.data.sources.find import open_images
 from vqtrain.data.sources.index import hold_out
@@ -575,17 +574,14 @@ def test_a_pack_is_not_packed_into_itself(tmp_path, packing):
         packing(images=str(tmp_path / "out/train/shard-00000.tar"))
 
 
-def test_a_worker_that_is_killed_is_said():
+def test_a_worker_that_is_killed_is_said(source):
+    images = open_images(str(source), role="training")
     with (
         pytest.raises(FailedError, match="was killed, perhaps as memory ran out") as raised,
-        Workers(num_workers=1) as workers,
+        explained_workers(1),
     ):
-        list(workers.map(os._exit, [9]))
+        list(map_images(os._exit, np.array([9]), images, num_workers=1))
     assert raised.value.exit_code == 1
-
-
-def test_pillow_reads_here_what_it_reads_in_training():
-    assert pack_images.READ == decoding.FORMATS
 
 
 KILLED = """

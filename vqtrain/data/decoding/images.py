@@ -29,7 +29,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 
 _JPEG, _JPEG_MARKER, _JPEG_EXIF = b"\xff\xd8\xff", 0xFF, 0xE1
 _JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
-_NPY = b"\x93NUMPY"
+NPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Where every PNG says how many bits it has per channel.
 _PNG_DEPTH = 24
@@ -81,18 +81,18 @@ def decode_image(
     Raises:
         BadSampleError: If the bytes are not an image that can be used.
     """
-    with _one_line(encoded):
+    with one_line(encoded):
         return _decode_square(encoded, transform, generator)
 
 
 def decode_whole_image(encoded: bytes, transform: Transform) -> Shaped[Tensor, "c h w"]:
     """Decode one image as ``decode_image`` does, but keep all of it."""
-    with _one_line(encoded):
-        return rearrange(_decode(encoded, _open(encoded), transform), "h w c -> c h w")
+    with one_line(encoded):
+        return rearrange(_decode(encoded, open_image(encoded), transform), "h w c -> c h w")
 
 
 @contextmanager
-def _one_line(encoded: bytes) -> Iterator[None]:
+def one_line(encoded: bytes) -> Iterator[None]:
     """Turn what decoders raise into a BadSampleError."""
     try:
         # Odd metadata and large images: nothing that a user could repair during a run.
@@ -176,7 +176,7 @@ def _decode_square(
         if factor > 1:
             geometry = geometry.reduced(factor, width=pixels.shape[1], height=pixels.shape[0])
     else:
-        pixels = _decode(encoded, _open(encoded), transform)
+        pixels = _decode(encoded, open_image(encoded), transform)
         geometry = rule(pixels.shape[1], pixels.shape[0], side, generator)
     square = crop(pixels, geometry, side)
     if value_range is not None:
@@ -186,9 +186,9 @@ def _decode_square(
     return square
 
 
-def _open(encoded: bytes) -> Image.Image | None:
+def open_image(encoded: bytes) -> Image.Image | None:
     """Read an image's header, or return None for what Pillow does not know and others do."""
-    if encoded.startswith(_NPY):
+    if encoded.startswith(NPY):
         return None
     try:
         return Image.open(io.BytesIO(encoded), formats=FORMATS)
@@ -243,8 +243,8 @@ def _decode(
     encoded: bytes, image: Image.Image | None, transform: Transform
 ) -> Shaped[Tensor, "h w c"]:
     channels, value_range = transform.channels, transform.range
-    if encoded.startswith(_NPY):
-        return from_array(_read_npy(encoded), channels=channels, value_range=value_range)
+    if encoded.startswith(NPY):
+        return from_array(read_npy(encoded), channels=channels, value_range=value_range)
     if image is None or _loses_in_pillow(encoded, image, transform):
         orientation = 1 if image is None else _orientation(image)
         if image is not None and image.format == "PNG":
@@ -270,7 +270,8 @@ def _loses_in_pillow(encoded: bytes, image: Image.Image, transform: Transform) -
     return is_deep and not is_known and transform.range is not None
 
 
-def _read_npy(encoded: bytes) -> Shaped[np.ndarray, "..."]:
+def read_npy(encoded: bytes) -> Shaped[np.ndarray, "..."]:
+    """Read the content of a .npy file; an error of any kind says that it is damaged."""
     # Not np.load, which allocates the shape that the header claims before it reads.
     file = io.BytesIO(encoded)
     major, _ = np.lib.format.read_magic(file)

@@ -6,27 +6,29 @@ import os
 import signal
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from multiprocessing.synchronize import Event
 from multiprocessing.util import Finalize
 from types import FrameType
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from vqtrain.data.loading.batches import Batch
 from vqtrain.data.loading.commands import end_commands
-from vqtrain.errors import DataError
+from vqtrain.errors import DataError, FailedError
 
 # Batches that each worker holds ready, so that some slow images cause no wait.
 PREFETCH = 4
 
+Item = TypeVar("Item")
+
 
 @final
-class Loader(Iterable[Batch]):
-    """Batches of a data set in the order of ``numbers``, loaded ahead by worker processes.
+class Loader(Iterable[Item]):
+    """Items of a data set, such as batches, in the order of ``numbers``, loaded ahead by workers.
 
     A wrapper of torch's DataLoader, which turns an error in a worker into a long text with the
     worker's traceback: here it arrives as it was raised.
@@ -38,7 +40,7 @@ class Loader(Iterable[Batch]):
     """
 
     def __init__(
-        self, batches: Dataset[Batch], *, numbers: Sequence[int] | None = None, num_workers: int
+        self, batches: Dataset[Item], *, numbers: Sequence[int] | None = None, num_workers: int
     ) -> None:
         # Set before the interpreter ends its child processes, which it does by SIGTERM.
         ending = multiprocessing.Event()
@@ -63,7 +65,7 @@ class Loader(Iterable[Batch]):
         """Count the batches; a TypeError if they have no end."""
         return len(self._loader)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Item]:
         """Begin at the first of the numbers.
 
         Raises:
@@ -75,7 +77,25 @@ class Loader(Iterable[Batch]):
             yield item
 
 
-def _let_go(_loader: DataLoader[Batch | DataError]) -> None:
+@contextmanager
+def explained_workers(num_workers: int) -> Iterator[None]:
+    """Return a context in which a worker process that is killed is an error in one line.
+
+    Raises:
+        FailedError: If one is killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise FailedError(
+            "a process that reads images was killed, perhaps as memory ran out: give a "
+            f"smaller num_workers than {num_workers}; what is written is kept"
+        ) from error
+
+
+def _let_go(_loader: DataLoader[Item | DataError]) -> None:
     """Drop the last reference but those that are garbage themselves."""
 
 
@@ -84,13 +104,13 @@ class _Endless(Iterable[int]):
         return count()
 
 
-class _ErrorsAsItems(Dataset[Batch | DataError]):
+class _ErrorsAsItems(Dataset[Item | DataError]):
     """Hands a user's error on as an item: as an exception it would lose its one line."""
 
-    def __init__(self, batches: Dataset[Batch]) -> None:
+    def __init__(self, batches: Dataset[Item]) -> None:
         self._batches = batches
 
-    def __getitem__(self, number: int) -> Batch | DataError:
+    def __getitem__(self, number: int) -> Item | DataError:
         try:
             return self._batches[number]
         except DataError as error:

@@ -3,31 +3,25 @@
 import io
 import math
 import tarfile
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import final
 
-import numpy as np
 import tifffile
-from jaxtyping import Shaped
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from vqtrain.build import unknown
+from vqtrain.data.decoding.images import NPY, one_line, open_image, read_npy
 from vqtrain.data.faults import Fault
+from vqtrain.data.sources.fields import Fields
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError, ConfigError
 
 # What is written, by the word that a user writes.
 FORMATS = ("keep", "jpeg", "png", "webp")
-# What Pillow may take a file for: as in vqtrain.data.decoding.images, which imports torch.
-READ = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 
 # A field's name by the format that is found, not by the suffix of the file.
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
-_NPY = b"\x93NUMPY"
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # Name of a field and its bytes.
 _Member = tuple[str, bytes]
@@ -94,29 +88,6 @@ class Sample:
     digest: str
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """Some samples as a worker gets them.
-
-    Attributes:
-        images: Where the images lie.
-        fields: Where their fields lie; the keys are the names of the fields.
-        field_ids: For each image, its positions in ``fields``.
-        settings: What the user set.
-    """
-
-    images: ImageIndex
-    fields: ImageIndex
-    field_ids: Sequence[Sequence[int]]
-    settings: PackSettings
-
-
-def pack_chunk(chunk: Chunk) -> list[Sample | Fault]:
-    """Read and check some samples, in their order."""
-    return [_pack_sample(chunk, image_id) for image_id in range(len(chunk.images))]
-
-
 def find_image(content: bytes, sample: Sample, *, offset: int) -> list[object]:
     """Describe the image of a sample for index.json and the list of members.
 
@@ -137,79 +108,42 @@ def find_image(content: bytes, sample: Sample, *, offset: int) -> list[object]:
     ]
 
 
-def digests(images: ImageIndex) -> list[str | None]:
-    """Hash some images; None for what cannot be read."""
-    found: list[str | None] = []
-    for image_id in range(len(images)):
-        try:
-            found.append(_digest(images.read(image_id)))
-        except BadSampleError:
-            found.append(None)
-    return found
-
-
-def _digest(encoded: bytes) -> str:
+def digest_of(encoded: bytes) -> str:
+    """Hash an image: 32 digits of its SHA-256."""
     return sha256(encoded).hexdigest()[:32]
 
 
-def _pack_sample(chunk: Chunk, image_id: int) -> Sample | Fault:
-    images, fields = chunk.images, chunk.fields
+def read_sample(
+    images: ImageIndex, fields: Fields, settings: PackSettings, image_id: int
+) -> Sample | Fault:
+    """Read and check a sample, and encode its image again if that is asked."""
     try:
         source = images.read(image_id)
-        (width, height), mode, member = _examine(source, chunk.settings)
-        others = [(fields.key(i), fields.read(i)) for i in chunk.field_ids[image_id]]
+        (width, height), mode, member = _examine(source, settings)
+        others = [(fields.index.key(i), fields.index.read(i)) for i in fields.of(image_id)]
         # A second image of a sample may have the name that the first one has now.
         others = [(f"2.{name}" if name == member[0] else name, some) for name, some in others]
     except BadSampleError as error:
         return images.fault(image_id, str(error))
     return Sample(
-        fields=(member, *others), width=width, height=height, mode=mode, digest=_digest(source)
+        fields=(member, *others), width=width, height=height, mode=mode, digest=digest_of(source)
     )
 
 
 def _examine(source: bytes, settings: PackSettings) -> tuple[tuple[int, int], str, _Member]:
     """Decode an image, and return its size, its mode and what to write of it."""
-    if not source:
-        raise BadSampleError("the file is empty")
-    try:
-        # Odd metadata, and large images: Pillow refuses those of twice the size it warns of.
-        with warnings.catch_warnings(action="ignore"):
-            return _examine_array(source) if source.startswith(_NPY) else _open(source, settings)
-    except UnidentifiedImageError:
-        # Pillow's own text holds an address in memory, which is another one in each run.
-        raise BadSampleError(f"no {', '.join(READ)} or npy") from None
-    except Exception as error:  # decoders raise all kinds of errors on damaged bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadSampleError(f"cannot decode it: {reason}") from error
-
-
-def _open(source: bytes, settings: PackSettings) -> tuple[tuple[int, int], str, _Member]:
-    try:
-        opened = Image.open(io.BytesIO(source), formats=READ)
-    except UnidentifiedImageError:
-        if not source.startswith(_TIFF):
-            raise
-        # Of many channels or wide numbers, which Pillow does not read.
-        return _describe(tifffile.imread(io.BytesIO(source)), "tif", source)
-    image = ImageOps.exif_transpose(opened)
-    return image.size, opened.mode, _encode(source, opened.format or "", image, settings)
-
-
-def _examine_array(source: bytes) -> tuple[tuple[int, int], str, _Member]:
-    return _describe(np.load(io.BytesIO(source), allow_pickle=False), "npy", source)
-
-
-def _describe(
-    array: Shaped[np.ndarray, "..."], suffix: str, source: bytes
-) -> tuple[tuple[int, int], str, _Member]:
-    if array.ndim not in (2, 3):
-        raise ValueError(f"an array of {array.ndim} axes is no image")
-    height, width = array.shape[:2]
-    return (
-        (width, height),
-        f"{array.dtype} {'x'.join(map(str, array.shape[2:])) or 1}",
-        (suffix, source),
-    )
+    with one_line(source):
+        opened = open_image(source)
+        if opened is not None:
+            image = ImageOps.exif_transpose(opened)
+            return image.size, opened.mode, _encode(source, opened.format or "", image, settings)
+        is_npy = source.startswith(NPY)
+        array = read_npy(source) if is_npy else tifffile.imread(io.BytesIO(source))
+        if array.ndim not in (2, 3):
+            raise ValueError(f"an array of {array.ndim} axes is no image")
+        height, width = array.shape[:2]
+        mode = f"{array.dtype} {'x'.join(map(str, array.shape[2:])) or 1}"
+        return (width, height), mode, ("npy" if is_npy else "tif", source)
 
 
 def _encode(

@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from vqtrain.data.faults import Fault
-from vqtrain.data.packing.images import PackSettings, find_image, pack_chunk
+from vqtrain.data.loading.loaders import explained_workers
+from vqtrain.data.packing.images import PackSettings, find_image
 from vqtrain.data.packing.plan import SPLITS, Plan, make_plan, split
 from vqtrain.data.packing.report import Report, make_report, shard_name
-from vqtrain.data.packing.workers import Workers
+from vqtrain.data.packing.workers import map_images
 from vqtrain.data.shards.folder import ALL, Progress, ShardFolder
 from vqtrain.data.shards.writer import END_BYTES, ShardWriter, read_whole, tar_members
 from vqtrain.data.sources.find import UNFINISHED
@@ -63,21 +64,21 @@ def pack(
 
 
 def _pack(plan: Plan, folder: ShardFolder, num_workers: int, progress: Progress) -> Report:
-    with Workers(num_workers=num_workers) as workers:
-        val_ids = _held_out(plan, folder, workers)
+    with explained_workers(num_workers):
+        val_ids = _held_out(plan, folder, num_workers)
         counts = {
-            name: _pack_side(name, plan, val_ids, folder, workers, progress) for name in SPLITS
+            name: _pack_side(name, plan, val_ids, folder, num_workers, progress) for name in SPLITS
         }
     report = make_report(plan, folder, counts)
     folder.complete(report)
     return report
 
 
-def _held_out(plan: Plan, folder: ShardFolder, workers: Workers) -> Int64[np.ndarray, " m"]:
+def _held_out(plan: Plan, folder: ShardFolder, num_workers: int) -> Int64[np.ndarray, " m"]:
     """Decide what is held out, or read what was decided."""
     val_ids = None
     if not folder.has_begun:
-        val_ids = split(plan, workers)
+        val_ids = split(plan, num_workers=num_workers)
         is_needed = plan.settings.val != 0
         if len(val_ids) == len(plan.images) or (is_needed and len(val_ids) == 0):
             raise ConfigError(
@@ -93,7 +94,7 @@ def _pack_side(
     plan: Plan,
     val_ids: Int64[np.ndarray, " m"],
     folder: ShardFolder,
-    workers: Workers,
+    num_workers: int,
     progress: Progress,
 ) -> int:
     """Write the shards of one side of the split that are not whole; return how many there are."""
@@ -106,9 +107,7 @@ def _pack_side(
         number, done = number + 1, done + whole["writes"]
     writer = ShardWriter(state=folder.state, name=shard_name(name, number))
     done += writer.writes
-    samples = (
-        sample for some in workers.map(pack_chunk, plan.chunks(image_ids[done:])) for sample in some
-    )
+    samples = map_images(plan.sample, image_ids[done:], plan.images, num_workers=num_workers)
     try:
         for image_id, sample in zip(image_ids[done:].tolist(), samples, strict=True):
             progress(shard_name(name, number), before + done, len(plan.images))
@@ -130,6 +129,7 @@ def _pack_side(
             progress(shard_name(name, number), before + done, len(plan.images))
             number += 1
     finally:
+        samples.close()
         writer.close()
     if number == 0:
         first = writer.skipped[0]

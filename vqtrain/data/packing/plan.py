@@ -1,28 +1,25 @@
 """What goes into a pack, under which names, in which order and on which side of the split."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
-from itertools import pairwise
 from typing import final
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from vqtrain.data.packing.images import Chunk, PackSettings, digests
-from vqtrain.data.packing.workers import Workers
+from vqtrain.data.faults import Fault
+from vqtrain.data.packing.images import PackSettings, Sample, digest_of, read_sample
+from vqtrain.data.packing.workers import map_images
 from vqtrain.data.shards.folder import Identity
 from vqtrain.data.shards.keys import unique_keys
 from vqtrain.data.sources.fields import Fields, find_fields
 from vqtrain.data.sources.index import ImageIndex, hold_out
-from vqtrain.errors import ConfigError
+from vqtrain.errors import BadSampleError, ConfigError
 
 SPLITS = ("train", "val")
 FORMAT, VERSION = "vqtrain-pack", 1
-# What a worker gets at once, at most, but for one larger image: some MB, and a second of work.
-CHUNK_SIZE = 16
-CHUNK_BYTES = 8_000_000
 
 
 @final
@@ -50,19 +47,16 @@ class Plan:
         """Return the positions of one side of the split, in packing order."""
         return self.order[np.isin(self.order, val_ids) == (split == "val")]
 
-    def chunks(self, image_ids: Int64[np.ndarray, " m"]) -> Iterator[Chunk]:
-        """Cut some of the samples into pieces of work."""
-        for ids in _pieces(image_ids, self.images):
-            ranges = [self.fields.of(image_id) for image_id in ids.tolist()]
-            counts = np.cumsum([0, *map(len, ranges)]).tolist()
-            yield Chunk(
-                images=self.images.part(ids),
-                fields=self.fields.index.part(
-                    np.array([i for r in ranges for i in r], dtype=np.int64)
-                ),
-                field_ids=[range(start, end) for start, end in pairwise(counts)],
-                settings=self.settings,
-            )
+    def sample(self, image_id: int) -> Sample | Fault:
+        """Read and check a sample, and encode its image again if that is asked."""
+        return read_sample(self.images, self.fields, self.settings, image_id)
+
+    def digest(self, image_id: int) -> str | None:
+        """Hash an image; None if it cannot be read."""
+        try:
+            return digest_of(self.images.read(image_id))
+        except BadSampleError:
+            return None
 
 
 def make_plan(images: ImageIndex, settings: PackSettings) -> Plan:
@@ -100,7 +94,7 @@ def make_plan(images: ImageIndex, settings: PackSettings) -> Plan:
     )
 
 
-def split(plan: Plan, workers: Workers) -> Int64[np.ndarray, " m"]:
+def split(plan: Plan, *, num_workers: int) -> Int64[np.ndarray, " m"]:
     """Hold images out for validation.
 
     ``auto`` holds out what ``data.val=auto`` would; a share, the first images in packing order.
@@ -118,35 +112,17 @@ def split(plan: Plan, workers: Workers) -> Int64[np.ndarray, " m"]:
         is_val[hold_out(numbered)[1].sizes] = True
     else:
         is_val[plan.order[: round(val * len(images))]] = True
-    _keep_copies_together(images, is_val, workers)
+    _keep_copies_together(plan, is_val, num_workers)
     return np.flatnonzero(is_val)
 
 
-def _keep_copies_together(
-    images: ImageIndex,
-    is_val: Bool[np.ndarray, " n"],
-    workers: Workers,
-) -> None:
+def _keep_copies_together(plan: Plan, is_val: Bool[np.ndarray, " n"], num_workers: int) -> None:
+    images = plan.images
     sizes, inverse, counts = np.unique(images.sizes, return_inverse=True, return_counts=True)
     holds_val = np.bincount(inverse[is_val], minlength=len(sizes)) > 0
     ids = np.flatnonzero((holds_val & (counts > 1))[inverse])
     first: dict[str, int] = {}
-    parts = (images.part(piece) for piece in _pieces(ids, images))
-    found = (digest for part in workers.map(digests, parts) for digest in part)
+    found = map_images(plan.digest, ids, images, num_workers=num_workers)
     for image_id, digest in zip(ids.tolist(), found, strict=True):
         if digest is not None:
             is_val[image_id] = is_val[first.setdefault(digest, image_id)]
-
-
-def _pieces(
-    image_ids: Int64[np.ndarray, " m"], images: ImageIndex
-) -> Iterator[Int64[np.ndarray, " k"]]:
-    start = total = 0
-    for position, size in enumerate(images.sizes[image_ids].tolist()):
-        is_full = position - start == CHUNK_SIZE or total + size > CHUNK_BYTES
-        if is_full and position > start:
-            yield image_ids[start:position]
-            start, total = position, 0
-        total += size
-    if start < len(image_ids):
-        yield image_ids[start:]

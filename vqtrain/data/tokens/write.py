@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vqtrain.data.faults import most_left_out
 from vqtrain.data.loading.batches import Batch
-from vqtrain.data.loading.loaders import Loader
+from vqtrain.data.loading.loaders import Loader, explained_workers
 from vqtrain.data.shards.folder import ALL, Progress, ShardFolder, Share
 from vqtrain.data.shards.writer import WholeShard, read_whole
 from vqtrain.data.tokens.batches import TokenBatches
@@ -106,7 +106,11 @@ def _encode(
     """Write the shards of a share that are not whole."""
     skipped, total = writer.skipped, writer.total
     done = total - sum(len(image_ids) for _, image_ids in writer.rest)
-    with as_failure(), closing(_encoded(plan, encode, writer, num_workers)) as encoded:
+    with (
+        explained_workers(num_workers),
+        as_failure(),
+        closing(_encoded(plan, encode, writer, num_workers)) as encoded,
+    ):
         for (shard, image_ids), batch in encoded:
             skipped += len(image_ids) - int(batch.mask.sum())
             _refuse_many(skipped, limit, plan, [asdict(fault) for fault in batch.faults])
