@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vqtrain.metrics.parts import declarations
 from vqtrain.sweeps.job import write_failure
 from vqtrain.sweeps.results import (
     Point,
@@ -17,6 +18,7 @@ from vqtrain.sweeps.results import (
     points_of,
     read_axes,
     read_evaluation,
+    read_sweep,
     save,
 )
 
@@ -283,6 +285,22 @@ def test_a_point_without_the_metric_is_not_ahead(make_result) -> None:
     both[1] = replace(both[1], metrics={})
     assert frontier(both, "psnr") == {0}
     assert frontier(both, "ssim") == set()
+
+
+def test_the_direction_of_a_metric_from_outside_is_what_the_evaluation_says(
+    make_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [make_job("a", n=1), make_job("b", n=2)]
+    for job, error in zip(jobs, (1.0, 2.0), strict=True):
+        protocols = {"mean_absolute": {"better": "lower"}}
+        evaluate(job, metrics={"mean_absolute": error}, protocols=protocols)
+    monkeypatch.setattr(declarations, "_learned", {})
+    result = collected(tmp_path, *jobs)
+    assert [point.frontier for point in result.points] == [["mean_absolute"], []]
+    save(result, tmp_path)
+    monkeypatch.setattr(declarations, "_learned", {})
+    read_sweep(tmp_path)
+    assert declarations.declaration("mean_absolute").lower_is_better
 
 
 def test_the_file_holds_all_of_it(make_job, tmp_path: Path) -> None:

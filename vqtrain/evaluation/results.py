@@ -13,6 +13,7 @@ from vqtrain.data.faults import Fault
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.cost import Cost
 from vqtrain.evaluation.tables import JSON_FILE
+from vqtrain.metrics.parts.declarations import learn
 
 Result = TypeVar("Result")
 
@@ -130,12 +131,15 @@ def read_json(kind: type[Result], file: Path) -> Result:
 
 
 def read_evaluation(folder: Path) -> EvaluationResult:
-    """Read the results of an evaluation.
+    """Read the results of an evaluation, and learn the directions of its metrics.
 
     Raises:
         ConfigError: If that cannot be done.
     """
-    return read_json(EvaluationResult, folder / JSON_FILE)
+    found = read_json(EvaluationResult, folder / JSON_FILE)
+    for tokenizer in found.tokenizers:
+        learn({name: rule.get("better") for name, rule in tokenizer.protocols.items()})
+    return found
 
 
 def read_image_values(file: Path) -> ImageValues:

@@ -171,18 +171,18 @@ def validation_rows(run: RunResult) -> Iterator[dict[str, Cell]]:
         last = curve.last()
         if side != "val" or last is None:
             continue
-        lower = declaration(metric).lower_is_better
-        best = curve.best(is_lower_better=lower)
+        declared = declaration(metric)
+        best = curve.best(is_lower_better=declared.lower_is_better)
         row = {
             "metric": word(label(metric.removeprefix("codebook/"))),
             "last": number(last[1], decimals=4),
             "at step": number(last[0]),
         }
-        if best is not None and not metric.endswith("top1_share"):
+        if best is not None and declared.higher_is_better is not None:
             row |= {
                 "best": number(best[1], decimals=4),
                 "best at step": number(best[0]),
-                "better": word("lower" if lower else "higher"),
+                "better": word("lower" if declared.lower_is_better else "higher"),
             }
         yield row
 

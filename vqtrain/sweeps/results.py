@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, final
 
@@ -11,7 +11,7 @@ from vqtrain.errors import ConfigError
 from vqtrain.evaluation import results as evaluation
 from vqtrain.evaluation.results import TokenizerResult, read_json
 from vqtrain.metrics.parts.codebook_usage import is_collapsed
-from vqtrain.metrics.parts.declarations import declaration
+from vqtrain.metrics.parts.declarations import declaration, learn
 from vqtrain.sweeps.job import SweepJob, read_failure, training_seconds
 from vqtrain.version import __version__
 
@@ -320,12 +320,18 @@ def save(result: SweepResult, sweep_dir: Path) -> None:
 
 
 def read_sweep(sweep_dir: Path) -> SweepResult:
-    """Read the results of a sweep.
+    """Read the results of a sweep, and learn the directions of its metrics.
 
     Raises:
         ConfigError: If they cannot be read, or are of another version.
     """
+    learn(read_json(_Directions, sweep_dir / FILE).metrics)
     return read_json(SweepResult, sweep_dir / FILE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Directions:
+    metrics: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from vqtrain.metrics.parts.declarations import Declaration, declaration
+from vqtrain.metrics.parts import declarations
+from vqtrain.metrics.parts.declarations import Declaration, declaration, learn
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,14 @@ def test_a_name_of_a_log_or_a_table_is_enough(
 ) -> None:
     expected = Declaration(title=title, unit=unit, higher_is_better=higher_is_better)
     assert declaration(name) == expected
+
+
+def test_directions_of_other_metrics_are_learned_and_ours_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(declarations, "_learned", {})
+    assert declaration("val/mean_absolute").higher_is_better is None
+    learn({"mean_absolute": "lower", "psnr": "lower", "other": None})
+    assert declaration("val/mean_absolute").lower_is_better
+    assert declaration("psnr").higher_is_better
+    assert declaration("other").higher_is_better is None

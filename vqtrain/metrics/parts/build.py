@@ -92,6 +92,7 @@ def describe(metric: Metric, given: Given) -> dict[str, str]:
         **metric.details,
         "rounding": metric.rounding,
         "dtype": metric.dtype,
+        "better": "higher" if metric.higher_is_better else "lower",
     }
     for name in metric.weights:
         described |= weights.describe(name, weights.find(name, given.get(name)))

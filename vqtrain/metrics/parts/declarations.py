@@ -1,6 +1,7 @@
 """What tables and plots say about a metric that they know by its name alone."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import final
 
@@ -45,13 +46,28 @@ CODEBOOK = {
 }
 
 
+# Of metrics from outside the package: what files say of them, by name.
+_learned: dict[str, Declaration] = {}
+
+
+def learn(directions: Mapping[str, object]) -> None:
+    """Take from a file whether ``higher`` or ``lower`` values of its metrics are better.
+
+    What our own metrics declare stays.
+    """
+    for name, better in directions.items():
+        known = declaration(name)
+        if known.higher_is_better is None and better in ("higher", "lower"):
+            _learned[name] = replace(known, higher_is_better=better == "higher")
+
+
 def declaration(name: str) -> Declaration:
     """Return what is declared about a metric of a log or a table.
 
     Args:
         name: A name as in ``metrics.jsonl`` or ``evaluation.json``: ``psnr``, ``val/psnr``,
-            ``rfid_adm@5000``, ``val/codebook/usage``. One that nobody has declared gets a title
-            from its words, and no direction.
+            ``rfid_adm@5000``, ``val/codebook/usage``. One from outside the package has a title from
+            its words, and the direction that a file has told ``learn``, or none.
 
     Example:
         >>> declaration("lpips_vgg"), declaration("rfid_adm@5000").title
@@ -71,7 +87,7 @@ def declaration(name: str) -> Declaration:
                 unit=metric.unit,
                 higher_is_better=metric.higher_is_better,
             )
-    return Declaration(title=name.replace("_", " ").capitalize())
+    return _learned.get(name) or Declaration(title=name.replace("_", " ").capitalize())
 
 
 @cache
