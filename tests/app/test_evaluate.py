@@ -315,7 +315,7 @@ def test_too_many_damaged_pictures_are_a_failure_without_figures(
     assert not Path("mixed1").exists()
     assert main([*typed, "max_bad_fraction=0.5"]) == 0
     table = Path("mixed1/table.md").read_text()
-    assert "- 4 images; 2 passed over" in table
+    assert "- 4 images; 2 skipped" in table
 
 
 def test_without_images_those_are_measured_that_the_run_has_validated_on(

@@ -58,7 +58,7 @@ def test_a_run_that_repeats_says_so() -> None:
     change, text = compared(median_ms=2.1)
     assert change == pytest.approx(0.05)
     assert "the same speed, within 10 %" in text
-    assert "NOT REPEATED" not in text
+    assert "not repeated:" not in text
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_run_that_does_not_repeat_says_by_how_much(changes: dict[str, float], 
     compared()
     change, text = compared(**changes)
     assert change == pytest.approx(by)
-    assert f"NOT REPEATED, the last run here differs by {by:.0%}" in text
+    assert f"not repeated: the last run here differs by {by:.0%}" in text
     assert "the speed did not repeat" in text
 
 

@@ -177,7 +177,7 @@ def test_the_screen_says_what_a_number_is_what_it_took_and_what_was_passed_over(
     printed = file.getvalue()
     assert "rfid@2      weights net.pth; weights_sha256 0123456789ab\n" in printed
     assert "time        reading 0.1 s, tokenizer 1.0 s\n" in printed
-    assert "passed over 1\n            bad: the file is empty\n" in printed
+    assert "skipped     1\n            bad: the file is empty\n" in printed
     assert "runs/a|b  16      64   0.5000  22.5000  0.6250" in printed
 
 
@@ -186,8 +186,8 @@ def test_a_cost_that_does_not_repeat_is_said() -> None:
         "parameters: encoder 1,200, codebook_entries 64",
         "one image of 16 px: encode 0.003 GFLOPs, decode 0.003 GFLOPs; a multiply-add counts 2",
         (
-            "encode 1 on cpu: 2.00 ms, 95 % within 3.00 ms, 450.0 images/s, 2.0 MiB; NOT STEADY, "
-            "two rounds differ by 25%; NOT REPEATED, the last run here differs by 50%"
+            "encode 1 on cpu: 2.00 ms, 95 % within 3.00 ms, 450.0 images/s, 2.0 MiB; noisy: "
+            "two rounds differ by 25%; not repeated: the last run here differs by 50%"
         ),
         "the speed did not repeat: do not compare it with that of another run",
         "batch size 64 did not fit into the memory of cpu",

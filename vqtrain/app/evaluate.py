@@ -164,7 +164,7 @@ def evaluate(
     entries: list[tables.Entry] = []
     with ExitStack() as together:
         together.enter_context(joined(device))
-        # Made once all are there: what ends one that waits for the others leaves no folder.
+        # Created once all ranks are there: one that ends while it waits leaves no folder.
         with begun(folder, settings):
             with together.pop_all():
                 report = describe_run(images.source, index, settings, entries)
@@ -208,7 +208,7 @@ def describe_run(
     settings: ImageSettings,
     entries: Sequence[tables.Entry],
 ) -> tables.Report:
-    """Say on what and with what all is measured."""
+    """Describe the images and the settings of the evaluation."""
     shown = json.loads(shareable(json.dumps(source)))
     return tables.Report(
         images={"source": shown, "count": len(index), "digest": index.digest},
@@ -225,9 +225,9 @@ def describe_run(
 
 @contextmanager
 def begun(folder: Path, settings: ImageSettings) -> Iterator[None]:
-    """Make the folder of the results now, so that no figures are lost for want of one.
+    """Create the folder of the results now, so that no results are lost because it cannot be.
 
-    If nothing comes of it, it is removed.
+    It is removed if it stays empty.
 
     Raises:
         ConfigError: If it cannot be made.

@@ -1,1 +1,1 @@
-"""How good a tokenizer is, in numbers and in pictures."""
+"""How good a tokenizer is, in numbers and in images."""

@@ -1,10 +1,9 @@
-"""What a reader knows, at the rate of a tokenizer: JPEG, WebP, and fewer pixels.
+"""Well-known codecs at the rate of a tokenizer: JPEG, WebP, and fewer pixels.
 
-Each picture is coded at the quality that brings its own file nearest to the rate, since a tokenizer
-spends the same bits on every picture too. A rate is that of the whole file, headers included:
-what one has to keep to see the picture again. The headers are about 30 bytes of a WebP and some
-hundreds of a JPEG, so at the rates of small grids even the smallest files are larger; then the
-smallest is taken, and its rate returned.
+Each image is coded at the quality whose file is nearest to the rate, because a tokenizer spends the
+same bits on every image too. The rate counts the whole file with its headers: all that is needed to
+decode the image. Headers are about 30 bytes of a WebP and some hundreds of a JPEG. At the rates of
+small grids even the smallest file is larger; then the smallest is used, and its rate returned.
 """
 
 import io
@@ -25,7 +24,7 @@ from vqtrain.shapes import Pixels
 from vqtrain.tokenizer.model import Tokenizer
 
 MODES = {1: "L", 3: "RGB"}
-# The lowest and the highest quality of a format, and what else its encoder is told.
+# The lowest and the highest quality of a format, and other options of its encoder.
 QUALITIES = {"JPEG": (1, 100), "WEBP": (0, 100)}
 OPTIONS = {"JPEG": {"optimize": True}, "WEBP": {}}
 # A WebP may shrink a little where the quality grows: so many neighbors on each side are tried too.
@@ -55,37 +54,37 @@ def bits_per_pixel(tokenizer: Tokenizer, height: int, width: int) -> float | Non
 def through_codec(
     pixels: UInt8[Tensor, "b c h w"], bits_per_pixel: float, factor: tuple[int, ...], *, codec: str
 ) -> tuple[UInt8[Tensor, "b c h w"], float]:
-    """Code each picture at the quality whose file is nearest to a rate, and decode it again.
+    """Code each image at the quality whose file is nearest to a rate, and decode it again.
 
     Args:
         pixels: Gray or color.
         bits_per_pixel: The rate to meet.
-        factor: Is not used.
-        codec: JPEG, with Huffman tables of its own for each file, or WEBP; else as Pillow has it,
+        factor: Not used.
+        codec: JPEG, with Huffman tables of its own for each file, or WEBP. Otherwise as in Pillow,
             which halves the resolution of colors. A gray WebP is one without colors.
 
     Returns:
         The pixels, and the mean rate of the files.
 
     Raises:
-        ConfigError: If the pictures have other channels.
+        ConfigError: If the images have other channels.
     """
     del factor
     require(
         pixels.shape[1] in MODES,
-        f"JPEG and WebP take pictures of 1 or 3 channels, these have {pixels.shape[1]}",
+        f"JPEG and WebP take images of 1 or 3 channels, these have {pixels.shape[1]}",
     )
     target = bits_per_pixel * pixels.shape[2] * pixels.shape[3] / 8
     arrays = rearrange(pixels, "b c h w -> b h w c").cpu().numpy()
     files = [nearest_file(array, target, codec) for array in arrays]
     decoded = np.stack([_decode(file, pixels.shape[1]) for file in files])
-    made = rearrange(torch.from_numpy(decoded), "b h w c -> b c h w").contiguous()
+    result = rearrange(torch.from_numpy(decoded), "b h w c -> b c h w").contiguous()
     rate = 8 * sum(map(len, files)) / (len(files) * pixels.shape[2] * pixels.shape[3])
-    return made.to(pixels.device), rate
+    return result.to(pixels.device), rate
 
 
 def nearest_file(array: UInt8[np.ndarray, "h w c"], target: float, codec: str) -> bytes:
-    """Return the file of a picture that is nearest to a size; of equal ones the best.
+    """Return the file of an image that is nearest to a size; of equal ones the best.
 
     The quality is found by halving, as files grow with it, and among its neighbors.
 
@@ -94,7 +93,7 @@ def nearest_file(array: UInt8[np.ndarray, "h w c"], target: float, codec: str) -
         target: Size of the file in bytes.
         codec: A key of ``QUALITIES``.
     """
-    encode = cache(partial(_encode, _picture(array), codec))
+    encode = cache(partial(_encode, _image(array), codec))
     least, most = QUALITIES[codec]
     # At the rates of most tokenizers the smallest file is too large, and there is nothing to halve.
     low, high = least, most if len(encode(least)) < target else least + 1
@@ -108,13 +107,13 @@ def nearest_file(array: UInt8[np.ndarray, "h w c"], target: float, codec: str) -
 def down_up(
     pixels: UInt8[Tensor, "b c h w"], bits_per_pixel: float, factor: tuple[int, ...]
 ) -> tuple[UInt8[Tensor, "b c h w"], float]:
-    """Keep one pixel for each position of the token grid, and enlarge that picture again.
+    """Keep one pixel for each position of the token grid, and enlarge that image again.
 
     Both by Pillow's bicubic, antialiased on the way down, and rounded to uint8.
 
     Args:
         pixels: Height and width are multiples of the factor.
-        bits_per_pixel: Is not used.
+        bits_per_pixel: Not used.
         factor: Image pixels per grid position, along height and width.
 
     Returns:
@@ -128,8 +127,8 @@ def down_up(
         height // factor[0],
         width // factor[1],
     )
-    made = _resize(small, height, width).contiguous()
-    return made.to(pixels.device), 8 * channels * small[0, 0].numel() / (height * width)
+    result = _resize(small, height, width).contiguous()
+    return result.to(pixels.device), 8 * channels * small[0, 0].numel() / (height * width)
 
 
 BASELINES: dict[str, Baseline] = {
@@ -145,17 +144,17 @@ def _resize(
     return F.interpolate(pixels, size=(height, width), mode="bicubic", antialias=True)
 
 
-def _picture(array: UInt8[np.ndarray, "h w c"]) -> Image.Image:
+def _image(array: UInt8[np.ndarray, "h w c"]) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
-def _encode(picture: Image.Image, codec: str, quality: int) -> bytes:
+def _encode(image: Image.Image, codec: str, quality: int) -> bytes:
     file = io.BytesIO()
-    picture.save(file, codec, quality=quality, **OPTIONS[codec])
+    image.save(file, codec, quality=quality, **OPTIONS[codec])
     return file.getvalue()
 
 
 def _decode(file: bytes, channels: int) -> UInt8[np.ndarray, "h w channels"]:
-    with Image.open(io.BytesIO(file)) as picture:
-        array = np.asarray(picture.convert(MODES[channels]))
+    with Image.open(io.BytesIO(file)) as image:
+        array = np.asarray(image.convert(MODES[channels]))
     return array.reshape(*array.shape[:2], channels)

@@ -54,7 +54,7 @@ class Result:
 
 @final
 class Clock:
-    """Adds up what parts of the work take.
+    """Adds up the time of parts of the work.
 
     Args:
         device: Whose work is waited for at the end of each part; None to wait for none.
@@ -69,7 +69,7 @@ class Clock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Return a context whose time is added to a part; a part within another is of that one."""
+        """Return a context whose time is added to a part; an inner part counts to the outer."""
         if self._is_running:
             yield
             return
@@ -84,7 +84,7 @@ class Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + taken
 
     def waiting(self, batches: Iterable[Batch], name: str) -> Iterator[Batch]:
-        """Bring batches; the time of waiting for them is added to a part."""
+        """Yield batches; the time of waiting for them is added to a part."""
         iterator = iter(batches)
         while True:
             with self.part(name):

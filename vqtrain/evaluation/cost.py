@@ -34,14 +34,14 @@ class Timing:
             codebook to and from quantized latents.
         batch_size: Images at once.
         median_ms: Of a call, over both rounds.
-        p95_ms: 95 % of the calls took at most so long.
-        images_per_s: All images by the time of all calls.
-        calls: So many were timed.
-        spread: By what share of the smaller one the two rounds differ, in that of the three
-            figures in which they differ most.
+        p95_ms: The 95th percentile of a call.
+        images_per_s: All images divided by the time of all calls.
+        calls: Number of timed calls.
+        spread: How far the two rounds differ, as a share of the smaller one, in the figure of the
+            three in which they differ most.
         is_steady: Whether the spread is at most 10 %.
-        change: By what share they differ from those of the last run with the same work on this
-            machine, likewise; None if there was none.
+        change: The same share against the last run with the same work on this machine; None if
+            there was none.
         memory_bytes: The most that torch had allocated at once beyond the weights and the input;
             None where it keeps no count, as on MPS.
     """
@@ -64,7 +64,7 @@ class Timing:
 
     @property
     def is_repeated(self) -> bool:
-        """Whether the last run here has measured the same, within 10 %."""
+        """Whether the last run here gave the same speed, within 10 %."""
         return self.change is not None and self.change <= MAX_SPREAD
 
 
@@ -76,16 +76,16 @@ class Cost:
         device: What it ran on.
         image_size: Side of the square images, in px.
         parameters: Of encoder, decoder, projections and codebook; ``codebook_entries`` are the
-            numbers in tables of codes, also of tables that no optimizer moves, and count apart.
-        weights_bytes: Of all of them, as they lie in memory.
+            numbers in tables of codes, also of those that no optimizer trains, and counted apart.
+        weights_bytes: Of all of them in memory.
         encode_flops: Of one image. A multiply-add counts 2. Convolutions, matrix products and
             attention are counted, and with them the search for codes; norms, activations,
             resampling and sums are left out.
-        decode_flops: Likewise.
+        decode_flops: Of one image, counted in the same way.
         timings: By batch size and operation.
         too_large: Batch sizes that did not fit into the memory of the device.
         is_steady: Whether every timing is; if not, the machine was busy or too few calls fit into
-            the time, and another run will give other figures.
+            the time, and another run will give other values.
     """
 
     device: str
@@ -119,7 +119,7 @@ def measure_cost(
     """Measure what a tokenizer costs on a device, on images of noise.
 
     Every pass is timed in two rounds, and all passes have had their first round before any has its
-    second, so that what holds the machine up for some seconds shows as a difference. A round is 1 s
+    second, so that a disturbance of some seconds shows as a difference. A round is 1 s
     of calls and at least three, but none begins after 10 s; a call ends when the device is done.
 
     Args:
@@ -255,7 +255,7 @@ def _memory(call: Callable[[], object], device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     if device.type != "cpu":
         return None
-    # Else the profiler's library tells every user without a GPU, on the screen, that there is none.
+    # Otherwise the profiler prints to every user without a GPU that there is none.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(profile_memory=True) as record:
         call()
@@ -302,7 +302,7 @@ def _timing(each: _Pass, first: Sequence[float], second: Sequence[float]) -> Tim
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return by what share of the smaller one two figures differ, of those that differ most.
+    """Return how far two figures differ, as a share of the smaller one, for those that differ most.
 
     Example:
         >>> difference([2.0, 8.0], [2.5, 8.0])

@@ -33,13 +33,13 @@ MAX_NAME = 100  # characters of a name in the name of a file
 @final
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A tokenizer that is to be measured.
+    """A tokenizer that is evaluated.
 
     Attributes:
         name: As the user wrote it.
         folder: Where its files go, below ``out``.
         tokenizer: On its device.
-        transform: How images are made for it.
+        transform: How images become samples for it.
     """
 
     name: str
@@ -212,7 +212,7 @@ def entry_of(
     rules: Mapping[str, Mapping[str, str]],
     settings: ImageSettings,
 ) -> tables.Entry:
-    """Put together what is known of a tokenizer, but for its cost."""
+    """Put together the results of a tokenizer, without its cost."""
     size, count = model.transform.image_size, len(measured.image_ids)
     images = {
         "crop": f"{settings.crop} to {size} x {size} px",
@@ -257,7 +257,7 @@ def save_images(
     count: int,
     out: Path,
 ) -> None:
-    """Write the values of single images, and pictures of the worst and the best of them."""
+    """Write the values of each image, and draw the worst and the best of them."""
     folder = out / model.folder
     folder.mkdir(exist_ok=True)
     tables.write_per_image(entry, folder)
@@ -272,7 +272,7 @@ def save_images(
                     index.read(entry.measured.image_ids[place]), model.transform, None
                 )
                 images = model.tokenizer.to_images(pixels[None])
-                picture, _ = draw(model.tokenizer, images, settings, None)
+                drawn, _ = draw(model.tokenizer, images, settings, None)
                 name = file_name(entry.keys[place], ()).replace("/", "-")[-MAX_NAME:]
                 (folder / word).mkdir(exist_ok=True)
-                picture.save(folder / word / f"{number:02d}_{name}.png")
+                drawn.save(folder / word / f"{number:02d}_{name}.png")

@@ -32,10 +32,10 @@ LIBRARIES = ("torch", "torchvision", "pillow")
 def content_digest(index: ImageIndex) -> str:
     """Hash the encoded bytes of all images; collective.
 
-    Neither names nor places nor the order matter: a copy in another folder is the same content. The
-    bytes are hashed as they are in the files, because what is made of them is known only after the
-    pass over the images, which this is to shorten; what is made of them is in the key of
-    ``Reference``. It reads every file once, which costs little beside Inception.
+    Names, folders and the order do not matter: a copy in another folder is the same content. The
+    encoded bytes are hashed and not the pixels, which are known only after the pass over the images
+    that this hash can shorten; how they become pixels is in the key of ``Reference``. Every file is
+    read once, which costs little compared with Inception.
 
     Raises:
         DataError: If a server does not answer.
@@ -56,7 +56,7 @@ def _digest(index: ImageIndex, image_id: int) -> bytes:
     try:
         encoded = index.read(image_id)
     except BadSampleError:
-        encoded = b""  # it counts for nothing in the measurement, too
+        encoded = b""  # it is skipped by the evaluation, too
     return blake2b(encoded, digest_size=16).digest()
 
 
@@ -122,7 +122,7 @@ class Reference:
     def save(self, moments: Moments) -> None:
         """Keep the statistics of all ranks; called by one of them.
 
-        A full disk costs the cache and not the measurement. Features that are no numbers are not
+        A full disk costs the cache and not the evaluation. Features that are not finite are not
         kept.
         """
         if not moments.sums.isfinite().all():

@@ -1,4 +1,4 @@
-"""Whether figures of speed repeat: beside those of the last run with the same work on this machine.
+"""Whether a speed repeats: compared with the last run with the same work on this machine.
 
 Two rounds within a run do not show it: the speed of many machines changes from process to process.
 """
@@ -18,13 +18,13 @@ from vqtrain.version import __version__
 
 
 def compare_with_last(cost: Cost, *, work: Mapping[str, object]) -> Cost:
-    """Say by how much each timing differs from that of the last run, and keep it for the next.
+    """Compare each timing with that of the last run, and keep it for the next.
 
     What is kept can be deleted at any time, and a damaged file counts as none.
 
     Args:
-        cost: As it was measured.
-        work: What else decides on the time, as plain data: the networks, the precision.
+        cost: Of this run.
+        work: What else the time depends on, as plain data: the networks, the precision.
 
     Raises:
         DataError: If there is no folder for caches.

@@ -1,4 +1,4 @@
-"""A picture, its reconstruction and its ids, side by side in one picture with the figures below."""
+"""An image, its reconstruction and its ids, side by side in one file with captions below."""
 
 import colorsys
 import math
@@ -16,13 +16,13 @@ from vqtrain.shapes import Pixels
 MARGIN = 4
 FONT_SIZE = 13
 CAPTION_HEIGHT = 20
-# The part of a turn by which colors of following ids differ: no two of them come near soon.
+# The share of a turn between the hues of consecutive ids: neighbors stay far apart.
 GOLDEN = (math.sqrt(5) - 1) / 2
 COLORS = 1024
 
 
 def side_by_side(panels: Sequence[tuple[UInt8[np.ndarray, "h w c"], str]]) -> Image.Image:
-    """Put pictures of one size beside each other, each over a line of text."""
+    """Put images of one size side by side, each above a line of text."""
     height, width, _ = panels[0][0].shape
     whole = Image.new(
         "RGB",
@@ -46,14 +46,14 @@ def to_panel(pixels: Pixels) -> UInt8[np.ndarray, "h w 3"]:
 def ids_panel(
     grids: Sequence[Int64[Tensor, "_ _"]], height: int, width: int
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Draw grids of ids, a color for each id, the same in every picture.
+    """Draw grids of ids, a color for each id, the same in every image.
 
     Several grids, of codebooks or of scales, are laid out in rows, beginning at the top left.
 
     Args:
         grids: Of one image.
         height: Of the panel, in px.
-        width: Likewise.
+        width: Of the panel, in px.
     """
     columns = math.ceil(math.sqrt(len(grids)))
     rows = math.ceil(len(grids) / columns)
@@ -88,7 +88,7 @@ def _color(grid: Int64[Tensor, "rows columns"]) -> UInt8[np.ndarray, "rows colum
 
 
 def _color_of(number: int) -> tuple[int, int, int]:
-    # Three brightnesses beside the hues, so that more colors can be told apart.
+    # Hues in three brightnesses, so that more colors can be distinguished.
     color = colorsys.hsv_to_rgb(number * GOLDEN % 1, 0.65, (0.95, 0.75, 0.55)[number % 3])
     red, green, blue = (round(255 * part) for part in color)
     return red, green, blue

@@ -173,7 +173,7 @@ def _figures(values: Mapping[str, object]) -> dict[str, str]:
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the table, and below it what each number means and what all has taken."""
+    """Print the table, and below it how each value comes about and what everything took."""
     heads, rows = columns_and_rows(report.entries)
     table = Table(box=None, pad_edge=False)
     for number, head in enumerate(heads):
@@ -197,7 +197,7 @@ def _notes(entry: Entry) -> Iterator[str]:
     taken = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in measured.seconds.items())
     yield f"{'time':<12}{taken}"
     if measured.faults:
-        yield f"{'passed over':<12}{len(measured.faults):,}"
+        yield f"{'skipped':<12}{len(measured.faults):,}"
     for fault in measured.faults[:MAX_NAMED]:
         yield f"{'':<12}{fault.key or fault.shard}: {fault.reason}"
 
@@ -208,7 +208,7 @@ def _brief(rule: Mapping[str, str]) -> Iterator[str]:
 
 
 def cost_lines(cost: Cost) -> Iterator[str]:
-    """Say what a tokenizer costs, a figure or two a line."""
+    """Say what a tokenizer costs, a figure or two per line."""
     parts = ", ".join(f"{name} {count:,}" for name, count in cost.parameters.items())
     yield f"parameters: {parts}"
     yield (
@@ -221,9 +221,9 @@ def cost_lines(cost: Cost) -> Iterator[str]:
             memory = f", {timing.memory_bytes / 2**20:.1f} MiB"
         doubts = ""
         if not timing.is_steady:
-            doubts += f"; NOT STEADY, two rounds differ by {timing.spread:.0%}"
+            doubts += f"; noisy: two rounds differ by {timing.spread:.0%}"
         if timing.change is not None and not timing.is_repeated:
-            doubts += f"; NOT REPEATED, the last run here differs by {timing.change:.0%}"
+            doubts += f"; not repeated: the last run here differs by {timing.change:.0%}"
         yield (
             f"{timing.operation} {timing.batch_size} on {cost.device}: {timing.median_ms:.2f} ms, "
             f"95 % within {timing.p95_ms:.2f} ms, {timing.images_per_s:.1f} images/s"
@@ -239,7 +239,7 @@ def _repetition(timings: Sequence[Timing]) -> str:
     if all(timing.is_repeated for timing in timings):
         return "the last run on this machine gave the same speed, within 10 %"
     if all(timing.change is None for timing in timings):
-        return "the speed was not measured on this machine before: run it again to see it repeat"
+        return "the speed was not measured on this machine before: rerun to check stability"
     return "the speed did not repeat: do not compare it with that of another run"
 
 
@@ -255,7 +255,7 @@ def markdown(report: Report) -> str:
         if len(report.entries) > 1:
             lines += [f"{_cell(entry.name)}:", ""]
         bad = len(entry.measured.faults)
-        lines.append(f"- {len(entry.keys):,} images" + f"; {bad:,} passed over" * bool(bad))
+        lines.append(f"- {len(entry.keys):,} images" + f"; {bad:,} skipped" * bool(bad))
         for name, rule in entry.rules.items():
             lines.append(f"- {name}: {_cell('; '.join(f'{k} {v}' for k, v in rule.items()))}")
         if entry.cost is not None:

@@ -24,7 +24,7 @@ class ChosenImages:
     Attributes:
         source: Where they are from, for people.
         near: Where no results may be written.
-        crop: How a run has made squares of them; None if they are of no run.
+        crop: Of the run that was validated on them; None if they are of no run.
         open: Finds them; raises DataError if they are not there.
     """
 

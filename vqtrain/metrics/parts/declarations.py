@@ -67,7 +67,7 @@ def declaration(name: str) -> Declaration:
     Args:
         name: A name as in ``metrics.jsonl`` or ``evaluation.json``: ``psnr``, ``val/psnr``,
             ``rfid_adm@5000``, ``val/codebook/usage``. One from outside the package has a title from
-            its words, and the direction that a file has told ``learn``, or none.
+            its words, and the direction that ``learn`` has read from a file, or none.
 
     Example:
         >>> declaration("lpips_vgg"), declaration("rfid_adm@5000").title

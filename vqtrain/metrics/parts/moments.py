@@ -12,12 +12,12 @@ from vqtrain.shapes import Mask
 
 @final
 class Moments:
-    """Count, sum and sum of outer products of features, in float64, of which ranks add up theirs.
+    """Count, sum and sum of outer products of features, in float64; ranks add up theirs.
 
     The three are one matrix, the sum of outer products of [1, features] with itself.
 
     Args:
-        dim: Number of features of an image.
+        dim: Number of features of a sample.
         device: Where the features are, also on a rank that gets none.
     """
 
@@ -28,11 +28,11 @@ class Moments:
         """Add the features of a batch.
 
         Args:
-            features: Of one image a row.
-            mask: False for images that only fill up the batch; their features are ignored.
+            features: One row per sample.
+            mask: False for samples that only fill up the batch; their features are ignored.
         """
         rows = torch.cat([torch.ones_like(features[:, :1]), features], dim=1).double()
-        # Multiplication by the mask would keep a NaN of an image that does not count.
+        # Multiplication by the mask would keep a NaN of a sample that does not count.
         rows = torch.where(mask[:, None], rows, 0.0)
         self.sums.addmm_(rows.T, rows)
 
@@ -49,17 +49,17 @@ class Moments:
 
     @property
     def count(self) -> int:
-        """The number of images."""
+        """The number of samples."""
         return int(self.sums[0, 0])
 
     @property
     def mean(self) -> Float64[Tensor, " d"]:
-        """The mean of the features; NaN without images."""
+        """The mean of the features; NaN without samples."""
         return self.sums[0, 1:] / self.sums[0, 0]
 
     @property
     def covariance(self) -> Float64[Tensor, "d d"]:
-        """The unbiased covariance of the features; not finite with fewer than 2 images."""
+        """The unbiased covariance of the features; not finite with fewer than 2 samples."""
         count, mean = self.sums[0, 0], self.mean
         return (self.sums[1:, 1:] - count * torch.outer(mean, mean)) / (count - 1)
 
@@ -67,10 +67,10 @@ class Moments:
 def frechet_distance(first: Moments, second: Moments) -> float:
     """Return the squared Frechet distance of two normal distributions with these moments.
 
-    It is worked out on the CPU, which takes seconds for 2048 features.
+    It is computed on the CPU, which takes seconds for 2048 features.
 
     Returns:
-        At least 0; NaN if one of the two has fewer than 2 images, or features that are no numbers.
+        At least 0; NaN if one of the two has fewer than 2 samples, or features that are not finite.
 
     References:
         Dowson and Landau 1982; Heusel et al. 2017, arXiv:1706.08500.

@@ -135,8 +135,8 @@ class CleanFIDFeatures(nn.Module):
 
     def forward(self, pixels: Pixels) -> Float[Tensor, "b d"]:
         """Return features."""
-        pictures = rearrange(pixels.cpu().numpy(), "b c h w -> b h w c")
-        resized = torch.from_numpy(np.stack([self.resize(picture) for picture in pictures]))
+        images = rearrange(pixels.cpu().numpy(), "b c h w -> b h w c")
+        resized = torch.from_numpy(np.stack([self.resize(image) for image in images]))
         scaled = (rearrange(resized, "b h w c -> b c h w").to(pixels.device) - 128) / 128
         features: Tensor = self.layers(scaled)
         return features.flatten(1)
