@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 
 from vqtrain.errors import ConfigError
@@ -56,7 +57,7 @@ def build(tmp_path: Path, said: list[str]) -> Build:
         settings = {**yaml.safe_load((CONFIGS / f"{kind}.yaml").read_text()), **changes}
         return build_tracker(
             settings,
-            logger=build_logger(settings, run_dir=tmp_path, name="a name"),
+            logger=build_logger(settings, run_dir=tmp_path, name="a name", is_main=True),
             run_dir=tmp_path,
             name="a name",
             config={"seed": 3, "codebook": {"kind": "ema", "size": 16}},
@@ -170,6 +171,17 @@ def test_mlflow_that_is_not_installed_is_named(
         build("mlflow")
 
 
+def test_mlflow_that_cannot_begin_is_one_line(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError("no such server\nand more")
+
+    monkeypatch.setattr("vqtrain.training.trackers.lightning.MLFlowLogger", refuse)
+    with pytest.raises(ConfigError, match=r"^logger=mlflow cannot begin: no such server$"):
+        build("mlflow")
+
+
 class Notes(Logger):
     """A logger of a user, which saves in a folder."""
 
@@ -200,7 +212,9 @@ def test_a_logger_of_the_user_gets_metrics_and_a_failure_of_it_is_a_warning(
 ) -> None:
     for fails in (False, True):
         settings = {"kind": f"{__name__}:Notes", "fails": fails}
-        logger = build_logger(settings, run_dir=tmp_path, name="a name")
+        logger = build_logger(settings, run_dir=tmp_path, name="a name", is_main=True)
+        other = build_logger(settings, run_dir=tmp_path, name="a name", is_main=False)
+        assert isinstance(other, DummyLogger)
         assert isinstance(logger, Notes)
         assert logger.folder == str(tmp_path)
         tracker = build_tracker(
@@ -233,7 +247,7 @@ def test_a_wrong_logger_of_the_user_is_refused(
     settings: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        build_logger(settings, run_dir=tmp_path, name="")
+        build_logger(settings, run_dir=tmp_path, name="", is_main=True)
 
 
 # --- the real wandb, offline

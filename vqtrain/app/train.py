@@ -108,7 +108,6 @@ def train_on(
 ) -> int:
     """Build what the run needs, and run."""
     callbacks = build_callbacks(config["callbacks"], settings.trainer.max_steps)
-    logger = build_logger(config["logger"], run_dir=run_dir, name=config["name"])
     module = build_module(config, settings)
     if checkpoint is None and config["init_from"] is not None:
         begin_from(module, config["init_from"])
@@ -142,6 +141,9 @@ def train_on(
             if config["run_dir"] is None:
                 run_directory.point_latest(run_dir)
             introduce(console, module, data, run_dir, checkpoint, remarks)
+            logger = build_logger(
+                config["logger"], run_dir=run_dir, name=config["name"], is_main=True
+            )
             tracker = build_tracker(
                 config["logger"],
                 logger=logger,
@@ -150,6 +152,10 @@ def train_on(
                 config=config,
                 first_step=checkpoint["training"]["step"] if checkpoint else 0,
                 warn=console.line,
+            )
+        else:
+            logger = build_logger(
+                config["logger"], run_dir=run_dir, name=config["name"], is_main=False
             )
         if tracker is not None:
             stack.enter_context(tracker)

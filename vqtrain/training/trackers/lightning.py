@@ -6,19 +6,23 @@ from pathlib import Path
 from typing import final
 
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 
 from vqtrain.build import bind, build_third_party
 from vqtrain.errors import ConfigError
-from vqtrain.training.trackers.base import Leniency, Tracker
+from vqtrain.training.trackers.base import Leniency, Tracker, first_line
 
 
-def build_logger(settings: Mapping[str, object], *, run_dir: Path, name: str) -> Logger | None:
-    """Build the logger that the ``logger`` group names, on all ranks; None if it is none of these.
+def build_logger(
+    settings: Mapping[str, object], *, run_dir: Path, name: str, is_main: bool
+) -> Logger | None:
+    """Build the logger of Lightning's that the ``logger`` group names, if it names one.
 
     Args:
         settings: The group, as plain data.
-        run_dir: The run directory.
+        run_dir: The run directory; it exists.
         name: The run's name.
+        is_main: Whether this is the process that logs; the others get a logger that does nothing.
 
     Raises:
         ConfigError: If a key is unknown or wrong, or a package is not installed.
@@ -31,12 +35,17 @@ def build_logger(settings: Mapping[str, object], *, run_dir: Path, name: str) ->
         return MLFlowLogger(
             experiment_name=experiment,
             run_name=name,
-            tracking_uri=tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"),
-            save_dir=str(run_dir / "mlruns"),
+            # MLflow no longer takes plain folders, Lightning's default.
+            tracking_uri=tracking_uri
+            or os.environ.get("MLFLOW_TRACKING_URI")
+            or f"sqlite:///{run_dir.resolve()}/mlflow.db",
+            save_dir=None,
         )
 
     keys = dict(settings)
     kind = str(keys.pop("kind", None))
+    if not is_main:
+        return DummyLogger() if ":" in kind or kind in ("csv", "mlflow") else None
     if ":" in kind:
         context = {"save_dir": str(run_dir)}
         logger: Logger = build_third_party(
@@ -49,6 +58,10 @@ def build_logger(settings: Mapping[str, object], *, run_dir: Path, name: str) ->
         return bind(mlflow, keys, where="logger") if kind == "mlflow" else None
     except ModuleNotFoundError as error:
         raise ConfigError(f"logger={kind} needs a package: pip install {kind}") from error
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"logger={kind} cannot begin: {first_line(error)}") from error
 
 
 @final
