@@ -1,24 +1,24 @@
 """One sample of a pack: an image that was checked, encoded again if asked, and its fields."""
 
 import io
-import math
 import tarfile
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import final
+from typing import Annotated, final
 
 import tifffile
 from PIL import Image, ImageOps
 
-from vqtrain.build import unknown
 from vqtrain.data.decoding.images import NPY, one_line, open_image, read_npy
 from vqtrain.data.faults import Fault
 from vqtrain.data.sources.fields import Fields
 from vqtrain.data.sources.index import ImageIndex
-from vqtrain.errors import BadSampleError, ConfigError
+from vqtrain.errors import BadSampleError
+from vqtrain.ranges import FINITE, Range, above, at_least, check_fields, one_of, within
 
 # What is written, by the word that a user writes.
 FORMATS = ("keep", "jpeg", "png", "webp")
+AUTO = Range("auto", lambda value: value == "auto", ("auto",))
 
 # A field's name by the format that is found, not by the suffix of the file.
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
@@ -46,25 +46,15 @@ class PackSettings:
         ConfigError: If a value is impossible.
     """
 
-    image_size: int | None
-    format: str
-    quality: int
-    shard_size: float
-    val: float | str
+    image_size: Annotated[int, at_least(1)] | None
+    format: Annotated[str, one_of(*FORMATS)]
+    quality: Annotated[int, within(1, 100)]
+    shard_size: Annotated[float, above(0), FINITE]
+    val: Annotated[float, within(0, 0.5)] | Annotated[str, AUTO]
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        if self.image_size is not None and self.image_size < 1:
-            raise ConfigError(f"image_size must be at least 1 px, got {self.image_size}")
-        if self.format not in FORMATS:
-            raise ConfigError(f"format: {unknown('format', self.format, FORMATS)}")
-        if not 1 <= self.quality <= 100:
-            raise ConfigError(f"quality must be from 1 to 100, got {self.quality}")
-        if not 0 < self.shard_size < math.inf:
-            raise ConfigError(f"shard_size must be some MB, such as 256, got {self.shard_size}")
-        is_share = isinstance(self.val, float) and 0 <= self.val <= 0.5
-        if self.val != "auto" and not is_share:
-            raise ConfigError(f"val must be auto or a share from 0 to 0.5, got {self.val!r}")
+        check_fields(self, "")
 
 
 @final

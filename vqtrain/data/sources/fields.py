@@ -15,7 +15,7 @@ from jaxtyping import Int64
 
 from vqtrain.data.faults import Fault
 from vqtrain.data.remote.urls import is_url
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import ImageIndex, make_index
 from vqtrain.data.sources.scan import is_image
 
 # Names that no field can have in WebDataset: none at all, and that of the sample's key.
@@ -113,11 +113,10 @@ def _key(member: tarfile.TarInfo) -> str:
 def _to_index(fields: Sequence[_Field]) -> ImageIndex:
     paths: dict[str, int] = {}
     path_ids = [paths.setdefault(path, len(paths)) for _, path, _, _ in fields]
-    return ImageIndex(
-        paths=tuple(paths),
-        path_ids=np.array(path_ids, dtype=np.int32),
-        offsets=np.array([offset for _, _, offset, _ in fields], dtype=np.int64),
-        sizes=np.array([size for _, _, _, size in fields], dtype=np.int64),
-        keys=np.array([os.fsencode(name) for name, *_ in fields], dtype=np.bytes_),
-        weights=np.ones(len(fields), dtype=np.float32),
+    return make_index(
+        paths=list(paths),
+        path_ids=path_ids,
+        offsets=[offset for _, _, offset, _ in fields],
+        sizes=[size for _, _, _, size in fields],
+        keys=[os.fsencode(name) for name, *_ in fields],
     )

@@ -276,11 +276,7 @@ def _in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> lis
     if len(items) < 2:
         return [work(item) for item in items]
     with ThreadPoolExecutor(min(THREADS, len(items))) as pool:
-        try:
-            return list(pool.map(work, items))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        return list(pool.map(work, items))  # at the first error it cancels what waits
 
 
 def _packed_shards(folder: str, role: Role) -> list[str]:

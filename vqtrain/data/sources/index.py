@@ -1,7 +1,7 @@
 """A list of encoded images and where their bytes are: the one form in which data is known."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -25,6 +25,9 @@ READ_AHEAD_BYTES = 128 * 1024
 HELD_OUT_FRACTION = 0.02
 MIN_HELD_OUT = 16
 MAX_HELD_OUT = 5_000
+
+# Attributes of each image that name no file.
+_PLAIN = ("offsets", "sizes", "keys", "weights")
 
 
 @final
@@ -127,15 +130,8 @@ class ImageIndex:
 
     def select(self, image_ids: Int64[np.ndarray, " m"]) -> "ImageIndex":
         """Keep some of the images, in the order given."""
-        return ImageIndex(
-            paths=self.paths,
-            path_ids=self.path_ids[image_ids],
-            offsets=self.offsets[image_ids],
-            sizes=self.sizes[image_ids],
-            keys=self.keys[image_ids],
-            weights=self.weights[image_ids],
-            faults=self.faults,
-        )
+        arrays = {name: getattr(self, name)[image_ids] for name in ("path_ids", *_PLAIN)}
+        return replace(self, **arrays)
 
     def part(self, image_ids: Int64[np.ndarray, " m"]) -> "ImageIndex":
         """Keep some of the images and only their files, so that little is sent to a worker."""
@@ -151,20 +147,38 @@ class ImageIndex:
     @staticmethod
     def concatenate(indexes: Sequence["ImageIndex"]) -> "ImageIndex":
         """Put indexes one after another; of none, make an empty one."""
-        first_ids = np.cumsum([0, *(len(index.paths) for index in indexes)])
+        indexes = [make_index(paths=[], path_ids=[], offsets=[], sizes=[], keys=[]), *indexes]
+        first_ids = np.cumsum([0, *(len(index.paths) for index in indexes)]).astype(np.int32)
         path_ids = [
-            index.path_ids + np.int32(first)
-            for index, first in zip(indexes, first_ids[:-1], strict=True)
+            index.path_ids + first for index, first in zip(indexes, first_ids, strict=False)
         ]
         return ImageIndex(
             paths=tuple(path for index in indexes for path in index.paths),
-            path_ids=np.concatenate([np.zeros(0, np.int32), *path_ids]),
-            offsets=np.concatenate([np.zeros(0, np.int64), *(i.offsets for i in indexes)]),
-            sizes=np.concatenate([np.zeros(0, np.int64), *(i.sizes for i in indexes)]),
-            keys=np.concatenate([np.zeros(0, "S1"), *(i.keys for i in indexes)]),
-            weights=np.concatenate([np.zeros(0, np.float32), *(i.weights for i in indexes)]),
+            path_ids=np.concatenate(path_ids),
             faults=tuple(fault for index in indexes for fault in index.faults),
+            **{name: np.concatenate([getattr(i, name) for i in indexes]) for name in _PLAIN},
         )
+
+
+def make_index(
+    *,
+    paths: Sequence[str],
+    path_ids: Sequence[int],
+    offsets: Sequence[int],
+    sizes: Sequence[int],
+    keys: Sequence[bytes],
+    faults: Iterable[Fault] = (),
+) -> ImageIndex:
+    """Make an index of lists; each image is seen once in an epoch."""
+    return ImageIndex(
+        paths=tuple(paths),
+        path_ids=np.array(path_ids, dtype=np.int32),
+        offsets=np.array(offsets, dtype=np.int64),
+        sizes=np.array(sizes, dtype=np.int64),
+        keys=np.array(keys, dtype=np.bytes_),
+        weights=np.ones(len(keys), dtype=np.float32),
+        faults=tuple(faults),
+    )
 
 
 def hold_out(index: ImageIndex) -> tuple[ImageIndex, ImageIndex]:

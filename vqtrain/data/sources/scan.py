@@ -22,7 +22,7 @@ from vqtrain.data.faults import Fault
 from vqtrain.data.remote.files import read_small
 from vqtrain.data.remote.reading import open_file
 from vqtrain.data.remote.urls import RemoteFile, shown
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import ImageIndex, make_index
 from vqtrain.errors import BadSampleError, DataError
 
 IMAGE_SUFFIXES = frozenset(
@@ -79,15 +79,13 @@ def index_images(paths: Sequence[Path | RemoteFile], *, root: str | Path) -> Ima
             continue
         names.append(path.text if isinstance(path, RemoteFile) else str(path.absolute()))
         keys.append(os.fsencode(key))
-    n = len(names)
-    return ImageIndex(
-        paths=tuple(names),
-        path_ids=np.arange(n, dtype=np.int32),
-        offsets=np.zeros(n, dtype=np.int64),
-        sizes=np.array(sizes, dtype=np.int64),
-        keys=np.array(keys, dtype=np.bytes_),
-        weights=np.ones(n, dtype=np.float32),
-        faults=tuple(faults),
+    return make_index(
+        paths=names,
+        path_ids=range(len(names)),
+        offsets=[0] * len(names),
+        sizes=sizes,
+        keys=keys,
+        faults=faults,
     )
 
 
@@ -136,17 +134,13 @@ def scan_tar(tar: Path | RemoteFile) -> ImageIndex:
                 members = _unpack(source.read_list(), size=source.size) or _scan(source)
                 with suppress(OSError):
                     write_whole(entry, _pack(members, size=source.size))
-    return ImageIndex(
-        paths=(source.path,),
-        path_ids=np.zeros(len(members.keys), dtype=np.int32),
-        offsets=np.array(members.offsets, dtype=np.int64),
-        sizes=np.array(members.sizes, dtype=np.int64),
-        keys=np.array(members.keys, dtype=np.bytes_),
-        weights=np.ones(len(members.keys), dtype=np.float32),
-        faults=tuple(
-            Fault(shard=shown(source.path), key=key, reason=reason)
-            for key, reason in members.faults
-        ),
+    return make_index(
+        paths=[source.path],
+        path_ids=[0] * len(members.keys),
+        offsets=members.offsets,
+        sizes=members.sizes,
+        keys=members.keys,
+        faults=[Fault(shard=shown(source.path), key=k, reason=r) for k, r in members.faults],
     )
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Annotated, final
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from vqtrain.data.shards.keys import unique_keys
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.data.tokens.report import FORMAT, LAYOUTS, UNFINISHED, VERSION, Form
 from vqtrain.errors import require
+from vqtrain.ranges import at_least, check_fields, one_of
 
 
 @final
@@ -37,16 +38,12 @@ class TokenSettings:
     batch_size: int
     precision: str
     device: str
-    shard_size: int
-    layout: str
+    shard_size: Annotated[int, at_least(1)]
+    layout: Annotated[str, one_of(*LAYOUTS)]
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        require(self.shard_size >= 1, f"shard_size must be at least 1, got {self.shard_size}")
-        require(
-            self.layout in LAYOUTS,
-            f"layout must be one of {', '.join(LAYOUTS)}, got {self.layout!r}",
-        )
+        check_fields(self, "")
 
     def described(self) -> dict[str, object]:
         """Write the keys as a user types them."""
