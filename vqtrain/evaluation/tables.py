@@ -191,7 +191,7 @@ def show(report: Report, console: Console) -> None:
 def _notes(entry: Entry) -> Iterator[str]:
     measured = entry.measured
     for name, rule in entry.rules.items():
-        yield f"{name:<12}{'; '.join(_brief(rule))}"
+        yield f"{name:<11} {'; '.join(_brief(rule))}"
     for line in cost_lines(entry.cost) if entry.cost is not None else []:
         yield f"{'cost':<12}{line}"
     taken = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in measured.seconds.items())
