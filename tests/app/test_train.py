@@ -56,7 +56,7 @@ def test_a_run_leaves_what_people_keep(
     ]
     config = yaml.safe_load((latest / "config.yaml").read_text())
     assert config["data"]["train"] == str(pictures)
-    assert config["encoder"]["in_channels"] == 3
+    assert config["encoder"]["kind"] == "vqvae"
     names = sorted(p.name for p in (latest / "checkpoints").iterdir())
     assert names == ["best.ckpt", "last.ckpt", "step_00000002.ckpt", "step_00000004.ckpt"]
     assert (latest / "images/step_00000004.png").exists()
@@ -66,6 +66,7 @@ def test_a_run_leaves_what_people_keep(
     assert {"val/psnr", "val/ssim", "val/codebook/perplexity"} <= lines[1].keys()
     tokenizer = Tokenizer.from_pretrained(latest)
     assert tokenizer.training_summary["step"] == 4
+    assert tokenizer.specification["encoder"]["arguments"]["in_channels"] == 3
     checkpoint = Tokenizer.from_pretrained(latest / "checkpoints/last.ckpt")
     for name, weight in tokenizer.state_dict().items():
         assert torch.equal(weight, checkpoint.state_dict()[name]), name
