@@ -128,7 +128,7 @@ def test_of_two_processes_the_first_one_makes_the_page(
         (["path=.", "limit=few"], "limit must be"),
         (["path=.", "device=abacus"], "abacus"),
         (["path=.", "pth=x"], "did you mean 'path'?"),
-        (["path=."], "path=. is no run, sweep or evaluation"),
+        (["path=."], "path=. is not a run, a sweep or an evaluation"),
     ],
 )
 def test_a_mistake_is_one_line(

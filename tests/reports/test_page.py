@@ -66,10 +66,10 @@ def test_folders_that_are_no_such_thing_are_refused(
     empty.mkdir()
     (empty / "file").touch()
     cases = [
-        (empty, {}, "is no run, sweep or evaluation: a run directory has config.yaml"),
+        (empty, {}, "is not a run, a sweep or an evaluation: a run directory has config.yaml"),
         (tmp_path / "nowhere", {}, "nowhere does not exist"),
         (empty / "file", {}, "is a file"),
-        (run, {"other": empty}, "other=.*empty is no run directory"),
+        (run, {"other": empty}, "other=.*empty is not a run directory"),
         (sweep, {"other": run}, "compares runs"),
         (run, {"limit": 0}, "limit must be at least 1, got 0"),
     ]

@@ -86,7 +86,7 @@ def test_a_run_without_a_line_has_a_page(make_run: MakeRun, lines: str) -> None:
     run = make_run("run")
     (run / "metrics.jsonl").write_text(lines)
     page = page_of(run)
-    assert page.subtitle == "No step is logged yet"
+    assert page.subtitle == "No steps are logged yet"
     assert "No metric is logged yet." in words(sections(page)["curves"])
 
 

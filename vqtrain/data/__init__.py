@@ -1,4 +1,4 @@
-"""From what is written after ``data.train`` to batches, and from images to shards. No Lightning.
+"""From the value of ``data.train`` to batches, and from images to shards. No Lightning.
 
-Each folder here promises something to the ones that import it; its docstring says what.
+The docstring of each folder here says what it promises to those that import it.
 """

@@ -17,7 +17,7 @@ def cache_folder() -> Path:
         An absolute path.
 
     Raises:
-        DataError: If neither the variable nor a home folder is there.
+        DataError: If there is neither the variable nor a home folder.
     """
     configured = os.environ.get("VQTRAIN_CACHE")
     try:

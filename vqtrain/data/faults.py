@@ -1,4 +1,4 @@
-"""Samples and shards that cannot be used: what is known of each."""
+"""Bad samples and shards."""
 
 from dataclasses import dataclass
 from typing import final
@@ -7,11 +7,11 @@ from typing import final
 @final
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Something that was passed over, as ``bad_samples.jsonl`` lists it.
+    """A bad sample or shard that was skipped, as ``bad_samples.jsonl`` lists it.
 
     Attributes:
         shard: The file that holds it: a path or a URL.
-        key: Name of the sample in it; empty if the file as a whole is meant.
+        key: Name of the sample in it; empty for the file as a whole.
         reason: What is wrong, in one line.
     """
 
@@ -21,5 +21,5 @@ class Fault:
 
 
 def most_left_out(max_bad_fraction: float, total: int) -> float:
-    """Return how many of ``total`` images may be left out: one always may, unless it is 0."""
+    """Return how many of ``total`` images may be skipped: at least 1, unless the share is 0."""
     return max(1.0, max_bad_fraction * total) if max_bad_fraction else 0.0

@@ -1,4 +1,4 @@
-"""What a user sets under ``data``, checked before anything starts."""
+"""The settings under ``data``, checked before anything starts."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from vqtrain.errors import ConfigError
 from vqtrain.ranges import at_least, at_most, check_fields, one_of, within
 
 SAMPLINGS = ("permuted", "resampled")
-# A square of so many pixels a side takes 0.2 GB.
+# A square with this side takes 0.2 GB.
 LARGEST_SIZE = 8192
 
 
@@ -24,7 +24,7 @@ class DataSettings:
     Attributes:
         train: IMAGES to train on.
         val: IMAGES to validate on, or ``auto``.
-        sampling: ``permuted`` for every image once an epoch, ``resampled`` for random draws.
+        sampling: ``permuted`` for every image once per epoch, ``resampled`` for random draws.
         image_size: Side of the square that the network sees, in px.
         channels: 3 for color, 1 for gray, or the number that the files have.
         range: The values of black and white in the files' own units; None for 0 to 255.
@@ -32,12 +32,12 @@ class DataSettings:
         crop: How an image becomes a square, a key of ``CROPS``.
         flip: Whether to mirror half of the training images left to right.
         batch_size: Images per batch and process.
-        num_workers: Processes that load images, per process that trains; 0 loads in that itself.
-        max_bad_fraction: The share of images that cannot be read, in [0, 1], above which a run
-            stops.
+        num_workers: Processes that load images, per training process; 0 loads in the training
+            process itself.
+        max_bad_fraction: The largest share of bad images, in [0, 1]; above it a run stops.
 
     Raises:
-        ConfigError: If a value is impossible.
+        ConfigError: If a value is invalid.
     """
 
     train: str | list[str | dict[str, object]]
@@ -54,7 +54,7 @@ class DataSettings:
     max_bad_fraction: Annotated[float, within(0, 1)]
 
     def __post_init__(self) -> None:
-        """Refuse impossible values."""
+        """Refuse invalid values."""
         _check_images("data.train", self.train)
         _check_images("data.val", self.val)
         _check_range(self.range)

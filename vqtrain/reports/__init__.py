@@ -1,1 +1,1 @@
-"""Pages that show a run, a sweep or an evaluation, each one file that needs nothing else."""
+"""Pages that show a run, a sweep or an evaluation, each as one self-contained file."""

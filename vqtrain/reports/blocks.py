@@ -1,4 +1,4 @@
-"""What a page is made of: sections of texts, facts, tables, charts and viewers of images."""
+"""The parts of a page: sections of texts, facts, tables, charts and viewers of images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ class Cell:
 
     Attributes:
         text: What is shown.
-        value: What it is sorted by; None for a missing value, which comes last.
-        href: Where a click leads, relative to the page; empty for nowhere.
-        tone: A word for its look: ``good``, ``bad``, ``quiet`` or nothing.
-        is_number: Whether it is sorted and set as a number.
+        value: The sort key; None for a missing value, which comes last.
+        href: The target of its link, relative to the page; empty for no link.
+        tone: Its style: ``good``, ``bad``, ``quiet`` or nothing.
+        is_number: Whether it is sorted and shown as a number.
     """
 
     text: str
@@ -66,7 +66,7 @@ class Table:
         caption: What it holds.
         heads: Of the columns.
         rows: Cells, as many as heads.
-        search: What a field above it searches for; empty for none.
+        search: What its search field looks for; empty for no search field.
         differing: Numbers of the rows that a checkbox can limit the table to; None for no checkbox.
         notes: Sentences below it.
     """
@@ -83,7 +83,7 @@ class Table:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Charts:
-    """Charts beside each other, as ``vqtrain.reports.charts`` describes them."""
+    """Charts next to each other, as ``vqtrain.reports.charts`` describes them."""
 
     kind: ClassVar[str] = "charts"
     title: str
@@ -96,7 +96,7 @@ class Layer:
     """One version of an image: the original, a reconstruction, its ids.
 
     Attributes:
-        name: Under which it is chosen.
+        name: The name of its button.
         image: Its number among the page's images.
         caption: Figures, for people.
     """
@@ -153,7 +153,7 @@ class Page:
 
     Attributes:
         title: Its head.
-        kind: What it is about, in two words.
+        kind: Its subject, in two words.
         subtitle: One line below the title.
         sections: Its parts.
         images: Data URIs that layers refer to by number.
@@ -167,7 +167,7 @@ class Page:
 
 
 def sections_of(found: Mapping[str, tuple[str, Sequence[Block]]]) -> list[Section]:
-    """Make sections of titles and blocks by their keys, leaving out those without blocks."""
+    """Make sections from titles and blocks by key; those without blocks are left out."""
     return [
         Section(key=key, title=title, blocks=blocks)
         for key, (title, blocks) in found.items()
@@ -178,7 +178,7 @@ def sections_of(found: Mapping[str, tuple[str, Sequence[Block]]]) -> list[Sectio
 def table(
     caption: str, rows: Sequence[Mapping[str, Cell]], *, search: str = "", notes: Sequence[str] = ()
 ) -> Table:
-    """Make a table of rows whose cells are named by the heads of their columns."""
+    """Make a table of rows, each of which maps column heads to cells."""
     columns = {head: cell for row in rows for head, cell in row.items()}
     missing = {
         head: number(None) if cell.is_number else word(None) for head, cell in columns.items()
@@ -188,14 +188,14 @@ def table(
 
 
 def word(text: object, *, tone: str = "", href: str = "") -> Cell:
-    """Make a cell of a word, which is sorted by its letters."""
+    """Make a cell of text."""
     shown = "" if text is None else str(text)
     tone = tone if shown else "quiet"
     return Cell(text=shown or MISSING, value=shown.lower() or None, tone=tone, href=href)
 
 
 def number(value: object, *, decimals: int | None = None, tone: str = "") -> Cell:
-    """Make a cell of a number; of what is none, an empty one."""
+    """Make a cell of a number; empty for other values."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return Cell(text=MISSING, value=None, tone="quiet", is_number=True)
     return Cell(text=figure(value, decimals=decimals), value=value, tone=tone, is_number=True)

@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64
 
-# So many digits of a value are kept: more than can be seen.
+# Digits of a value that are kept; more cannot be seen.
 DIGITS = 5
 
 Number = int | float
@@ -40,7 +40,7 @@ class Axis:
     Attributes:
         key: Of the values of the points.
         title: With the unit.
-        better: ``higher`` or ``lower``, if one of them is.
+        better: ``higher``, ``lower`` or empty.
     """
 
     key: str
@@ -57,7 +57,7 @@ class Point:
         name: For the tooltip and the table.
         group: Decides its color and shape, and is an entry of the legend.
         values: By key of an axis: a number, or mean, low and high.
-        note: What else to say of it.
+        note: Further text.
         is_hollow: Whether it is drawn hollow.
         frontier: Keys of the axes upward for which it is on the frontier.
     """
@@ -139,7 +139,7 @@ def _ends(value: Value | None) -> list[Number | None] | None:
 
 
 def plain(values: Sequence[Number | None]) -> list[Number | None]:
-    """Round to a few digits; what is not finite becomes None.
+    """Round to a few digits; non-finite values become None.
 
     Example:
         >>> plain([0.123456789, 500000.0, math.nan, 1e-7])
@@ -161,8 +161,8 @@ def thinned(
 ) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
     """Keep at most ``most`` points, among them the ends, the extremes of every part, and gaps.
 
-    The curve is cut into parts of as many points; of each the least, the greatest and, if it has
-    one, the first missing value are kept.
+    The curve is cut into parts of equally many points. Each part keeps its smallest and its largest
+    value and, if it has one, its first missing value.
 
     Args:
         x: In rising order.

@@ -19,10 +19,10 @@ FIGURES = {
 
 
 def codebook_blocks(codebooks: Mapping[str, CodebookUse]) -> list[Block]:
-    """Show the use of codebooks: their figures, and for each a chart of its ids by frequency.
+    """Show the usage of codebooks: figures, and a chart of the ids by frequency for each.
 
     Args:
-        codebooks: By the name of their tokenizer, which is empty for the only one.
+        codebooks: By the name of their tokenizer, which is empty if there is only one.
     """
     (first, *others) = codebooks.values()
     blocks: list[Block] = []
@@ -62,7 +62,7 @@ def codebook_blocks(codebooks: Mapping[str, CodebookUse]) -> list[Block]:
 
 
 def name_of(name: str) -> dict[str, Cell]:
-    """Name the tokenizer, where there are several."""
+    """Name the tokenizer, if there are several."""
     return {"tokenizer": word(name)} if name else {}
 
 
@@ -72,7 +72,7 @@ def seen(size: int, ids: int) -> dict[str, Cell]:
 
 
 def ids_by_frequency(title: str, histogram: Sequence[Sequence[int]]) -> dict[str, object]:
-    """Draw how often ids occur, from the most frequent to those that never do."""
+    """Draw how often ids occur, from the most to the least frequent."""
     lines = []
     for place, counts in enumerate(histogram, start=1):
         shares = np.sort(np.array(counts, dtype=np.float64))[::-1]

@@ -49,7 +49,7 @@ def _value(value: str | None, tone: str) -> Cell:
 
 
 def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Write a configuration as keys with dots, each with its value as it is typed.
+    """Write a configuration as dotted keys, with values as they are typed.
 
     Example:
         >>> flattened({"seed": 0, "data": {"val": None, "range": [0, 1]}})

@@ -1,4 +1,4 @@
-"""What tokenizers of an evaluation cost."""
+"""The cost of the tokenizers of an evaluation."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from vqtrain.reports.blocks import Block, Text, number, table, word
 
 
 def cost_blocks(tokenizers: Sequence[TokenizerResult]) -> list[Block]:
-    """Show parameters, FLOPs, speed, and what the evaluation has taken."""
+    """Show parameters, FLOPs, speed, and the time of the evaluation."""
     costs = [(word(each.name), each.cost) for each in tokenizers if each.cost is not None]
     size = [
         {
@@ -42,7 +42,7 @@ def cost_blocks(tokenizers: Sequence[TokenizerResult]) -> list[Block]:
         for each in tokenizers
         if each.seconds
     ]
-    note = "GFLOPs are of one image; a multiply-add counts 2."
+    note = "GFLOPs are per image; a multiply-add counts 2."
     stable = "Stable: two rounds of the measurement agree within 10 %."
     found: list[Block] = [
         table(caption, rows, notes=notes)

@@ -166,8 +166,8 @@ def rate_charts(tokenizers: Sequence[TokenizerResult]) -> list[Block]:
 
 
 def distributions(values: Mapping[str, ImageValues]) -> list[Block]:
-    """Draw how the values of images are spread, of tokenizers and baselines."""
-    # Beside several tokenizers, baselines would hide them.
+    """Draw the spread of the values per image, of tokenizers and baselines."""
+    # With several tokenizers, baselines would hide them.
     prefixes = {"": "", **({} if len(values) > 1 else {f"{k}/": v for k, v in BASELINES.items()})}
     columns: dict[str, dict[str, Float64[np.ndarray, " n"]]] = {}
     rows = []
@@ -254,7 +254,7 @@ def items_of(
 
 
 def split_panels(image: RGB, side: int) -> list[RGB] | None:
-    """Take the squares out of what ``side_by_side`` has made; None if it is another image."""
+    """Split an image of ``side_by_side`` into its squares; None if it is another image."""
     height, width, _ = image.shape
     if side < 1 or height != side + MARGIN + CAPTION_HEIGHT or (width - MARGIN) % (side + MARGIN):
         return None

@@ -27,7 +27,7 @@ from vqtrain.shapes import Pixels
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.results import RunResult
 
-# Images at once: of large ones a few fill the memory.
+# Images per batch: a few large ones fill the memory.
 BATCH_PIXELS, MOST_AT_ONCE = 2**20, 16
 
 
@@ -39,8 +39,8 @@ class Shown:
     Attributes:
         key: Its name.
         psnr: Of the reconstruction, in dB.
-        versions: By name: the original as the tokenizer gets it, the reconstruction and, if there
-            are ids, a color for each id.
+        versions: By name: the tokenizer's input, the reconstruction and, if there are ids, a color
+            for each id.
     """
 
     key: str
@@ -56,9 +56,9 @@ class Examined:
     Attributes:
         values: PSNR of each image that could be read, in dB.
         total: Validation images.
-        codebook: How ids are used; None of a continuous codebook.
+        codebook: Usage of ids; None for a continuous codebook.
         some: Images, evenly chosen.
-        worst: Those with the lowest PSNR, the worst first.
+        worst: Images with the lowest PSNR, the worst first.
     """
 
     values: Sequence[float]
@@ -72,8 +72,8 @@ def open_validation(run: RunResult) -> tuple[ImageIndex, Transform]:
     """Find the images that a run was validated on, as its ``config.yaml`` names them.
 
     Raises:
-        ConfigError: If the configuration does not say.
-        DataError: If they are not there, or come out of a pipe: commands in a file are not run.
+        ConfigError: If the configuration does not name them.
+        DataError: If they are missing or come from a pipe: a command in a file is not run.
     """
     group = run.setting("data", dict)
     if group is None or run.setting("trainer", dict) is None:
@@ -81,7 +81,7 @@ def open_validation(run: RunResult) -> tuple[ImageIndex, Transform]:
     settings = bind(DataSettings, group, where="data")
     named = [settings.train, settings.val] if settings.val == "auto" else [settings.val]
     if "pipe:" in str(named):
-        raise DataError("they come out of a pipe, which is not run again")
+        raise DataError("they come from a pipe, which is not run again")
     if settings.val == "auto":
         _, index = training_and_validation(settings.train, settings.val)
     else:
@@ -102,15 +102,15 @@ def examine(
     shown: int,
     device: torch.device,
 ) -> Examined:
-    """Reconstruct some images of an index and compare; nothing here waits for another process.
+    """Reconstruct some images of an index and compare, without communication between processes.
 
     Args:
         tokenizer: In eval mode.
         index: The validation images.
-        transform: How they are made for the tokenizer.
-        limit: Images at most, evenly chosen.
-        shown: Images to show of the even choice, and of the worst.
-        device: Where to compute.
+        transform: From images to the tokenizer's input.
+        limit: Largest number of images, which are evenly chosen.
+        shown: Number of evenly chosen images to show, and of the worst images.
+        device: The device.
 
     Raises:
         DataError: If no image can be read.
@@ -129,9 +129,9 @@ def examine(
         batch = batches[number]
         places = [number * at_once + place for place in batch.mask.nonzero()[:, 0].tolist()]
         if places:
-            original, made, token_ids = reconstruct(tokenizer, batch.samples[batch.mask])
+            original, decoded, token_ids = reconstruct(tokenizer, batch.samples[batch.mask])
             used.add(token_ids)
-            values |= dict(zip(places, PSNR()(made, original).tolist(), strict=True))
+            values |= dict(zip(places, PSNR()(decoded, original).tolist(), strict=True))
     if not values:
         raise DataError(f"none of {len(chosen)} images can be read")
     readable = list(values)
@@ -163,14 +163,14 @@ def reconstruct(
     """Return images, their reconstructions and their ids, all on the CPU."""
     images = tokenizer.to_images(pixels.to(tokenizer.device), tokenizer.dtype)
     quantized = tokenizer.quantize(tokenizer.latents(images))
-    made = tokenizer.decode_latents(quantized.z_q)
-    return to_pixels(images.cpu()), to_pixels(made.cpu()), quantized.token_ids.cpu()
+    decoded = tokenizer.decode_latents(quantized.z_q)
+    return to_pixels(images.cpu()), to_pixels(decoded.cpu()), quantized.token_ids.cpu()
 
 
 def versions_of(tokenizer: Tokenizer, pixels: Pixels) -> dict[str, RGB]:
     """Draw one image, its reconstruction and its ids."""
-    original, made, token_ids = reconstruct(tokenizer, pixels)
-    versions = {ORIGINAL: to_panel(original), RECONSTRUCTION: to_panel(made)}
+    original, decoded, token_ids = reconstruct(tokenizer, pixels)
+    versions = {ORIGINAL: to_panel(original), RECONSTRUCTION: to_panel(decoded)}
     if tokenizer.codebook.num_codebooks:
         grids = grids_of(token_ids[0], tokenizer.codebook.token_grids)
         versions[IDS] = ids_panel(grids, *original.shape[2:])

@@ -1,4 +1,4 @@
-"""Images inside a page: lossless, each once, and no more bytes than a page may have."""
+"""Images inside a page: lossless, each once, and limited in their bytes."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from vqtrain.reports.blocks import Block, Item, Layer, Text, Viewer
 RGB = UInt8[np.ndarray, "_ _ 3"]
 ORIGINAL, RECONSTRUCTION, IDS = "original", "reconstruction", "ids"
 
-# Of larger images the middle is shown, pixel by pixel: a whole one would not fit into a page.
+# Larger images are cropped to their middle: a whole one would not fit into a page.
 MOST_SIDE = 768
 # Larger files are not opened: they would fill the memory.
 MOST_PIXELS = 2**26
@@ -48,7 +48,7 @@ class PageImages:
 
 @final
 class Budget:
-    """A part of a page's images, with a limit of its own.
+    """A part of a page's images, with its own limit.
 
     Args:
         images: Those of the page.
@@ -65,7 +65,7 @@ class Budget:
     def add(self, images: Sequence[RGB]) -> list[int] | None:
         """Add images that belong together, all or none; return their numbers if they fit.
 
-        Once some did not fit, no others are tried: to encode them takes time.
+        Once some did not fit, no others are tried, because encoding takes time.
         """
         if self.left_out:
             self.left_out += 1
@@ -79,10 +79,10 @@ class Budget:
         return [self._images.number(uri) for uri in uris]
 
     def item(self, name: str, versions: Mapping[str, RGB], *, caption: str = "") -> list[Item]:
-        """Add the versions of an image, the caption being of its reconstruction; none if too large.
+        """Add the versions of an image if they fit; the caption is of the reconstruction.
 
         Returns:
-            A list of one item, or of none.
+            A list of one item, or an empty list.
         """
         numbers = self.add(list(versions.values()))
         if numbers is None:
@@ -94,7 +94,7 @@ class Budget:
         return [Item(name=name, layers=layers, caption=caption)]
 
     def viewer(self, label: str, items: Sequence[Item], *, right: str) -> list[Block]:
-        """Make a viewer, with a sentence on the images that did not fit."""
+        """Make a viewer, with a note on the images that did not fit."""
         blocks: list[Block] = [Viewer(label=label, items=items, right=right)] if items else []
         if self.left_out:
             count = (
@@ -124,7 +124,7 @@ def encode(image: RGB) -> str:
 
 
 def middle(image: RGB, most: int = MOST_SIDE) -> RGB:
-    """Crop the middle of an image that is larger than ``most`` a side."""
+    """Crop the middle of an image with a side larger than ``most``."""
     height, width, _ = image.shape
     top, left = max(0, (height - most) // 2), max(0, (width - most) // 2)
     return image[top : top + most, left : left + most]

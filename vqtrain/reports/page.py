@@ -29,12 +29,12 @@ def write(
 
     Args:
         path: Its folder.
-        out: A file that does not exist; None for ``report.html`` in the folder, of a sweep
-            ``sweep.html``, which is replaced.
-        other: Of a run, another one to compare the configuration with.
-        limit: Of a run, images that its tokenizer is measured on, at most.
-        device: Where that is done; None for the CPU.
-        held: Of a run, the images of its validation, if they are open already.
+        out: A file that does not exist; None for ``report.html`` in the folder, or ``sweep.html``
+            for a sweep, which is replaced.
+        other: For a run: another run to compare the configuration with.
+        limit: For a run: the largest number of images that its tokenizer is measured on.
+        device: For a run: the device of that; None for the CPU.
+        held: For a run: its validation images, if they are already open.
 
     Returns:
         The file.
@@ -50,7 +50,7 @@ def write(
     if other is not None and kind != "run":
         raise ConfigError(f"other={other} compares runs, but {path} is the folder of a {kind}")
     if other is not None and not is_run(other):
-        raise ConfigError(f"other={other} is no run directory: {CONFIG} is missing")
+        raise ConfigError(f"other={other} is not a run directory: {CONFIG} is missing")
     if kind == "run":
         where = device or torch.device("cpu")
         page = run_page(path, other=other, limit=limit, device=where, held=held)
@@ -68,7 +68,7 @@ def kind_of(path: Path) -> str:
     """Say what a folder is: a ``run``, a ``sweep`` or an ``evaluation``.
 
     Raises:
-        ConfigError: If it is none of them.
+        ConfigError: If it is something else.
     """
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
@@ -80,4 +80,4 @@ def kind_of(path: Path) -> str:
     if is_evaluation(path):
         return "evaluation"
     near = f"; did you mean {path / 'latest'}?" if is_run(path / "latest") else ""
-    raise ConfigError(f"path={path} is no run, sweep or evaluation: {EXPECTED}{near}")
+    raise ConfigError(f"path={path} is not a run, a sweep or an evaluation: {EXPECTED}{near}")

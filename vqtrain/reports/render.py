@@ -1,4 +1,4 @@
-"""From blocks to one HTML file that needs nothing else."""
+"""From blocks to one self-contained HTML file."""
 
 import base64
 import hashlib
@@ -29,7 +29,7 @@ def render(page: Page) -> str:
     return template().render(
         page=page,
         version=__version__,
-        made=time.strftime("%Y-%m-%d %H:%M %Z"),
+        written=time.strftime("%Y-%m-%d %H:%M %Z"),
         style=Markup(source(STYLE)),
         scripts=[Markup(script) for script in scripts],
         # The browser runs these two scripts and no other, and fetches nothing.
@@ -81,6 +81,6 @@ def data_of(page: Page) -> dict[str, object]:
 
 
 def as_json(data: object) -> str:
-    """Write data for a script element: no name in it can end the element."""
+    """Write data for a script element, escaped so that no text in it can end the element."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

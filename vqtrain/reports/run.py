@@ -45,7 +45,7 @@ from vqtrain.reports.series import charts_of, label
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.results import ENVIRONMENT, METRICS, RunResult, read_config, read_run
 
-# Bytes of the images of each section; with them a page stays well below 5 MB.
+# Bytes of the images of each section, which keep a page well below 5 MB.
 SOME_BYTES, WORST_BYTES, PROGRESS_BYTES = 1_300_000, 700_000, 1_000_000
 MOST_SHOWN, MOST_STEPS, MOST_PROGRESS = 12, 8, 8
 # Height and width. Clips have more axes and sounds have fewer: their pages show no samples.
@@ -55,11 +55,11 @@ IMAGE_AXES = 2
 @final
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """The validation images of a run that are open already.
+    """The validation images of a run that are already open.
 
     Attributes:
         index: The images.
-        transform: How they become what the tokenizer takes.
+        transform: From images to the tokenizer's input.
     """
 
     index: ImageIndex
@@ -73,10 +73,10 @@ def run_page(
 
     Args:
         run_dir: The run directory.
-        other: Another one, with whose configuration this one's is compared; or None.
-        limit: Images that its tokenizer is measured on, at most.
-        device: Where that is done.
-        held: These images, if they are open already.
+        other: Another run to compare the configuration with, or None.
+        limit: Largest number of images that its tokenizer is measured on.
+        device: The device of that.
+        held: These images, if they are already open.
 
     Raises:
         ConfigError: If a configuration cannot be read.
@@ -110,7 +110,7 @@ def run_page(
 
 
 def load_tokenizer(run_dir: Path) -> tuple[Tokenizer | None, str]:
-    """Load a run's tokenizer; or return None and why there is none."""
+    """Load a run's tokenizer, or return None and the reason."""
     if not (run_dir / "tokenizer").is_dir():
         return None, "This run has no tokenizer yet: it is exported at each checkpoint."
     try:
@@ -124,7 +124,7 @@ def load_tokenizer(run_dir: Path) -> tuple[Tokenizer | None, str]:
 def examine_run(
     tokenizer: Tokenizer, run: RunResult, *, limit: int, device: torch.device, held: Held | None
 ) -> tuple[Examined | None, str]:
-    """Measure a run's tokenizer on validation images; or return None and why not."""
+    """Measure a run's tokenizer on validation images, or return None and the reason."""
     try:
         if held is None:
             index, transform = open_validation(run)
@@ -137,10 +137,10 @@ def examine_run(
 
 
 def state_of(run: RunResult) -> str:
-    """Say how far a run has come."""
+    """Describe the progress of a run."""
     step, most = run.step, run.setting("trainer.max_steps", int)
     if step is None:
-        return "No step is logged yet"
+        return "No steps are logged yet"
     if most is None:
         return f"{step:,} steps are logged"
     return (
@@ -151,7 +151,7 @@ def state_of(run: RunResult) -> str:
 
 
 def summary(run: RunResult, tokenizer: Tokenizer | None) -> list[Block]:
-    """Say what matters most."""
+    """Show the most important facts."""
     size, kind = run.setting("data.image_size", int), run.setting("codebook.kind", str)
     facts = [("steps", MISSING if run.step is None else f"{run.step:,}")]
     facts += [("codebook", kind)] if kind else []
@@ -165,7 +165,7 @@ def summary(run: RunResult, tokenizer: Tokenizer | None) -> list[Block]:
 
 
 def validation_rows(run: RunResult) -> Iterator[dict[str, Cell]]:
-    """Say of each validation metric what it was last and at best."""
+    """Show the last and the best value of each validation metric."""
     for name, curve in run.metrics.items():
         side, _, metric = name.partition("/")
         last = curve.last()
@@ -188,7 +188,7 @@ def validation_rows(run: RunResult) -> Iterator[dict[str, Cell]]:
 
 
 def tokenizer_facts(tokenizer: Tokenizer, size: int | None) -> list[tuple[str, str]]:
-    """Say what a tokenizer is, in few numbers."""
+    """Describe a tokenizer in a few numbers."""
     codebook = tokenizer.codebook
     facts: list[tuple[str, str]] = []
     if codebook.num_codebooks:
@@ -201,7 +201,7 @@ def tokenizer_facts(tokenizer: Tokenizer, size: int | None) -> list[tuple[str, s
 
 
 def rate_facts(tokenizer: Tokenizer, size: int) -> list[tuple[str, str]]:
-    """Say how many tokens and bits images of a size take; nothing if they cannot have it."""
+    """Give tokens and bits of images of a size; nothing if the size does not fit."""
     try:
         shape, rate = tokenizer.token_shape(size, size), bits_per_pixel(tokenizer, size, size)
     except ConfigError:
@@ -214,11 +214,11 @@ def rate_facts(tokenizer: Tokenizer, size: int) -> list[tuple[str, str]]:
 
 
 def curve_blocks(run: RunResult) -> list[Block]:
-    """Show every metric, and say how many lines are missing."""
+    """Show every metric, and count the damaged lines."""
     blocks: list[Block] = []
     if run.damaged:
         lines = f"{run.damaged:,} line{'s' * (run.damaged != 1)} of {METRICS}"
-        text = f"{lines} cannot be read: the summary and the curves are without them."
+        text = f"{lines} cannot be read and are not included."
         blocks.append(Text(text=text, tone="warning"))
     blocks += charts_of(run.metrics)
     return blocks if run.metrics else [*blocks, Text(text="No metric is logged yet.")]
@@ -227,7 +227,7 @@ def curve_blocks(run: RunResult) -> list[Block]:
 def examined_sections(
     images: PageImages, examined: Examined | None, why_not: str
 ) -> dict[str, tuple[str, Sequence[Block]]]:
-    """Show reconstructions, worst cases and the use of ids; or say why not."""
+    """Show reconstructions, worst cases and codebook usage, or the reason why not."""
     if examined is None:
         return {"reconstructions": ("Reconstructions", [Text(text=why_not, tone="warning")])}
     count = f"{len(examined.values):,} of {examined.total:,} validation images"
@@ -270,12 +270,12 @@ def progress_blocks(run_dir: Path, images: PageImages) -> list[Block]:
     if not strips:
         return []
     budget = Budget(images, PROGRESS_BYTES)
-    count = min(MOST_PROGRESS, *(len(made) for _, made in strips.values()))
+    count = min(MOST_PROGRESS, *(len(decoded) for _, decoded in strips.values()))
     newest = list(strips)[-1]
     items = []
     for place in range(count):
         versions = {ORIGINAL: strips[newest][0][place]}
-        versions |= {step: made[place] for step, (_, made) in strips.items()}
+        versions |= {step: decoded[place] for step, (_, decoded) in strips.items()}
         items += budget.item(f"image {place + 1}", versions)
     of = (
         f"{len(strips)} of {len(files)} validations"
@@ -287,7 +287,7 @@ def progress_blocks(run_dir: Path, images: PageImages) -> list[Block]:
 
 
 def environment(run: RunResult) -> list[Block]:
-    """Show what the run was started with, and where."""
+    """Show the command line, versions and hardware of the run."""
     if not run.environment:
         return [Text(text=f"{ENVIRONMENT} is missing or damaged.")]
     facts = dict(run.environment)

@@ -1,4 +1,4 @@
-"""The curves of a run as charts of what belongs together."""
+"""The curves of a run, grouped into charts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from vqtrain.reports.blocks import Charts
 from vqtrain.reports.charts import Axis, Line, curves, thinned
 from vqtrain.training.results import Curve
 
-# Points of a curve, and of all curves of a page, so that it stays small.
+# Points per curve, and of all curves of a page, which keep it small.
 MOST_OF_ONE, MOST_OF_ALL = 2_000, 60_000
 
 SIDES = {"train": "training", "val": "validation"}
@@ -23,7 +23,7 @@ GROUPS = ("Validation", "Losses", "Codebook", "Discriminator", "Optimization", "
 @final
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a metric is shown: in a group, in a chart, on an axis, as a curve of a name."""
+    """Where a metric is shown: group, chart, axis, and name of the curve."""
 
     group: str
     chart: str
@@ -43,14 +43,14 @@ def label(name: str) -> str:
 
 
 def metric_axis(name: str) -> Axis:
-    """Make the axis of a metric, which says in which direction it is better."""
+    """Make the axis of a metric, with its better direction."""
     declared = declaration(name)
     better = "lower" if declared.lower_is_better else "higher"
     return Axis(key=name, title=declared.axis, better=better)
 
 
 def place_of(metric: str) -> Place:
-    """Say where a metric of ``metrics.jsonl`` is shown."""
+    """Return where a metric of ``metrics.jsonl`` is shown."""
     side, _, rest = metric.partition("/")
     network, _, last = rest.rpartition("/")
     name = last.replace("_", " ")

@@ -1,4 +1,4 @@
-"""The page of a sweep: what each setting reached, at which rate and cost."""
+"""The page of a sweep: the results of each setting, their rate and cost."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -82,7 +82,7 @@ def sweep_page(folder: Path) -> Page:
 
 
 def summary(sweep: SweepResult) -> list[Block]:
-    """Say what was run, and what came of it."""
+    """Show the command, the axes and the states of the runs."""
     states = Counter(job.state for job in sweep.jobs)
     facts = [("runs", f"{len(sweep.jobs):,}"), *((state, f"{n:,}") for state, n in states.items())]
     axes = [(key, ", ".join(map(str, values))) for key, values in sweep.axes.items()]
@@ -109,7 +109,7 @@ def chart_point(point: results.Point) -> Point:
 
 
 def axes_of(points: Sequence[Point], *keys: str) -> list[Axis]:
-    """Make the axes of which any point has a figure."""
+    """Make the axes for which any point has a figure."""
     return [
         Axis(key=key, title=TITLES.get(key, key))
         for key in keys
@@ -145,7 +145,7 @@ def usage_charts(sweep: SweepResult, points: Sequence[Point]) -> list[Block]:
 
 
 def cost_charts(sweep: SweepResult, points: Sequence[Point]) -> list[Block]:
-    """Draw what points cost against what they reach; which cost is chosen on the page."""
+    """Draw the metrics of points against a cost that is chosen on the page."""
     xs = axes_of(points, SECONDS, GFLOPS, PARAMETERS)
     charts = [
         scatter(f"{label(name)} by cost", points, xs=xs, ys=[metric_axis(name)])
@@ -232,7 +232,7 @@ def reconstructions(folder: Path, sweep: SweepResult, images: PageImages) -> lis
     """Show the same images as each point reconstructs them."""
     homes = {job.name: folder / job.run_dir for job in sweep.jobs}
     rows: dict[str, tuple[list[RGB], list[RGB]]] = {}
-    # Those on a frontier come first, if there is no room for all.
+    # If there is no room for all, those on a frontier come first.
     for point in sorted(sweep.points, key=lambda each: not each.frontier):
         strips = (last_strip(homes[name]) for name in point.jobs if name in homes)
         strip = next((found for found in strips if found is not None), None)
@@ -241,16 +241,16 @@ def reconstructions(folder: Path, sweep: SweepResult, images: PageImages) -> lis
     if not rows:
         return []
     order = [ORIGINAL, *(point.label for point in sweep.points)]
-    count = min(*(len(made) for _, made in rows.values()), MOST_IMAGES)
+    count = min(*(len(decoded) for _, decoded in rows.values()), MOST_IMAGES)
     originals = max((originals for originals, _ in rows.values()), key=lambda row: row[0].shape[0])
     budget = Budget(images, IMAGE_BYTES)
     items: list[Item] = []
     for place in range(count):
-        versions = [originals[place], *(made[place] for _, made in rows.values())]
+        versions = [originals[place], *(decoded[place] for _, decoded in rows.values())]
         numbers = budget.add(versions)
         if numbers is None and items:
             break
-        if numbers is None:  # not even one image of all points fits: as many points as do
+        if numbers is None:  # one image of all points does not fit: show as many points as fit
             numbers = first_that_fit(versions, images)
         layers = [Layer(name=n, image=i) for n, i in zip([ORIGINAL, *rows], numbers, strict=False)]
         layers.sort(key=lambda layer: order.index(layer.name))
@@ -261,11 +261,11 @@ def reconstructions(folder: Path, sweep: SweepResult, images: PageImages) -> lis
 
 
 def viewer_blocks(items: Sequence[Item], shown: int, total: int, count: int) -> list[Block]:
-    """Make the viewer, with a sentence on what is not in it."""
+    """Make the viewer, with a note on what is left out."""
     shown = min(shown, len(items[0].layers) - 1)
     if shown < 1:
         return [Text(text="The images are too large for this page.")]
-    text = "The same validation images at the last step of each point, of one seed."
+    text = "The same validation images at the last step of each point, from one seed."
     if len(items) < count:
         text += f" {len(items)} of {count} images are shown, to keep this page small."
     if shown < total:
@@ -275,7 +275,7 @@ def viewer_blocks(items: Sequence[Item], shown: int, total: int, count: int) -> 
 
 
 def first_that_fit(versions: Sequence[RGB], images: PageImages) -> list[int]:
-    """Add images, one by one, until there is no more room."""
+    """Add images, one by one, while they fit."""
     budget, numbers = Budget(images, IMAGE_BYTES), list[int]()
     for version in versions:
         numbers += budget.add([version]) or []
@@ -283,7 +283,7 @@ def first_that_fit(versions: Sequence[RGB], images: PageImages) -> list[int]:
 
 
 def last_strip(run: Path) -> tuple[list[RGB], list[RGB]] | None:
-    """Read originals and reconstructions of a run's last validation; None without any."""
+    """Read originals and reconstructions of a run's last validation; None if there are none."""
     files = sorted((run / "images").glob("step_*.png"))
     strip = read_image(files[-1]) if files else None
     if strip is None or strip.shape[0] < 2 or strip.shape[1] < strip.shape[0] // 2:

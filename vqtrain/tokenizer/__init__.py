@@ -1,1 +1,1 @@
-"""The tokenizer, and how it is kept on disk."""
+"""The tokenizer, and its files."""

@@ -1,4 +1,4 @@
-"""Tokenizers of older versions, brought to the form that this version writes."""
+"""Tokenizers of older versions, converted to the form of this version."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def migrated(
 def from_version_1(
     config: dict[str, Any], weights: dict[str, Tensor]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Give ``vq`` and ``ema`` the arguments that they did not have, set to what they did then."""
+    """Add later arguments of ``vq`` and ``ema``, with the values of their former behavior."""
     codebook = config["codebook"]
     added: dict[str, object] = {}
     if codebook["kind"] in ("vq", "ema"):

@@ -30,7 +30,7 @@ from vqtrain.tokenizer.reconstruction import Reconstruction
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL.Image import Image as Picture
+    from PIL.Image import Image as PILImage
 
 MAX_LISTED = 2**22  # vectors of a codebook at once
 
@@ -38,21 +38,20 @@ MAX_LISTED = 2**22  # vectors of a codebook at once
 class Tokenizer(nn.Module):
     """Turns samples into grids of integers from a learned vocabulary, and back.
 
-    A sample is an image [c, h, w], a clip [c, t, h, w], a sound [c, t]: the encoder and the decoder
-    say which.
+    A sample is an image [c, h, w], a clip [c, t, h, w] or a sound [c, t], depending on the encoder
+    and the decoder.
 
     Args:
         encoder: ``{"kind": word, "arguments": {...}}``, as in ``config.json``.
         codebook: In the same form.
         decoder: In the same form.
         channels: Channels of a sample.
-        training: What is known about the training, as plain data; kept in ``config.json``.
-        pixel_range: Values of black and white of its pixels, which are float32 then; None for
-            uint8 pixels of 0..255.
+        training: Facts about the training, as plain data; kept in ``config.json``.
+        pixel_range: Values of black and white of float32 pixels; None for uint8 pixels in 0..255.
 
     Raises:
         ConfigError: If a module cannot be built, if the modules do not fit each other, or if the
-            range is none.
+            range is invalid.
 
     Example:
         >>> network = dict(channels=8, block_channels=4, num_blocks=1)
@@ -95,7 +94,7 @@ class Tokenizer(nn.Module):
                 f"the encoder divides the size of a sample by {by(self.encoder.downsampling)}, but "
                 f"the decoder multiplies it by {by(self.decoder.upsampling)}: make them equal"
             )
-        # Always present, so that no module knows its neighbor and foreign weights have a place.
+        # Always present, so that no module depends on its neighbor and foreign weights fit.
         self.project_in = Pointwise(
             self.encoder.out_channels, self.codebook.moments * self.codebook.dim
         )
@@ -131,12 +130,12 @@ class Tokenizer(nn.Module):
         """Write ``config.json`` and ``model.safetensors`` into a directory.
 
         Raises:
-            CheckpointError: If they cannot be written; what was there before stays whole.
+            CheckpointError: If they cannot be written; existing files stay intact.
         """
         storage.write(Path(path), self.config, self.state_dict())
 
     def folded(self) -> "Tokenizer":
-        """Return this tokenizer for use alone: tables that are computed at each call become plain.
+        """Return this tokenizer for inference: tables that are computed at each call become plain.
 
         Ids and images stay the same, bit for bit; ``simvq`` becomes ``vq``.
         """
@@ -160,7 +159,7 @@ class Tokenizer(nn.Module):
 
     @property
     def config(self) -> dict[str, object]:
-        """What ``config.json`` says of this tokenizer, as plain data."""
+        """The content of ``config.json``, as plain data."""
         return {
             **self.specification,
             "image": storage.image_config(self.channels, self.pixel_range),
@@ -182,7 +181,7 @@ class Tokenizer(nn.Module):
 
     @property
     def downsampling(self) -> tuple[int, ...]:
-        """Elements of a sample per grid position, along each axis; of an image (16, 16), say."""
+        """Elements of a sample per grid position, along each axis; (16, 16) for images, say."""
         return self.encoder.downsampling
 
     @property
@@ -197,7 +196,7 @@ class Tokenizer(nn.Module):
 
     @property
     def codebook_vectors(self) -> Float[Tensor, "*k size dim"]:
-        """The vector of every id, in the order of the ids; [k, size, dim] of several codebooks.
+        """The vectors of all ids, in their order; [k, size, dim] with several codebooks.
 
         Raises:
             ConfigError: If there are no ids, or too many to list.
@@ -214,7 +213,7 @@ class Tokenizer(nn.Module):
         return tables[0] if len(tables) == 1 else torch.stack(tables)
 
     def check_ids(self) -> None:
-        """Refuse to make ids with a codebook that has none."""
+        """Refuse a codebook that has no ids."""
         if self.codebook.num_codebooks == 0:
             raise ConfigError(
                 f"codebook={self.specification['codebook']['kind']} is continuous, so there are no "
@@ -237,7 +236,7 @@ class Tokenizer(nn.Module):
 
         Args:
             samples: Any number of them.
-            tile: Side of the pieces that larger samples are encoded in, in px; None for no pieces.
+            tile: Side of the tiles in which larger samples are encoded, in px; None for no tiles.
         """
         if samples.ndim < 3 or samples.shape[1] != self.channels:
             raise ConfigError(
@@ -252,7 +251,7 @@ class Tokenizer(nn.Module):
         return self.project_in(in_tiles(self.encoder, samples, tile=[tile] * len(unit), unit=unit))
 
     def quantize(self, latents: Float[Tensor, "b d *grid"]) -> Quantized:
-        """Quantize latents, in at least float32 whatever the surrounding autocast says.
+        """Quantize latents, in at least float32 even under autocast.
 
         Raises:
             VqtrainError: If they are not finite.
@@ -268,7 +267,7 @@ class Tokenizer(nn.Module):
     def forward(self, samples: Float[Tensor, "b c *size"]) -> Reconstruction:
         """Encode, quantize and decode samples in [-1, 1], with gradients.
 
-        Where latents are not finite, neither is the loss or the reconstruction.
+        If latents are not finite, neither are the loss and the reconstruction.
         """
         latents = self.latents(samples)
         quantized = self._quantize(latents)
@@ -295,14 +294,14 @@ class Tokenizer(nn.Module):
         batch_size: int | None = None,
         tile: int | None = None,
     ) -> Int64[Tensor, " b *tokens"]:
-        """Turn samples in [-1, 1] into ids: of images [b, h/f, w/f]; [b, k, ...] of k codebooks.
+        """Turn samples in [-1, 1] into ids: [b, h/f, w/f] for images; [b, k, ...] for k codebooks.
 
         Args:
             samples: On any device: they are moved to the tokenizer's, and the ids back to theirs.
             batch_size: Samples at once; None for all.
-            tile: Side of the pieces that larger samples are encoded in, in px, a multiple of the
-                downsampling; None for no pieces. Where a network normalizes over the whole sample,
-                ids differ from those of the whole.
+            tile: Side of the tiles in which larger samples are encoded, in px, a multiple of the
+                downsampling; None for no tiles. If a network normalizes over the whole sample, ids
+                differ from those without tiles.
 
         Raises:
             ConfigError: If the samples do not fit, or the codebook is continuous.
@@ -327,7 +326,7 @@ class Tokenizer(nn.Module):
         Args:
             token_ids: On any device: they are moved to the tokenizer's, and the samples back.
             batch_size: Samples at once; None for all.
-            tile: As of ``encode``, in px of the samples; pieces overlap and are blended.
+            tile: As in ``encode``, in px of the samples; tiles overlap and are blended.
 
         Raises:
             ConfigError: If an id is out of range, or the codebook is continuous.
@@ -353,11 +352,11 @@ class Tokenizer(nn.Module):
         tiles = [tile // factor for factor in self.downsampling]
         return in_tiles(self.decoder, hidden, tile=tiles, unit=[1] * len(tiles))
 
-    def preprocess(self, picture: "Picture | np.ndarray") -> Float[Tensor, "1 c h w"]:
-        """Turn a PIL picture, or an array [h, w] or [h, w, c], into images in [-1, 1].
+    def preprocess(self, image: "PILImage | np.ndarray") -> Float[Tensor, "1 c h w"]:
+        """Turn a PIL image, or an array [h, w] or [h, w, c], into images in [-1, 1].
 
-        Arrays are uint8, or hold values in ``pixel_range``. The picture is cropped at its center to
-        multiples of the downsampling, never resized; where it is transparent it becomes white.
+        Arrays are uint8, or hold values in ``pixel_range``. The image is center-cropped to
+        multiples of the downsampling, never resized; transparent parts become white.
 
         Raises:
             BadSampleError: If its channels, its values or its size do not fit.
@@ -365,7 +364,7 @@ class Tokenizer(nn.Module):
         from vqtrain.tokenizer.preprocessing import to_pixels  # not needed to load a tokenizer
 
         pixels = to_pixels(
-            picture, channels=self.channels, value_range=self.pixel_range, unit=self.downsampling
+            image, channels=self.channels, value_range=self.pixel_range, unit=self.downsampling
         )
         return self.to_images(pixels[None]).to(self.project_in.weight)
 
@@ -380,7 +379,7 @@ class Tokenizer(nn.Module):
         return to_pixels(samples, value_range=self.pixel_range)
 
     def load_weights(self, weights: Mapping[str, Shaped[Tensor, "..."]]) -> None:
-        """Load weights by name, and name every one that is missing, unknown or misshaped.
+        """Load weights by name; report those that are missing, unknown or of another shape.
 
         Raises:
             ConfigError: If a name or a shape differs.
@@ -393,6 +392,6 @@ class Tokenizer(nn.Module):
 
 
 def leaves(codebook: Codebook) -> list[Codebook]:
-    """List the codebooks that have vectors of their own, and are not made of others."""
+    """List the codebooks that have their own vectors, and are not built from others."""
     inner = codebook.inner_codebooks().values()
     return [leaf for each in inner for leaf in leaves(each)] or [codebook]

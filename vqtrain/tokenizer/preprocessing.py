@@ -1,4 +1,4 @@
-"""From a picture or an array in memory to pixels that divide into tokens."""
+"""From an image or an array in memory to pixels that divide into tokens."""
 
 from collections.abc import Sequence
 
@@ -14,29 +14,27 @@ from vqtrain.ops.pixels import ValueRange
 
 
 def to_pixels(
-    picture: Image.Image | np.ndarray,
+    image: Image.Image | np.ndarray,
     *,
     channels: int,
     value_range: ValueRange | None,
     unit: Sequence[int],
 ) -> Shaped[Tensor, "c h w"]:
-    """Take a picture's pixels, cropped at its center to multiples of ``unit``.
+    """Take an image's pixels, center-cropped to multiples of ``unit``.
 
     Args:
-        picture: A PIL picture, or an array [h, w] or [h, w, c].
-        channels: 1 for gray, 3 for color; any other number is that of the picture.
+        image: A PIL image, or an array [h, w] or [h, w, c].
+        channels: 1 for gray, 3 for color; any other number must be that of the image.
         value_range: Values of black and white, or None for uint8.
         unit: Height and width of a token in px.
 
     Raises:
         BadSampleError: If its channels, its values or its size do not fit.
     """
-    if isinstance(picture, Image.Image):
-        pixels = from_pillow(
-            picture, channels=channels, value_range=value_range, background="white"
-        )
+    if isinstance(image, Image.Image):
+        pixels = from_pillow(image, channels=channels, value_range=value_range, background="white")
     else:
-        pixels = from_array(picture, channels=channels, value_range=value_range)
+        pixels = from_array(image, channels=channels, value_range=value_range)
     return whole_tokens(rearrange(pixels, "h w c -> c h w"), unit)
 
 

@@ -1,4 +1,4 @@
-"""What a tokenizer gives back in training."""
+"""The output of a tokenizer in training."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class Reconstruction:
     """Samples after the encoder, the codebook and the decoder.
 
     Attributes:
-        samples: Reconstructions, in [-1, 1] but for what the decoder overshoots.
+        samples: Reconstructions, about in [-1, 1] but not clamped.
         quantized: The result of the codebook.
         latents: The input of the codebook.
     """

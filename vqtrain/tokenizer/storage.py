@@ -1,4 +1,4 @@
-"""Tokenizers on disk: written whole or not at all, read without running any code of theirs."""
+"""Tokenizers on disk: written completely or not at all, and read without running their code."""
 
 import json
 import os
@@ -26,10 +26,10 @@ PARTS = ("encoder", "codebook", "decoder")
 
 
 class ImageConfig(TypedDict):
-    """How a tokenizer's images look, and the pixels that they are made of.
+    """The format of a tokenizer's images and pixels.
 
     ``pixels`` are the values of black and white, ``pixel_type`` is uint8 or float32. The oldest
-    files lack both: theirs are uint8.
+    files lack both and mean uint8.
     """
 
     channels: int
@@ -39,7 +39,7 @@ class ImageConfig(TypedDict):
 
 
 class TokenizerConfig(TypedDict):
-    """What ``config.json`` must hold for a tokenizer to be built; it says more for readers."""
+    """The keys of ``config.json`` that are needed to build a tokenizer."""
 
     encoder: dict[str, object]
     codebook: dict[str, object]
@@ -51,10 +51,10 @@ class TokenizerConfig(TypedDict):
 def write(directory: Path, config: Mapping[str, object], weights: Mapping[str, Tensor]) -> None:
     """Write ``config.json`` and ``model.safetensors`` into a directory.
 
-    The configuration also goes into the header of the weights, so that this one file is enough.
+    The configuration is also in the header of the weights, so that this one file is enough.
 
     Raises:
-        CheckpointError: If they cannot be written; each file that was there before stays whole.
+        CheckpointError: If they cannot be written; existing files stay intact.
     """
     text = json.dumps(stamped(config), indent=2)
     content = to_safetensors(
@@ -69,7 +69,7 @@ def write(directory: Path, config: Mapping[str, object], weights: Mapping[str, T
 
 
 def image_config(channels: int, pixel_range: ValueRange | None) -> ImageConfig:
-    """Say how a tokenizer's images look; ``pixel_range`` is the opposite."""
+    """Describe a tokenizer's images; ``pixel_range`` is the inverse."""
     return {
         "channels": channels,
         "range": [-1.0, 1.0],
@@ -87,15 +87,14 @@ def pixel_range(image: ImageConfig) -> ValueRange | None:
 
 
 def stamped(config: Mapping[str, object]) -> dict[str, object]:
-    """Put the version of the format in front of a tokenizer's configuration."""
+    """Add the format version to a tokenizer's configuration."""
     return {"format_version": FORMAT_VERSION, "vqtrain_version": __version__, **config}
 
 
 def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside its target, bring it to the disk, and move it into place.
+    """Write a temporary file next to the target, flush it to the disk, and move it into place.
 
-    Whatever goes wrong on the way, what was at ``path`` before stays whole and nothing is left
-    beside it.
+    After a failure an existing file at ``path`` is intact, and the temporary file is removed.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
@@ -104,7 +103,7 @@ def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             fill(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        temporary.chmod(0o644)  # mkstemp creates files that only their owner can read
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -135,8 +134,8 @@ def read(path: str, *, allow: Sequence[str]) -> tuple[TokenizerConfig, dict[str,
 
 
 def download(repository: str) -> str:
-    """Bring a tokenizer from the Hugging Face hub into its cache, and return the folder."""
-    from huggingface_hub import snapshot_download  # nearly half a second, for this alone
+    """Download a tokenizer from the Hugging Face hub into its cache, and return the folder."""
+    from huggingface_hub import snapshot_download  # takes nearly half a second to import
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
@@ -171,7 +170,7 @@ class StoredTokenizer(TypedDict):
 
 
 class Checkpoint(TypedDict):
-    """What this floor knows of a training checkpoint."""
+    """The part of a training checkpoint that is read here."""
 
     tokenizer: StoredTokenizer
 
@@ -182,7 +181,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
     Raises:
         CheckpointError: If it is damaged, or not a checkpoint of vqtrain.
     """
-    # A file that is no zip archive would go to torch's reader of bare pickles: never written here.
+    # vqtrain never writes bare pickles, to whose reader torch would hand a file that is no zip.
     damaged = f"cannot read {file}: it is damaged, or not a checkpoint of vqtrain"
     if not zipfile.is_zipfile(file):
         raise CheckpointError(damaged)
@@ -199,7 +198,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
 def current(
     config: object, weights: dict[str, Tensor], source: str, allow: Sequence[str]
 ) -> tuple[TokenizerConfig, dict[str, Tensor]]:
-    """Return a tokenizer as this version writes it, if it can build it, and if it may."""
+    """Convert a tokenizer to this version's form, and refuse what is invalid or not allowed."""
     version = config.get("format_version") if isinstance(config, dict) else None
     if version not in range(1, FORMAT_VERSION + 1) or not isinstance(config, dict):
         raise CheckpointError(
@@ -212,7 +211,7 @@ def current(
 
 
 def check(config: Mapping[str, Any], source: str, allow: Sequence[str]) -> None:
-    """Refuse a configuration that no tokenizer can have, or that names a class it may not."""
+    """Refuse an invalid configuration, or one that names a class that is not allowed."""
     for key in (*PARTS, "image", "training"):
         if not isinstance(config.get(key), dict):
             raise CheckpointError(f"cannot read {source}: {key!r} must be a mapping")
@@ -233,7 +232,7 @@ def check(config: Mapping[str, Any], source: str, allow: Sequence[str]) -> None:
 
 
 def kinds_in(value: object) -> list[str]:
-    """List every kind that a part names, also those of codebooks inside codebooks."""
+    """List every kind that a part names, including codebooks inside codebooks."""
     if isinstance(value, Mapping):
         own = [str(value["kind"])] if "kind" in value else []
         return own + [kind for inner in value.values() for kind in kinds_in(inner)]

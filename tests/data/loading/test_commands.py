@@ -105,7 +105,7 @@ def test_what_is_no_tar_is_said(tar, tmp_path):
         samples, reason = read(command)
         assert samples == {}
         assert reason is not None
-        assert reason.startswith("it writes no uncompressed tar (")
+        assert reason.startswith("its output is not an uncompressed tar (")
 
 
 def test_a_command_that_fails_is_noticed_after_a_whole_tar(tar):

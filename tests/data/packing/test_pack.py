@@ -577,7 +577,7 @@ def test_a_pack_is_not_packed_into_itself(tmp_path, packing):
 def test_a_worker_that_is_killed_is_said(source):
     images = open_images(str(source), role="training")
     with (
-        pytest.raises(FailedError, match="was killed, perhaps as memory ran out") as raised,
+        pytest.raises(FailedError, match="was killed, perhaps because memory ran out") as raised,
         explained_workers(1),
     ):
         list(map_images(os._exit, np.array([9]), images, num_workers=1))

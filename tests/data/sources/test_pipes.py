@@ -20,7 +20,7 @@ def test_the_output_of_a_command_is_kept():
     ("command", "message"),
     [
         ("echo a >&2; echo b >&2; exit 7", "pipe:echo .* failed with exit code 7: b$"),
-        ("exit 3", "exit code 3: it said nothing$"),
+        ("exit 3", "exit code 3: no output$"),
     ],
 )
 def test_a_command_that_fails_is_named(command, message):

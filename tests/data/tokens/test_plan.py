@@ -37,7 +37,7 @@ def test_ids_have_the_smallest_type_that_holds_them(index_of, plan_of, size, dty
 
 def test_weights_are_refused(index_of, plan_of):
     index = dataclasses.replace(index_of(), weights=np.full(10, 2, np.float32))
-    with pytest.raises(ConfigError, match="images have weights, which tokens do not hold"):
+    with pytest.raises(ConfigError, match="images have weights, which tokens do not store"):
         plan_of(index)
 
 

@@ -24,7 +24,7 @@ from vqtrain.data.decoding.crops import CROPS, Geometry, crop
 from vqtrain.errors import BadSampleError
 from vqtrain.ops.pixels import ValueRange
 
-# What Pillow may take a file for. Others are left out: EPS, for one, runs Ghostscript.
+# Formats that Pillow may open. Others are excluded: EPS, for example, runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 
 _JPEG, _JPEG_MARKER, _JPEG_EXIF = b"\xff\xd8\xff", 0xFF, 0xE1
@@ -33,7 +33,7 @@ NPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Where every PNG says how many bits it has per channel.
 _PNG_DEPTH = 24
-# What torchvision puts in front of a message.
+# The prefix of torchvision's messages.
 _TORCHVISION_PREFIX = re.compile(r"^decode_\w+, \S+, ")
 # Weights of red, green and blue in gray: ITU-R 601, as Pillow and JPEG have them.
 _LUMA = (0.299, 0.587, 0.114)
@@ -71,15 +71,14 @@ def decode_image(
 
     Args:
         encoded: A file's content.
-        transform: What to make of it.
+        transform: The transform.
         generator: Random numbers of this image, or None for the crop of validation.
 
     Returns:
-        uint8 pixels, or with a range float32 values in it; in memory the channels of a pixel lie
-        together.
+        uint8 pixels, or with a range float32 values in it; channels are last in memory.
 
     Raises:
-        BadSampleError: If the bytes are not an image that can be used.
+        BadSampleError: If the bytes are not a usable image.
     """
     with one_line(encoded):
         return _decode_square(encoded, transform, generator)
@@ -93,7 +92,7 @@ def decode_whole_image(encoded: bytes, transform: Transform) -> Shaped[Tensor, "
 
 @contextmanager
 def one_line(encoded: bytes) -> Iterator[None]:
-    """Turn what decoders raise into a BadSampleError."""
+    """Turn errors of decoders into a BadSampleError."""
     try:
         # Odd metadata and large images: nothing that a user could repair during a run.
         with warnings.catch_warnings(action="ignore"):
@@ -112,10 +111,10 @@ def one_line(encoded: bytes) -> Iterator[None]:
 def from_pillow(
     image: Image.Image, *, channels: int, value_range: ValueRange | None, background: str
 ) -> Shaped[Tensor, "h w c"]:
-    """Turn an image upright, over the background where it is transparent; of frames, the first.
+    """Take the first frame of an image, upright, over the background where it is transparent.
 
     Args:
-        image: As Pillow opens it, in any mode; it is left as it is.
+        image: As Pillow opens it, in any mode; it is not changed.
         channels: As in ``Transform``.
         value_range: As ``range`` in ``Transform``.
         background: As in ``Transform``.
@@ -124,7 +123,7 @@ def from_pillow(
         BadSampleError: If it has other channels, or without a range no fixed one.
         Exception: Of any kind, if Pillow cannot decode the bytes.
     """
-    image.load()  # which turns a TIFF, but nothing else
+    image.load()  # turns a TIFF upright, but no other format
     orientation = _orientation(image)
     if image.mode.startswith(("I", "F")):
         array = np.asarray(image)
@@ -149,7 +148,7 @@ def from_array(
         uint8, or with a range float32.
 
     Raises:
-        BadSampleError: If the array does not fit, or holds what is no number.
+        BadSampleError: If the array does not fit, or holds NaN or infinity.
     """
     pixels = torch.from_numpy(_scaled(_channels_last(array, channels), value_range))
     if pixels.shape[2] == channels:
@@ -187,7 +186,7 @@ def _decode_square(
 
 
 def open_image(encoded: bytes) -> Image.Image | None:
-    """Read an image's header, or return None for what Pillow does not know and others do."""
+    """Read an image's header, or return None for formats that other libraries read."""
     if encoded.startswith(NPY):
         return None
     try:
@@ -201,8 +200,8 @@ def open_image(encoded: bytes) -> Image.Image | None:
 def _jpeg_header(encoded: bytes) -> tuple[tuple[int, int], int] | None:
     """Find width and height of a gray or RGB JPEG, as stored, and how EXIF turns it.
 
-    By Pillow, the header alone would cost a twentieth of the whole. None is for what Pillow is to
-    look at: other files, CMYK, and huge sizes.
+    With Pillow the header alone would cost a twentieth of the whole. Returns None for what Pillow
+    must read: other files, CMYK, and huge sizes.
     """
     start, has_exif = 2 if encoded.startswith(_JPEG) else len(encoded), False
     while start + 10 <= len(encoded) and encoded[start] == _JPEG_MARKER:
@@ -235,7 +234,7 @@ def _decode_jpeg(
         array = np.array(image.convert("L" if channels == 1 else "RGB"))
         return torch.from_numpy(array.reshape(image.height, image.width, channels))
     mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
-    # Its warning, that nobody may write to these bytes, is ignored above: nobody does.
+    # torch's warning that these bytes are not writable is ignored above: nothing writes to them.
     return decode_jpeg(torch.frombuffer(encoded, dtype=torch.uint8), mode=mode).permute(1, 2, 0)
 
 
@@ -355,7 +354,7 @@ def _eight_bit(image: Image.Image, channels: int, background: str) -> UInt8[np.n
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return 1 to 8 as EXIF numbers them; 1, upright, for what cannot be read."""
+    """Return EXIF's orientation, 1 to 8; 1, upright, if it cannot be read."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata raise all kinds of errors, and the pixels may be sound

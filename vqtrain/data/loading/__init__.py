@@ -1,5 +1,5 @@
-"""In which order samples are seen, and the batches of them.
+"""The order of samples, and their batches.
 
-Promises that batch number m of a rank depends on the seed, the sources and the number of ranks
-alone (of streams, on the number of workers as well), so that a run continues exactly.
+Promises that batch number m of a rank depends only on the seed, the sources and the number of ranks
+(for streams also on the number of workers), so that a run resumes exactly.
 """

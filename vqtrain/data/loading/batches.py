@@ -23,25 +23,25 @@ from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError, DataError
 from vqtrain.shapes import Mask
 
-# So many images in a row that cannot be read mean that something else is wrong.
+# If this many images in a row cannot be read, something else is wrong.
 MAX_BAD_IN_A_ROW = 100
 
 
 @final
 @dataclass(kw_only=True, eq=False)  # not frozen: Lightning's float64 refuses frozen dataclasses
 class Batch:
-    """The samples of one step, or some of the validation.
+    """A batch of samples.
 
     Attributes:
-        samples: uint8 in 0..255, not yet scaled: a quarter of the bytes to move; with
+        samples: uint8 in 0..255, not yet scaled, a quarter of the bytes of float32; with
             ``data.range`` float32 in the files' own units. An image is [c, h, w], a clip
             [c, t, h, w], a sound [c, t].
-        mask: False where a sample only fills up the batch and must not be counted.
+        mask: False for padding, which must not be counted.
         keys: Names of the samples.
         fields: Name and bytes of the other fields of each sample, where a data set has them.
         faults: Samples that could not be read and were skipped.
         cursor: Where the reader of a stream is after the batch, as plain numbers; None for
-            indexed images, whose order needs no such thing.
+            indexed images, whose order needs no cursor.
     """
 
     samples: Shaped[Tensor, "b c *size"]
@@ -52,7 +52,7 @@ class Batch:
     cursor: tuple[int, ...] | None = None
 
     def pin_memory(self) -> "Batch":
-        """Copy to memory from which a GPU can fetch by itself; called by the loader."""
+        """Copy to page-locked memory; called by the loader."""
         return replace(self, samples=self.samples.pin_memory(), mask=self.mask.pin_memory())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
@@ -65,7 +65,7 @@ class Batch:
 
 
 def all_bad(last: Fault) -> DataError:
-    """Say that ``MAX_BAD_IN_A_ROW`` images in a row were bad, of which this is the last one."""
+    """Say that ``MAX_BAD_IN_A_ROW`` images in a row were bad, with the last of them."""
     return DataError(
         f"{MAX_BAD_IN_A_ROW} images in a row cannot be read, the last one is {last.key!r} in "
         f"{last.shard}: {last.reason}"
@@ -73,8 +73,8 @@ def all_bad(last: Fault) -> DataError:
 
 
 def stack(samples: Sequence[Shaped[Tensor, " c *size"]]) -> Shaped[Tensor, "b c *size"]:
-    """Put samples into a batch with channels last in memory, as they are one by one."""
-    # In a worker, torch's collate puts them at once where the main process can read them.
+    """Stack samples into a batch with channels last in memory, as in each sample."""
+    # In a worker, torch's collate writes straight into shared memory.
     batch: Tensor = default_collate([sample.movedim(0, -1) for sample in samples])
     return batch.movedim(-1, 1)
 
@@ -82,11 +82,11 @@ def stack(samples: Sequence[Shaped[Tensor, " c *size"]]) -> Shaped[Tensor, "b c 
 @final
 @dataclass(eq=False)
 class TrainingBatches(Dataset[Batch]):
-    """Shuffled batches without an end; number m is the m-th of this process from ``start``.
+    """Endless shuffled batches; number m is the m-th of this process from ``start``.
 
     Position p of the endless order is sample i of batch m on this rank, where
-    p = start + (m * world_size + rank) * batch_size + i. In place of an image that cannot be read
-    another one is used, drawn by the random numbers of its position.
+    p = start + (m * world_size + rank) * batch_size + i. A bad image is replaced by another one,
+    drawn with the random numbers of its position.
 
     Attributes:
         index: Images to train on.
@@ -122,7 +122,7 @@ class TrainingBatches(Dataset[Batch]):
         """Load a batch.
 
         Raises:
-            DataError: If a server does not answer, or if nothing can be read any more.
+            DataError: If a server does not answer, or too many images in a row are bad.
         """
         step = self.start + number * self.world_size * self._batch_size
         self._read_ahead(step)
@@ -180,9 +180,8 @@ class TrainingBatches(Dataset[Batch]):
 class ValidationBatches(Dataset[Batch]):
     """Every image once over all ranks, in the order of the index.
 
-    All ranks have the same number of full batches, or they would wait for each other for ever: the
-    last ones are filled up with the last image, masked. An image that cannot be read is masked,
-    too.
+    All ranks have the same number of full batches, so that none waits forever for another. The last
+    batches are padded with the last image, masked. A bad image is masked too.
 
     Attributes:
         index: Images to validate on.

@@ -31,7 +31,7 @@ class Shard:
         command: Run by ``sh``, and trusted like the configuration that it comes from.
 
     Attributes:
-        reason: What is wrong with it, once all of its samples are read; or None.
+        reason: What is wrong with it, known after all of its samples were read; or None.
     """
 
     def __init__(self, command: str) -> None:
@@ -41,7 +41,7 @@ class Shard:
     def samples(self) -> Iterator[tuple[str, bytes]]:
         """Run the command; yield the key and the content of each image.
 
-        The key is the name up to the first dot. Of several images with one key in a row the first
+        The key is the name up to the first dot. If several images in a row have one key, the first
         is taken, as when a tar is scanned.
         """
         command = _Command(self._text)
@@ -50,7 +50,7 @@ class Shard:
             for sample in group_by_keys(files, handler=lambda _duplicate: True):
                 first = next(name for name in sample if not name.startswith("__"))
                 yield sample["__key__"], sample[first]
-            # A command that failed explains why its tar is not whole.
+            # The failure of a command explains why its tar is incomplete.
             self.reason = command.failure() or self.reason
         finally:
             command.close()
@@ -71,7 +71,7 @@ class Shard:
             except tarfile.TarError as error:
                 what = "the tar is cut off or damaged"
                 if blocks.count < 2:
-                    what = "it writes no uncompressed tar"
+                    what = "its output is not an uncompressed tar"
                 # webdataset adds an address in memory, which differs in each run.
                 self.reason = f"{what} ({str(error).partition(' @ ')[0]})"
             yield {}  # a sample is in one tar
@@ -84,15 +84,15 @@ def _is_wanted(name: str) -> bool:
 
 @final
 class _Blocks:
-    """An output that is read block by block, so that it shows where tarfile stopped.
+    """A command's output, read block by block so that it is known where tarfile stopped.
 
-    tarfile takes damaged headers, and the lack of any, for the end of a tar.
+    tarfile treats damaged and missing headers as the end of a tar.
 
     Args:
-        output: What a command writes.
+        output: The output.
 
     Attributes:
-        count: Blocks that were read.
+        count: Number of blocks read.
     """
 
     def __init__(self, output: IO[bytes]) -> None:
@@ -101,7 +101,7 @@ class _Blocks:
         self._last = self._pushed_back = b""
 
     def read(self, _size: int = 0) -> bytes:
-        """Return the next block, or what is left of one."""
+        """Return the next block, or the rest of an incomplete one."""
         block = self._pushed_back or self._output.read(tarfile.BLOCKSIZE)
         self._pushed_back = b""
         self.count += bool(block)
@@ -110,7 +110,7 @@ class _Blocks:
         return block
 
     def skip_zeros(self) -> bool:
-        """Go to the next block that is not empty; tell whether there is one."""
+        """Skip to the next block that is not zero; return whether there is one."""
         while block := self.read():
             if block.strip(b"\0"):
                 self._pushed_back = block
@@ -130,7 +130,7 @@ class _Blocks:
 
 @final
 class _Command:
-    """A process that writes; it has a session of its own, so that Ctrl-C does not reach it."""
+    """The process of a command, in its own session, so that Ctrl-C does not reach it."""
 
     def __init__(self, text: str) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
@@ -148,7 +148,7 @@ class _Command:
         _running.add(self)
 
     def failure(self) -> str | None:
-        """Return how it failed; of one that would write more, nothing is known."""
+        """Return how it failed, or None; also None if it has not ended."""
         if self.output.read(1) or self._process.wait() == 0:
             return None
         end = self._errors.seek(0, os.SEEK_END)
@@ -158,9 +158,9 @@ class _Command:
         return f"exit code {self._process.returncode}{last}"
 
     def close(self) -> None:
-        """Kill it if it has not ended, and forget it."""
+        """Kill it if it has not ended, and release it."""
         if self not in _running:
-            return  # it is a copy of what the process had from which this one was forked
+            return  # this process is a fork of the one that started it
         _running.discard(self)
         self.kill()
         self._process.wait()
@@ -168,7 +168,7 @@ class _Command:
         self._errors.close()
 
     def kill(self) -> None:
-        """Kill it and all that it has started, if it has not ended."""
+        """Kill it and its child processes, if it has not ended."""
         if self._process.returncode is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -180,7 +180,7 @@ os.register_at_fork(after_in_child=_running.clear)
 
 
 def end_commands() -> None:
-    """Kill the commands that this process has started, at its own end."""
+    """Kill the commands that this process has started, when it ends."""
     for command in list(_running):
         command.kill()
 

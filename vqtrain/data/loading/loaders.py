@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from vqtrain.data.loading.commands import end_commands
 from vqtrain.errors import DataError, FailedError
 
-# Batches that each worker holds ready, so that some slow images cause no wait.
+# Batches that each worker prefetches, so that slow images cause no wait.
 PREFETCH = 4
 
 Item = TypeVar("Item")
@@ -30,8 +30,8 @@ Item = TypeVar("Item")
 class Loader(Iterable[Item]):
     """Items of a data set, such as batches, in the order of ``numbers``, loaded ahead by workers.
 
-    A wrapper of torch's DataLoader, which turns an error in a worker into a long text with the
-    worker's traceback: here it arrives as it was raised.
+    A wrapper of torch's DataLoader, which would turn an error in a worker into a long text with the
+    worker's traceback. Here the error is raised unchanged.
 
     Args:
         batches: The data set.
@@ -54,11 +54,11 @@ class Loader(Iterable[Item]):
             prefetch_factor=PREFETCH if num_workers > 0 else None,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=partial(_leave_signals_to_parent, ending),
-            # Its own, as each iter() draws from it: loading must not change the run's random state.
+            # Its own generator, so that iter() does not change the run's random state.
             generator=torch.Generator(),
         )
-        # Held from outside until this is gone: in a reference cycle, as Lightning and every raised
-        # error leave it, the workers' pipes may be closed before the workers are asked to end.
+        # Referenced from outside until this is deleted: in a reference cycle, as Lightning and
+        # raised errors create, the workers' pipes could close before the workers are stopped.
         weakref.finalize(self, _let_go, self._loader).atexit = False
 
     def __len__(self) -> int:
@@ -66,10 +66,10 @@ class Loader(Iterable[Item]):
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Item]:
-        """Begin at the first of the numbers.
+        """Start at the first of the numbers.
 
         Raises:
-            DataError: If a server does not answer, or if nothing can be read any more.
+            DataError: If a server does not answer, or too many images in a row are bad.
         """
         for item in self._loader:
             if isinstance(item, DataError):
@@ -90,7 +90,7 @@ def explained_workers(num_workers: int) -> Iterator[None]:
         if not str(error).startswith("DataLoader worker"):
             raise
         raise FailedError(
-            "a process that reads images was killed, perhaps as memory ran out: give a "
+            "a process that reads images was killed, perhaps because memory ran out: give a "
             f"smaller num_workers than {num_workers}; what is written is kept"
         ) from error
 
@@ -120,8 +120,8 @@ class _ErrorsAsItems(Dataset[Item | DataError]):
 def _leave_signals_to_parent(ending: Event, _worker_id: int) -> None:
     """Ignore Ctrl-C and SIGTERM, which terminals and clusters send to every process of a run.
 
-    The main process ends its step with the batches that it needs, and then ends the workers; if it
-    dies, they notice.
+    The main process finishes its step with the batches that it needs, and then stops the workers.
+    If it dies, they end too.
     """
 
     def end_with_parent(_number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The order in which images are seen: arithmetic on seed, epoch and position, with no state."""
+"""The order of images: arithmetic on seed, epoch and position, with no state."""
 
 from collections.abc import Iterator
 from typing import final
@@ -6,10 +6,10 @@ from typing import final
 import numpy as np
 from jaxtyping import Float32, Int64
 
-# One read from a disk, one request to a store of objects: long enough that a seek costs little in
-# comparison, on a spinning disk (10 ms) as in a bucket (50 ms).
+# One read from a disk, or one request to an object store: large enough that a seek costs little in
+# comparison, on a spinning disk (10 ms) and in a bucket (50 ms).
 BLOCK_BYTES = 4 * 2**20
-# Tiny images would otherwise make blocks of a whole class.
+# Otherwise a block of tiny images could hold a whole class.
 MAX_BLOCK_SIZE = 4_096
 # Blocks shuffled together: 1 GiB of images from 256 parts of the data, so that a batch holds many
 # classes even if the data are sorted by class.
@@ -73,7 +73,8 @@ class EpochOrder:
     def samples(self, positions: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
         """Look up what comes at some positions in [0, n).
 
-        Over all positions every sample comes exactly once; with ``resampled`` each is as likely.
+        All positions together give every sample exactly once; with ``resampled`` all samples are
+        equally likely.
         """
         found = np.empty_like(positions)
         windows = np.searchsorted(self._firsts, positions, side="right") - 1
@@ -108,11 +109,11 @@ class EpochOrder:
 
 @final
 class Repetitions:
-    """How often each image is seen in an epoch: w times, which need not be whole.
+    """How often each image is seen in an epoch: w times, where w need not be a whole number.
 
     Args:
-        weights: The w of each image, above 0. Of images with the same w, the share that is its
-            fraction is seen once more, in each epoch other ones, so that all have a turn.
+        weights: The w of each image, above 0. Of images with the same w, a share equal to its
+            fractional part is seen once more; the epochs take turns through all of them.
         seed: Seed of the run.
     """
 
@@ -166,7 +167,7 @@ def _extra(weight: float, count: int) -> int:
 
 @final
 class EndlessOrder:
-    """Epoch after epoch, without an end and without a gap between them.
+    """An endless sequence of epochs, without a gap between them.
 
     Args:
         sizes: Bytes of each image; there is at least one.
@@ -222,7 +223,7 @@ class EndlessOrder:
     def blocks(
         self, start: int, end: int, *, part: int, parts: int
     ) -> Iterator[Int64[np.ndarray, " m"]]:
-        """Go through the blocks that would begin between two positions if nothing was shuffled.
+        """Iterate over the blocks that would begin between two positions without shuffling.
 
         Args:
             start: First of the positions.

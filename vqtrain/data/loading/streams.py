@@ -1,8 +1,8 @@
 """Training images from sources that cannot seek: commands that write tars, read in sequence.
 
-The shard sequence is endless: epoch after epoch a permutation of the commands. It is read by R
-readers, the workers of all processes; reader r takes the shards at r, r + R, r + 2R and so on. None
-waits for another, and the cursor of each is five numbers.
+The shard sequence is endless: a permutation of the commands for each epoch. R readers, the workers
+of all processes, read it; reader r takes the shards at r, r + R, r + 2R and so on. No reader waits
+for another, and the cursor of each is five numbers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import BadSampleError, DataError
 
-# A shuffle buffer holds so many encoded samples, whichever limit is reached first.
+# Limits of a shuffle buffer, in encoded samples and in bytes.
 BUFFER_SAMPLES = 1_024
 BUFFER_BYTES = 256 * 2**20
 
@@ -62,7 +62,7 @@ class Cursor(NamedTuple):
 @final
 @dataclass(eq=False)
 class StreamBatches(Dataset[Batch]):
-    """Batches without an end; number m comes from reader m modulo their number.
+    """Endless batches; number m comes from reader m modulo the number of readers.
 
     The batches of a reader must be loaded in order, from the first one on.
 
@@ -214,7 +214,7 @@ def _read_shards(
     """Read the shards of one reader from a cursor on, without an end.
 
     Raises:
-        DataError: If nothing can be read any more.
+        DataError: If no shard gives an image.
     """
     used = cursor.used
     empty, empty_in_a_row = set[str](), 0

@@ -1,4 +1,4 @@
-"""One sample of a pack: an image that was checked, encoded again if asked, and its fields."""
+"""One sample of a pack: a checked image, re-encoded if requested, and its fields."""
 
 import io
 import tarfile
@@ -16,34 +16,34 @@ from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError
 from vqtrain.ranges import FINITE, Range, above, at_least, check_fields, one_of, within
 
-# What is written, by the word that a user writes.
+# Formats that can be written, by the word that a user writes.
 FORMATS = ("keep", "jpeg", "png", "webp")
 AUTO = Range("auto", lambda value: value == "auto", ("auto",))
 
-# A field's name by the format that is found, not by the suffix of the file.
+# A field's name by the detected format, not by the suffix of the file.
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
 
 # Name of a field and its bytes.
 _Member = tuple[str, bytes]
-# What is kept of a packed image: its number, digest, offset and size in the shard, width, height
-# and mode.
+# Facts about a packed image: its number, digest, offset and size in the shard, width, height and
+# mode.
 Note = tuple[int, str, int, int, int, int, str]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class PackSettings:
-    """What decides the bytes of a pack, besides its images.
+    """The settings that decide the bytes of a pack, besides its images.
 
     Attributes:
-        image_size: Largest short side in px; longer ones are reduced to it. None keeps all.
+        image_size: Largest short side in px; larger images are reduced to it. None keeps all.
         format: keep, jpeg, png or webp.
-        quality: Of JPEG and WebP, for images that are encoded again, in 1..100.
-        shard_size: Largest size of a shard in MB; one larger sample is a shard of its own.
-        val: Share held out for validation, in [0, 0.5], or ``auto``: that of ``hold_out``.
+        quality: Of JPEG and WebP for re-encoded images, in 1..100.
+        shard_size: Largest size of a shard in MB; a larger sample gets its own shard.
+        val: Share held out for validation, in [0, 0.5], or ``auto`` for that of ``hold_out``.
 
     Raises:
-        ConfigError: If a value is impossible.
+        ConfigError: If a value is invalid.
     """
 
     image_size: Annotated[int, at_least(1)] | None
@@ -53,22 +53,21 @@ class PackSettings:
     val: Annotated[float, within(0, 0.5)] | Annotated[str, AUTO]
 
     def __post_init__(self) -> None:
-        """Refuse impossible values."""
+        """Refuse invalid values."""
         check_fields(self, "")
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What is written of one sample.
+    """One sample as it is written.
 
     Attributes:
         fields: Name and bytes of each field; the image is the first.
         width: Of the image upright, in px.
         height: Of the image upright, in px.
-        mode: Pillow's word for its kind of pixels, before it was encoded again; of an array, its
-            type and channels.
-        digest: SHA-256 of the source's bytes, 32 digits of it.
+        mode: Pillow's mode of the source; for an array, its type and channels.
+        digest: The first 32 digits of the SHA-256 of the source's bytes.
     """
 
     fields: tuple[_Member, ...]
@@ -83,8 +82,8 @@ def find_image(content: bytes, sample: Sample, *, offset: int) -> list[object]:
 
     Args:
         content: The sample as members of a tar.
-        sample: What they were written from.
-        offset: Where they begin in the shard.
+        sample: The sample.
+        offset: Where the members begin in the shard.
 
     Returns:
         A ``Note`` without the number.
@@ -139,7 +138,7 @@ def _examine(source: bytes, settings: PackSettings) -> tuple[tuple[int, int], st
 def _encode(
     source: bytes, format_found: str, image: Image.Image, settings: PackSettings
 ) -> _Member:
-    """Return the name and the bytes of the image's field: the source's if nothing is asked."""
+    """Return the name and the bytes of the image's field; the source's if nothing changes."""
     suffix = _SUFFIXES.get(format_found, format_found.lower())
     wanted = {"keep": suffix, "jpeg": "jpg"}.get(settings.format, settings.format)
     size, short = settings.image_size, min(image.size)
@@ -148,7 +147,7 @@ def _encode(
         return suffix, source
     if wanted not in ("jpg", "webp"):
         wanted = "png"
-    # One for other kinds of color does not describe the new pixels.
+    # A color profile of another mode does not describe the new pixels.
     has_profile = image.mode not in ("CMYK", "LAB", "YCbCr")
     profile = image.info.get("icc_profile") if has_profile else None
     image = _to_8_bit(image, keeps_alpha=wanted != "jpg")
@@ -157,7 +156,7 @@ def _encode(
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     options = {
         "png": {},
-        # Without halving the color, which a tokenizer would learn.
+        # Without chroma subsampling, which a tokenizer would learn.
         "jpg": {"quality": settings.quality, "subsampling": 0},
         "webp": {"quality": settings.quality},
     }[wanted]
@@ -168,7 +167,7 @@ def _encode(
 
 
 def _to_8_bit(image: Image.Image, *, keeps_alpha: bool) -> Image.Image:
-    """Convert to gray or RGB; transparent parts stay so, or become white."""
+    """Convert to gray or RGB; transparent parts stay transparent or become white."""
     is_gray = image.mode in ("1", "L", "LA", "La")
     if not image.has_transparency_data:
         return image.convert("L" if is_gray else "RGB")

@@ -1,4 +1,4 @@
-"""From images of any kind to a pack: WebDataset shards, a list of their members, an index.json."""
+"""From images of any kind to a pack: WebDataset shards, lists of their members, index.json."""
 
 import os
 from pathlib import Path
@@ -25,22 +25,22 @@ def pack(
 ) -> Report:
     """Pack images, or continue where an earlier call with the same arguments was interrupted.
 
-    What is packed into which shard depends on the images and the settings alone. A shard appears
-    when it is whole, and index.json when all are.
+    The content of each shard depends only on the images and the settings. A shard appears when it
+    is complete, and index.json when all shards are.
 
     Args:
-        images: What to pack.
+        images: The images to pack.
         out: Folder of the pack; it need not exist.
-        settings: What decides the bytes.
-        num_workers: Processes that read and encode; 0 does it in this one.
+        settings: The settings.
+        num_workers: Processes that read and encode; 0 for this process.
         progress: Called for every image.
 
     Returns:
-        What index.json holds.
+        The content of index.json.
 
     Raises:
         ConfigError: If ``out`` holds something else, or a pack of other images or settings.
-        DataError: If no image can be read, or ``out`` cannot be written any more.
+        DataError: If no image can be read, or ``out`` can no longer be written.
     """
     inside = f"{out.absolute()}{os.sep}"
     if any(path.startswith(inside) for path in images.paths):
@@ -75,7 +75,7 @@ def _pack(plan: Plan, folder: ShardFolder, num_workers: int, progress: Progress)
 
 
 def _held_out(plan: Plan, folder: ShardFolder, num_workers: int) -> Int64[np.ndarray, " m"]:
-    """Decide what is held out, or read what was decided."""
+    """Decide which images are held out, or read an earlier decision."""
     val_ids = None
     if not folder.has_begun:
         val_ids = split(plan, num_workers=num_workers)
@@ -97,7 +97,7 @@ def _pack_side(
     num_workers: int,
     progress: Progress,
 ) -> int:
-    """Write the shards of one side of the split that are not whole; return how many there are."""
+    """Write the incomplete shards of one side of the split; return the number of its shards."""
     image_ids = plan.side(name, val_ids)
     if not len(image_ids):
         return 0

@@ -1,4 +1,4 @@
-"""What goes into a pack, under which names, in which order and on which side of the split."""
+"""The plan of a pack: names, order and split of the samples."""
 
 import os
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ FORMAT, VERSION = "vqtrain-pack", 1
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """What goes where; a function of the images and the settings alone.
+    """Where each sample goes: a function of the images and the settings.
 
     Attributes:
         images: All images, in the order of their sources.
         fields: The other fields of their samples.
         settings: What the user set.
         keys: Name of each sample, unique, as WebDataset reads it.
-        order: All positions in ``images``, in the order in which they are packed.
-        identity: What the pack is made from: equal ones give equal bytes.
+        order: All positions in ``images``, in packing order.
+        identity: What the pack is built from: equal identities give equal bytes.
     """
 
     images: ImageIndex
@@ -62,11 +62,11 @@ class Plan:
 def make_plan(images: ImageIndex, settings: PackSettings) -> Plan:
     """Decide on names and order.
 
-    The order is that of a hash of the names. A tree that is sorted by class so gives shards that
-    are alike: each holds all classes, and a reader of some of them sees a fair sample of all.
+    Samples are sorted by a hash of their names. So a tree that is sorted by class gives shards that
+    each hold a fair sample of all classes.
 
     Raises:
-        ConfigError: If images have weights, or a single one is to be split.
+        ConfigError: If images have weights, or a single image is to be split.
     """
     if (images.weights != 1).any():
         raise ConfigError("images have weights, which a pack does not hold: give them to train")
@@ -97,9 +97,9 @@ def make_plan(images: ImageIndex, settings: PackSettings) -> Plan:
 def split(plan: Plan, *, num_workers: int) -> Int64[np.ndarray, " m"]:
     """Hold images out for validation.
 
-    ``auto`` holds out what ``data.val=auto`` would; a share, the first images in packing order.
-    Images of the same bytes go where the first of them goes: a copy of a training image would make
-    validation too good. Only images of the size of a held-out one are read for that.
+    ``auto`` holds out the images that ``data.val=auto`` would; a share, the first images in packing
+    order. Images with equal bytes go where the first of them goes: a copy of a training image would
+    make validation too good. Only images with the size of a held-out one are read for this.
 
     Returns:
         Positions in the plan's images.
@@ -107,7 +107,7 @@ def split(plan: Plan, *, num_workers: int) -> Int64[np.ndarray, " m"]:
     images, val = plan.images, plan.settings.val
     is_val = np.zeros(len(images), dtype=bool)
     if isinstance(val, str):
-        # hold_out does not look at sizes, which can so carry the positions.
+        # hold_out ignores sizes, so they can carry the positions.
         numbered = replace(images, sizes=np.arange(len(images), dtype=np.int64))
         is_val[hold_out(numbered)[1].sizes] = True
     else:

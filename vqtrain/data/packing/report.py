@@ -1,4 +1,4 @@
-"""What the index.json of a pack says, and the lists of members next to its shards."""
+"""The index.json of a pack, and the lists of members next to its shards."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Split(TypedDict):
 
 
 class Report(TypedDict):
-    """The content of index.json; ``duplicates`` are groups of keys whose images are equal."""
+    """The content of index.json; ``duplicates`` are groups of keys of equal images."""
 
     format: str
     version: int
@@ -56,12 +56,12 @@ def make_report(plan: Plan, folder: ShardFolder, counts: Mapping[str, int]) -> R
     """Write the list of members of each shard, and summarize all of them.
 
     Args:
-        plan: What was packed.
-        folder: The pack, whose shards are whole.
+        plan: The plan.
+        folder: The pack, whose shards are complete.
         counts: Shards of each split.
 
     Raises:
-        DataError: If a shard has gone meanwhile.
+        DataError: If a shard has disappeared.
     """
     faults = [*plan.images.faults, *plan.fields.faults]
     skipped = [asdict(fault) for fault in faults]

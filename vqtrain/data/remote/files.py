@@ -1,6 +1,6 @@
-"""Remote files (http, https, s3, gs, hf): which there are, and some bytes of one.
+"""Requests for remote files (http, https, s3, gs, hf): listing, and bytes of a file.
 
-Each process makes its own connections at its first request: none survives a fork.
+Each process opens its own connections at its first request, because none survives a fork.
 """
 
 import logging
@@ -18,7 +18,7 @@ from vqtrain.data.remote.retry import TIMEOUT_S, ChangedError, one_line, retried
 from vqtrain.data.remote.urls import HTTP, RemoteFile
 from vqtrain.errors import DataError
 
-# What tells one content from another, as the file systems name it; the first that is there counts.
+# Keys of file systems that identify the content of a file; the first one present counts.
 _TAGS = ("generation", "ETag", "blob_id", "xet_hash", "etag", "mtime", "LastModified")
 
 
@@ -26,9 +26,9 @@ def find(url: str) -> list[RemoteFile]:
     """Find a file, the files below a folder, or those that match a glob; sorted.
 
     Raises:
-        DataError: If there is none, the server refuses or does not answer, or cannot list.
+        DataError: If there is none, or the server refuses, does not answer or cannot list.
     """
-    parts_limit()  # a mistake in it is reported now, and not in a process that reads
+    parts_limit()  # so that an invalid limit is reported now, not in a worker
     scheme, path = url.split("://", 1)
     try:
         if scheme in HTTP:
@@ -49,7 +49,7 @@ def read_small(url: str) -> bytes | None:
     """Read a whole small file that need not exist.
 
     Returns:
-        Its bytes; None if it is not there or, as buckets without listing say it, forbidden.
+        Its bytes; None if it does not exist or access is denied, as buckets without listing reply.
 
     Raises:
         DataError: If the server does not answer.
@@ -67,7 +67,7 @@ def fetch(file: RemoteFile, first: int, end: int) -> bytes:
     """Request the bytes from ``first`` up to ``end`` of a file, without a retry.
 
     Raises:
-        ChangedError: If the file there is another than the one that was indexed.
+        ChangedError: If the file has changed since it was indexed.
         Exception: Any other error of the request.
     """
     scheme, path = file.url.split("://", 1)
@@ -80,7 +80,7 @@ def fetch(file: RemoteFile, first: int, end: int) -> bytes:
             raise ChangedError
     else:
         system = file_system(scheme, os.getpid())
-        if file.revision:  # what a commit holds never changes
+        if file.revision:  # the content of a commit never changes
             named, pinned, _ = _pin(system, path, file.revision)
             content = system.cat_file(pinned + path.removeprefix(named), start=first, end=end)
         else:
@@ -143,7 +143,7 @@ def _get(url: str, first: int = 0, end: int | None = None) -> tuple[int, Mapping
             _raise_for_status(url, answer.status, answer.reason)
             length = math.inf if answer.content_length is None else answer.content_length
             if answer.status == 200 and end is not None and length > PART_BYTES:
-                # Some servers ignore Range. A small file is then taken whole.
+                # Some servers ignore Range; then a small file is read completely.
                 raise DataError(f"{url} cannot be read: its server ignores Range requests")
             content = await answer.read() if answer.status != 416 else b""
             return answer.status, answer.headers, content
@@ -229,7 +229,7 @@ def _pin(system: AbstractFileSystem, path: str, commit: str = "") -> tuple[str, 
 
 @cache
 def _newest_commit(repo_type: str, repo_id: str, revision: str) -> str:
-    """Look it up once, so that all files of a run are of one commit."""
+    """Look it up once, so that all files of a run are from one commit."""
     from huggingface_hub import HfApi
 
     return str(HfApi().repo_info(repo_id, repo_type=repo_type, revision=revision).sha)

@@ -19,13 +19,13 @@ from vqtrain.errors import DataError
 PART_BYTES = 4 * 2**20
 
 DEFAULT_LIMIT_GB = 50.0
-# Above the limit, parts are deleted down to this share of it; a process checks it once in so many
-# new parts, as the check takes some time.
+# Above the limit, parts are deleted down to this share of it. A process checks after this number of
+# new parts, because a check takes time.
 KEPT_FRACTION = 0.9
 PARTS_BETWEEN_TRIMS = 16
 # The time of the last use is updated no more often than this.
 USED_AGAIN_S = 600.0
-# After a failure to keep a part, no other is kept for a while.
+# After a part could not be stored, none is stored for a while.
 DISK_PAUSE_S = 60.0
 # A lock of a part that is held for longer is stale.
 LOCK_TIMEOUT_S = 330.0
@@ -33,10 +33,10 @@ _NUM_LOCKS = 256
 
 
 def parts_limit() -> int:
-    """Find how much disk the parts of remote files may take: ``VQTRAIN_CACHE_GB``, else 50.
+    """Return the disk limit for parts of remote files: ``VQTRAIN_CACHE_GB``, else 50 GB.
 
     Returns:
-        Bytes; 0 if no part is to be kept.
+        Bytes; 0 to keep no parts.
 
     Raises:
         DataError: If the variable is no number of at least 0.
@@ -76,7 +76,7 @@ class Part:
             end: Where they end, at most the size of the part.
 
         Returns:
-            None if it is not here.
+            The bytes; None if the part is not stored.
         """
         try:
             with self._path.open("rb", buffering=0) as file:
@@ -91,11 +91,11 @@ class Part:
         return content if len(content) == end - first else None
 
     def is_here(self) -> bool:
-        """Tell whether it need not be fetched."""
+        """Tell whether it is stored."""
         return self.load(0, 0) is not None
 
     def store(self, content: bytes) -> None:
-        """Keep it, if the disk allows; sometimes delete the parts that were unused for longest."""
+        """Store it, if the disk allows; sometimes delete the least recently used parts."""
         try:
             write_whole(self._path, content)
         except OSError:
@@ -105,9 +105,9 @@ class Part:
 
     @contextmanager
     def fetching(self) -> Iterator[None]:
-        """Keep others from fetching the same; without locks on that disk, do not.
+        """Lock the part, so that others do not fetch it too; no lock if the disk has no locks.
 
-        The locks are few, and shared by parts: one for each part would double the files.
+        Parts share a few locks, because one per part would double the number of files.
         """
         with ExitStack() as stack:
             try:
@@ -130,7 +130,7 @@ class _State:
 
 
 def keeps_parts() -> bool:
-    """Tell whether parts are kept at all: neither switched off nor is the disk full."""
+    """Tell whether parts are stored: not switched off, and the disk is not full."""
     return time.monotonic() >= _State.paused_until_s and parts_limit() > 0
 
 

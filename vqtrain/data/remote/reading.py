@@ -1,4 +1,4 @@
-"""Bytes of remote files, read through a cache of their parts on this machine."""
+"""Bytes of remote files, read through a local cache of their parts."""
 
 import io
 import os
@@ -18,7 +18,7 @@ READ_AHEAD_THREADS = 4
 
 
 def read(url: str, offset: int, size: int) -> bytes:
-    """Read some bytes of a file, each part of which is fetched once.
+    """Read some bytes of a file; each part is fetched once.
 
     A request that is not answered is retried for about 5 minutes.
 
@@ -28,7 +28,7 @@ def read(url: str, offset: int, size: int) -> bytes:
         size: How many.
 
     Raises:
-        BadSampleError: If the file is gone, is forbidden or has changed.
+        BadSampleError: If the file is gone, forbidden or changed.
         DataError: If the server does not answer.
     """
     file = RemoteFile.parse(url)
@@ -66,7 +66,7 @@ def read_ahead(url: str, offset: int, size: int) -> None:
 
 
 def open_file(url: str) -> io.BufferedReader:
-    """Open a file to read it from its beginning to its end; reads raise as ``read`` does."""
+    """Open a file for sequential reads, which raise as ``read`` does."""
     return io.BufferedReader(_Reader(url), buffer_size=64 * 1024)
 
 
@@ -79,7 +79,7 @@ def _parts(file: RemoteFile, offset: int, size: int) -> list[tuple[int, int, int
 
 
 def _part(file: RemoteFile, number: int) -> Part:
-    # Not by its commit, as the tag says all of the content.
+    # Without the commit, because the tag identifies the content.
     source = f"{file.url} {file.size} {file.tag}"
     size = min(PART_BYTES, file.size - number * PART_BYTES)
     return Part(source, number=number, size=size)
@@ -97,7 +97,7 @@ def _read_part(
     *,
     fetch: Callable[[RemoteFile, int, int], bytes] = _fetch_with_retries,
 ) -> bytes:
-    """Read from ``first`` to ``end`` of a part, which is fetched if it is not here."""
+    """Read from ``first`` to ``end`` of a part, which is fetched if it is not stored."""
     part = _part(file, number)
     begin = number * PART_BYTES
     content = part.load(first, end)
@@ -116,7 +116,7 @@ def _read_part(
 
 @final
 class _Fetchers:
-    """Threads that fetch parts ahead; they never keep their process from ending."""
+    """Daemon threads that prefetch parts."""
 
     def __init__(self) -> None:
         self._requests: SimpleQueue[tuple[RemoteFile, int]] = SimpleQueue()
@@ -143,7 +143,7 @@ class _Fetchers:
 
 @cache
 def _fetchers(_process: int) -> _Fetchers:
-    """Start the threads of a process: a fork takes none along."""
+    """Start the threads of a process, because a fork inherits none."""
     return _Fetchers()
 
 

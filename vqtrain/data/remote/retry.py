@@ -1,4 +1,4 @@
-"""Requests that are retried, and errors that no retry would help."""
+"""Retries of requests, and errors that are not retried."""
 
 import socket
 import sys
@@ -15,12 +15,12 @@ TIMEOUT_S = 60.0
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
 RETRY_S = 300.0
-# The same before a run has begun, when a wrong name or port is likelier than an outage.
+# The same before a run has started, when a wrong name or port is likelier than an outage.
 FIRST_RETRY_S = 30.0
 # A process says that it is waiting at most once in this time.
 NOTICE_S = 300.0
 
-# A retry would not help: a wrong name, no access, a mistake in a setting or in a program.
+# Errors that are not retried: a wrong name, no access, a mistake in a setting or in a program.
 _PERMANENT = (
     *(FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError),
     *(ValueError, TypeError, AttributeError, LookupError, AssertionError, VqtrainError),
@@ -46,7 +46,7 @@ def retried(url: str, request: Callable[[], _Answer], *, is_known: bool) -> _Ans
 
     Raises:
         DataError: If the server does not answer in that time.
-        Exception: What ``request`` raises, if a retry would not help.
+        Exception: An error of ``request`` that is not retried.
     """
     began_s, retry_s = time.monotonic(), RETRY_S if is_known else FIRST_RETRY_S
     wait_s = FIRST_WAIT_S
@@ -66,7 +66,7 @@ def retried(url: str, request: Callable[[], _Answer], *, is_known: bool) -> _Ans
 
 
 def one_line(error: BaseException) -> str:
-    """Say in one line what an error is about."""
+    """Describe an error in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -1,4 +1,4 @@
-"""URLs of files: which are remote, what stands for one in an index, and how one is shown."""
+"""URLs of files: which are remote, how an index stores them, and how they are shown."""
 
 import os
 import re
@@ -22,7 +22,7 @@ class RemoteFile:
     Attributes:
         url: As the user wrote it or as a listing gave it.
         size: Length in bytes.
-        tag: Hash of what its server says of the content; empty if it says nothing.
+        tag: Hash of the server's identification of the content; empty if there is none.
         revision: Commit of a Hugging Face repository; empty elsewhere.
     """
 
@@ -38,19 +38,19 @@ class RemoteFile:
 
     @property
     def text(self) -> str:
-        """All of it in one URL, by which it travels to the processes that read it."""
+        """All of it in one URL, which is sent to the processes that read it."""
         return f"{self.url}#{self.size}-{self.tag}-{self.revision}"
 
     @staticmethod
     def parse(text: str) -> "RemoteFile":
-        """Read what ``text`` wrote."""
+        """Parse ``text``."""
         match = re.fullmatch(r"(.*)#(\d+)-([0-9a-f]*)-([0-9a-f]*)", text, re.DOTALL)
         assert match is not None, f"{text} is not from an index"
         return RemoteFile(match[1], int(match[2]), match[3], match[4])
 
 
 def shown(path: str) -> str:
-    """Name a file as its user knows it: the URL in an index also says what was found there.
+    """Name a file as its user knows it, without the facts that an index adds to its URL.
 
     Args:
         path: A path of an ``ImageIndex``.

@@ -1,4 +1,4 @@
-"""A folder of shards: whose it is, who writes it, by which plan, and its index.json at the end."""
+"""A folder of shards: its command, its writers, its plan, and its index.json at the end."""
 
 import json
 import re
@@ -17,10 +17,10 @@ from vqtrain.errors import ConfigError, DataError, FailedError, require
 
 INDEX, PLAN, _LOCK = "index.json", "plan.json", "lock"
 
-# What files are made from, as plain data: format, version, settings, images, and a tokenizer.
+# What files are built from, as plain data: format, version, settings, images, and a tokenizer.
 Identity = Mapping[str, Any]
 
-# What is being written, images done so far, images in all.
+# What is being written, images done so far, total number of images.
 Progress = Callable[[str, int, int], None]
 
 _Begun = TypeVar("_Begun")
@@ -36,14 +36,14 @@ class Share:
         of: Processes.
 
     Raises:
-        ConfigError: If there is no such part.
+        ConfigError: If the part is invalid.
     """
 
     number: int
     of: int
 
     def __post_init__(self) -> None:
-        """Refuse a part that does not exist."""
+        """Refuse an invalid part."""
         require(
             0 <= self.number < self.of,
             f"share must be r/n with r from 0 to n - 1, such as 0/4, got {self}",
@@ -72,16 +72,16 @@ def read_share(text: str) -> Share:
 @final
 @dataclass(frozen=True, kw_only=True)
 class ShardFolder:
-    """A folder that one command writes, by one process or several, and continues after a kill.
+    """A folder that one command writes, in one process or several, and continues after a kill.
 
     Attributes:
         out: The folder; it need not exist.
-        command: Who writes it, such as ``vqtrain pack``.
-        content: What it holds, in words, such as ``a pack``.
-        unfinished: Name of the folder inside for what is not whole yet.
+        command: The command, such as ``vqtrain pack``.
+        content: Its content in words, such as ``a pack``.
+        unfinished: Name of the inner folder for incomplete files.
         files: Pattern of the names of its files.
-        folders: Folders inside in which some of them lie.
-        identity: What the files are made from; with the same one they are continued.
+        folders: Inner folders that hold some of them.
+        identity: What the files are built from; they are continued only with the same identity.
     """
 
     out: Path
@@ -94,7 +94,7 @@ class ShardFolder:
 
     @property
     def state(self) -> Path:
-        """The folder inside for what is not whole yet."""
+        """The inner folder for incomplete files."""
         return self.out / self.unfinished
 
     @property
@@ -103,10 +103,10 @@ class ShardFolder:
         return (self.state / PLAN).is_file()
 
     def read_complete(self) -> dict[str, Any] | None:
-        """Return the index.json of a folder that is complete, or None if it is yet to be written.
+        """Return the index.json of a complete folder, or None if it is incomplete.
 
         Raises:
-            ConfigError: If it holds something else, or was made from something else.
+            ConfigError: If it holds something else, or has another identity.
             DataError: If a file is missing.
         """
         if (self.out / INDEX).is_file():
@@ -117,21 +117,21 @@ class ShardFolder:
                 raise self._not_mine(INDEX)
             self.check_same(found)
             check_files(self.out, listed_files(found))
-            shutil.rmtree(self.state, ignore_errors=True)  # a kill may have left it
+            shutil.rmtree(self.state, ignore_errors=True)  # after a kill it may still exist
             return found
         if self.out.is_dir():
             foreign = next(self._foreign(), None)
             if foreign is not None:
-                if (self.out / INDEX).is_file():  # another process has completed it meanwhile
+                if (self.out / INDEX).is_file():  # another process has just completed it
                     return self.read_complete()
                 raise self._not_mine(foreign)
         return None
 
     def begin(self, **decided: object) -> dict[str, Any]:
-        """Write down the identity and what was decided, or read it if that was done before.
+        """Write the identity and decisions, or read those of an earlier call.
 
         Raises:
-            ConfigError: If something else was begun.
+            ConfigError: If the folder was begun with another identity.
         """
         file = self.state / PLAN
         if not self.has_begun:
@@ -143,14 +143,14 @@ class ShardFolder:
 
     @contextmanager
     def claimed(self, share: Share, begin: Callable[[], _Begun]) -> Iterator[_Begun]:
-        """Keep other processes off the shards of a share.
+        """Lock the shards of a share.
 
-        All processes at work have shares of the same number of parts.
+        All active processes must have shares with the same number of parts.
 
         Args:
             share: The part of this process.
-            begin: Called once they are kept off, before any other process can begin or complete
-                the folder; its result is that of the context.
+            begin: Called under the lock, before any other process can begin or complete the
+                folder; its result is that of the context.
 
         Raises:
             ConfigError: If another process has some of the shards, or the folder cannot be written.
@@ -175,7 +175,7 @@ class ShardFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from beginning or completing the folder at the same time."""
+        """Lock the folder, so that only one process begins or completes it at a time."""
         lock = FileLock(self.state / _LOCK)
         with suppress(NotImplementedError):  # no locks on that disk
             lock.acquire()
@@ -186,7 +186,7 @@ class ShardFolder:
 
     @contextmanager
     def failures(self) -> Iterator[None]:
-        """Turn a disk's errors into one sentence.
+        """Turn errors of the disk into one-line errors.
 
         Raises:
             FailedError: If the folder cannot be written.
@@ -200,13 +200,13 @@ class ShardFolder:
             ) from error
 
     def complete(self, report: Mapping[str, object]) -> None:
-        """Write index.json, whose presence says that all is there, and remove the state."""
+        """Write index.json, which marks the folder as complete, and remove the state."""
         write_whole(self.state / INDEX, json.dumps(report, indent=1).encode())
         (self.state / INDEX).replace(self.out / INDEX)
         shutil.rmtree(self.state, ignore_errors=True)  # another process may be leaving it, too
 
     def check_same(self, begun: Identity) -> None:
-        """Refuse to continue what was made from something else.
+        """Refuse to continue a folder with another identity.
 
         Raises:
             ConfigError: Naming the first difference.
@@ -237,7 +237,7 @@ class ShardFolder:
             )
 
     def _foreign(self) -> Iterator[str]:
-        """List files that the command does not write, or would not have written yet."""
+        """List files that the command would not have written, or not yet."""
         for path in sorted(self.out.iterdir()):
             is_folder = path.name in self.folders and path.is_dir()
             for file in sorted(path.iterdir()) if is_folder else [path]:
@@ -254,7 +254,7 @@ class ShardFolder:
         )
 
     def _refuse_others(self, share: Share) -> None:
-        """Refuse to work at the same time as a process that has some of the same shards."""
+        """Refuse to run at the same time as a process that has some of the same shards."""
         for path in sorted(self.state.glob("share-*-of-*")):
             number, of = map(int, path.name.removeprefix("share-").split("-of-"))
             if of == share.of and number != share.number:
@@ -270,7 +270,7 @@ class ShardFolder:
                 ) from None
 
     def _leave_nothing(self, mine: FileLock, *, with_folder: bool) -> None:
-        """Remove the folders of a command that was refused before it began."""
+        """Remove the new folders of a command that was refused."""
         with suppress(OSError):
             for path in (Path(mine.lock_file), self.state / _LOCK):
                 path.unlink(missing_ok=True)
@@ -287,7 +287,7 @@ def listed_files(report: Mapping[str, Any]) -> list[FileEntry]:
 
 
 def check_files(out: Path, files: Sequence[FileEntry]) -> None:
-    """Refuse a complete folder that lacks something.
+    """Refuse a folder with missing or changed files.
 
     Raises:
         DataError: If a file is missing or has another length.
@@ -302,7 +302,7 @@ def check_files(out: Path, files: Sequence[FileEntry]) -> None:
 
 
 def read_json(file: Path) -> object:
-    """Read a file that was written here.
+    """Read a JSON file of the folder.
 
     Raises:
         DataError: If it cannot be read.

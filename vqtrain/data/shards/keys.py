@@ -1,4 +1,4 @@
-"""Names of samples that WebDataset reads as they are."""
+"""Names of samples that WebDataset reads unchanged."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 def unique_keys(names: Sequence[str]) -> list[str]:
     """Make names unique and without dots in the last part.
 
-    The first of equal ones keeps its name, the others get a number.
+    The first of equal names stays, the others get a number.
 
     Example:
         >>> unique_keys(["cats/1", "cats/1", "v1.0/a.b", "../c"])

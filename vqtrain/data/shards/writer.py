@@ -38,7 +38,7 @@ class FileEntry(TypedDict):
 
 
 class JournalLine(TypedDict):
-    """What is in a shard after a call of ``add``, and what that call brought."""
+    """The state of a shard after a call of ``add``, and what that call added."""
 
     writes: int
     samples: int
@@ -49,7 +49,7 @@ class JournalLine(TypedDict):
 
 
 class WholeShard(TypedDict):
-    """What is known of a whole shard until all are whole."""
+    """The record of a complete shard, kept until all are complete."""
 
     shard: FileEntry
     writes: int
@@ -58,7 +58,7 @@ class WholeShard(TypedDict):
 
 
 def tar_members(samples: Iterable[Sample]) -> bytes:
-    """Write samples as members of a tar, without time and owner: equal samples, equal bytes."""
+    """Write samples as tar members without time and owner: equal samples give equal bytes."""
     buffer = io.BytesIO()
     with TarWriter(
         buffer,
@@ -67,7 +67,7 @@ def tar_members(samples: Iterable[Sample]) -> bytes:
         group="",
         mode=0o644,
         mtime=0,
-        keep_meta=True,  # or it drops fields whose names begin with _
+        keep_meta=True,  # otherwise it drops fields whose names begin with _
     ) as writer:
         writer.tarstream.format = tarfile.GNU_FORMAT  # webdataset 1.0.2 ignores its own argument
         for key, fields in samples:
@@ -81,20 +81,20 @@ def tar_members(samples: Iterable[Sample]) -> bytes:
 class ShardWriter:
     """Writes a shard, or continues it where its journal ends.
 
-    The journal gets a line after each call of ``add``. What a kill left after the last line that
-    agrees with the shard is cut off.
+    The journal gets a line after each call of ``add``. After a kill, bytes after the last line that
+    matches the shard are cut off.
 
     Args:
-        state: Folder of what is not whole yet.
+        state: Folder of incomplete files.
         name: The shard below its folder, without suffix, such as ``train/shard-00000``.
-        is_new: Whether to begin again, even if there is a journal.
+        is_new: Whether to start again, even if there is a journal.
 
     Attributes:
         writes: Calls of ``add`` so far.
         samples: Samples so far.
         bytes: Length so far, without the end of the tar.
-        skipped: What was skipped so far.
-        notes: What ``add`` was to keep.
+        skipped: Samples skipped so far.
+        notes: Notes of all calls of ``add``.
     """
 
     def __init__(self, *, state: Path, name: str, is_new: bool = False) -> None:
@@ -120,9 +120,9 @@ class ShardWriter:
 
         Args:
             content: From ``tar_members``.
-            samples: How many there are in it.
-            skipped: Samples that belonged here and cannot be used.
-            notes: Rows of plain values to be kept with the shard.
+            samples: Number of samples in it.
+            skipped: Bad samples that belong here.
+            notes: Rows of plain values to keep with the shard.
         """
         self._write(content)
         self._tar.flush()
@@ -139,7 +139,7 @@ class ShardWriter:
         self._count(line)
 
     def finish(self, folder: Path) -> WholeShard:
-        """Flush the shard to the disk and move it below a folder; from then on it is kept."""
+        """Flush the complete shard to the disk and move it below a folder."""
         self._write(b"\0" * END_BYTES)
         self._tar.flush()
         os.fsync(self._tar.fileno())
@@ -156,15 +156,15 @@ class ShardWriter:
             skipped=self.skipped,
             notes=self.notes,
         )
-        # Before the move, so that no kill can leave a shard of which nothing is known.
+        # Before the move, so that a kill cannot leave a shard without a record.
         write_whole(_whole(self._state, self._name), json.dumps(whole).encode())
         _move(self._state, self._name, folder)
         return whole
 
     def close(self) -> None:
-        """Leave it as it is, to be continued later."""
+        """Close it as it is, to be continued later."""
         for file in (self._tar, self._journal):
-            with suppress(OSError):  # what is not written yet may not fit
+            with suppress(OSError):  # the disk may be full
                 file.close()
 
     def _write(self, content: bytes) -> None:
@@ -202,17 +202,17 @@ class ShardWriter:
 
 
 def has_begun(state: Path, name: str) -> bool:
-    """Tell whether a shard has a journal: from its first write until it is whole."""
+    """Tell whether a shard has a journal: from its first write until it is complete."""
     return _journal(state, name).is_file()
 
 
 def read_whole(state: Path, name: str, folder: Path) -> WholeShard | None:
-    """Return what is known of a shard, or None if it is not whole.
+    """Return the record of a shard, or None if it is incomplete.
 
     Args:
-        state: Folder of what is not whole yet.
+        state: Folder of incomplete files.
         name: The shard.
-        folder: Where it is when it is whole; a move that a kill has prevented is made now.
+        folder: Folder of complete shards; a move that a kill has prevented is done now.
     """
     try:
         found: WholeShard = json.loads(_whole(state, name).read_text())
@@ -231,7 +231,7 @@ def progress_of(state: Path) -> int:
     """Count the samples of all shards so far, for a process that watches others."""
     done = 0
     for file in (*state.glob("shard-*.json"), *state.glob("shard-*.jsonl")):
-        # What is being written at this moment is counted the next time.
+        # A line that is being written now is counted the next time.
         with suppress(OSError, ValueError, LookupError, TypeError):
             last = json.loads(file.read_bytes().splitlines()[-1])
             done += last.get("shard", last)["samples"]
@@ -246,7 +246,7 @@ def _move(state: Path, name: str, folder: Path) -> None:
 
 
 def _parse(text: bytes) -> JournalLine | None:
-    """Read a line of the journal; None for one that was cut off."""
+    """Parse a line of the journal; None if it was cut off."""
     try:
         found = json.loads(text)
     except ValueError:

@@ -1,5 +1,5 @@
-"""Where images are: an index of every image that a user names, or commands that write tars.
+"""Sources of images: an index of all images that a user names, or commands that write tars.
 
-Promises that the bytes of an indexed image can be read in any order and any process, and that what
-is unusable is listed as a fault.
+Promises that the bytes of an indexed image can be read in any order and any process, and that
+unusable files are listed as faults.
 """

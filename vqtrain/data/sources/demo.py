@@ -17,10 +17,10 @@ from vqtrain.errors import DataError
 
 Role = Literal["training", "validation"]
 
-# Raise it whenever the tiles change: the pack of another recipe is then not taken for this one.
+# Increase it whenever the tiles change, so that an old pack is not used.
 _RECIPE = 1
 
-# Never trained on, nor is motorcycle_right.png, which shows the same as motorcycle_left.png.
+# Never used for training; nor is motorcycle_right.png, which shows the same as motorcycle_left.png.
 HELD_OUT = ("chelsea.png", "motorcycle_left.png")
 # Left out: drawings and diagrams, a phase map (cell) and a blur without edges (clock_motion).
 TRAINING = (
@@ -39,19 +39,19 @@ TRAINING = (
     "rocket.jpg",
     "text.png",
 )
-# In px. A training tile leaves a 64 px crop 33 x 33 places.
+# In px. A training tile has 33 x 33 positions for a 64 px crop.
 HELD_OUT_TILE = 64
 TRAINING_TILE = 96
 TRAINING_STRIDE = 48
-# Images above this short side begin at half size: their finest scale holds little detail and
-# would make up half of all tiles.
+# Images above this short side are halved first: their finest scale has little detail and would
+# make up half of all tiles.
 LARGEST_SHORT_SIDE = 800
-# Standard deviation in gray levels below which a tile has nothing to learn from.
+# Tiles with a smaller standard deviation, in gray levels, are skipped as flat.
 LEAST_CONTRAST = 4.0
 
 
 def demo_shards(role: Role) -> list[str]:
-    """Find the tars of the demo's images, packing them at the first call in a few seconds.
+    """Find the tars of the demo's images; the first call packs them in a few seconds.
 
     Args:
         role: ``training`` for overlapping tiles of 14 photographs at two scales, ``validation`` for
@@ -86,7 +86,7 @@ def _pack_demo(pack: Path) -> None:
 
 
 def _photographs() -> Path:
-    spec = find_spec("skimage")  # finds the package without the second that importing it takes
+    spec = find_spec("skimage")  # importing it would take a second
     if spec is None or spec.origin is None:
         raise DataError("the demo's images come with scikit-image: pip install scikit-image")
     folder = Path(spec.origin).parent / "data"

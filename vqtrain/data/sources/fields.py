@@ -18,7 +18,7 @@ from vqtrain.data.remote.urls import is_url
 from vqtrain.data.sources.index import ImageIndex, make_index
 from vqtrain.data.sources.scan import is_image
 
-# Names that no field can have in WebDataset: none at all, and that of the sample's key.
+# Names that a field cannot have in WebDataset: an empty one, and that of the sample's key.
 _RESERVED = ("", "__key__")
 
 # Name of a field, its file, where it begins there and how long it is.
@@ -31,8 +31,8 @@ class Fields:
     """The fields of all samples.
 
     Attributes:
-        index: Where they lie, in the order of their images; the keys are the names of the fields.
-        first: The fields of image i are those from ``first[i]`` to before ``first[i + 1]``.
+        index: Where they are, in the order of their images; the keys are the names of the fields.
+        first: The fields of image i are those in ``range(first[i], first[i + 1])``.
         faults: Fields that cannot be packed.
     """
 
@@ -46,9 +46,9 @@ class Fields:
 
 
 def find_fields(images: ImageIndex) -> Fields:
-    """Look for files of the same stem next to images, and for the other members inside tars.
+    """Find files with the same stem next to images, and the other members of tars.
 
-    On this machine only: files next to a URL are not looked for.
+    Only local files: files next to a URL are not found.
     """
     folders: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     tars: dict[str, dict[int, int]] = defaultdict(dict)

@@ -1,4 +1,4 @@
-"""What the user wrote after ``data.train``, ``data.val`` or ``images``, turned into an index."""
+"""From the value of ``data.train``, ``data.val`` or ``images`` to an index."""
 
 import json
 import os
@@ -34,7 +34,7 @@ from vqtrain.errors import ConfigError, DataError
 THREADS = 16
 # Of a source; more would be a typo.
 MAX_WEIGHT = 1_000
-# What ``vqtrain pack`` writes into its index.json, and its folder for each role.
+# The format in the index.json of ``vqtrain pack``, and its folder for each role.
 PACK_FORMAT = "vqtrain-pack"
 # Its folder inside a pack that is not complete.
 UNFINISHED = ".pack"
@@ -53,15 +53,15 @@ _Result = TypeVar("_Result")
 def training_and_validation(train: Images, val: Images) -> tuple[ImageIndex | Stream, ImageIndex]:
     """Find the images to train on and those to validate on.
 
-    What cannot seek (``pipe:``) is read in sequence, and nothing of it is kept.
+    Pipes (``pipe:``) cannot seek; they are read in sequence, and their output is not kept.
 
     Args:
         train: IMAGES, as for ``open_images``.
-        val: IMAGES, or ``auto``: the held-out images that ``demo`` and packed folders bring
-            along, for all else a share of ``train`` that is then not trained on.
+        val: IMAGES, or ``auto``: the held-out images of ``demo`` and of packed folders, otherwise
+            a share of ``train`` that is then not trained on.
 
     Raises:
-        ConfigError: If a weight is impossible, or pipes are mixed with what they cannot be.
+        ConfigError: If a weight is invalid, or pipes are combined with weights or other sources.
         DataError: If images are missing or too few.
     """
     if _has_pipe(train):
@@ -83,20 +83,20 @@ def training_and_validation(train: Images, val: Images) -> tuple[ImageIndex | St
 
 
 def open_images(images: Images, *, role: Role) -> ImageIndex:
-    """Index images, whatever form they come in; the kind is detected automatically.
+    """Index images of any source; the kind of source is detected automatically.
 
-    The word ``demo``; a folder of images, or of tars if it holds no image; what ``vqtrain
-    pack`` wrote; an image; a tar; a glob; a brace list such as ``shards-{000..099}.tar``; the URL
-    of one of those (http, https, s3, gs, hf); ``pipe:`` and a command that writes a tar. A path
-    that exists is never read as a glob or a brace list.
+    The word ``demo``; a folder of images, or of tars if it holds no image; a folder of ``vqtrain
+    pack``; an image; a tar; a glob; a brace list such as ``shards-{000..099}.tar``; the URL of one
+    of those (http, https, s3, gs, hf); ``pipe:`` and a command that writes a tar. A path that
+    exists is never read as a glob or a brace list.
 
     Args:
-        images: One such source; or ``{images: ..., weight: 2}``, which are seen twice as often;
-            or several of both that are joined in the order given.
-        role: Which of their images ``demo`` and packed folders give.
+        images: A source; or ``{images: ..., weight: 2}``, which is seen twice as often; or a list
+            of both, joined in this order.
+        role: Which images of ``demo`` and packed folders to use.
 
     Raises:
-        ConfigError: If a weight is impossible.
+        ConfigError: If a weight is invalid.
         DataError: If a source does not exist, holds no images or cannot be read.
     """
     sources = [images] if isinstance(images, str | Mapping) else images
@@ -111,7 +111,7 @@ def open_images(images: Images, *, role: Role) -> ImageIndex:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Write out ``{a,b}`` and ``{000..099}`` as a shell does; other braces stay as they are.
+    """Expand ``{a,b}`` and ``{000..099}`` as a shell does; other braces stay as they are.
 
     Example:
         >>> expand_braces("{train,val}-{08..10}.tar")[:4]
@@ -121,7 +121,7 @@ def expand_braces(pattern: str) -> list[str]:
     expanded = ["".join(choice) for choice in product(*pieces)]
     if expanded == [pattern]:
         return expanded
-    # Once more for what stood inside other braces.
+    # Again, for nested braces.
     return list(dict.fromkeys(last for once in expanded for last in expand_braces(once)))
 
 
@@ -186,7 +186,7 @@ def _open_source(source: str, role: Role) -> ImageIndex:
         files, root = [Path(shard) for shard in demo_shards(role)], ""
         return _index(files, root=root)
     if source.startswith("pipe:"):
-        # Read as a stream, these need not be kept; indexed, they are as good as any tar.
+        # The output is kept in a file, which is indexed like any other tar.
         tars = [spool(command) for command in expand_braces(source.removeprefix("pipe:"))]
         index = _index(tars, root="")
     elif is_url(source):
@@ -206,7 +206,7 @@ def _open_source(source: str, role: Role) -> ImageIndex:
 
 
 def _open_url(url: str, role: Role) -> ImageIndex:
-    """Open a remote file, or else a packed folder, a folder or all files that match a glob."""
+    """Open a remote file, a packed folder, a folder, or all files that match a glob."""
     name = RemoteFile(url, 0, "").name
     is_glob = re.search(r"[*?[]", name) is not None
     is_file = not is_glob and (is_image(name) or is_tar(name))
@@ -234,7 +234,7 @@ def _usable(files: Sequence[RemoteFile], root: str) -> list[RemoteFile]:
 
 
 def _open_pattern(pattern: str, role: Role) -> ImageIndex:
-    """Open a path that exists, or else all files that match a glob."""
+    """Open a path that exists, otherwise all files that match a glob."""
     path = Path(pattern)
     if os.path.isdir(pattern):  # noqa: PTH112 - as _exists
         shards = _packed_shards(pattern, role)
@@ -272,7 +272,7 @@ def _join(indexes: Sequence[ImageIndex]) -> ImageIndex:
 
 
 def _in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-    """Apply a function in several threads, as most of the time is waiting; results in order."""
+    """Apply a function in several threads, which mostly wait; return the results in order."""
     if len(items) < 2:
         return [work(item) for item in items]
     with ThreadPoolExecutor(min(THREADS, len(items))) as pool:
@@ -280,10 +280,10 @@ def _in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> lis
 
 
 def _packed_shards(folder: str, role: Role) -> list[str]:
-    """List the shards of a packed folder that are for a role; none if it is another folder.
+    """List the shards of a packed folder for a role; none if it is not a packed folder.
 
     Raises:
-        DataError: If it is packed and has no such shards.
+        DataError: If it is a packed folder without such shards.
     """
     pack = _read_pack(folder)
     if pack is None:
@@ -305,7 +305,7 @@ def _has_validation(source: str) -> bool:
 
 
 def _read_pack(folder: str) -> Mapping[str, object] | None:
-    """Read the index.json of a packed folder; None if it is another folder."""
+    """Read the index.json of a packed folder; None if it is not a packed folder."""
     name = f"{folder.rstrip('/')}/index.json"
     if is_url(folder):
         content = read_small(name)
@@ -334,7 +334,7 @@ def _files_below(folder: Path) -> list[Path]:
         raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
 
     images, tars = [], []
-    entered = set()  # a link back to a parent would otherwise be followed without end
+    entered = set()  # otherwise a link back to a parent would be followed forever
     for parent, children, names in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(parent)
         if real in entered:

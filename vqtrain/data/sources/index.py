@@ -1,4 +1,4 @@
-"""A list of encoded images and where their bytes are: the one form in which data is known."""
+"""An index of encoded images and the positions of their bytes, for all kinds of sources."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from vqtrain.errors import BadSampleError, DataError
 # Enough for the tars of one shuffle window, far below the usual limit of 1,024 open files.
 MAX_OPEN_FILES = 256
 
-# Linux reads ahead no more than this at one request.
+# Linux reads ahead at most this much per request.
 READ_AHEAD_BYTES = 128 * 1024
 
 HELD_OUT_FRACTION = 0.02
@@ -33,11 +33,11 @@ _PLAIN = ("offsets", "sizes", "keys", "weights")
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageIndex:
-    """Encoded images, each a run of bytes in a file, so that tars and folders are the same thing.
+    """Encoded images, each a range of bytes in a file, so that tars and folders are treated alike.
 
-    A file may be on this machine or remote.
+    A file may be local or remote.
 
-    Holds only numpy arrays and file names: it is cheap to send to another process, and workers
+    It holds only numpy arrays and file names: it is cheap to send to another process, and workers
     share its memory.
 
     Attributes:
@@ -47,7 +47,7 @@ class ImageIndex:
         sizes: Length of an image, in bytes.
         keys: Names of the images, as utf-8 bytes; not necessarily unique.
         weights: How often an image is seen in an epoch, above 0.
-        faults: What was found to be unusable while the images were indexed.
+        faults: Files and images that were found unusable by indexing.
     """
 
     paths: tuple[str, ...]
@@ -59,7 +59,7 @@ class ImageIndex:
     faults: tuple[Fault, ...] = ()
 
     def __post_init__(self) -> None:
-        """Forget the files opened so far: since then they may have been replaced by new ones."""
+        """Close the files opened so far, which may have been replaced since."""
         _open.cache_clear()
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class ImageIndex:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of what is seen in which order; where the files are is not part of it."""
+        """A hash of the images and their order, but not of the location of files."""
         digest = blake2b(digest_size=16)
         for part in (self.keys, self.sizes, self.weights):
             digest.update(np.ascontiguousarray(part).view(np.uint8).data)
@@ -111,9 +111,9 @@ class ImageIndex:
         return encoded
 
     def read_ahead(self, image_ids: Int64[np.ndarray, " m"]) -> None:
-        """Begin to read images that are needed soon, in as few and as long reads as they allow.
+        """Start reading images that are needed soon, in few, long reads.
 
-        Returns before they are here. Where it is of no use, it does nothing.
+        Returns at once. If it would be of no use, it does nothing.
 
         Args:
             image_ids: Positions in this index, of images that are near each other.
@@ -146,7 +146,7 @@ class ImageIndex:
 
     @staticmethod
     def concatenate(indexes: Sequence["ImageIndex"]) -> "ImageIndex":
-        """Put indexes one after another; of none, make an empty one."""
+        """Concatenate indexes; without any, return an empty one."""
         indexes = [make_index(paths=[], path_ids=[], offsets=[], sizes=[], keys=[]), *indexes]
         first_ids = np.cumsum([0, *(len(index.paths) for index in indexes)]).astype(np.int32)
         path_ids = [
@@ -184,7 +184,7 @@ def make_index(
 def hold_out(index: ImageIndex) -> tuple[ImageIndex, ImageIndex]:
     """Split off images for validation: the 2 % with the smallest hash of their key.
 
-    At least 16 and at most 5,000, but never more than half. The choice follows the names alone:
+    At least 16 and at most 5,000, but never more than half. The choice depends only on the names:
     neither the order of the index nor later additions reshuffle it.
 
     Returns:
@@ -199,7 +199,7 @@ def hold_out(index: ImageIndex) -> tuple[ImageIndex, ImageIndex]:
     count = min(max(round(HELD_OUT_FRACTION * n), MIN_HELD_OUT), MAX_HELD_OUT, n // 2)
     digests = b"".join(blake2b(key, digest_size=8).digest() for key in index.keys.tolist())
     hashes = np.frombuffer(digests, dtype=">u8")
-    # Shards often reuse keys: equal ones are told apart by file and offset, not by their order.
+    # Shards often reuse keys: equal keys are distinguished by file and offset, not by their order.
     path_ranks = np.argsort(np.argsort(np.array(index.paths)))[index.path_ids]
     is_held_out = np.zeros(n, dtype=bool)
     is_held_out[np.lexsort((index.offsets, path_ranks, hashes))[:count]] = True
@@ -207,7 +207,7 @@ def hold_out(index: ImageIndex) -> tuple[ImageIndex, ImageIndex]:
 
 
 class _OpenFile:
-    """A file to read from by position, which no fork, thread or other reader can disturb."""
+    """A file that is read by position, so forks, threads and other readers do not interfere."""
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -222,7 +222,7 @@ class _OpenFile:
                 os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
     def __del__(self) -> None:
-        # Closed by its last user and not by the cache, so that dropping it is always safe.
+        # Closed by its last user, not by the cache, so that removing it is always safe.
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
 

@@ -1,4 +1,4 @@
-"""Commands that write tars: read in sequence to train on, else kept on disk until the end."""
+"""Commands that write tars: streamed for training, otherwise kept on disk until the end."""
 
 import atexit
 import os
@@ -24,21 +24,21 @@ class Stream:
     """Images that can only be read in sequence, and whose number is unknown.
 
     Attributes:
-        commands: One for each shard, run by ``sh``: they are trusted like the configuration that
-            they come from. Each writes an uncompressed tar to its standard output.
+        commands: One per shard, run by ``sh``, and trusted like the configuration that they come
+            from. Each writes an uncompressed tar to its standard output.
     """
 
     commands: tuple[str, ...]
 
     @cached_property
     def digest(self) -> str:
-        """A hash of what is seen in which order, as far as the commands tell."""
+        """A hash of the images and their order, as far as the commands show it."""
         text = "\0".join(self.commands).encode(errors="surrogateescape")
         return blake2b(text, digest_size=16).hexdigest()
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """What is known to be unusable before anything is read."""
+        """The faults that are known before anything is read; none."""
         return ()
 
 
@@ -63,7 +63,7 @@ def spool(command: str) -> Path:
     except OSError as error:
         raise DataError(f"cannot keep the output of pipe:{command}: {error.strerror}") from error
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]
         raise DataError(f"pipe:{command} failed with exit code {done.returncode}: {said[-1]}")
     return path
 

@@ -32,10 +32,10 @@ IMAGE_SUFFIXES = frozenset(
 # Next to shard-00000.tar, shard-00000.members.npz lists where its images are.
 MEMBERS_SUFFIX = ".members.npz"
 
-# Part of every cache name: raise it when a scan would find something else than before.
+# Part of every cache name: increase it when the result of a scan changes.
 _SCAN_VERSION = 2
 
-# How compressed files begin, in which no member can be found without reading all before it.
+# First bytes of compressed files, in which a member is found only by reading all before it.
 COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -45,12 +45,12 @@ COMPRESSIONS = {
 
 
 def is_image(name: str | PurePath) -> bool:
-    """Tell by its suffix whether a file is a image."""
+    """Tell by its suffix whether a file is an image."""
     return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def is_tar(name: str | PurePath) -> bool:
-    """Tell by its suffix whether a file is a tar, be it compressed."""
+    """Tell by its suffix whether a file is a tar, compressed or not."""
     return re.search(r"\.(tar(\.(gz|bz2|xz|zst))?|tgz|tbz2|txz)$", str(name).lower()) is not None
 
 
@@ -93,7 +93,7 @@ def size_of(path: Path) -> int:
     """Return the length of a file in bytes.
 
     Raises:
-        OSError: If it cannot be read, or is not a regular file, as a pipe would block.
+        OSError: If it cannot be read or is not a regular file (a pipe would block).
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -104,14 +104,13 @@ def size_of(path: Path) -> int:
 def scan_tar(tar: Path | RemoteFile) -> ImageIndex:
     """Index the images inside a tar. The key is the name up to the first dot, as in WebDataset.
 
-    Of several images with one key in a row, such as a.jpg and a.seg.png, the first is taken. Of
-    a tar that is cut off or damaged it takes what comes before that, and lists the rest among the
-    faults.
+    If several images in a row have one key, such as a.jpg and a.seg.png, the first is taken. A tar
+    that is cut off or damaged gives the images before the damage, and a fault.
 
-    Takes the offsets of the members from the file that ``write_members`` wrote, if there is one
-    for a tar of this size; else reads every header once, about 50 microseconds each and, behind a
-    URL, all of the tar. The result is cached under the tar's path, size and modification time, or
-    tag; if the cache folder cannot be written, the tar is scanned every time.
+    The offsets come from the file of ``write_members``, if there is one for a tar of this size.
+    Otherwise every header is read once, about 50 microseconds each; of a remote tar, all bytes. The
+    result is cached under the tar's path, size and modification time or tag. If the cache folder
+    cannot be written, the tar is scanned every time.
 
     Raises:
         DataError: If the tar is compressed or cannot be opened, or its server does not answer.
@@ -174,7 +173,7 @@ def _members_name(tar: str) -> str:
 @final
 @dataclass
 class _Members:
-    """What is found in a tar.
+    """The content of a tar.
 
     Attributes:
         offsets: Where each image begins, in bytes.
@@ -191,7 +190,7 @@ class _Members:
 
 @final
 class _LocalTar:
-    """A tar on this machine."""
+    """A local tar."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -253,7 +252,7 @@ def _scan(source: _LocalTar | _RemoteTar) -> _Members:
 
 
 def _walk(file: io.BufferedReader, members: _Members, *, size: int) -> None:
-    """Go from header to header."""
+    """Read header after header."""
     group, has_image = "", False
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
@@ -272,7 +271,7 @@ def _walk(file: io.BufferedReader, members: _Members, *, size: int) -> None:
                 members.sizes.append(member.size)
                 members.keys.append(os.fsencode(key))
         end = tar.offset
-    # tarfile takes a damaged header for the end of the tar; a true end is zeros or nothing.
+    # tarfile treats a damaged header as the end of the tar; a real end is zeros or nothing.
     file.seek(end)
     if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
         members.faults.append(("", f"the tar is damaged at byte {end}: what follows is lost"))
@@ -300,7 +299,7 @@ def _pack(members: _Members, *, size: int) -> bytes:
 
 
 def _unpack(packed: bytes | None, *, size: int) -> _Members | None:
-    """Read what ``_pack`` wrote, if it is about a tar of this size and makes sense."""
+    """Undo ``_pack``; None if the result is invalid or of a tar of another size."""
     if packed is None:
         return None
     try:
@@ -313,7 +312,7 @@ def _unpack(packed: bytes | None, *, size: int) -> _Members | None:
                 and bool(np.all((offsets >= 0) & (sizes >= 0) & (offsets + sizes <= size)))
             )
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # cut off by a full disk, or not written here
+        return None  # cut off by a full disk, or another file
     return _Members(offsets.tolist(), sizes.tolist(), keys.tolist(), faults) if is_sound else None
 
 

@@ -15,7 +15,7 @@ from vqtrain.data.sources.fields import find_fields
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError
 
-# The field of the ids. One of the source with that name gets another.
+# The field of the ids. A source's field with this name is renamed.
 IDS_FIELD = "npy"
 
 
@@ -24,8 +24,8 @@ IDS_FIELD = "npy"
 class TokenBatches(Dataset[Batch]):
     """Images in the order of an index, each with its fields.
 
-    All batches are full, so that each image is always encoded among the same ones: what is
-    missing in one is filled with its last image, masked, as is an image that cannot be read.
+    All batches are full, so that each image is always encoded with the same others. A batch is
+    padded with its last image, masked; a bad image is masked too.
 
     Attributes:
         images: All images, in the order of the batches.
@@ -46,7 +46,7 @@ class TokenBatches(Dataset[Batch]):
         self._fields = find_fields(self.images)
 
     def __getitem__(self, number: int) -> Batch:
-        """Load a batch; its ``fields`` are those of the images that are not filled in.
+        """Load a batch; its ``fields`` are those of the images without padding.
 
         Raises:
             DataError: If a server does not answer.

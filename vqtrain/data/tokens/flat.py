@@ -1,4 +1,4 @@
-"""All tokens as one array that numpy maps into memory, and a line for each image."""
+"""All tokens as one array that numpy can memory-map, and a line for each image."""
 
 import json
 import os
@@ -18,14 +18,14 @@ def flatten(
 ) -> list[FileEntry]:
     """Write ``tokens.npy`` and ``samples.jsonl``, in the order of the shards.
 
-    A kill in the middle costs this work alone: the shards stay where they are.
+    A kill costs only this work: the shards stay where they are.
 
     Args:
         shards: All shards.
         form: Of the ids of one image.
-        folder: Where the shards lie.
-        state: Where files are until they are whole.
-        out: Where they go.
+        folder: Where the shards are.
+        state: Folder of incomplete files.
+        out: The target folder.
 
     Raises:
         DataError: If a shard cannot be read.

@@ -1,4 +1,4 @@
-"""What is encoded with what, and into which shard: a function of images and settings alone."""
+"""The plan of a folder of tokens: batches and shards, a function of images and settings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,18 +20,18 @@ from vqtrain.ranges import at_least, check_fields, one_of
 @final
 @dataclass(frozen=True, kw_only=True)
 class TokenSettings:
-    """What decides the tokens, apart from images and tokenizer.
+    """The settings that decide the tokens, besides images and tokenizer.
 
     Attributes:
         transform: How images become arrays.
-        batch_size: Images that are encoded at once.
-        precision: A word for the arithmetic.
-        device: A word for the kind of device: others round in other ways.
-        shard_size: Images of a shard.
+        batch_size: Images per batch.
+        precision: The precision.
+        device: The kind of device, because devices round differently.
+        shard_size: Images per shard.
         layout: ``webdataset`` or ``flat``.
 
     Raises:
-        ConfigError: If a value is impossible.
+        ConfigError: If a value is invalid.
     """
 
     transform: Transform
@@ -42,7 +42,7 @@ class TokenSettings:
     layout: Annotated[str, one_of(*LAYOUTS)]
 
     def __post_init__(self) -> None:
-        """Refuse impossible values."""
+        """Refuse invalid values."""
         check_fields(self, "")
 
     def described(self) -> dict[str, object]:
@@ -61,13 +61,13 @@ class TokenSettings:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """What goes where.
+    """Where each sample goes.
 
     Attributes:
         images: All images, in the order of their sources.
         keys: Name of each sample, unique, as WebDataset reads it.
         settings: What the user set.
-        identity: What the tokens are made from.
+        identity: What the tokens are built from.
     """
 
     images: ImageIndex
@@ -80,13 +80,13 @@ class Plan:
         return range(share.number, math.ceil(len(self.images) / self.settings.shard_size), share.of)
 
     def batches(self, shard: int) -> list[range]:
-        """Cut a shard into the positions of each batch."""
+        """Return the positions of each batch of a shard."""
         size, step = self.settings.shard_size, self.settings.batch_size
         end = min((shard + 1) * size, len(self.images))
         return [range(i, min(i + step, end)) for i in range(shard * size, end, step)]
 
     def shard_folder(self, out: Path) -> Path:
-        """Return where whole shards lie; those of ``flat`` are taken apart at the end."""
+        """Return the folder of complete shards; ``flat`` joins them at the end."""
         return out if self.settings.layout == "webdataset" else out / UNFINISHED / "whole"
 
 
@@ -106,9 +106,9 @@ def make_plan(
     """Decide on names and types.
 
     Args:
-        images: What to encode.
-        settings: What the user set.
-        tokenizer: What tells a tokenizer from others, as plain data.
+        images: The images to encode.
+        settings: The settings.
+        tokenizer: What identifies the tokenizer, as plain data.
         shape: Of the ids of one image.
         size: Number of ids; the smallest unsigned type that holds them is written.
 
@@ -117,7 +117,7 @@ def make_plan(
     """
     require(
         bool((images.weights == 1).all()),
-        "images have weights, which tokens do not hold: give them to what reads the tokens",
+        "images have weights, which tokens do not store: use the weights where tokens are read",
     )
     return Plan(
         images=images,

@@ -1,4 +1,4 @@
-"""Tokens read back: a sample at a time, out of files that are not trusted."""
+"""Reading tokens one sample at a time, from files that are not trusted."""
 
 import io
 import json
@@ -29,7 +29,7 @@ class TokenSample:
     """One image as ids.
 
     Attributes:
-        key: Its name; relative, without ``..``, though not made to be a path.
+        key: Its name: relative and without ``..``, but not meant as a path.
         token_ids: As ``Tokenizer.encode`` gives them for one image, in the type of the file.
         fields: The other fields of the sample, by name: ``txt``, ``cls``, ``json``.
     """
@@ -40,7 +40,7 @@ class TokenSample:
 
 
 def read(folder: str | Path, *, verify: bool = False) -> Iterator[TokenSample]:
-    """Read what ``vqtrain tokenize`` wrote, in the order of the images, in either layout.
+    """Read the output of ``vqtrain tokenize``, in the order of the images, in either layout.
 
     Nothing is unpickled and nothing is written.
 
@@ -49,7 +49,7 @@ def read(folder: str | Path, *, verify: bool = False) -> Iterator[TokenSample]:
         verify: Whether to compare each file with its sha256 before it is read.
 
     Raises:
-        DataError: If the folder is not complete, or a file is not what its index says.
+        DataError: If the folder is incomplete, or a file does not match the index.
     """
     folder = Path(folder).expanduser()
     report = read_report(folder)
@@ -94,7 +94,7 @@ def read_tar(path: Path, form: Form) -> Iterator[TokenSample]:
             for key, group in groupby(_members(tar), key=lambda member: _split(member.name)[0]):
                 fields = {}
                 for member in group:
-                    # The size that a header claims is not allocated before it is known to be there.
+                    # The claimed size is not allocated before it is compared with the file's.
                     if member.offset_data + member.size > total:
                         raise DataError(f"{path} ends inside {member.name!r}")
                     content = tar.extractfile(member)
@@ -131,10 +131,10 @@ def _is_unsafe(key: str) -> bool:
 
 
 def from_npy(content: bytes, form: Form, where: str) -> UInt[np.ndarray, "*tokens"]:
-    """Read ids, if they are of the form that they should have.
+    """Read ids of the given form.
 
     Raises:
-        DataError: If they are not, naming where.
+        DataError: If they have another form.
     """
     file, dtype, shape = io.BytesIO(content), np.dtype(form["dtype"]), tuple(form["shape"])
     try:

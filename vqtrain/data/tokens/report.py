@@ -1,4 +1,4 @@
-"""The index.json of a folder of tokens, read with care."""
+"""The index.json of a folder of tokens, which is not trusted."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +9,13 @@ from vqtrain.data.shards.writer import FileEntry
 from vqtrain.errors import DataError
 
 FORMAT, VERSION = "vqtrain-tokens", 1
-# The folder inside of what is not whole yet.
+# The inner folder for incomplete files.
 UNFINISHED = ".tokenize"
 LAYOUTS = ("webdataset", "flat")
 
 
 class Form(TypedDict):
-    """The ids of one image: their shape, the type that holds them, and how many ids there are."""
+    """The ids of one image: their shape, dtype and number of possible ids."""
 
     shape: list[int]
     dtype: str
@@ -23,7 +23,7 @@ class Form(TypedDict):
 
 
 class Report(TypedDict):
-    """The content of index.json, whose presence says that all is there."""
+    """The content of index.json, which exists only in a complete folder."""
 
     format: str
     version: int
@@ -41,12 +41,12 @@ def read_report(folder: Path) -> Report:
     """Read the index.json of a folder of tokens.
 
     Raises:
-        DataError: If there is none, or it is not one of tokens that this version knows.
+        DataError: If there is none, or this version cannot read it.
     """
     if not (folder / INDEX).is_file():
         if (folder / UNFINISHED).is_dir():
             raise DataError(
-                f"{folder} is not complete: give the same vqtrain tokenize again, which continues"
+                f"{folder} is incomplete: run the same vqtrain tokenize again to continue"
             )
         raise DataError(f"{folder} holds no tokens: it has no {INDEX}")
     found = read_json(folder / INDEX)
@@ -62,7 +62,7 @@ def read_report(folder: Path) -> Report:
 
 
 def _check(folder: Path, found: Mapping[str, object]) -> None:
-    """Refuse an index that no version wrote, or that names files elsewhere."""
+    """Refuse an invalid index, or one that names files outside of its folder."""
     form, files = found.get("tokens"), found.get("files")
     is_form = (
         isinstance(form, dict)

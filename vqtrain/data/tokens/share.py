@@ -1,4 +1,4 @@
-"""The shards of one process: which are whole, how far the others are, and what is next."""
+"""The shards of one process: complete ones, the progress of the others, and the next batches."""
 
 from collections.abc import Sequence
 from typing import final
@@ -16,16 +16,16 @@ from vqtrain.data.tokens.plan import Plan, shard_name
 
 @final
 class ShareWriter:
-    """Writes the shards of a share, each from where it stands.
+    """Writes the shards of a share, each from its current position.
 
     Args:
-        plan: What goes where.
-        shards: Those of this process.
-        folder: Where tokens are written, which is begun.
+        plan: The plan.
+        shards: The shards of this process.
+        folder: The output folder, in which ``begin`` was called.
 
     Attributes:
         skipped: Images of these shards that were skipped before.
-        rest: Shard and positions of each batch that is still to be written, in their order.
+        rest: Shard and positions of each batch that is left to write, in order.
         total: Images of all these shards.
     """
 
@@ -45,7 +45,7 @@ class ShareWriter:
             self.total += sum(map(len, batches))
 
     def _begin(self, shard: int) -> tuple[int, int]:
-        """Return how many batches and samples of a shard are written."""
+        """Return the number of batches and samples of a shard that are written."""
         name = shard_name(shard)
         whole = read_whole(self._state, name, self._folder)
         if whole is not None:
@@ -63,9 +63,9 @@ class ShareWriter:
         batch: Batch,
         token_ids: Int64[Tensor, " b *tokens"],
     ) -> None:
-        """Write a batch, without the images that are masked.
+        """Write a batch without its masked images.
 
-        Once a batch could not be written, those that wait behind it are not, either.
+        After a failed write, no later batch is written.
         """
         if self._has_failed:
             return
@@ -83,7 +83,7 @@ class ShareWriter:
         self._has_failed = False
 
     def close(self) -> None:
-        """Leave what is not whole as it is."""
+        """Close incomplete shards, to be continued later."""
         for writer in self._writers.values():
             writer.close()
 

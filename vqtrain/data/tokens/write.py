@@ -1,4 +1,4 @@
-"""From images to tokens on disk, by one process or several, each of which may be killed."""
+"""From images to tokens on disk, by one process or several, each of which can be killed."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -25,10 +25,10 @@ from vqtrain.data.tokens.report import UNFINISHED, Report, read_report
 from vqtrain.data.tokens.share import ShareWriter
 from vqtrain.errors import FailedError, as_failure
 
-# Batches that may wait to be written while others are encoded.
+# Batches that can wait to be written while others are encoded.
 AHEAD = 4
 
-# From pixels, as a loader gives them, to the ids of each image, on any device.
+# From pixels to the ids of each image, on any device.
 Encode = Callable[[Shaped[Tensor, "b c h w"]], Int64[Tensor, " b *tokens"]]
 
 
@@ -44,25 +44,26 @@ def write(
 ) -> Report | None:
     """Encode images, or continue where an earlier call with the same plan was interrupted.
 
-    What is in which file depends on the plan alone. After each batch a journal says how far a shard
-    is; shards appear when they are whole, and index.json when all of all processes are.
+    The content of each file depends only on the plan. A journal records the progress of a shard
+    after each batch. Shards appear when they are complete, and index.json when those of all
+    processes are.
 
     Args:
-        plan: What to write.
+        plan: The plan.
         out: Folder of the tokens; it need not exist.
         encode: Called with full batches only.
         share: The part of this process.
-        num_workers: Processes that load images; 0 loads them in this one.
-        max_bad_fraction: Share of all images that may be unreadable; one always may, unless it
+        num_workers: Processes that load images; 0 for this process.
+        max_bad_fraction: Largest share of all images that may be bad; at least one may, unless it
             is 0.
         progress: Called after each batch.
 
     Returns:
-        What index.json holds, or None while shards of other processes are missing.
+        The content of index.json, or None while shards of other processes are missing.
 
     Raises:
-        ConfigError: If ``out`` holds something else, or tokens of other things.
-        FailedError: If too much cannot be read, or ``out`` cannot be written any more.
+        ConfigError: If ``out`` holds something else, or tokens of another plan.
+        FailedError: If too many images are bad, or ``out`` can no longer be written.
     """
     folder = ShardFolder(
         out=out,
@@ -78,7 +79,7 @@ def write(
     limit = most_left_out(max_bad_fraction, len(plan.images))
 
     def begin() -> ShareWriter | Mapping[str, object]:
-        # The last process removes the notes on what is whole when it completes the folder.
+        # The last process removes the records of complete shards when it completes the folder.
         complete = folder.read_complete()
         if complete is not None:
             return complete
@@ -103,7 +104,7 @@ def _encode(
     limit: float,
     progress: Progress,
 ) -> None:
-    """Write the shards of a share that are not whole."""
+    """Write the incomplete shards of a share."""
     skipped, total = writer.skipped, writer.total
     done = total - sum(len(image_ids) for _, image_ids in writer.rest)
     with (
@@ -121,7 +122,7 @@ def _encode(
 def _encoded(
     plan: Plan, encode: Encode, writer: ShareWriter, num_workers: int
 ) -> Generator[tuple[tuple[int, range], Batch]]:
-    """Load, encode and write, each while the others are at work; yield what was encoded."""
+    """Load, encode and write at the same time; yield what was encoded."""
     if not writer.rest:
         return
     image_ids = np.concatenate([np.array(ids) for _, ids in writer.rest])
@@ -158,7 +159,7 @@ def _refuse_many(
 
 
 def _conclude(plan: Plan, folder: ShardFolder, limit: float) -> Report | None:
-    """Write index.json if all shards are whole, which it says by being there."""
+    """Write index.json if all shards are complete."""
     complete = folder.read_complete()
     if complete is not None:
         return cast(Report, complete)
