@@ -157,7 +157,7 @@ def test_a_folder_that_is_not_complete_says_how_to_go_on(
 ):
     with pytest.raises(KeyboardInterrupt):
         written(plan_of(index_of()), tmp_path / "out", encode=stopping(1))
-    with pytest.raises(DataError, match="give the same vqtrain tokenize again"):
+    with pytest.raises(DataError, match="run the same vqtrain tokenize again"):
         list(read(tmp_path / "out"))
     with pytest.raises(DataError, match="holds no tokens"):
         list(read(tmp_path))
