@@ -1,4 +1,4 @@
-"""What ``import vqtrain`` hands out, and what it leaves alone until it is asked for."""
+"""What ``import vqtrain`` hands out, and what it does not load before it is needed."""
 
 import subprocess
 import sys
@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 import vqtrain
+from vqtrain.app.parts import python
 from vqtrain.tokenizer import model
 from vqtrain.version import __version__
 
 
-def test_the_package_hands_out_the_tokenizer_and_its_version() -> None:
+def test_the_package_hands_out_what_its_pages_import() -> None:
     assert vqtrain.Tokenizer is model.Tokenizer
+    assert vqtrain.build_training is python.build_training
     assert vqtrain.__version__ == __version__
     for name in vqtrain.__all__:
         assert getattr(vqtrain, name) is not None
