@@ -24,7 +24,7 @@ from vqtrain.losses.adversarial.hinge import Hinge
 from vqtrain.losses.l1 import L1
 from vqtrain.losses.lpips import LPIPSLoss
 from vqtrain.losses.parts.adversarial import AdversarialTraining
-from vqtrain.losses.parts.weighted import Weight
+from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.objective import Objective, WeightedTerm
 from vqtrain.tokenizer.reconstruction import Reconstruction
 

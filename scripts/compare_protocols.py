@@ -25,8 +25,8 @@ from vqtrain.data.sources.find import open_images
 from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.metrics.fid import FID
 from vqtrain.metrics.parts.build import load_weights
+from vqtrain.metrics.parts.fid_protocols import PROTOCOLS, adm_pixels
 from vqtrain.metrics.parts.moments import Moments, frechet_distance
-from vqtrain.metrics.parts.protocols import PROTOCOLS, adm_pixels
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.ops.pixels import to_images, to_pixels
 from vqtrain.shapes import Images, Pixels

@@ -12,7 +12,7 @@ from vqtrain.losses.base import LossTerm
 from vqtrain.losses.l1 import L1
 from vqtrain.losses.l2 import L2
 from vqtrain.losses.parts.adversarial import AdversarialTraining
-from vqtrain.losses.parts.weighted import Weight
+from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.objective import Objective, WeightedTerm
 from vqtrain.tokenizer.reconstruction import Reconstruction
 

@@ -17,7 +17,7 @@ from vqtrain.errors import require
 from vqtrain.losses.adversarial.base import AdversarialLoss
 from vqtrain.losses.base import LossTerm
 from vqtrain.losses.parts.adversarial import AdversarialTraining
-from vqtrain.losses.parts.weighted import Weight
+from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.ops.precision import at_least_float32
 from vqtrain.tokenizer.reconstruction import Reconstruction
 

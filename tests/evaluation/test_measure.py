@@ -26,7 +26,7 @@ from vqtrain.evaluation.measure import Measured, describe_ids, entropy_bits, mea
 from vqtrain.evaluation.reference import Reference
 from vqtrain.metrics.fid import FID
 from vqtrain.metrics.parts.codebook_usage import IdCounts
-from vqtrain.metrics.parts.protocols import PROTOCOLS
+from vqtrain.metrics.parts.fid_protocols import PROTOCOLS
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.metrics.ssim import SSIM
 from vqtrain.ops.pixels import to_images, to_pixels
@@ -282,7 +282,7 @@ from vqtrain.data.sources.find import open_images
 from vqtrain.evaluation.baselines import BASELINES
 from vqtrain.evaluation.measure import measure
 from vqtrain.metrics.fid import FID
-from vqtrain.metrics.parts.protocols import PROTOCOLS
+from vqtrain.metrics.parts.fid_protocols import PROTOCOLS
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.metrics.ssim import SSIM
 

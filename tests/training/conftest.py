@@ -18,7 +18,7 @@ from vqtrain.data.sources.find import open_images
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.discriminators.patchgan import PatchGAN
 from vqtrain.losses.l2 import L2
-from vqtrain.losses.parts.weighted import Weight
+from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.metrics.parts.build import build_metrics
 from vqtrain.objective import Objective, WeightedTerm, build_adversarial
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings

@@ -47,7 +47,7 @@ from vqtrain.launchers.parts.ranks import (
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.fid import USUAL_PROTOCOL
 from vqtrain.metrics.parts.build import Entry, build_metrics
-from vqtrain.metrics.parts.protocols import PROTOCOLS
+from vqtrain.metrics.parts.fid_protocols import PROTOCOLS
 from vqtrain.ranges import at_least, one_of, within
 
 

@@ -1,6 +1,5 @@
 """How fast images come and how fast a device uses them up: what limits the speed of a run."""
 
-import itertools
 import math
 import statistics
 import time
@@ -10,19 +9,18 @@ from typing import final
 
 import torch
 from jaxtyping import Shaped
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
-from vqtrain.data.loading.batches import Batch, TrainingBatches
+from vqtrain.data.loading.batches import TrainingBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.doctor.findings import Finding
 from vqtrain.errors import DataError
 from vqtrain.ops.cores import count_cores
-from vqtrain.training.launch import build_trainer
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.settings import TrainerSettings
+from vqtrain.training.speed import Until, time_batches
 
 # Time that a worker is watched, and that one of its batches should take.
 LOADING_S, LOADED_BATCH_S = 3.0, 0.25
@@ -134,81 +132,19 @@ def measure_device(planned: Planned, images: Shaped[Tensor, "b c *size"]) -> Rat
         images: Pixels as a worker brings them.
     """
     module, objective = planned.module, planned.module.objective
-    settings = replace(planned.trainer, compile=False, devices=1, num_nodes=1)
-    module.settings = settings
+    module.settings = replace(planned.trainer, compile=False, devices=1, num_nodes=1)
     module.codebook_is_new = False  # its start from data takes as long as many steps
 
-    def steps(count: int, until: Callable[[Sequence[float]], bool]) -> list[float]:
-        trainer, clock = build_trainer(settings), Clock(until)
-        trainer.callbacks = [clock]  # type: ignore[attr-defined]  # its type is not declared
-        pixels = images[torch.arange(count) % len(images)]
-        batch = Batch(samples=pixels, mask=torch.ones(count, dtype=torch.bool), keys=[""] * count)
-        trainer.fit(module, datamodule=Repeated(batch))
-        return clock.seconds
+    def steps(count: int, until: Until) -> list[float]:
+        return time_batches(module, images[torch.arange(count) % len(images)], until)
 
     discriminator = objective.discriminator
     least = 1 if discriminator is None else discriminator.least_batch_size
     return measure_steps(steps, batch_size=planned.data.batch_size, least=least)
 
 
-@final
-class Repeated(LightningDataModule):
-    """One batch without an end."""
-
-    def __init__(self, batch: Batch) -> None:
-        super().__init__()
-        self.batch = batch
-
-    def train_dataloader(self) -> Iterator[Batch]:
-        """Return the batch without an end."""
-        return itertools.repeat(self.batch)
-
-    def first_batches(self) -> Iterator[Batch]:
-        """Return what a codebook would start from."""
-        return itertools.repeat(self.batch)
-
-
-@final
-class Clock(Callback):
-    """Times batches, from one to the next.
-
-    Args:
-        until: Says after each batch whether the seconds so far are enough.
-
-    Attributes:
-        seconds: Of each batch.
-    """
-
-    def __init__(self, until: Callable[[Sequence[float]], bool]) -> None:
-        self._until = until
-        self._began = 0.0
-        self.seconds: list[float] = []
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin."""
-        del trainer, pl_module
-        self._began = time.perf_counter()
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        """Note how long a batch took, and stop if that is enough."""
-        del outputs, batch, batch_idx
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)
-        now = time.perf_counter()
-        self.seconds.append(now - self._began)
-        trainer.should_stop = self._until(self.seconds)
-        self._began = now
-
-
 def measure_steps(
-    steps: Callable[[int, Callable[[Sequence[float]], bool]], Sequence[float]],
+    steps: Callable[[int, Until], Sequence[float]],
     *,
     batch_size: int,
     least: int,

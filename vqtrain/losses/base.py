@@ -10,8 +10,7 @@ class LossTerm(nn.Module, ABC):
     """Compares reconstructions with their samples.
 
     The name, weight, first step and ramp of a term are keys of ``loss.<name>`` in the configuration
-    (see ``vqtrain.losses.parts.weighted``); a kind holds only its formula. Its parameters are not
-    trained.
+    (see ``vqtrain.losses.parts.weight_ramp``). A kind holds only its formula, and is not trained.
     """
 
     @abstractmethod

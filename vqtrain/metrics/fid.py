@@ -12,7 +12,7 @@ from torch import Tensor
 from vqtrain.build import unknown
 from vqtrain.errors import ConfigError
 from vqtrain.metrics.base import SetMetric, check_shape
-from vqtrain.metrics.parts.protocols import PROTOCOLS
+from vqtrain.metrics.parts.fid_protocols import PROTOCOLS
 from vqtrain.ops.precision import without_autocast
 from vqtrain.shapes import Images, Pixels
 

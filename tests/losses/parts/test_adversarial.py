@@ -10,7 +10,7 @@ import torch
 from vqtrain.build import build
 from vqtrain.errors import ConfigError
 from vqtrain.losses.parts.adversarial import AdversarialTraining
-from vqtrain.losses.parts.weighted import Weight
+from vqtrain.losses.parts.weight_ramp import Weight
 
 
 def loss(kind: str = "hinge", **changes: object) -> AdversarialTraining:
@@ -135,7 +135,7 @@ def test_a_fixed_weight_is_measured_too_but_does_not_move() -> None:
 RANKS = """
 from vqtrain.losses.adversarial.hinge import Hinge
 from vqtrain.losses.parts.adversarial import AdversarialTraining
-from vqtrain.losses.parts.weighted import Weight
+from vqtrain.losses.parts.weight_ramp import Weight
 weight = Weight(name="adversarial", weight=0.5, start_step=0, ramp_steps=0)
 balance = AdversarialTraining(loss=Hinge(), weight=weight, adaptive=True, max_ratio=10.0).double()
 parts = [([3.0, 0.0], [2.0, 0.0]), ([0.0, 4.0], [0.0, 0.0])]

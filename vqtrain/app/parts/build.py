@@ -16,7 +16,7 @@ from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import BadSampleError, ConfigError, DataError
-from vqtrain.losses.parts.weighted import Weight
+from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.parts.build import build_metrics, kind_of, load_weights, why_not
 from vqtrain.objective import Objective, build_adversarial, build_term

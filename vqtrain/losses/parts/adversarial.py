@@ -1,4 +1,4 @@
-"""The generator's side of adversarial training over the run: its schedule and adaptive weight."""
+"""Adversarial training: the losses of both sides, and the adaptive weight of the generator's."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import final
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vqtrain import distributed
 from vqtrain.errors import require
 from vqtrain.losses.adversarial.base import AdversarialLoss, Logits
-from vqtrain.losses.parts.weighted import Weight
+from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.ops.precision import at_least_float32
 
 EPSILON = 1e-4  # of the paper's code: added to the norm of the adversarial gradient

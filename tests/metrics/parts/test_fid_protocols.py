@@ -19,8 +19,8 @@ from vqtrain.errors import ConfigError, WeightsError
 from vqtrain.metrics import fid as module
 from vqtrain.metrics.fid import FID
 from vqtrain.metrics.parts.build import describe, load_weights
+from vqtrain.metrics.parts.fid_protocols import PROTOCOLS, adm_pixels
 from vqtrain.metrics.parts.moments import Moments, frechet_distance
-from vqtrain.metrics.parts.protocols import PROTOCOLS, adm_pixels
 from vqtrain.ops.pixels import to_images
 
 CPU = torch.device("cpu")

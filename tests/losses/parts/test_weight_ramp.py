@@ -5,7 +5,7 @@ import math
 import pytest
 
 from vqtrain.errors import ConfigError
-from vqtrain.losses.parts.weighted import Weight
+from vqtrain.losses.parts.weight_ramp import Weight
 
 
 def weight(**changes: float) -> Weight:
