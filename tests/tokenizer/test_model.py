@@ -120,6 +120,20 @@ def test_decoding_ids_equals_the_forward_pass(codebook: dict[str, object]) -> No
     assert torch.equal(tokenizer.decode(token_ids), expected)
 
 
+@pytest.mark.parametrize("codebook", CODEBOOKS.values(), ids=CODEBOOKS)
+def test_reconstructions_are_the_decoded_ids_in_the_tokenizers_precision(
+    codebook: dict[str, object],
+) -> None:
+    tokenizer = make(codebook)
+    images = torch.rand(2, 3, 16, 24) * 2 - 1
+    found = tokenizer.reconstruct(images)
+    assert not found.requires_grad
+    assert torch.equal(found, tokenizer.decode(tokenizer.encode(images)))
+    wide = tokenizer.double()
+    assert (wide.device, wide.dtype) == (torch.device("cpu"), torch.float64)
+    assert wide.reconstruct(images).dtype == torch.float64
+
+
 def test_it_says_what_people_ask_of_it() -> None:
     tokenizer = make()
     assert (tokenizer.vocab_size, tokenizer.downsampling) == (16, (4, 4))

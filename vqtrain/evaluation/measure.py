@@ -89,8 +89,7 @@ def measure(
         DataError: If no image can be read.
         VqtrainError: If latents are not finite.
     """
-    weight = tokenizer.project_in.weight
-    clock, device = Clock(weight.device), measuring_device(weight.device)
+    clock, device = Clock(tokenizer.device), measuring_device(tokenizer.device)
     rank, world_size = distributed.rank(), distributed.world_size()
     kept = {name: each.load(device) for name, each in references.items()} if rank == 0 else {}
     known = {name: moments for name, moments in kept.items() if moments is not None}
@@ -110,8 +109,8 @@ def measure(
     for number, loaded in enumerate(clock.waiting(loader, "reading")):
         faults += loaded.faults
         with clock.part("tokenizer"):
-            batch = loaded.to(weight.device, non_blocking=True)
-            images = tokenizer.to_images(batch.samples, weight.dtype)
+            batch = loaded.to(tokenizer.device, non_blocking=True)
+            images = tokenizer.to_images(batch.samples, tokenizer.dtype)
             with autocast():
                 quantized = tokenizer.quantize(tokenizer.latents(images))
                 reconstruction = tokenizer.decode_latents(quantized.z_q)
