@@ -146,8 +146,8 @@ def test_full_metrics_measure_lpips_and_fid_and_leave_nothing_in_the_checkpoint(
         for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
         if "val/psnr" in line
     ]
-    assert {"val/psnr", "val/ssim", "val/lpips", "val/rfid@4"} <= line.keys()
-    assert line["val/lpips"] > 0
+    assert {"val/psnr", "val/ssim", "val/lpips_alex", "val/rfid@4"} <= line.keys()
+    assert line["val/lpips_alex"] > 0
     assert line["val/rfid@4"] > 0
     file = tmp_path / "run/checkpoints/best.ckpt"
     assert file.stat().st_size < 1e6
