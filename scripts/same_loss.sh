@@ -52,6 +52,22 @@ for line in sys.stdin:
 '
 }
 
+differences() { # the metrics that differ between two files, and by how much at most
+  "$root/.venv/bin/python" -c '
+import json, sys
+largest = {}
+files = [[json.loads(line) for line in open(name)] for name in sys.argv[1:]]
+for one, other in zip(*files):
+    for key in one.keys() | other.keys():
+        if one.get(key) != other.get(key):
+            gap = abs((one.get(key) or 0) - (other.get(key) or 0))
+            largest[key] = max(largest.get(key, 0), gap)
+print("same-loss: lines:", *map(len, files))
+for key, gap in sorted(largest.items()):
+    print(f"same-loss:   {key} differs by up to {gap:.3g}")
+' "$@"
+}
+
 differ=0
 for name in demo vqgan residual; do
   train "$name" "$work/base" "$work/$name-base"
@@ -62,7 +78,7 @@ for name in demo vqgan residual; do
     lines=$(wc -l <"$work/$name-here.jsonl")
     echo "same-loss: $name: $lines lines of metrics equal those at $1 ($base)"
   else
-    diff "$work/$name-base.jsonl" "$work/$name-here.jsonl" | head -n 4 || true
+    differences "$work/$name-base.jsonl" "$work/$name-here.jsonl"
     echo "same-loss: $name: the numbers differ from those at $1 ($base)" >&2
     differ=1
   fi

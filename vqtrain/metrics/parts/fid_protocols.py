@@ -6,7 +6,7 @@ computes its features. The distance between two sets of features is the same for
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -168,29 +168,25 @@ class Protocol:
     crop: str
 
 
-TF1_RESIZE = "to 299 px inside the network, bilinear as in TensorFlow 1, no antialiasing"
+TORCH_FIDELITY = Protocol(
+    package="torch-fidelity",
+    module="torch_fidelity",
+    weights="inception",
+    network=TorchFidelityFeatures,
+    to_pixels=to_pixels,
+    rounding="to the nearest of 256 levels",
+    resize="to 299 px inside the network, bilinear as in TensorFlow 1, no antialiasing",
+    crop="resize",
+)
 
 PROTOCOLS = {
-    "torch_fidelity": Protocol(
-        package="torch-fidelity",
-        module="torch_fidelity",
-        weights="inception",
-        network=TorchFidelityFeatures,
-        to_pixels=to_pixels,
-        rounding="to the nearest of 256 levels",
-        resize=TF1_RESIZE,
-        crop="resize",
-    ),
+    "torch_fidelity": TORCH_FIDELITY,
     # ADM's evaluator runs the graph of TensorFlow whose weights torch-fidelity's port holds, and
     # the resizing is part of that graph. So the two differ in rounding and crop alone.
-    "adm": Protocol(
-        package="torch-fidelity",
-        module="torch_fidelity",
-        weights="inception",
-        network=TorchFidelityFeatures,
+    "adm": replace(
+        TORCH_FIDELITY,
         to_pixels=adm_pixels,
         rounding="127.5 x + 128, clamped to 0..255 and truncated",
-        resize=TF1_RESIZE,
         crop="adm",
     ),
     "pytorch_fid": Protocol(
