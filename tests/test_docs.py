@@ -200,6 +200,18 @@ def test_strangers_parts_train_save_load_encode_and_decode(
         Tokenizer.from_pretrained("my-tokenizer")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("_strangers")
+def test_strangers_parts_train_from_the_command_line(tiny: list[str]) -> None:
+    small = [word for word in tiny if word.startswith(("data.", "trainer."))]
+    lines = [words for _, command, *words in lines_in(WALKTHROUGH) if command == "train"]
+    for number, words in enumerate(lines):
+        assert main(["train", *words, *small, f"run_dir={number}"]) == 0
+        tokenizer = Tokenizer.from_pretrained(str(number), allow=["my_parts"])
+        assert tokenizer.training_summary["step"] == 4
+    assert len(lines) == 3
+
+
 @pytest.mark.usefixtures("_strangers")
 def test_strangers_parts_keep_their_contracts_and_are_chosen_as_words(
     capsys: pytest.CaptureFixture[str],

@@ -13,6 +13,7 @@ STRANGERS = '''
 import torch
 
 from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.errors import require
 
 
 class Signs(Codebook):
@@ -24,6 +25,7 @@ class Signs(Codebook):
     def __init__(self, *, length: float, max_steps: int, shift: float = 0.0) -> None:
         super().__init__()
         assert max_steps == 1000, "it comes from the run"
+        require(length > 0, f"length must be above 0, got {length}")
         self.length, self.shift = length, shift
 
     def forward(self, z):
@@ -94,6 +96,7 @@ def test_the_first_broken_promise_is_named(
         ("Signs", [], "arguments.length is missing"),
         ("Signs", ["arguments.length=x"], "arguments.length must be a number, got 'x'"),
         ("Signs", ["arguments.lenght=1"], "arguments: unknown key 'lenght', did you mean 'length'"),
+        ("Signs", ["arguments.length=0"], "part=strangers_for_the_doctor:Signs: length must be"),
         ("Absent", [], "part: cannot import 'strangers_for_the_doctor:Absent'"),
         ("nowhere:Signs", [], "part: cannot import 'nowhere:Signs'"),
         ("math:pi", [], "part: 'math:pi' is not a class"),

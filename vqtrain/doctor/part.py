@@ -56,7 +56,8 @@ def examine_part(kind: str, arguments: Mapping[str, object]) -> Finding:
         check(build(group, kind, known, where="arguments"), **{key: context[key] for key in asked})
     except Exception as error:  # whatever a stranger's class does
         if isinstance(error, ConfigError) and str(error).startswith("arguments"):
-            raise
+            # What the class itself refuses is said of the class, not of one argument.
+            raise ConfigError(str(error).replace("arguments=", "part=", 1)) from error
         reason = " ".join(str(error).split()) or type(error).__name__
         found, remedy = f"{kind}: {reason}", f"see the contract, {name}"
         return Finding(name=group, found=found, remedy=remedy, is_broken=True)

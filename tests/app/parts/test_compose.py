@@ -407,3 +407,5 @@ def test_metrics_of_ones_own_configs_have_words(tmp_path: Path) -> None:
 def test_a_metric_is_not_chosen_as_a_group_is() -> None:
     with pytest.raises(ConfigError, match=r"metrics are a list: write metrics=\[psnr\]"):
         composed("metric=psnr")
+    with pytest.raises(ConfigError, match=r"metrics are a list: write metrics=\[psnr\]"):
+        composed("metrics=psnr")

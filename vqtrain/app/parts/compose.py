@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vqtrain.build import CONTEXT, GROUPS, configs_folder, parameters_of, resolve, unknown
+from vqtrain.build import CONTEXT, GROUPS, configs_folder, kinds, parameters_of, resolve, unknown
 from vqtrain.errors import ConfigError
 
 # Codebooks that are made of another one name it here.
@@ -121,12 +121,13 @@ def group_choices(config_dir: Path | None) -> dict[str, list[str]]:
     return {group: sorted(set(names)) for group, names in sorted(choices.items())}
 
 
-def compose(name: str, command_line: CommandLine) -> dict[str, Any]:
+def compose(name: str, command_line: CommandLine, *, is_whole: bool = True) -> dict[str, Any]:
     """Compose the configuration of a command.
 
     Args:
         name: The primary config, such as ``train``.
         command_line: What the user typed.
+        is_whole: Whether every key must have a value; not where only some words were taken over.
 
     Returns:
         Plain data, resolved; path keys hold what was typed.
@@ -158,6 +159,8 @@ def compose(name: str, command_line: CommandLine) -> dict[str, Any]:
             for override in parsed:
                 check_key(override, known, choices)
         raise ConfigError(str(error).splitlines()[0]) from error
+    for key in sorted(OmegaConf.missing_keys(config)) if is_whole else []:
+        raise ConfigError(f"{key} has no value yet: set {key}=...")
     plain["metrics"]["names"] = metric_entries(plain["metrics"]["names"], command_line.config_dir)
     return plain
 
@@ -201,7 +204,7 @@ def config_of_class(group: str, kind: str) -> dict[str, object]:
 def choose_part(word: str, choices: Mapping[str, Sequence[str]]) -> str:
     """Let ``codebook.inner=fsq`` choose a file, as ``codebook=fsq`` does, and metrics be a list."""
     key, _, value = word.partition("=")
-    if key == "metric":
+    if key == "metric" or (key == "metrics" and value in kinds("metric")):
         raise ConfigError(f"metrics are a list: write metrics=[{value}]")
     if key == "metrics" and value.startswith("["):
         return f"metrics.names={value}"
@@ -269,8 +272,6 @@ def to_plain(config: DictConfig, paths: Mapping[str, str]) -> dict[str, Any]:
             raise ConfigError(unknown("key", key, flat))
     for key in literal:
         OmegaConf.update(config, key, None)
-    for key in sorted(OmegaConf.missing_keys(config)):
-        raise ConfigError(f"{key} has no value yet: set {key}=...")
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]  # a mapping
     for key, value in literal.items():
         put(plain, key, value)

@@ -45,7 +45,7 @@ def lookup_config(command_line: CommandLine) -> dict[str, Any]:
         for word in command_line.overrides
         if is_group_choice(word, command_line.config_dir) or parse(word).key_or_group == "name"
     ]
-    return compose("train", replace(command_line, overrides=words))
+    return compose("train", replace(command_line, overrides=words), is_whole=False)
 
 
 def continued_config(
