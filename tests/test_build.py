@@ -40,6 +40,11 @@ def test_a_class_that_cannot_be_imported_is_named(kind: str) -> None:
         build.resolve("codebook", kind)
 
 
+def test_a_misspelt_class_of_a_module_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"; did you mean 'MultiScale'\?"):
+        build.resolve("codebook", "vqtrain.codebooks.multiscale:MultiScael")
+
+
 def test_a_class_outside_the_groups_contract_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"must inherit from vqtrain\.encoders\.base\.Encoder"):
         build.resolve("encoder", "vqtrain.codebooks.vq:VQ")

@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -140,7 +141,11 @@ def third_party(kind: str, *, where: str) -> type:
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{where}: cannot import {kind!r}: {error}") from error
+        names = vars(sys.modules[module_name]) if module_name in sys.modules else {}
+        classes = [name for name, value in names.items() if inspect.isclass(value)]
+        near = difflib.get_close_matches(class_name, classes, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{where}: cannot import {kind!r}: {error}{hint}") from error
     if not inspect.isclass(found):
         raise ConfigError(f"{where}: {kind!r} is not a class")
     return found
