@@ -15,6 +15,10 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 
+# The profiler of torch reads this once in a process, whichever test uses it first; the product sets
+# the same.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+
 TINY = [
     "encoder.channels=8",
     "encoder.block_channels=4",

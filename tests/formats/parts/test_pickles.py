@@ -214,6 +214,14 @@ def test_a_tensor_outside_its_storage_is_refused(tmp_path, new, offset, shape, s
         read_weights(file)
 
 
+@pytest.mark.parametrize("put", [b"r" + struct.pack("<I", 2**27), b"p134217728\n"])
+def test_a_number_that_would_take_gigabytes_is_refused(tmp_path, put):
+    with zipfile.ZipFile(tmp_path / "a.ckpt", "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02}" + put + b".")
+    with pytest.raises(CheckpointError, match="it numbers object 2 134217728"):
+        read_weights(tmp_path / "a.ckpt")
+
+
 @FORMATS
 def test_a_truncated_file_is_refused(weights, tmp_path, new):
     whole = save(weights, tmp_path / "a.ckpt", new=new).read_bytes()

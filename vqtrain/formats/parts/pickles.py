@@ -8,6 +8,7 @@ only functions of this file.
 """
 
 import pickle
+import pickletools
 import re
 import zipfile
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from io import BufferedIOBase, BytesIO
 from math import prod
 from pathlib import Path
+from typing import IO, Any, cast
 
 import torch
 from jaxtyping import Shaped
@@ -233,7 +235,25 @@ class Unpickler(pickle.Unpickler):
 
     def __init__(self, file: BufferedIOBase) -> None:
         super().__init__(file, encoding="latin1")
+        self.file = file
         self.storages: dict[str, Storage] = {}
+
+    def load(self) -> Any:  # noqa: ANN401 - whatever the pickle holds
+        """Read one pickle, unless it numbers an object beyond those that it holds.
+
+        For such a number, Python's own reader takes memory in its proportion, up to 64 GB.
+
+        Raises:
+            CheckpointError: If it does.
+        """
+        start = self.file.tell()
+        for count, (opcode, argument, _) in enumerate(
+            pickletools.genops(cast(IO[bytes], self.file))
+        ):
+            if "PUT" in opcode.name and isinstance(argument, int) and argument > count:
+                raise CheckpointError(f"it is damaged (it numbers object {count} {argument})")
+        self.file.seek(start)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> object:
         """Return what stands for a name.
