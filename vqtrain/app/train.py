@@ -30,6 +30,7 @@ from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.reports.page import write as write_page
 from vqtrain.reports.run import Held
+from vqtrain.shapes import by
 from vqtrain.training import checkpoints, run_directory
 from vqtrain.training.bad_samples import FILE as BAD_SAMPLES
 from vqtrain.training.bad_samples import BadSamples
@@ -240,7 +241,7 @@ def introduce(
 ) -> None:
     """Print what is about to run."""
     tokenizer, settings = module.tokenizer, data.settings
-    shape = " x ".join(map(str, tokenizer.token_shape(settings.image_size, settings.image_size)))
+    shape = by(tokenizer.token_shape(settings.image_size, settings.image_size))
     codebook = tokenizer.codebook
     tokens = f"{shape} tokens an image, {codebook.size} codes"
     if codebook.num_codebooks == 0:

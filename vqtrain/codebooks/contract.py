@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vqtrain.codebooks.base import Codebook, Quantized
 from vqtrain.errors import ConfigError, require
+from vqtrain.shapes import by
 
 # Grids of latents of one, two and three axes.
 GRIDS = ((16,), (4, 4), (2, 4, 3))
@@ -73,7 +74,7 @@ def _check_decode(codebook: Codebook, z: Float[Tensor, "b c *grid"]) -> None:
     before = _state(codebook.eval())
     quantized = codebook(z)
     _check_quantized(codebook, z, quantized)
-    grid = _say(z.shape[2:])
+    grid = by(z.shape[2:])
     require(
         torch.equal(codebook(z).token_ids, quantized.token_ids),
         f"equal latents on a grid of {grid} must give equal ids in eval mode",
@@ -109,7 +110,7 @@ def _check_quantized(
         require(
             tuple(value.shape) == shape and value.dtype == dtype,
             f"{name} must be {dtype} of shape {list(shape)} for {z.dtype} latents on a grid of "
-            f"{_say(grid)}, got {value.dtype} of shape {list(value.shape)}",
+            f"{by(grid)}, got {value.dtype} of shape {list(value.shape)}",
         )
     require(bool(quantized.loss.isfinite()), "the loss must be finite for finite latents")
     _check_metrics(quantized.metrics)
@@ -149,7 +150,7 @@ def _check_gradients(codebook: Codebook, z: Float[Tensor, "b c *grid"]) -> None:
     require(bool(gradient.isfinite().all()), "the gradient of the latents must be finite")
     require(
         bool((gradient.abs().sum(1) > 0).all()),
-        f"the gradient must reach the latents of every position on a grid of {_say(z.shape[2:])}",
+        f"the gradient must reach the latents of every position on a grid of {by(z.shape[2:])}",
     )
     for name, parameter in codebook.named_parameters():
         is_reached = parameter.grad is not None and bool((parameter.grad != 0).any())
@@ -194,7 +195,3 @@ def _check_state(
     for name, tensor in codebook.state_dict().items():
         is_same = torch.allclose(tensor, expected[name], rtol=tolerance, atol=tolerance)
         require(is_same, f"{promise}: {name} differs")
-
-
-def _say(grid: Sequence[int]) -> str:
-    return " x ".join(map(str, grid))

@@ -20,6 +20,7 @@ from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.evaluation.side_by_side import grids_of, ids_panel, side_by_side, to_panel
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.ops.pixels import to_pixels
+from vqtrain.shapes import by
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.preprocessing import whole_tokens
 
@@ -101,7 +102,7 @@ def draw(
     ]
     if tokenizer.codebook.num_codebooks:
         grids = grids_of(quantized.token_ids[0], tokenizer.codebook.token_grids)
-        shape = " x ".join(map(str, tokenizer.token_shape(height, width)))
+        shape = by(tokenizer.token_shape(height, width))
         panels.append((ids_panel(grids, height, width), f"{shape} ids"))
     return side_by_side(panels), {"psnr": round(value, 4), "width": width, "height": height}
 

@@ -201,7 +201,7 @@ def tokens_of(tokenizer: Tokenizer) -> dict[str, object]:
     }
     size = tokenizer.training_summary.get("image_size")
     if isinstance(size, int) and codebook.num_codebooks:
-        shape = " x ".join(map(str, tokenizer.token_shape(size, size)))
+        shape = by(tokenizer.token_shape(size, size))
         rows[f"ids of an image of {size} x {size} px"] = shape
     return rows
 

@@ -42,6 +42,7 @@ from vqtrain.reports.images import (
     split_strip,
 )
 from vqtrain.reports.series import charts_of, label
+from vqtrain.shapes import by
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.results import ENVIRONMENT, METRICS, RunResult, read_config, read_run
 
@@ -209,7 +210,7 @@ def rate_facts(tokenizer: Tokenizer, size: int) -> list[tuple[str, str]]:
     if rate is None:
         return [("bits per pixel", "continuous")]
     whole = f" = {math.prod(shape):,}" if len(shape) > 1 else ""
-    tokens = " x ".join(map(str, shape)) + whole
+    tokens = by(shape) + whole
     return [("tokens per image", tokens), ("bits per pixel", figure(rate))]
 
 
