@@ -63,7 +63,8 @@ class PatchGAN(Discriminator):
             raise ConfigError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
         self.norm = norm
         self.least_batch_size = 2 if norm == "batch" else 1
-        # A bias has no effect before a normalization that subtracts the mean.
+        # Normalization over a batch undoes a bias, and that over a group of channels all of it but
+        # the differences within the group, which the norm's own bias can make.
         has_bias = norm in ("none", "spectral")
         widths = [channels * min(2**layer, 8) for layer in range(num_layers + 1)]
         layers = [self.convolution(in_channels, widths[0], stride=2), nn.LeakyReLU(0.2)]
