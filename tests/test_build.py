@@ -107,18 +107,8 @@ def test_a_missing_argument_is_named() -> None:
 
 
 def test_what_a_module_refuses_is_prefixed_with_its_kind() -> None:
-    with pytest.raises(ConfigError, match=r"^codebook=simvq: size and dim"):
-        build.build(
-            "codebook",
-            "simvq",
-            {
-                "size": 0,
-                "dim": 1,
-                "codebook_weight": 1.0,
-                "commitment_weight": 1.0,
-                "gradient": "rotation",
-            },
-        )
+    with pytest.raises(ConfigError, match=r"^codebook=fsq: levels must be one or more"):
+        build.build("codebook", "fsq", {"size": None, "levels": [], "eps": 0.001})
 
 
 def test_shares_of_the_run_become_steps() -> None:

@@ -47,8 +47,8 @@ def test_codes_and_vectors_are_on_the_unit_sphere() -> None:
     [
         ({"size": 48}, "nearest are 32 and 64"),
         ({"temperature": -1.0}, "temperature must be above 0"),
-        ({"group_bits": 0}, "group_bits must be from 1 to 20, got 0"),
-        ({"commitment_weight": -1.0}, "commitment_weight must not be negative"),
+        ({"group_bits": 0}, "group_bits must be at least 1 and at most 20, got 0"),
+        ({"commitment_weight": -1.0}, "commitment_weight must be at least 0"),
     ],
 )
 def test_impossible_arguments_are_refused(changes: dict[str, object], word: str) -> None:

@@ -101,11 +101,11 @@ def test_a_mixture_with_as_many_clusters_as_codes_uses_them_all() -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"size": 0}, "size=0"),
+        ({"size": 0}, "size must be at least 1, got 0"),
         ({"decay": 1.0}, "1.0"),
         ({"commitment_weight": -1.0}, "-1.0"),
         ({"restart_below": 1.0}, "1.0"),
-        ({"gradient": "rotate"}, "straight_through or rotation, got 'rotate'"),
+        ({"gradient": "rotate"}, "one of straight_through, rotation, got 'rotate'"),
         ({"kmeans_iterations": -1}, "-1"),
         ({"sampling_temperature": -0.5}, "-0.5"),
     ],

@@ -59,7 +59,7 @@ def test_groups_have_tables_of_their_own() -> None:
     ("changes", "word"),
     [
         ({"num_codebooks": 0}, "num_codebooks must be at least 1, got 0"),
-        ({"size": 512}, "codebook=fsq: there are no levels for size=512"),
+        ({"size": 512}, "^inner=fsq: there are no levels for size=512"),
         ({"inner": {**FSQ, "eps": 0.0}}, "eps must be above 0"),
     ],
 )

@@ -82,11 +82,11 @@ def test_the_noise_of_many_codes_does_not_depend_on_the_size_of_the_batch(
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"size": 0}, "size=0"),
-        ({"temperature": 0.0}, "temperature and final_temperature must be above 0"),
-        ({"final_temperature": -1.0}, "got 1.0 and -1.0"),
-        ({"temperature_steps": -1}, "temperature_steps must not be negative"),
-        ({"kl_weight": -1.0}, "kl_weight must not be negative"),
+        ({"size": 0}, "size must be at least 1, got 0"),
+        ({"temperature": 0.0}, "^temperature must be above 0, got 0"),
+        ({"final_temperature": -1.0}, "final_temperature must be above 0, got -1"),
+        ({"temperature_steps": -1}, "temperature_steps must be at least 0"),
+        ({"kl_weight": -1.0}, "kl_weight must be at least 0"),
     ],
 )
 def test_impossible_arguments_are_refused(changes: dict[str, object], word: str) -> None:

@@ -55,8 +55,8 @@ def test_codes_start_as_directions_of_the_data_of_one_length() -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"dim": 0}, "dim=0"),
-        ({"index_weight": -1.0}, "index_weight must not be negative"),
+        ({"dim": 0}, "dim must be at least 1, got 0"),
+        ({"index_weight": -1.0}, "index_weight must be at least 0"),
         ({"entropy_temperature": 0.0}, "entropy_temperature must be above 0"),
     ],
 )

@@ -43,7 +43,11 @@ def test_it_has_no_ids_and_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("size", "dim", "weight", "word"),
-    [(None, 0, 0.0, "dim=0"), (0, 1, 0.0, "size=0"), (None, 1, -1.0, "kl_weight must not be")],
+    [
+        (None, 0, 0.0, "dim must be at least 1, got 0"),
+        (0, 1, 0.0, "size must be at least 1 or null, got 0"),
+        (None, 1, -1.0, "kl_weight must be at least 0"),
+    ],
 )
 def test_impossible_arguments_are_refused(
     size: int | None, dim: int, weight: float, word: str

@@ -48,9 +48,9 @@ def test_the_entropy_loss_by_hand() -> None:
         ({"size": 1}, r"from 2 to 2\^63, got 1"),
         ({"size": 2**64}, r"from 2 to 2\^63, got"),
         ({"temperature": 0.0}, "temperature must be above 0"),
-        ({"group_bits": 21}, "group_bits must be from 1 to 20, got 21"),
-        ({"entropy_weight": -1.0}, "entropy_weight must not be negative"),
-        ({"diversity": -1.0}, "diversity must not be negative"),
+        ({"group_bits": 21}, "group_bits must be at least 1 and at most 20, got 21"),
+        ({"entropy_weight": -1.0}, "entropy_weight must be at least 0"),
+        ({"diversity": -1.0}, "diversity must be at least 0"),
     ],
 )
 def test_impossible_arguments_are_refused(changes: dict[str, object], word: str) -> None:

@@ -90,7 +90,7 @@ def test_scales_share_convolutions(convolutions: int, scales: int, expected: lis
         ({"num_convolutions": 3}, "num_convolutions=3 are too many for 2 scales, of which 2"),
         ({"num_convolutions": 0}, "num_convolutions must be at least 1"),
         ({"convolution_share": 1.5}, r"convolution_share must be in \[0, 1\], got 1.5"),
-        ({"convolution_weight": -1.0}, "convolution_weight must not be negative"),
+        ({"convolution_weight": -1.0}, "convolution_weight must be at least 0"),
     ],
 )
 def test_impossible_arguments_are_refused(changes: dict[str, Any], word: str) -> None:

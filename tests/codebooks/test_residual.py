@@ -100,12 +100,16 @@ def test_each_depth_starts_from_what_those_before_it_leave() -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
+        ({"size": 0}, "^size must be at least 1, got 0"),
         ({"num_codebooks": 0}, "num_codebooks must be at least 1, got 0"),
         ({"shrink": 0.0}, "shrink must be above 0"),
         ({"inner": {**SIMVQ, "size": 7}}, "inner.size is set by codebook.size, got 7"),
         ({"inner": {"size": None}}, "inner.kind must be the word of a codebook, got None"),
-        ({"inner": {**SIMVQ, "kind": "simv"}}, "did you mean 'simvq'"),
-        ({"inner": {**SIMVQ, "dim": 0}}, "codebook=simvq: size and dim must be at least 1"),
+        (
+            {"inner": {**SIMVQ, "kind": "simv"}},
+            "^inner.kind: unknown kind 'simv', did you mean 'simvq'",
+        ),
+        ({"inner": {**SIMVQ, "dim": 0}}, "^inner.dim must be at least 1, got 0"),
     ],
 )
 def test_impossible_arguments_are_refused(changes: dict[str, Any], word: str) -> None:

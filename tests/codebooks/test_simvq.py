@@ -64,9 +64,9 @@ def test_one_code_that_wins_moves_the_map_and_not_the_frozen_table() -> None:
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"size": 0}, "size=0"),
-        ({"codebook_weight": -1.0}, "codebook_weight must not be negative"),
-        ({"gradient": "both"}, "straight_through or rotation, got 'both'"),
+        ({"size": 0}, "size must be at least 1, got 0"),
+        ({"codebook_weight": -1.0}, "codebook_weight must be at least 0"),
+        ({"gradient": "both"}, "one of straight_through, rotation, got 'both'"),
     ],
 )
 def test_impossible_arguments_are_refused(changes: dict[str, object], word: str) -> None:

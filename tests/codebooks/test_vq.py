@@ -113,14 +113,14 @@ def test_starts_and_restarts_use_all_of_as_many_codes_as_clusters(helped: bool) 
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"size": 0}, "size=0"),
-        ({"dim": 0}, "dim=0"),
-        ({"commitment_weight": -1.0}, "commitment_weight must not be negative, got -1.0"),
-        ({"entropy_weight": -1.0}, "entropy_weight must not be negative, got -1.0"),
+        ({"size": 0}, "size must be at least 1, got 0"),
+        ({"dim": 0}, "dim must be at least 1, got 0"),
+        ({"commitment_weight": -1.0}, "commitment_weight must be at least 0, got -1.0"),
+        ({"entropy_weight": -1.0}, "entropy_weight must be at least 0, got -1.0"),
         ({"entropy_temperature": 0.0}, "entropy_temperature must be above 0"),
         ({"decay": 1.0}, "decay must be in"),
         ({"restart_below": -0.1}, "restart_below must be in"),
-        ({"gradient": "none"}, "straight_through or rotation, got 'none'"),
+        ({"gradient": "none"}, "one of straight_through, rotation, got 'none'"),
     ],
 )
 def test_impossible_arguments_are_refused(changes: dict[str, object], word: str) -> None:

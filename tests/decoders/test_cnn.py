@@ -156,6 +156,9 @@ def test_every_parameter_gets_a_gradient() -> None:
         ({"out_channels": 0}, "out_channels must be at least 1, got 0"),
         ({"latent_channels": 0}, "latent_channels must be at least 1, got 0"),
         ({"channels": 0}, "channels must be at least 1, got 0"),
+        ({"num_blocks": 0}, "num_blocks must be at least 1, got 0"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"dropout": -0.1}, r"dropout must be in \[0, 1\), got -0.1"),
         ({"attention_factors": [16]}, r"attention_factors must be .* \[1, 2, 4\], got 16"),
     ],
 )

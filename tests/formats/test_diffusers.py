@@ -360,7 +360,7 @@ DOWN, UP = ["DownEncoderBlock2D"] * 3, ["UpDecoderBlock2D"] * 3
         ({"layers_per_block": 0}, r"num_blocks must be at least 1"),
         ({"layers_per_block": "2"}, r"layers_per_block must be a whole number, got '2'"),
         ({"num_experts": 2}, r"config.json: unknown key 'num_experts'"),
-        ({"num_vq_embeddings": -1}, r"size and dim must be at least 1, got size=-1"),
+        ({"num_vq_embeddings": -1}, r"size must be at least 1, got -1"),
     ],
 )
 def test_settings_that_our_networks_cannot_have_are_refused(

@@ -1,7 +1,7 @@
 """Vector quantization with a codebook that follows moving averages of the latents it wins."""
 
 from collections.abc import Mapping
-from typing import final
+from typing import Annotated, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,15 +13,12 @@ from vqtrain.codebooks.parts.first_codes import first_codes
 from vqtrain.codebooks.parts.noise import NoiseSource
 from vqtrain.codebooks.parts.step_state import Counts, SampleBuffer
 from vqtrain.codebooks.parts.table import (
-    check_gradient,
-    check_learning,
-    check_table,
-    check_weights,
     choose,
     dead_codes,
     selection_rule,
 )
 from vqtrain.codebooks.parts.vectors import GRADIENTS, to_grid, to_vectors
+from vqtrain.ranges import at_least, checked, one_of, within
 
 # Keeps the division finite where the average count of a code goes to zero.
 EPSILON = 1e-5
@@ -65,24 +62,21 @@ class EMA(Codebook):
     average_counts: Tensor
     average_sums: Tensor
 
+    @checked
     def __init__(
         self,
         *,
-        size: int,
-        dim: int,
-        decay: float,
-        commitment_weight: float,
+        size: Annotated[int, at_least(1)],
+        dim: Annotated[int, at_least(1)],
+        decay: Annotated[float, within(0, 1, below_high=True)],
+        commitment_weight: Annotated[float, at_least(0)],
         l2_normalize: bool,
-        gradient: str,
-        kmeans_iterations: int,
-        restart_below: float,
-        sampling_temperature: float,
+        gradient: Annotated[str, one_of(*GRADIENTS)],
+        kmeans_iterations: Annotated[int, at_least(0)],
+        restart_below: Annotated[float, within(0, 1, below_high=True)],
+        sampling_temperature: Annotated[float, at_least(0)],
     ) -> None:
         super().__init__()
-        check_table(size, dim)
-        check_learning(decay, restart_below, kmeans_iterations, sampling_temperature)
-        check_weights(commitment_weight=commitment_weight)
-        check_gradient(gradient)
         self.size, self.dim, self.decay = size, dim, decay
         self.commitment_weight, self.l2_normalize = commitment_weight, l2_normalize
         self.pass_gradient = GRADIENTS[gradient]

@@ -1,7 +1,7 @@
 """Product quantization: groups of channels, each with a codebook of its own."""
 
 from collections.abc import Mapping
-from typing import cast, final
+from typing import Annotated, cast, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vqtrain.codebooks.base import Codebook, Folded, Quantized
 from vqtrain.codebooks.parts.inner import build_inner, fold_inner, mean_metrics
-from vqtrain.errors import require
+from vqtrain.ranges import at_least, checked
 
 
 @final
@@ -30,9 +30,15 @@ class Grouped(Codebook):
         arXiv:2502.20321, section 3.2. Deviation: none.
     """
 
-    def __init__(self, *, size: int, num_codebooks: int, inner: Mapping[str, object]) -> None:
+    @checked
+    def __init__(
+        self,
+        *,
+        size: Annotated[int, at_least(1)],
+        num_codebooks: Annotated[int, at_least(1)],
+        inner: Mapping[str, object],
+    ) -> None:
         super().__init__()
-        require(num_codebooks >= 1, f"num_codebooks must be at least 1, got {num_codebooks}")
         built = [build_inner(inner, size) for _ in range(num_codebooks)]
         first = built[0]
         self.groups = nn.ModuleList(built)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import final
+from typing import Annotated, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,9 +13,8 @@ from vqtrain.codebooks.base import Codebook, Quantized
 from vqtrain.codebooks.parts.noise import NoiseSource
 from vqtrain.codebooks.parts.search import best
 from vqtrain.codebooks.parts.softmax import soft_lookup, soft_use
-from vqtrain.codebooks.parts.table import check_table, check_weights
 from vqtrain.codebooks.parts.vectors import to_grid, to_vectors
-from vqtrain.errors import require
+from vqtrain.ranges import above, at_least, checked
 
 
 @final
@@ -49,28 +48,18 @@ class Gumbel(Codebook):
     learns_from_decoder = True
     temperature: Tensor
 
+    @checked
     def __init__(
         self,
         *,
-        size: int,
-        dim: int,
-        kl_weight: float,
-        temperature: float,
-        final_temperature: float,
-        temperature_steps: int,
+        size: Annotated[int, at_least(1)],
+        dim: Annotated[int, at_least(1)],
+        kl_weight: Annotated[float, at_least(0)],
+        temperature: Annotated[float, above(0)],
+        final_temperature: Annotated[float, above(0)],
+        temperature_steps: Annotated[int, at_least(0)],
     ) -> None:
         super().__init__()
-        check_table(size, dim)
-        check_weights(kl_weight=kl_weight)
-        require(
-            temperature_steps >= 0,
-            f"temperature_steps must not be negative, got {temperature_steps}",
-        )
-        require(
-            temperature > 0 and final_temperature > 0,
-            "temperature and final_temperature must be above 0, got "
-            f"{temperature} and {final_temperature}",
-        )
         self.size, self.dim, self.kl_weight = size, dim, kl_weight
         self.first_temperature, self.final_temperature = temperature, final_temperature
         self.temperature_steps = temperature_steps

@@ -1,6 +1,6 @@
 """Index backpropagation quantization: the choice itself has a gradient, to all codes at once."""
 
-from typing import final
+from typing import Annotated, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,9 +12,8 @@ from vqtrain.codebooks.parts.entropy import entropies
 from vqtrain.codebooks.parts.first_codes import draw_codes
 from vqtrain.codebooks.parts.search import best
 from vqtrain.codebooks.parts.softmax import soft_lookup
-from vqtrain.codebooks.parts.table import check_table, check_weights
 from vqtrain.codebooks.parts.vectors import to_grid, to_vectors
-from vqtrain.errors import require
+from vqtrain.ranges import above, at_least, checked
 
 
 @final
@@ -45,28 +44,19 @@ class IBQ(Codebook):
     id_order = "row of the table"
     selection_rule = "largest inner product"
 
+    @checked
     def __init__(
         self,
         *,
-        size: int,
-        dim: int,
-        index_weight: float,
-        codebook_weight: float,
-        commitment_weight: float,
-        entropy_weight: float,
-        entropy_temperature: float,
+        size: Annotated[int, at_least(1)],
+        dim: Annotated[int, at_least(1)],
+        index_weight: Annotated[float, at_least(0)],
+        codebook_weight: Annotated[float, at_least(0)],
+        commitment_weight: Annotated[float, at_least(0)],
+        entropy_weight: Annotated[float, at_least(0)],
+        entropy_temperature: Annotated[float, above(0)],
     ) -> None:
         super().__init__()
-        check_table(size, dim)
-        check_weights(
-            index_weight=index_weight,
-            codebook_weight=codebook_weight,
-            commitment_weight=commitment_weight,
-            entropy_weight=entropy_weight,
-        )
-        require(
-            entropy_temperature > 0, f"entropy_temperature must be above 0: {entropy_temperature}"
-        )
         self.size, self.dim = size, dim
         self.index_weight, self.codebook_weight = index_weight, codebook_weight
         self.commitment_weight = commitment_weight

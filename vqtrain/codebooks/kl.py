@@ -1,6 +1,6 @@
 """No tokens at all: a Gaussian for each position, the continuous baseline of latent diffusion."""
 
-from typing import final
+from typing import Annotated, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from vqtrain.codebooks.base import Codebook, Quantized
 from vqtrain.codebooks.parts.noise import NoiseSource
-from vqtrain.codebooks.parts.table import check_table, check_weights
 from vqtrain.errors import ConfigError
+from vqtrain.ranges import at_least, checked
 
 # Of log-variances, so that exp stays finite.
 LOG_VARIANCES = (-30.0, 20.0)
@@ -42,10 +42,15 @@ class KL(Codebook):
     id_order = "no ids"
     selection_rule = "the mean of a normal distribution"
 
-    def __init__(self, *, size: int | None, dim: int, kl_weight: float) -> None:
+    @checked
+    def __init__(
+        self,
+        *,
+        size: Annotated[int, at_least(1)] | None,  # noqa: ARG002 - see its description
+        dim: Annotated[int, at_least(1)],
+        kl_weight: Annotated[float, at_least(0)],
+    ) -> None:
         super().__init__()
-        check_table(1 if size is None else size, dim)
-        check_weights(kl_weight=kl_weight)
         self.dim, self.kl_weight = dim, kl_weight
         self.noise = NoiseSource()
 

@@ -1,6 +1,6 @@
 """Lookup-free quantization: the id is the signs of the channels, and entropies do the learning."""
 
-from typing import final
+from typing import Annotated, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vqtrain.codebooks.base import Codebook, Quantized
-from vqtrain.codebooks.parts.binary import bits_of, check_binary
+from vqtrain.codebooks.parts.binary import GroupBits, bits_of
 from vqtrain.codebooks.parts.bits import to_ids, to_signs
 from vqtrain.codebooks.parts.entropy import bit_entropies
-from vqtrain.codebooks.parts.table import check_weights
 from vqtrain.codebooks.parts.vectors import straight_through, to_grid, to_vectors
+from vqtrain.ranges import above, at_least, checked
 
 
 @final
@@ -46,22 +46,19 @@ class LFQ(Codebook):
 
     unit: Tensor
 
+    @checked
     def __init__(
         self,
         *,
         size: int,
-        commitment_weight: float,
-        entropy_weight: float,
-        diversity: float,
-        temperature: float,
-        group_bits: int,
+        commitment_weight: Annotated[float, at_least(0)],
+        entropy_weight: Annotated[float, at_least(0)],
+        diversity: Annotated[float, at_least(0)],
+        temperature: Annotated[float, above(0)],
+        group_bits: GroupBits,
     ) -> None:
         super().__init__()
         self.size, self.dim = size, bits_of(size)
-        check_weights(
-            commitment_weight=commitment_weight, entropy_weight=entropy_weight, diversity=diversity
-        )
-        check_binary(temperature, group_bits)
         # Not stored; it knows the precision of the codes.
         self.register_buffer("unit", torch.ones(()), persistent=False)
         self.commitment_weight, self.entropy_weight = commitment_weight, entropy_weight

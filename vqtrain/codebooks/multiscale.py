@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import final
+from typing import Annotated, final
 
 import torch
 from einops import rearrange
@@ -15,6 +15,7 @@ from vqtrain.codebooks.base import Codebook, Folded, Quantized
 from vqtrain.codebooks.parts.inner import build_inner, fold_inner, mean_metrics
 from vqtrain.codebooks.parts.vectors import straight_through
 from vqtrain.errors import require
+from vqtrain.ranges import at_least, checked, within
 
 
 @final
@@ -45,14 +46,15 @@ class MultiScale(Codebook):
 
     num_codebooks = 1
 
+    @checked
     def __init__(
         self,
         *,
-        size: int,
+        size: Annotated[int, at_least(1)],
         scales: Sequence[int],
-        num_convolutions: int,
-        convolution_share: float,
-        convolution_weight: float,
+        num_convolutions: Annotated[int, at_least(1)],
+        convolution_share: Annotated[float, within(0, 1)],
+        convolution_weight: Annotated[float, at_least(0)],
         inner: Mapping[str, object],
     ) -> None:
         super().__init__()
@@ -60,15 +62,6 @@ class MultiScale(Codebook):
         require(
             bool(scales) and scales[0] >= 1 and growing,
             f"scales must be growing sides of grids, such as [1,2,4], got {list(scales)}",
-        )
-        require(num_convolutions >= 1, f"num_convolutions must be at least 1: {num_convolutions}")
-        require(
-            0 <= convolution_share <= 1,
-            f"convolution_share must be in [0, 1], got {convolution_share}",
-        )
-        require(
-            convolution_weight >= 0,
-            f"convolution_weight must not be negative, got {convolution_weight}",
         )
         self.codebook = build_inner(inner, size, calls=len(scales))
         require(

@@ -1,7 +1,7 @@
 """Residual quantization: each codebook quantizes what those before it have left."""
 
 from collections.abc import Mapping
-from typing import cast, final
+from typing import Annotated, cast, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vqtrain.codebooks.base import Codebook, Folded, Quantized
 from vqtrain.codebooks.parts.inner import build_inner, fold_inner, mean_metrics
-from vqtrain.errors import require
+from vqtrain.ranges import above, at_least, checked
 
 
 @final
@@ -36,18 +36,17 @@ class Residual(Codebook):
         of codes is the commitment of each rest to its own code.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        size: int,
-        num_codebooks: int,
+        size: Annotated[int, at_least(1)],
+        num_codebooks: Annotated[int, at_least(1)],
         shared: bool,
-        shrink: float,
+        shrink: Annotated[float, above(0)],
         inner: Mapping[str, object],
     ) -> None:
         super().__init__()
-        require(num_codebooks >= 1, f"num_codebooks must be at least 1, got {num_codebooks}")
-        require(shrink > 0, f"shrink must be above 0, got {shrink}")
         tables, calls = (1, num_codebooks) if shared else (num_codebooks, 1)
         built = [build_inner(inner, size, calls=calls) for _ in range(tables)]
         first = built[0]

@@ -1,7 +1,7 @@
 """SimVQ: a frozen table seen through one learned linear map, so that all codes move together."""
 
 from collections.abc import Mapping
-from typing import cast, final
+from typing import Annotated, cast, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from vqtrain.codebooks.base import Codebook, Folded, Quantized
 from vqtrain.codebooks.parts.search import nearest
-from vqtrain.codebooks.parts.table import PLAIN, check_gradient, check_table, check_weights
+from vqtrain.codebooks.parts.table import PLAIN
 from vqtrain.codebooks.parts.vectors import GRADIENTS, to_grid, to_vectors
+from vqtrain.ranges import at_least, checked, one_of
 
 # Share of the mean variance that every direction has at least, at the start.
 RIDGE = 1e-4
@@ -45,19 +46,17 @@ class SimVQ(Codebook):
     selection_rule = "smallest Euclidean distance to the mapped table"
     frozen: Tensor
 
+    @checked
     def __init__(
         self,
         *,
-        size: int,
-        dim: int,
-        codebook_weight: float,
-        commitment_weight: float,
-        gradient: str,
+        size: Annotated[int, at_least(1)],
+        dim: Annotated[int, at_least(1)],
+        codebook_weight: Annotated[float, at_least(0)],
+        commitment_weight: Annotated[float, at_least(0)],
+        gradient: Annotated[str, one_of(*GRADIENTS)],
     ) -> None:
         super().__init__()
-        check_table(size, dim)
-        check_weights(codebook_weight=codebook_weight, commitment_weight=commitment_weight)
-        check_gradient(gradient)
         self.size, self.dim = size, dim
         self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
         self.pass_gradient = GRADIENTS[gradient]

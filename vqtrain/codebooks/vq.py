@@ -1,7 +1,7 @@
 """Vector quantization with a codebook that is trained by gradient, as in the first VQ-VAE."""
 
 from collections.abc import Mapping
-from typing import final
+from typing import Annotated, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,16 +15,12 @@ from vqtrain.codebooks.parts.noise import NoiseSource
 from vqtrain.codebooks.parts.search import nearness
 from vqtrain.codebooks.parts.step_state import Counts, SampleBuffer
 from vqtrain.codebooks.parts.table import (
-    check_gradient,
-    check_learning,
-    check_table,
-    check_weights,
     choose,
     dead_codes,
     selection_rule,
 )
 from vqtrain.codebooks.parts.vectors import GRADIENTS, to_grid, to_vectors
-from vqtrain.errors import require
+from vqtrain.ranges import above, at_least, checked, one_of, within
 
 
 @final
@@ -66,34 +62,24 @@ class VQ(Codebook):
     chooses_nearest = True
     average_counts: Tensor
 
+    @checked
     def __init__(
         self,
         *,
-        size: int,
-        dim: int,
-        codebook_weight: float,
-        commitment_weight: float,
+        size: Annotated[int, at_least(1)],
+        dim: Annotated[int, at_least(1)],
+        codebook_weight: Annotated[float, at_least(0)],
+        commitment_weight: Annotated[float, at_least(0)],
         l2_normalize: bool,
-        gradient: str,
-        kmeans_iterations: int,
-        decay: float,
-        restart_below: float,
-        entropy_weight: float,
-        entropy_temperature: float,
-        sampling_temperature: float,
+        gradient: Annotated[str, one_of(*GRADIENTS)],
+        kmeans_iterations: Annotated[int, at_least(0)],
+        decay: Annotated[float, within(0, 1, below_high=True)],
+        restart_below: Annotated[float, within(0, 1, below_high=True)],
+        entropy_weight: Annotated[float, at_least(0)],
+        entropy_temperature: Annotated[float, above(0)],
+        sampling_temperature: Annotated[float, at_least(0)],
     ) -> None:
         super().__init__()
-        check_table(size, dim)
-        check_learning(decay, restart_below, kmeans_iterations, sampling_temperature)
-        check_weights(
-            codebook_weight=codebook_weight,
-            commitment_weight=commitment_weight,
-            entropy_weight=entropy_weight,
-        )
-        check_gradient(gradient)
-        require(
-            entropy_temperature > 0, f"entropy_temperature must be above 0: {entropy_temperature}"
-        )
         self.size, self.dim, self.decay = size, dim, decay
         self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
         self.l2_normalize, self.selection_rule = l2_normalize, selection_rule(l2_normalize)

@@ -1,15 +1,15 @@
 """The decoder of the VQGAN."""
 
-from typing import final
+from typing import Annotated, final
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.decoders.base import Decoder
-from vqtrain.layers.checks import check_at_least
 from vqtrain.layers.level import Level, Middle, check_levels
 from vqtrain.layers.norm import group_norm
+from vqtrain.ranges import at_least, checked, within
 
 
 @final
@@ -38,26 +38,20 @@ class CNNDecoder(Decoder):
         not depend on the size of the images; channels that 32 does not divide are allowed.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        out_channels: int,
-        channels: int,
+        out_channels: Annotated[int, at_least(1)],
+        channels: Annotated[int, at_least(1)],
         multipliers: list[int],
-        num_blocks: int,
+        num_blocks: Annotated[int, at_least(1)],
         attention_factors: list[int],
-        latent_channels: int,
-        dropout: float,
+        latent_channels: Annotated[int, at_least(1)],
+        dropout: Annotated[float, within(0, 1, below_high=True)],
     ) -> None:
         super().__init__()
-        check_at_least(1, out_channels=out_channels, latent_channels=latent_channels)
-        check_levels(
-            channels=channels,
-            multipliers=multipliers,
-            num_blocks=num_blocks,
-            attention_factors=attention_factors,
-            dropout=dropout,
-        )
+        check_levels(multipliers=multipliers, attention_factors=attention_factors)
         last = len(multipliers) - 1
         self.in_channels = latent_channels
         self.upsampling = (2**last, 2**last)

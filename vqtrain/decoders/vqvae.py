@@ -1,13 +1,13 @@
 """The decoder of the VQ-VAE."""
 
-from typing import final
+from typing import Annotated, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.decoders.base import Decoder
-from vqtrain.layers.checks import check_at_least
 from vqtrain.layers.residual import BottleneckBlock
+from vqtrain.ranges import at_least, checked
 
 
 @final
@@ -31,24 +31,17 @@ class VQVAEDecoder(Decoder):
         Deviation: any number of upsamplings; the paper has 2.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        out_channels: int,
-        channels: int,
-        block_channels: int,
-        num_blocks: int,
-        num_upsamplings: int,
+        out_channels: Annotated[int, at_least(1)],
+        channels: Annotated[int, at_least(2)],
+        block_channels: Annotated[int, at_least(1)],
+        num_blocks: Annotated[int, at_least(0)],
+        num_upsamplings: Annotated[int, at_least(1)],
     ) -> None:
         super().__init__()
-        check_at_least(
-            1,
-            out_channels=out_channels,
-            block_channels=block_channels,
-            num_upsamplings=num_upsamplings,
-        )
-        check_at_least(2, channels=channels)
-        check_at_least(0, num_blocks=num_blocks)
         self.in_channels = channels
         self.upsampling = (2**num_upsamplings, 2**num_upsamplings)
         layers: list[nn.Module] = [nn.Conv2d(channels, channels, kernel_size=3, padding=1)]

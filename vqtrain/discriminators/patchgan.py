@@ -1,16 +1,15 @@
 """The patch discriminator of pix2pix and the VQGAN."""
 
 from collections.abc import Callable
-from typing import final
+from typing import Annotated, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from vqtrain.discriminators.base import Discriminator
-from vqtrain.errors import ConfigError
-from vqtrain.layers.checks import check_at_least
 from vqtrain.layers.norm import group_norm
+from vqtrain.ranges import at_least, checked, one_of
 
 
 def batch_norm(channels: int) -> nn.Module:
@@ -56,11 +55,16 @@ class PatchGAN(Discriminator):
         Deviation: none with ``batch``, the papers' own.
     """
 
-    def __init__(self, *, in_channels: int, channels: int, num_layers: int, norm: str) -> None:
+    @checked
+    def __init__(
+        self,
+        *,
+        in_channels: Annotated[int, at_least(1)],
+        channels: Annotated[int, at_least(1)],
+        num_layers: Annotated[int, at_least(1)],
+        norm: Annotated[str, one_of(*NORMS)],
+    ) -> None:
         super().__init__()
-        check_at_least(1, in_channels=in_channels, channels=channels, num_layers=num_layers)
-        if norm not in NORMS:
-            raise ConfigError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
         self.norm = norm
         self.least_batch_size = 2 if norm == "batch" else 1
         # Normalization over a batch undoes a bias, and that over a group of channels all of it but

@@ -1,15 +1,15 @@
 """The encoder of the VQGAN."""
 
-from typing import final
+from typing import Annotated, final
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.encoders.base import Encoder
-from vqtrain.layers.checks import check_at_least
 from vqtrain.layers.level import Level, Middle, check_levels
 from vqtrain.layers.norm import group_norm
+from vqtrain.ranges import at_least, checked, within
 
 
 @final
@@ -37,26 +37,20 @@ class CNNEncoder(Encoder):
         not depend on the size of the images; channels that 32 does not divide are allowed.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        in_channels: int,
-        channels: int,
+        in_channels: Annotated[int, at_least(1)],
+        channels: Annotated[int, at_least(1)],
         multipliers: list[int],
-        num_blocks: int,
+        num_blocks: Annotated[int, at_least(1)],
         attention_factors: list[int],
-        latent_channels: int,
-        dropout: float,
+        latent_channels: Annotated[int, at_least(1)],
+        dropout: Annotated[float, within(0, 1, below_high=True)],
     ) -> None:
         super().__init__()
-        check_at_least(1, in_channels=in_channels, latent_channels=latent_channels)
-        check_levels(
-            channels=channels,
-            multipliers=multipliers,
-            num_blocks=num_blocks,
-            attention_factors=attention_factors,
-            dropout=dropout,
-        )
+        check_levels(multipliers=multipliers, attention_factors=attention_factors)
         last = len(multipliers) - 1
         self.out_channels = latent_channels
         self.downsampling = (2**last, 2**last)

@@ -1,14 +1,14 @@
 """The encoder of the VQ-VAE."""
 
 from itertools import pairwise
-from typing import final
+from typing import Annotated, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.encoders.base import Encoder
-from vqtrain.layers.checks import check_at_least
 from vqtrain.layers.residual import BottleneckBlock
+from vqtrain.ranges import at_least, checked
 
 
 @final
@@ -31,24 +31,17 @@ class VQVAEEncoder(Encoder):
         Deviation: any number of downsamplings; the paper has 2.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        in_channels: int,
-        channels: int,
-        block_channels: int,
-        num_blocks: int,
-        num_downsamplings: int,
+        in_channels: Annotated[int, at_least(1)],
+        channels: Annotated[int, at_least(2)],
+        block_channels: Annotated[int, at_least(1)],
+        num_blocks: Annotated[int, at_least(0)],
+        num_downsamplings: Annotated[int, at_least(1)],
     ) -> None:
         super().__init__()
-        check_at_least(
-            1,
-            in_channels=in_channels,
-            block_channels=block_channels,
-            num_downsamplings=num_downsamplings,
-        )
-        check_at_least(2, channels=channels)
-        check_at_least(0, num_blocks=num_blocks)
         self.out_channels = channels
         self.downsampling = (2**num_downsamplings, 2**num_downsamplings)
         widths = [in_channels, channels // 2] + [channels] * (num_downsamplings - 1)

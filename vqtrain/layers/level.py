@@ -7,26 +7,16 @@ from torch import Tensor, nn
 
 from vqtrain.errors import ConfigError
 from vqtrain.layers.attention import SpatialAttention
-from vqtrain.layers.checks import check_at_least
 from vqtrain.layers.resampling import Downsample, Upsample
 from vqtrain.layers.residual import ResidualBlock
 
 
-def check_levels(
-    *,
-    channels: int,
-    multipliers: list[int],
-    num_blocks: int,
-    attention_factors: list[int],
-    dropout: float,
-) -> None:
+def check_levels(*, multipliers: list[int], attention_factors: list[int]) -> None:
     """Refuse levels of the encoder or the decoder that cannot be built.
 
     Raises:
-        ConfigError: If a size is below 1, there is no level, an attention factor fits no level, or
-            ``dropout`` is not in [0, 1).
+        ConfigError: If there is no level, a width is below 1, or an attention factor fits no level.
     """
-    check_at_least(1, channels=channels, num_blocks=num_blocks)
     if not multipliers or min(multipliers) < 1:
         raise ConfigError(
             f"multipliers must be a list of at least one number, each at least 1, got {multipliers}"
@@ -35,8 +25,6 @@ def check_levels(
     for factor in attention_factors:
         if factor not in factors:
             raise ConfigError(f"attention_factors must be taken from {factors}, got {factor}")
-    if not 0.0 <= dropout < 1.0:
-        raise ConfigError(f"dropout must be at least 0 and below 1, got {dropout}")
 
 
 @final

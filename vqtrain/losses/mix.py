@@ -1,14 +1,14 @@
 """The mean absolute and the mean squared error together."""
 
-import math
-from typing import final
+from typing import Annotated, final
 
 from jaxtyping import Float
 from torch import Tensor
 
-from vqtrain.errors import ConfigError, require
+from vqtrain.errors import ConfigError
 from vqtrain.losses.base import LossTerm
 from vqtrain.losses.parts.elementwise import difference
+from vqtrain.ranges import FINITE, at_least, checked
 
 
 @final
@@ -25,10 +25,14 @@ class Mix(LossTerm):
         ConfigError: If a share is negative or not finite, or both are 0.
     """
 
-    def __init__(self, *, l1: float, l2: float) -> None:
+    @checked
+    def __init__(
+        self,
+        *,
+        l1: Annotated[float, at_least(0), FINITE],
+        l2: Annotated[float, at_least(0), FINITE],
+    ) -> None:
         super().__init__()
-        for name, share in (("l1", l1), ("l2", l2)):
-            require(0.0 <= share < math.inf, f"{name} must be at least 0 and finite, got {share}")
         if l1 == l2 == 0.0:
             raise ConfigError("l1 and l2 must not both be 0")
         self.l1, self.l2 = l1, l2

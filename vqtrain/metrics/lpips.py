@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import final
+from typing import Annotated, final
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from vqtrain.errors import ConfigError
 from vqtrain.layers.lpips import TRUNKS, load_lpips
 from vqtrain.metrics.base import SampleMetric, check_pair
 from vqtrain.ops.pixels import to_images
 from vqtrain.ops.precision import without_autocast
+from vqtrain.ranges import checked, one_of
 from vqtrain.shapes import Pixels
 
 
@@ -37,9 +37,8 @@ class LPIPS(SampleMetric):
     axes, channels = 2, (1, 3)
     dtype = "float32"
 
-    def __init__(self, *, network: str = "alex") -> None:
-        if network not in TRUNKS:
-            raise ConfigError(f"network must be one of {', '.join(TRUNKS)}, got {network!r}")
+    @checked
+    def __init__(self, *, network: Annotated[str, one_of(*TRUNKS)] = "alex") -> None:
         self.name, self.title = f"lpips_{network}", f"LPIPS {network}"
         self.min_size, self.weights = TRUNKS[network].min_size, (network,)
         self.definition = f"LPIPS version 0.1, {network}"

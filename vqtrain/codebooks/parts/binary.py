@@ -1,10 +1,13 @@
 """What codebooks of signs share: their sizes and the options of their entropies."""
 
+from typing import Annotated
+
 from vqtrain.codebooks.parts.bits import MAX_BITS
-from vqtrain.errors import ConfigError, require
+from vqtrain.errors import ConfigError
+from vqtrain.ranges import at_least, at_most
 
 # The entropy of a group goes over 2^bits codes.
-MAX_GROUP_BITS = 20
+GroupBits = Annotated[int, at_least(1), at_most(20)]
 
 
 def bits_of(size: int) -> int:
@@ -22,12 +25,3 @@ def bits_of(size: int) -> int:
             f"size must be a power of two, got {size}: nearest are {2**bits} and {2 ** (bits + 1)}"
         )
     return bits
-
-
-def check_binary(temperature: float, group_bits: int) -> None:
-    """Refuse impossible options of the entropies."""
-    require(temperature > 0, f"temperature must be above 0, got {temperature}")
-    require(
-        1 <= group_bits <= MAX_GROUP_BITS,
-        f"group_bits must be from 1 to {MAX_GROUP_BITS}, got {group_bits}",
-    )

@@ -26,7 +26,7 @@ def build_inner(inner: Mapping[str, object], size: int, *, calls: int = 1) -> Co
     kind, own_size = arguments.pop("kind", None), arguments.pop("size", None)
     require(isinstance(kind, str), f"inner.kind must be the word of a codebook, got {kind!r}")
     require(own_size is None, f"inner.size is set by codebook.size, got {own_size}")
-    built = build("codebook", cast(str, kind), {**arguments, "size": size})
+    built = build("codebook", cast(str, kind), {**arguments, "size": size}, where="inner")
     assert isinstance(built, Codebook)
     require(
         built.num_codebooks >= 1 and not built.token_grids,

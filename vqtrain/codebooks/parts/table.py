@@ -5,8 +5,6 @@ from torch import Tensor
 
 from vqtrain.codebooks.parts.noise import CallNoise
 from vqtrain.codebooks.parts.search import best, nearest, nearness
-from vqtrain.codebooks.parts.vectors import GRADIENTS
-from vqtrain.errors import require
 
 # Arguments of a ``vq`` that does nothing in training but what the optimizer does.
 PLAIN = {
@@ -18,37 +16,6 @@ PLAIN = {
     "entropy_temperature": 0.01,
     "sampling_temperature": 0.0,
 }
-
-
-def check_table(size: int, dim: int) -> None:
-    """Refuse a table that has no codes or no channels."""
-    require(size >= 1 and dim >= 1, f"size and dim must be at least 1, got size={size}, dim={dim}")
-
-
-def check_weights(**weights: float) -> None:
-    """Refuse weights below 0, by their names."""
-    for name, weight in weights.items():
-        require(weight >= 0, f"{name} must not be negative, got {weight}")
-
-
-def check_gradient(gradient: str) -> None:
-    """Refuse a word that is no way to pass gradients on."""
-    require(gradient in GRADIENTS, f"gradient must be {' or '.join(GRADIENTS)}, got {gradient!r}")
-
-
-def check_learning(
-    decay: float, restart_below: float, kmeans_iterations: int, sampling_temperature: float
-) -> None:
-    """Refuse impossible ways to start, restart and sample codes."""
-    require(0 <= decay < 1, f"decay must be in [0, 1), got {decay}")
-    require(0 <= restart_below < 1, f"restart_below must be in [0, 1), got {restart_below}")
-    require(
-        kmeans_iterations >= 0, f"kmeans_iterations must not be negative, got {kmeans_iterations}"
-    )
-    require(
-        sampling_temperature >= 0,
-        f"sampling_temperature must not be negative, got {sampling_temperature}",
-    )
 
 
 def selection_rule(l2_normalize: bool) -> str:
