@@ -4,19 +4,15 @@ from collections.abc import Mapping
 from typing import Annotated, final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.base import Quantized
 from vqtrain.codebooks.parts.first_codes import first_codes
 from vqtrain.codebooks.parts.noise import NoiseSource
 from vqtrain.codebooks.parts.step_state import Counts, SampleBuffer
-from vqtrain.codebooks.parts.table import (
-    choose,
-    dead_codes,
-    selection_rule,
-)
+from vqtrain.codebooks.parts.table import TableCodebook, choose, dead_codes, selection_rule
 from vqtrain.codebooks.parts.vectors import GRADIENTS, to_grid, to_vectors
 from vqtrain.ranges import at_least, checked, one_of, within
 
@@ -25,7 +21,7 @@ EPSILON = 1e-5
 
 
 @final
-class EMA(Codebook):
+class EMA(TableCodebook):
     """Replaces each vector by the nearest code, and moves codes to the mean of what they win.
 
     Counts and sums of a step are reduced over ranks and enter moving averages; a code is its
@@ -55,10 +51,7 @@ class EMA(Codebook):
         use, and a restarted code gets the mean count instead of 1.
     """
 
-    num_codebooks = 1
-    id_order = "row of the table"
     chooses_nearest = True
-    vectors: Tensor
     average_counts: Tensor
     average_sums: Tensor
 
@@ -114,15 +107,6 @@ class EMA(Codebook):
             loss=self.commitment_weight * distance,
             metrics={"distance": distance.detach()},
         )
-
-    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
-        """Look rows of the table up."""
-        ids = token_ids[:, 0]
-        return to_grid(self.vectors[ids.flatten()], ids)
-
-    def stored_tables(self) -> list[Float[Tensor, "k d"]]:
-        """Return the table."""
-        return [self.vectors]
 
     @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:

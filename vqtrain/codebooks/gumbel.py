@@ -5,20 +5,21 @@ from collections.abc import Mapping
 from typing import Annotated, final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.base import Quantized
 from vqtrain.codebooks.parts.noise import NoiseSource
 from vqtrain.codebooks.parts.search import best
 from vqtrain.codebooks.parts.softmax import soft_lookup, soft_use
+from vqtrain.codebooks.parts.table import TableCodebook
 from vqtrain.codebooks.parts.vectors import to_grid, to_vectors
 from vqtrain.ranges import above, at_least, checked
 
 
 @final
-class Gumbel(Codebook):
+class Gumbel(TableCodebook):
     """Scores all codes by a linear layer, and passes on a mixture of them by a noisy softmax.
 
     The temperature of the softmax falls along a cosine over the first steps, so that the mixture
@@ -42,8 +43,6 @@ class Gumbel(Codebook):
         arXiv:1611.01144. Deviation: the divergence is a mean over positions, and its weight stays.
     """
 
-    num_codebooks = 1
-    id_order = "row of the table"
     selection_rule = "largest score of a linear layer"
     learns_from_decoder = True
     temperature: Tensor
@@ -105,15 +104,6 @@ class Gumbel(Codebook):
             loss=self.kl_weight * divergence,
             metrics={**metrics, "divergence": divergence.detach()},
         )
-
-    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
-        """Look rows of the table up."""
-        ids = token_ids[:, 0]
-        return to_grid(self.vectors[ids.flatten()], ids)
-
-    def stored_tables(self) -> list[Float[Tensor, "k d"]]:
-        """Return the table."""
-        return [self.vectors]
 
     @torch.no_grad()
     def update(self, step: int) -> Mapping[str, Tensor]:

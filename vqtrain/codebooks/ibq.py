@@ -3,21 +3,22 @@
 from typing import Annotated, final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.base import Quantized
 from vqtrain.codebooks.parts.entropy import entropies
 from vqtrain.codebooks.parts.first_codes import draw_codes
 from vqtrain.codebooks.parts.search import best
 from vqtrain.codebooks.parts.softmax import soft_lookup
+from vqtrain.codebooks.parts.table import TableCodebook
 from vqtrain.codebooks.parts.vectors import to_grid, to_vectors
 from vqtrain.ranges import above, at_least, checked
 
 
 @final
-class IBQ(Codebook):
+class IBQ(TableCodebook):
     """Replaces each vector by the row of a table with the largest inner product.
 
     Forward gives that row; backward differentiates the softmax over all rows instead of the choice,
@@ -40,8 +41,6 @@ class IBQ(Codebook):
         the data.
     """
 
-    num_codebooks = 1
-    id_order = "row of the table"
     selection_rule = "largest inner product"
 
     @checked
@@ -94,15 +93,6 @@ class IBQ(Codebook):
             loss=loss,
             metrics=metrics,
         )
-
-    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
-        """Look rows of the table up."""
-        ids = token_ids[:, 0]
-        return to_grid(self.vectors[ids.flatten()], ids)
-
-    def stored_tables(self) -> list[Float[Tensor, "k d"]]:
-        """Return the table."""
-        return [self.vectors]
 
     @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Annotated, cast, final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqtrain.codebooks.base import Codebook, Folded, Quantized
+from vqtrain.codebooks.base import Folded, Quantized
 from vqtrain.codebooks.parts.search import nearest
-from vqtrain.codebooks.parts.table import PLAIN
+from vqtrain.codebooks.parts.table import PLAIN, TableCodebook
 from vqtrain.codebooks.parts.vectors import GRADIENTS, to_grid, to_vectors
 from vqtrain.ranges import at_least, checked, one_of
 
@@ -19,7 +19,7 @@ RIDGE = 1e-4
 
 
 @final
-class SimVQ(Codebook):
+class SimVQ(TableCodebook):
     """Replaces each vector by the nearest row of a linear map of a random, frozen table.
 
     The gradient of each code that wins moves the map, and with it all others, so that codes do not
@@ -40,8 +40,6 @@ class SimVQ(Codebook):
         and ids are decoded through it, which the authors' code leaves out.
     """
 
-    num_codebooks = 1
-    id_order = "row of the table"
     chooses_nearest = True
     selection_rule = "smallest Euclidean distance to the mapped table"
     frozen: Tensor
@@ -77,11 +75,6 @@ class SimVQ(Codebook):
             loss=loss + self.commitment_weight * distance,
             metrics={"distance": distance.detach()},
         )
-
-    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
-        """Look rows of the mapped table up."""
-        ids = token_ids[:, 0]
-        return to_grid(self.table()[ids.flatten()], ids)
 
     def table(self) -> Float[Tensor, "k d"]:
         """Return the codes as they are compared and passed on."""

@@ -4,27 +4,23 @@ from collections.abc import Mapping
 from typing import Annotated, final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.base import Quantized
 from vqtrain.codebooks.parts.entropy import entropies
 from vqtrain.codebooks.parts.first_codes import first_codes
 from vqtrain.codebooks.parts.noise import NoiseSource
 from vqtrain.codebooks.parts.search import nearness
 from vqtrain.codebooks.parts.step_state import Counts, SampleBuffer
-from vqtrain.codebooks.parts.table import (
-    choose,
-    dead_codes,
-    selection_rule,
-)
+from vqtrain.codebooks.parts.table import TableCodebook, choose, dead_codes, selection_rule
 from vqtrain.codebooks.parts.vectors import GRADIENTS, to_grid, to_vectors
 from vqtrain.ranges import above, at_least, checked, one_of, within
 
 
 @final
-class VQ(Codebook):
+class VQ(TableCodebook):
     """Replaces each vector by the nearest row of a table, and trains the table by gradient.
 
     The loss is ``codebook_weight * |sg(z) - e|^2 + commitment_weight * |z - sg(e)|^2``, each a mean
@@ -57,8 +53,6 @@ class VQ(Codebook):
         arXiv:2110.04627, section 3.1. Deviation: codes start from latents of the data.
     """
 
-    num_codebooks = 1
-    id_order = "row of the table"
     chooses_nearest = True
     average_counts: Tensor
 
@@ -122,18 +116,9 @@ class VQ(Codebook):
             metrics=metrics,
         )
 
-    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
-        """Look rows of the table up."""
-        ids = token_ids[:, 0]
-        return to_grid(self.table()[ids.flatten()], ids)
-
     def table(self) -> Float[Tensor, "k d"]:
         """Return the codes as they are compared and passed on."""
         return F.normalize(self.vectors, dim=1) if self.l2_normalize else self.vectors
-
-    def stored_tables(self) -> list[Float[Tensor, "k d"]]:
-        """Return the table."""
-        return [self.vectors]
 
     @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:

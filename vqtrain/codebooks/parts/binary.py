@@ -1,13 +1,92 @@
-"""What codebooks of signs share: their sizes and the options of their entropies."""
+"""What codebooks of signs share: all but where the latents are put before."""
 
 from typing import Annotated
 
-from vqtrain.codebooks.parts.bits import MAX_BITS
-from vqtrain.errors import ConfigError
-from vqtrain.ranges import at_least, at_most
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
 
-# The entropy of a group goes over 2^bits codes.
-GroupBits = Annotated[int, at_least(1), at_most(20)]
+from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.parts.bits import MAX_BITS, to_ids, to_signs
+from vqtrain.codebooks.parts.entropy import bit_entropies
+from vqtrain.codebooks.parts.vectors import straight_through, to_grid, to_vectors
+from vqtrain.errors import ConfigError
+from vqtrain.ranges import above, at_least, at_most, checked
+
+
+class SignCodebook(Codebook):
+    """Replaces each channel by its sign times a constant; zero counts as negative.
+
+    Args:
+        size: Number of codes, a power of two up to 2^63.
+        commitment_weight: Weight of the mean squared distance between latents and codes, >= 0.
+        entropy_weight: Weight of the entropy loss, >= 0.
+        diversity: Weight of the codebook entropy against the per-sample entropy, >= 0.
+        temperature: Squared distance by which a code gets less probable by a factor of e in the
+            entropies, above 0.
+        group_bits: The codebook entropy is that of groups of so many bits, added up:
+            memory and time grow with 2 to this power. 1 to 20.
+
+    Attributes:
+        on_sphere: Whether latents are scaled to length one first, and codes have that length.
+
+    Raises:
+        ConfigError: If an argument is out of range.
+    """
+
+    num_codebooks = 1
+    id_order = "bit i of the id, from the lowest, is 1 where channel i is positive"
+    selection_rule = "sign of each channel, zero is negative"
+    on_sphere: bool
+    unit: Tensor
+
+    @checked
+    def __init__(
+        self,
+        *,
+        size: int,
+        commitment_weight: Annotated[float, at_least(0)],
+        entropy_weight: Annotated[float, at_least(0)],
+        diversity: Annotated[float, at_least(0)],
+        temperature: Annotated[float, above(0)],
+        group_bits: Annotated[int, at_least(1), at_most(20)],
+    ) -> None:
+        super().__init__()
+        self.size, self.dim = size, bits_of(size)
+        # Not stored; it knows the precision of the codes.
+        self.register_buffer("unit", torch.ones(()), persistent=False)
+        self.commitment_weight, self.entropy_weight = commitment_weight, entropy_weight
+        self.diversity, self.temperature, self.group_bits = diversity, temperature, group_bits
+        self.scale = self.dim**-0.5 if self.on_sphere else 1.0
+
+    def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
+        """Take the sign of each channel."""
+        if self.on_sphere:
+            z = F.normalize(z, dim=1)
+        flat = to_vectors(z)
+        token_ids = to_ids(flat.detach()).reshape(z.shape[0], *z.shape[2:])
+        z_q = self.decode(token_ids[:, None]).to(z.dtype)
+        distance = F.mse_loss(z, z_q)
+        loss = self.commitment_weight * distance
+        metrics = {"distance": distance.detach()}
+        if self.training and self.entropy_weight:
+            entropies = bit_entropies(flat, self.scale, self.temperature, self.group_bits)
+            loss = loss + self.entropy_weight * (
+                entropies.per_sample - self.diversity * entropies.codebook
+            )
+            metrics |= entropies.metrics
+        return Quantized(
+            z_q=straight_through(z, z_q),
+            token_ids=token_ids[:, None],
+            loss=loss,
+            metrics=metrics,
+        )
+
+    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+        """Write ids as signs."""
+        ids = token_ids[:, 0]
+        return to_grid(to_signs(ids.flatten(), self.dim, self.unit.dtype) * self.scale, ids)
 
 
 def bits_of(size: int) -> int:

@@ -1,10 +1,12 @@
-"""What codebooks with a table of codes share: their options, and how a code is chosen."""
+"""What codebooks with a table of codes share: the lookup, and how a code is chosen."""
 
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from vqtrain.codebooks.base import Codebook
 from vqtrain.codebooks.parts.noise import CallNoise
 from vqtrain.codebooks.parts.search import best, nearest, nearness
+from vqtrain.codebooks.parts.vectors import to_grid
 
 # Arguments of a ``vq`` that does nothing in training but what the optimizer does.
 PLAIN = {
@@ -16,6 +18,31 @@ PLAIN = {
     "entropy_temperature": 0.01,
     "sampling_temperature": 0.0,
 }
+
+
+class TableCodebook(Codebook):
+    """A codebook whose ids count the rows of a table.
+
+    Attributes:
+        vectors: The table that is stored, a parameter or a buffer.
+    """
+
+    num_codebooks = 1
+    id_order = "row of the table"
+    vectors: Tensor
+
+    def table(self) -> Float[Tensor, "k d"]:
+        """Return the codes as they are compared and passed on."""
+        return self.vectors
+
+    def stored_tables(self) -> list[Float[Tensor, "k d"]]:
+        """Return the table."""
+        return [self.vectors]
+
+    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+        """Look rows of the table up."""
+        ids = token_ids[:, 0]
+        return to_grid(self.table()[ids.flatten()], ids)
 
 
 def selection_rule(l2_normalize: bool) -> str:
