@@ -265,11 +265,13 @@ def test_every_choice_brings_what_its_file_says(group: str, name: str) -> None:
 def test_every_experiment_composes_and_its_tokenizer_can_be_built(name: str) -> None:
     config = composed(f"experiment={name}", "data.train=demo", "trainer.accelerator=cpu")
     settings = Settings.of(config)
-    parts = resolve_fractions(config, settings.trainer.max_steps)
+    parts, size = resolve_fractions(config, settings.trainer.max_steps), settings.data.image_size
     with torch.device("meta"):
         tokenizer = Tokenizer(
             **{  # type: ignore[arg-type]  # plain data
-                part: in_context(part, split_kind(parts[part]), context_of(config, settings))
+                part: in_context(
+                    part, split_kind(parts[part]), context_of(config, settings, (size, size))
+                )
                 for part in ("encoder", "codebook", "decoder")
             },
             channels=settings.data.channels,

@@ -137,3 +137,5 @@ def test_data_without_first_batches_is_refused(
 def test_a_mistake_in_the_words_is_one_error(tiny: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"did you mean 'codebook\.size'"):
         build_training(*tiny, "codebook.sizes=3")
+    with pytest.raises(ConfigError, match=r"^sample_size=\(18, 16\): a sample of 18 x 16 does not"):
+        build_training(*tiny, sample_size=(18, 16))

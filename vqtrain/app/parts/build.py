@@ -1,6 +1,5 @@
 """From a composed configuration to the objects of a run, checked before anything starts."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +86,7 @@ def build_module(
     seed_torch(config["seed"], "weights")
     resolved: dict[str, Any] = resolve_fractions(config, settings.trainer.max_steps)
     data, size = settings.data, tuple(sample_size or settings.data.sample_size)
-    context = {**context_of(resolved, settings), "sample_size": size}
+    context = context_of(resolved, settings, size)
     tokenizer = Tokenizer(
         encoder=in_context("encoder", split_kind(resolved["encoder"]), context),
         codebook=in_context("codebook", split_kind(resolved["codebook"]), context),
@@ -95,7 +94,8 @@ def build_module(
         channels=data.channels,
         pixel_range=data.pixel_range,
     )
-    check_shapes(tokenizer, size)
+    where = f"data.image_size={size[0]}" if sample_size is None else f"sample_size={size}"
+    check_shapes(tokenizer, size, where)
     check_warmup(settings.optim, settings.trainer.max_steps, "trainer.max_steps")
     return TokenizerTraining(
         tokenizer=tokenizer,
@@ -107,12 +107,14 @@ def build_module(
     )
 
 
-def context_of(config: Mapping[str, Any], settings: Settings) -> dict[str, object]:
+def context_of(
+    config: Mapping[str, Any], settings: Settings, sample_size: tuple[int, ...]
+) -> dict[str, object]:
     """Say what parts may ask of the run by name; see ``vqtrain.build.in_context``."""
     return {
         "in_channels": settings.data.channels,
         "out_channels": settings.data.channels,
-        "sample_size": settings.data.sample_size,
+        "sample_size": sample_size,
         "max_steps": settings.trainer.max_steps,
         "world_size": settings.trainer.world_size,
         "weights": config["weights"],
@@ -241,11 +243,16 @@ def begin_from(module: TokenizerTraining, init_from: str) -> None:
     module.codebook_is_new = False
 
 
-def check_shapes(tokenizer: Tokenizer, size: Sequence[int]) -> None:
+def check_shapes(tokenizer: Tokenizer, size: Sequence[int], where: str) -> None:
     """Send one sample of the run's size through, so that modules that do not fit are found early.
 
-    It is sent through copies without values, which costs no time and no memory, whatever the size.
+    It is sent through modules without values, which costs no time and no memory, whatever the size.
     A network that looks at values gets a real sample.
+
+    Args:
+        tokenizer: The tokenizer of the run.
+        size: Of the axes of a sample.
+        where: What sets the size, for messages.
 
     Raises:
         ConfigError: If the encoder or the codebook does not take that size, or if the modules do
@@ -254,11 +261,18 @@ def check_shapes(tokenizer: Tokenizer, size: Sequence[int]) -> None:
     try:
         tokenizer.token_shape(*size)
     except ConfigError as error:
-        raise ConfigError(f"data.image_size={size[0]}: {error}") from error
+        raise ConfigError(f"{where}: {error}") from error
     grid, shape = tokenizer.encoder.grid(size), (1, tokenizer.channels, *size)
     try:
         try:
-            latents, decoded = shapes_through(copy.deepcopy(tokenizer).to("meta"), shape)
+            with torch.device("meta"):
+                empty = Tokenizer(
+                    encoder=tokenizer.specification["encoder"],
+                    codebook=tokenizer.specification["codebook"],
+                    decoder=tokenizer.specification["decoder"],
+                    channels=tokenizer.channels,
+                )
+            latents, decoded = shapes_through(empty, shape)
         except RuntimeError:
             latents, decoded = shapes_through(tokenizer, shape)
     except RuntimeError as error:
