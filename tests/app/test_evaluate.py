@@ -318,6 +318,19 @@ def test_too_many_damaged_pictures_are_a_failure_without_figures(
     assert main([*typed, "max_bad_fraction=0.5"]) == 0
     table = Path("mixed1/table.md").read_text()
     assert "- 4 images; 2 skipped" in table
+    # What indexing finds damaged is said, too, but is no image that could not be read.
+    (tmp_path / "cut.tar").write_bytes(b"x" * 600)
+    capsys.readouterr()
+    both = f"images={tmp_path}/{{mixed,cut.tar}}"
+    assert main([*typed[:-1], both, "max_bad_fraction=0.34", "out=mixed2"]) == 0
+    (entry,) = evaluation("mixed2")["tokenizers"]  # type: ignore[misc]  # plain data
+    assert [fault["shard"] for fault in entry["passed_over"]] == [
+        str(tmp_path / "cut.tar"),
+        str(folder / "bad.png"),
+        str(folder / "worse.png"),
+    ]
+    printed = capsys.readouterr().out
+    assert f"skipped     3\n{'':<12}{tmp_path / 'cut.tar'}: it is not a tar (" in printed
 
 
 def test_without_images_those_are_measured_that_the_run_has_validated_on(

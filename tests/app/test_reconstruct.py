@@ -95,9 +95,11 @@ def test_a_damaged_picture_is_passed_over_and_said(
     (folder / "bad.png").write_bytes(b"no picture")
     Image.new("RGB", (2, 40)).save(folder / "thin.png")
     Image.new("RGB", (8, 8)).save(folder / "whole.png")
-    assert main(["reconstruct", "tokenizer=tokenizer", f"images={folder}"]) == 0
+    (tmp_path / "cut.tar").write_bytes(b"x" * 600)
+    images = f"images={tmp_path}/{{mixed,cut.tar}}"
+    assert main(["reconstruct", "tokenizer=tokenizer", images]) == 0
     printed = capsys.readouterr().out
-    assert "skipped     2" in printed
+    assert f"skipped     3\n{'':<12}{tmp_path / 'cut.tar'}: it is not a tar (" in printed
     assert "thin: 2 x 40 px hold no token of 4 x 4 px" in printed
     assert [file.name for file in Path("reconstructions").glob("*.png")] == ["whole.png"]
 

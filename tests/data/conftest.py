@@ -53,6 +53,35 @@ def write_tar() -> Callable[[Path, dict[str, bytes]], Path]:
 
 
 @pytest.fixture
+def sparse_member() -> Callable[[str, str], bytes]:
+    """Write a member of 4,096 bytes with a hole, as ``tar -S`` does in each of its formats."""
+    content = b"a" * 512 + b"z" * 512  # the beginning and the end; in between are zeros
+
+    def write(name: str, form: str) -> bytes:
+        if form == "gnu":
+            info = tarfile.TarInfo(name)
+            info.size, info.type = len(content), tarfile.GNUTYPE_SPARSE
+            header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+            regions = b"".join(b"%011o\0" % number for number in (0, 512, 3584, 512))
+            header[386 : 386 + 48], header[483:495] = regions, b"%011o\0" % 4096
+            header[148:156] = b" " * 8
+            header[148:156] = b"%06o\0 " % sum(header)
+            return bytes(header) + content
+        info, regions = tarfile.TarInfo(f"GNUSparseFile.0/{name}"), b""
+        if form == "0.1":
+            keys = {"size": "4096", "numblocks": "2", "map": "0,512,3584,512"}
+        else:
+            keys = {"major": "1", "minor": "0", "realsize": "4096"}
+            regions = b"2\n0\n512\n3584\n512\n".ljust(512, b"\0")
+        info.size = len(regions + content)
+        keys["name"] = name
+        info.pax_headers = {f"GNU.sparse.{key}": value for key, value in keys.items()}
+        return info.tobuf(tarfile.PAX_FORMAT) + regions + content
+
+    return write
+
+
+@pytest.fixture
 def numbered(tmp_path, encode, write_tar) -> Callable[[int], ImageIndex]:
     """Index n noisy 8 x 8 px pictures with the keys 000, 001 and so on."""
 

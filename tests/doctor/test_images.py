@@ -64,8 +64,10 @@ def tar_of(path: Path, pictures: int) -> Path:
 
 
 def test_pictures_are_counted_and_measured(examine: Examine, photographs: Path) -> None:
-    found = examine(f"data.train={photographs}")
     total = sum(file.stat().st_size for file in photographs.iterdir())
+    (photographs / "a.avif").write_bytes(b"x")
+    found = examine(f"data.train={photographs}")
+    assert found["not taken"].found == "1 file is neither an image nor a tar: .avif 1"
     assert found["images"].found == (
         f"6, files: 6, {total / 1000:.1f} kB, mean: {total / 6:.0f} bytes"
     )

@@ -66,7 +66,8 @@ class Reconstruct(Command):
                     progress=lambda done: progress(str(folder), done, total),
                 ),
             )
-        conclude(console, folder, rows, faults)
+        damaged = [f"{fault.key or fault.shard}: {fault.reason}" for fault in index.faults]
+        conclude(console, folder, rows, [*damaged, *faults])
         return 0
 
 

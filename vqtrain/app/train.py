@@ -26,6 +26,8 @@ from vqtrain.app.parts.build import (
 from vqtrain.app.parts.compose import CommandLine, compose, describe_keys
 from vqtrain.app.parts.resume import continued_config, lookup_config
 from vqtrain.data.remote.urls import shareable
+from vqtrain.data.sources.folders import describe_others
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.reports.page import write as write_page
@@ -262,6 +264,11 @@ def introduce(
         f"data: {training}, {len(data.validation)} validation images, "
         f"{settings.image_size} x {settings.image_size} px"
     )
+    for split, index in (("train", data.training), ("val", data.validation)):
+        # With data.val=auto both are of the same folders, which are counted once.
+        is_new = split == "train" or settings.val != "auto"
+        if isinstance(index, ImageIndex) and index.others and is_new:
+            console.line(f"data.{split}: {describe_others(index.others)}")
     console.line(f"tokenizer: {tokens}, {count_parameters(tokenizer)}")
     if objective.discriminator is not None:
         console.line(

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.faults import Fault
 from vqtrain.data.remote.urls import is_url
+from vqtrain.data.sources.folders import describe_others
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.doctor.findings import Finding, join
 from vqtrain.doctor.speed import Planned, examine_speed
@@ -92,6 +93,8 @@ def examine_files(index: ImageIndex) -> Iterator[Finding]:
         )
     else:
         yield Finding(name="images", found=found)
+    if index.others:
+        yield Finding(name="not taken", found=describe_others(index.others))
     if index.faults:
         yield Finding(
             name="faults",

@@ -176,7 +176,14 @@ def measure_all(
                 progress=partial(progress, model.name),
             )
         refuse_many(measured, index, max_bad_fraction)
-        yield model, replace(measured, seconds={**seconds, **measured.seconds})
+        yield (
+            model,
+            replace(
+                measured,
+                faults=[*index.faults, *measured.faults],  # also what indexing has found damaged
+                seconds={**seconds, **measured.seconds},
+            ),
+        )
         seconds = {}
 
 

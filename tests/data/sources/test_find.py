@@ -57,6 +57,41 @@ def test_a_folder_is_searched_and_sorted(folder):
     assert open_images(str(folder), role="training").read(3) == b"sub/c.webp"
 
 
+SPELLINGS = [
+    "photos",
+    "./photos",
+    "photos/",
+    "sub//../photos",
+    "{0}/photos",
+    "{0}//photos/.",
+    "link",
+]
+
+
+@pytest.mark.parametrize("ending", ["", "/*", "/**"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_the_spelling_of_a_folder_changes_no_name(folder, monkeypatch, spelling, ending):
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / "sub").mkdir()
+    (folder.parent / "link").symlink_to("photos")
+    assert opened(spelling.format(folder.parent) + ending) == ["a", "b", "d", "sub/c"]
+
+
+def test_the_spelling_of_a_folder_changes_no_held_out_image(tmp_path, monkeypatch):
+    """Images of one name are told apart by their files, however those are spelled."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(4):
+            (tmp_path / name / f"{number}.png").write_bytes(f"{name}{number}".encode())
+    (tmp_path / "z").symlink_to("a")
+    held_out = []
+    for spelled in ("a", "./a", "z", str(tmp_path / "b" / ".." / "a")):
+        _, index = training_and_validation([spelled, "b"], "auto")
+        held_out.append({index.read(i) for i in range(len(index))})
+    assert held_out == [held_out[0]] * 4
+
+
 def test_links_are_followed_but_not_in_circles(folder, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "g.png").write_bytes(b"x")
@@ -71,7 +106,9 @@ def test_a_folder_of_tars_is_its_tars(shards):
 
 def test_a_folder_with_pictures_is_its_pictures(shards):
     (shards / "a.png").write_bytes(b"x")
-    assert opened(str(shards)) == ["a"]
+    index = open_images(str(shards), role="training")
+    assert keys_of(index) == ["a"]
+    assert index.others == {".tar": 3}
 
 
 def test_single_files(folder, shards):
@@ -365,7 +402,8 @@ def test_s3_sources(folder, shards, pack, s3):
         for path in top.rglob("*"):
             if path.is_file():
                 s3(path.relative_to(top.parent).as_posix(), path.read_bytes())
-    assert opened("s3://photos/photos") == ["a", "b", "d", "sub/c"]
+    remote = open_images("s3://photos/photos", role="training")
+    assert (keys_of(remote), remote.others) == (["a", "b", "d", "sub/c"], {".txt": 1})
     assert opened("s3://photos/photos/*.png") == ["b"]
     assert opened("s3://photos/shards/s-{08..10}.tar") == ["08", "09", "10"]
     assert opened("s3://photos/sh*") == ["08", "09", "10"]

@@ -52,14 +52,22 @@ def test_keys_are_those_of_webdataset(tmp_path, write_tar):
 
 
 def test_hidden_members_are_passed_over(tmp_path, write_tar):
-    names = ["._a.jpg", "__MACOSX/a.jpg", ".cache/a.jpg", "a/.b.jpg", "a.jpg"]
+    names = ["._a.jpg", "__MACOSX/a.jpg", ".cache/a.jpg", "a/.b.jpg", "x/@eaDir/a.jpg", "a.jpg"]
     index = scan_tar(write_tar(tmp_path / "a.tar", dict.fromkeys(names, b"x")))
     assert keys_of(index) == ["a"]
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("a.JPG", True), ("a.tif", True), ("a.b.png", True), ("a.txt", False), ("png", False)],
+    [
+        ("a.JPG", True),
+        ("a.tif", True),
+        ("a.jpe", True),
+        ("a.jfif", True),
+        ("a.b.png", True),
+        ("a.txt", False),
+        ("png", False),
+    ],
 )
 def test_pictures_are_told_by_their_suffix(name, expected):
     assert is_image(name) is expected
@@ -205,6 +213,63 @@ def test_a_members_file_that_cannot_be_right_is_passed_over(tmp_path, write_tar,
     if damage == "other tar":
         tar.write_bytes(tar.read_bytes() + bytes(512))
     assert keys_of(scan_tar(tar)) == ["0"]
+
+
+@pytest.mark.parametrize("form", ["gnu", "0.1", "1.0"])
+def test_a_member_with_holes_is_refused_and_the_rest_is_kept(
+    tmp_path, write_tar, sparse_member, form
+):
+    rest = write_tar(tmp_path / "a.tar", {"1.png": b"whole"}).read_bytes()
+    tar = tmp_path / "a.tar"
+    tar.write_bytes(sparse_member("0.npy", form) + rest)
+    with tarfile.open(tar) as opened:  # the fixture makes what it claims to make
+        assert opened.extractfile("0.npy").read() == b"a" * 512 + bytes(3072) + b"z" * 512
+    for _ in range(2):  # the second comes from the cache
+        index = scan_tar(tar)
+        assert keys_of(index) == ["1"]
+        assert index.read(0) == b"whole"
+        reason = "it is stored with holes: write the tar without --sparse (-S)"
+        assert index.faults == (Fault(shard=str(tar), key="0", reason=reason),)
+
+
+def test_links_in_a_tar_are_listed(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, kind in (("0.png", tarfile.LNKTYPE), ("1.jpg", tarfile.SYMTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "first.png"
+            tar.addfile(member)
+    assert [(fault.key, fault.reason) for fault in scan_tar(tmp_path / "a.tar").faults] == [
+        (key, "it is a link to first.png: links in tars are not followed") for key in ("0", "1")
+    ]
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tars_that_follow_one_another_are_all_read(tmp_path, form):
+    joined = tmp_path / "joined.tar"
+    names = [f"{'long' * 60}/caf\u00e9-{number}.png" for number in range(3)]
+    with joined.open("wb") as file:
+        for name in names:
+            with tarfile.open(fileobj=file, mode="w", format=form) as tar:
+                member = tarfile.TarInfo(name)
+                member.size = 5
+                tar.addfile(member, io.BytesIO(name[-7:].encode()[:5]))
+    index = scan_tar(joined)
+    assert keys_of(index) == [name.removesuffix(".png") for name in names]
+    assert [index.read(i) for i in range(3)] == [name[-7:].encode()[:5] for name in names]
+    assert index.faults == ()
+    joined.write_bytes(joined.read_bytes() + b"no tar")
+    assert [fault.reason for fault in scan_tar(joined).faults] == [
+        f"the tar is damaged at byte {3 * tarfile.RECORDSIZE}: what follows is lost"
+    ]
+
+
+def test_samples_without_an_image_are_counted_by_suffix(tmp_path, write_tar):
+    names = ["0.avif", "0.txt", "1.JPE", "1.txt", "2", "3", "4.webm"]
+    members = {**dict.fromkeys(names, b"x"), "2": b"\x89PNG\r\n\x1a\n..."}
+    for _ in range(2):  # the second comes from the cache
+        index = scan_tar(write_tar(tmp_path / "a.tar", members))
+        assert keys_of(index) == ["1", "2"]
+        assert index.others == {".avif": 1, ".txt": 1, "": 1, ".webm": 1}
 
 
 def test_a_tar_without_its_end_mark_is_read(tmp_path, write_tar):

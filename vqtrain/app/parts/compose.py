@@ -13,7 +13,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -257,7 +257,10 @@ def check_key(
 
 def call_hydra(name: str, overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
     """Compose without touching ``sys.argv``, the working directory or the logging."""
-    search = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir}']"]
+    search = []
+    if config_dir is not None:
+        url = QuotedString(text=f"file://{config_dir}", quote=Quote.single)
+        search.append(f"hydra.searchpath=[{url.with_quotes()}]")
     with initialize_config_dir(config_dir=str(configs_folder()), version_base="1.3"):
         return hydra_compose(config_name=name, overrides=[*search, *overrides])
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import final
 
 import numpy as np
@@ -15,8 +15,11 @@ from jaxtyping import Int64
 
 from vqtrain.data.faults import Fault
 from vqtrain.data.remote.urls import is_url
+from vqtrain.data.sources.folders import owner_of
 from vqtrain.data.sources.index import ImageIndex, make_index
-from vqtrain.data.sources.scan import is_image
+from vqtrain.data.sources.members import read_members
+from vqtrain.data.sources.scan import SPARSE, is_image, is_tar
+from vqtrain.errors import BadSampleError
 
 # Names that a field cannot have in WebDataset: an empty one, and that of the sample's key.
 _RESERVED = ("", "__key__")
@@ -56,15 +59,21 @@ def find_fields(images: ImageIndex) -> Fields:
         path = images.path(image_id)
         if is_url(path):
             continue
-        if is_image(path):
+        if not is_tar(path):
             folder, name = os.path.split(path)
             folders[folder][os.path.splitext(name)[0]].append(image_id)  # noqa: PTH122 - in a loop
         else:
             tars[path][int(images.offsets[image_id])] = image_id
     found = [field for folder, stems in folders.items() for field in _next_to(folder, stems)]
-    found += [field for tar, offsets in tars.items() for field in _inside(tar, offsets)]
+    faults: list[Fault] = []
+    for tar, offsets in tars.items():
+        for image_id, field, is_sparse in _inside(tar, offsets):
+            if is_sparse:
+                faults.append(images.fault(image_id, f"its field {field[0]} is left out: {SPARSE}"))
+            else:
+                found.append((image_id, field))
     found = sorted(field for field in found if field[1][0] not in _RESERVED)
-    faults = [
+    faults += [
         images.fault(image_id, f"it has a second field {name}, which is left out")
         for (other_id, (other, *_)), (image_id, (name, *_)) in pairwise(found)
         if (other_id, other) == (image_id, name)
@@ -83,26 +92,25 @@ def _next_to(folder: str, stems: Mapping[str, Sequence[int]]) -> Iterator[tuple[
         for entry in entries:
             if is_image(entry.name) or not entry.is_file():
                 continue
-            stem = entry.name
-            while "." in stem:
-                stem = stem.rpartition(".")[0]
-                if stem in stems:  # the longest one: 1.a.txt belongs to 1.a.jpg, not to 1.jpg
-                    name = entry.name[len(stem) + 1 :].lower()
-                    for image_id in stems[stem]:
-                        yield image_id, (name, entry.path, 0, entry.stat().st_size)
-                    break
+            stem = owner_of(entry.name, stems)
+            if stem is not None:
+                name = entry.name[len(stem) + 1 :].lower()
+                for image_id in stems[stem]:
+                    yield image_id, (name, entry.path, 0, entry.stat().st_size)
 
 
-def _inside(path: str, images: Mapping[int, int]) -> Iterator[tuple[int, _Field]]:
+def _inside(path: str, images: Mapping[int, int]) -> Iterator[tuple[int, _Field, bool]]:
+    """Find the fields of the images of a tar, and whether each is sparse."""
     # The index of the images lists damage already.
-    with suppress(OSError, tarfile.TarError), tarfile.open(path, "r:") as tar:
-        for _, group in groupby(filter(tarfile.TarInfo.isfile, tar), key=_key):
+    with suppress(OSError, tarfile.TarError, BadSampleError), Path(path).open("rb") as file:
+        for _, group in groupby(filter(tarfile.TarInfo.isfile, read_members(file)), key=_key):
             members = list(group)
             owners = [images[m.offset_data] for m in members if m.offset_data in images]
             for member in members:
                 name = PurePosixPath(member.name).name.partition(".")[2].lower()
                 if owners and member.offset_data not in images:
-                    yield owners[0], (name, path, member.offset_data, member.size)
+                    field = (name, path, member.offset_data, member.size)
+                    yield owners[0], field, member.issparse()
 
 
 def _key(member: tarfile.TarInfo) -> str:

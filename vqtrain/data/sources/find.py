@@ -3,13 +3,14 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from glob import glob
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -18,10 +19,12 @@ import numpy as np
 from vqtrain.data.remote.files import find, read_small
 from vqtrain.data.remote.urls import SCHEMES, RemoteFile, is_url
 from vqtrain.data.sources.demo import Role, demo_shards
-from vqtrain.data.sources.index import ImageIndex, hold_out
+from vqtrain.data.sources.folders import Listing, is_image_file, list_folder, owner_of
+from vqtrain.data.sources.index import ImageIndex, hold_out, make_index
 from vqtrain.data.sources.pipes import Stream, spool
 from vqtrain.data.sources.scan import (
     IMAGE_SUFFIXES,
+    SYSTEM_FOLDERS,
     index_images,
     is_hidden,
     is_image,
@@ -219,18 +222,25 @@ def _open_url(url: str, role: Role) -> ImageIndex:
         raise DataError(f"no file matches {url}")
     if not is_file:
         root = re.split(r"[^/]*[*?[]", url, maxsplit=1)[0].rstrip("/")
-        return _index(_usable(files, root), root=root)
+        taken, others = _usable(files, root)
+        return _join([_index(taken, root=root), make_index(others=others)])
     return _index(files, root=url.rpartition("/")[0])
 
 
-def _usable(files: Sequence[RemoteFile], root: str) -> list[RemoteFile]:
-    """Keep the images, or the tars if there are no images."""
+def _usable(
+    files: Sequence[RemoteFile], root: str
+) -> tuple[Sequence[RemoteFile], Mapping[str, int]]:
+    """Keep the images, or the tars if there are no images; and count the others by suffix."""
     seen = [
         file
         for file in files
         if not any(map(is_hidden, PurePosixPath(file.name.removeprefix(root)).parts))
     ]
-    return [f for f in seen if is_image(f.name)] or [f for f in seen if is_tar(f.name)]
+    taken = [f for f in seen if is_image(f.name)] or [f for f in seen if is_tar(f.name)]
+    names = {file.name for file in taken}
+    stems = {os.path.splitext(name)[0] for name in names}  # noqa: PTH122 - of a URL
+    others = (f.name for f in seen if f.name not in names and owner_of(f.name, stems) is None)
+    return taken, Counter(PurePosixPath(name).suffix.lower() for name in others)
 
 
 def _open_pattern(pattern: str, role: Role) -> ImageIndex:
@@ -240,9 +250,9 @@ def _open_pattern(pattern: str, role: Role) -> ImageIndex:
         shards = _packed_shards(pattern, role)
         if shards:
             return _join(_in_threads(lambda shard: _open_pattern(shard, role), shards))
-        return _index(_files_below(path), root=pattern)
+        return _index_listing(list_folder(path), root=pattern)
     if _exists(pattern):
-        if not is_image(path) and not is_tar(path):
+        if not is_tar(path) and not is_image_file(path):
             raise DataError(f"{path} is neither a tar nor an image: looked for {_LOOKED_FOR}")
         return _index([path], root=str(path.parent))
     root = re.split(r"[^/]*[*?[]", pattern, maxsplit=1)[0]
@@ -250,20 +260,31 @@ def _open_pattern(pattern: str, role: Role) -> ImageIndex:
     matches = [Path(match) for match in glob(pattern, recursive=True)]  # noqa: PTH207
     if not matches:
         raise DataError(_explain_missing(pattern, Path(root)))
-    files = {
-        file
-        for match in matches
-        for file in (_files_below(match) if match.is_dir() else [match])
-        if is_image(file) or is_tar(file)
-    }
-    return _index(sorted(files), root=root)
+    below = [m for m in matches if SYSTEM_FOLDERS.isdisjoint(m.relative_to(root).parts)]
+    found = Listing()
+    files = []
+    for match in below:
+        if match.is_dir():
+            found.extend(list_folder(match))
+        else:
+            files.append(match)
+    for _, siblings in groupby(sorted(files), key=lambda file: file.parent):
+        found.add(siblings)
+    return _index_listing(found, root=root)
+
+
+def _index_listing(found: Listing, *, root: str) -> ImageIndex:
+    taken = {*found.images, *found.tars}
+    others = Counter(path.suffix.lower() for path in found.others - taken)
+    rest = make_index(faults=dict.fromkeys(found.faults), others=others)
+    return _join([_index(sorted(taken), root=root), rest])
 
 
 def _index(files: Sequence[Path | RemoteFile], *, root: str) -> ImageIndex:
     images: list[Path | RemoteFile] = []
     tars: list[Path | RemoteFile] = []
     for file in files:
-        (images if is_image(file.name) else tars).append(file)
+        (tars if is_tar(file.name) else images).append(file)
     return _join([index_images(images, root=root), *_in_threads(scan_tar, tars)])
 
 
@@ -325,29 +346,6 @@ def _shard_names(pack: Mapping[str, object], split: str) -> list[str]:
     side = pack.get(split)
     shards = side.get("shards") if isinstance(side, dict) else None
     return [shard["name"] for shard in shards] if isinstance(shards, list) else []
-
-
-def _files_below(folder: Path) -> list[Path]:
-    """List the images below a folder, or its tars if it has no images; sorted."""
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
-
-    images, tars = [], []
-    entered = set()  # otherwise a link back to a parent would be followed forever
-    for parent, children, names in os.walk(folder, followlinks=True, onerror=refuse):
-        real = os.path.realpath(parent)
-        if real in entered:
-            children.clear()
-            continue
-        entered.add(real)
-        children[:] = sorted(child for child in children if not is_hidden(child))
-        for name in names:
-            if is_image(name) and not is_hidden(name):
-                images.append(Path(parent, name))
-            elif is_tar(name) and not is_hidden(name):
-                tars.append(Path(parent, name))
-    return sorted(images or tars)
 
 
 def _exists(path: str) -> bool:

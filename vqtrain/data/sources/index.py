@@ -1,9 +1,10 @@
 """An index of encoded images and the positions of their bytes, for all kinds of sources."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import final
@@ -48,6 +49,7 @@ class ImageIndex:
         keys: Names of the images, as utf-8 bytes; not necessarily unique.
         weights: How often an image is seen in an epoch, above 0.
         faults: Files and images that were found unusable by indexing.
+        others: How many files were not taken because they are neither images nor tars, by suffix.
     """
 
     paths: tuple[str, ...]
@@ -57,6 +59,7 @@ class ImageIndex:
     keys: Shaped[np.ndarray, " n"]
     weights: Float32[np.ndarray, " n"]
     faults: tuple[Fault, ...] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Close the files opened so far, which may have been replaced since."""
@@ -142,12 +145,13 @@ class ImageIndex:
             paths=tuple(chosen.paths[i] for i in used.tolist()),
             path_ids=path_ids.astype(np.int32),
             faults=(),
+            others={},
         )
 
     @staticmethod
     def concatenate(indexes: Sequence["ImageIndex"]) -> "ImageIndex":
         """Concatenate indexes; without any, return an empty one."""
-        indexes = [make_index(paths=[], path_ids=[], offsets=[], sizes=[], keys=[]), *indexes]
+        indexes = [make_index(), *indexes]
         first_ids = np.cumsum([0, *(len(index.paths) for index in indexes)]).astype(np.int32)
         path_ids = [
             index.path_ids + first for index, first in zip(indexes, first_ids, strict=False)
@@ -156,18 +160,20 @@ class ImageIndex:
             paths=tuple(path for index in indexes for path in index.paths),
             path_ids=np.concatenate(path_ids),
             faults=tuple(fault for index in indexes for fault in index.faults),
+            others=sum((Counter(index.others) for index in indexes), Counter[str]()),
             **{name: np.concatenate([getattr(i, name) for i in indexes]) for name in _PLAIN},
         )
 
 
 def make_index(
     *,
-    paths: Sequence[str],
-    path_ids: Sequence[int],
-    offsets: Sequence[int],
-    sizes: Sequence[int],
-    keys: Sequence[bytes],
+    paths: Sequence[str] = (),
+    path_ids: Sequence[int] = (),
+    offsets: Sequence[int] = (),
+    sizes: Sequence[int] = (),
+    keys: Sequence[bytes] = (),
     faults: Iterable[Fault] = (),
+    others: Mapping[str, int] | None = None,
 ) -> ImageIndex:
     """Make an index of lists; each image is seen once in an epoch."""
     return ImageIndex(
@@ -178,6 +184,7 @@ def make_index(
         keys=np.array(keys, dtype=np.bytes_),
         weights=np.ones(len(keys), dtype=np.float32),
         faults=tuple(faults),
+        others=dict(others or {}),
     )
 
 
@@ -200,7 +207,11 @@ def hold_out(index: ImageIndex) -> tuple[ImageIndex, ImageIndex]:
     digests = b"".join(blake2b(key, digest_size=8).digest() for key in index.keys.tolist())
     hashes = np.frombuffer(digests, dtype=">u8")
     # Shards often reuse keys: equal keys are distinguished by file and offset, not by their order.
-    path_ranks = np.argsort(np.argsort(np.array(index.paths)))[index.path_ids]
+    paths = index.paths
+    if len(np.unique(index.keys)) < n:  # else a path decides nothing
+        # However a folder is spelled, and through whichever link it is reached.
+        paths = tuple(path if is_url(path) else os.path.realpath(path) for path in paths)
+    path_ranks = np.argsort(np.argsort(np.array(paths)))[index.path_ids]
     is_held_out = np.zeros(n, dtype=bool)
     is_held_out[np.lexsort((index.offsets, path_ranks, hashes))[:count]] = True
     return index.select(np.flatnonzero(~is_held_out)), index.select(np.flatnonzero(is_held_out))

@@ -7,6 +7,7 @@ import re
 import stat
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -23,17 +24,32 @@ from vqtrain.data.remote.files import read_small
 from vqtrain.data.remote.reading import open_file
 from vqtrain.data.remote.urls import RemoteFile, shown
 from vqtrain.data.sources.index import ImageIndex, make_index
+from vqtrain.data.sources.members import read_members
 from vqtrain.errors import BadSampleError, DataError
 
 IMAGE_SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".npy", ".png", ".ppm", ".tif", ".tiff", ".webp")
+    (
+        *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".npy", ".png", ".ppm", ".tif"),
+        *(".tiff", ".webp"),
+    )
+)
+
+# First bytes by which an image without a suffix is known; a RIFF file is one if it holds WebP.
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"\x93NUMPY")
+
+# Why a member with holes is left out: its bytes are neither in one piece nor where they seem to be.
+SPARSE = "it is stored with holes: write the tar without --sparse (-S)"
+
+# Folders that systems make beside the user's own files: thumbnails, deleted files, old versions.
+SYSTEM_FOLDERS = frozenset(
+    ("__MACOSX", "@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "lost+found")
 )
 
 # Next to shard-00000.tar, shard-00000.members.npz lists where its images are.
 MEMBERS_SUFFIX = ".members.npz"
 
 # Part of every cache name: increase it when the result of a scan changes.
-_SCAN_VERSION = 2
+_SCAN_VERSION = 3
 
 # First bytes of compressed files, in which a member is found only by reading all before it.
 COMPRESSIONS = {
@@ -56,7 +72,14 @@ def is_tar(name: str | PurePath) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Tell whether a file or folder of this name is ignored."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def begins_as_image(file: io.BufferedReader) -> bool:
+    """Read the first bytes of a file, and tell whether they are those of an image."""
+    beginning = file.read(12)
+    is_webp = beginning.startswith(b"RIFF") and beginning.endswith(b"WEBP")
+    return is_webp or beginning.startswith(_BEGINNINGS)
 
 
 def index_images(paths: Sequence[Path | RemoteFile], *, root: str | Path) -> ImageIndex:
@@ -70,14 +93,17 @@ def index_images(paths: Sequence[Path | RemoteFile], *, root: str | Path) -> Ima
     """
     names, sizes, keys, faults = [], [], [], []
     for path in paths:
-        name = path.name if isinstance(path, RemoteFile) else str(path)
-        key = os.path.splitext(name.removeprefix(str(root)).lstrip("/"))[0]  # noqa: PTH122 - or a URL
+        if isinstance(path, RemoteFile):
+            name, below = path.name, path.name.removeprefix(str(root)).lstrip("/")
+        else:
+            name, below = str(path.absolute()), str(path.relative_to(root))
+        key = os.path.splitext(below)[0]  # noqa: PTH122 - or a URL
         try:
             sizes.append(path.size if isinstance(path, RemoteFile) else size_of(path))
         except OSError as error:
             faults.append(Fault(shard=name, key=key, reason=f"cannot read it: {error.strerror}"))
             continue
-        names.append(path.text if isinstance(path, RemoteFile) else str(path.absolute()))
+        names.append(path.text if isinstance(path, RemoteFile) else name)
         keys.append(os.fsencode(key))
     return make_index(
         paths=names,
@@ -105,7 +131,8 @@ def scan_tar(tar: Path | RemoteFile) -> ImageIndex:
     """Index the images inside a tar. The key is the name up to the first dot, as in WebDataset.
 
     If several images in a row have one key, such as a.jpg and a.seg.png, the first is taken. A tar
-    that is cut off or damaged gives the images before the damage, and a fault.
+    that is cut off or damaged gives the images before the damage, and a fault. Links, and members
+    that are stored with holes, are faults, too.
 
     The offsets come from the file of ``write_members``, if there is one for a tar of this size.
     Otherwise every header is read once, about 50 microseconds each; of a remote tar, all bytes. The
@@ -140,6 +167,7 @@ def scan_tar(tar: Path | RemoteFile) -> ImageIndex:
         sizes=members.sizes,
         keys=members.keys,
         faults=[Fault(shard=shown(source.path), key=k, reason=r) for k, r in members.faults],
+        others=members.others,
     )
 
 
@@ -180,12 +208,14 @@ class _Members:
         sizes: Length of each image, in bytes.
         keys: Name of each image.
         faults: Key and reason of each fault.
+        others: How many files there are of each suffix in samples without an image.
     """
 
     offsets: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
 
 
 @final
@@ -252,29 +282,42 @@ def _scan(source: _LocalTar | _RemoteTar) -> _Members:
 
 
 def _walk(file: io.BufferedReader, members: _Members, *, size: int) -> None:
-    """Read header after header."""
-    group, has_image = "", False
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-            name = PurePosixPath(member.name)
-            if not member.isfile() or any(map(is_hidden, name.parts)):
-                continue
-            key = name.with_name(name.name.split(".")[0]).as_posix()
-            if key != group:
-                group, has_image = key, False
-            if is_image(name) and not has_image:
-                if member.offset_data + member.size > size:
-                    members.faults.append((key, "the tar ends inside this image"))
-                    return
-                has_image = True
-                members.offsets.append(member.offset_data)
-                members.sizes.append(member.size)
-                members.keys.append(os.fsencode(key))
-        end = tar.offset
-    # tarfile treats a damaged header as the end of the tar; a real end is zeros or nothing.
-    file.seek(end)
-    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-        members.faults.append(("", f"the tar is damaged at byte {end}: what follows is lost"))
+    """Find the first image of each sample."""
+    group, has_image, others = "", False, list[str]()
+    for member in read_members(file):
+        name = PurePosixPath(member.name)
+        is_link = member.islnk() or member.issym()
+        if not (member.isfile() or is_link) or any(map(is_hidden, name.parts)):
+            continue
+        key = name.with_name(name.name.split(".")[0]).as_posix()
+        if key != group:
+            members.others.update([] if has_image else others)
+            group, has_image, others = key, False, []
+        others.append(name.suffix.lower())
+        if has_image or not _is_image(file, member, name):
+            continue
+        has_image = True
+        if is_link:
+            # The second of two names that a file has on the disk is written as a link, too.
+            reason = f"it is a link to {member.linkname}: links in tars are not followed"
+            members.faults.append((key, reason))
+        elif member.issparse():
+            members.faults.append((key, SPARSE))
+        elif member.offset_data + member.size > size:
+            members.faults.append((key, "the tar ends inside this image"))
+            return
+        else:
+            members.offsets.append(member.offset_data)
+            members.sizes.append(member.size)
+            members.keys.append(os.fsencode(key))
+    members.others.update([] if has_image else others)
+
+
+def _is_image(file: io.BufferedReader, member: tarfile.TarInfo, name: PurePosixPath) -> bool:
+    if name.suffix or not member.isfile():
+        return is_image(name)
+    file.seek(member.offset_data)
+    return begins_as_image(file)
 
 
 def _explain(error: tarfile.TarError, members: _Members, *, size: int) -> str:
@@ -294,6 +337,7 @@ def _pack(members: _Members, *, size: int) -> bytes:
         sizes=np.array(members.sizes, dtype=np.int64),
         keys=np.array(members.keys, dtype=np.bytes_),
         faults=np.array(members.faults, dtype=np.str_).reshape(-1, 2),
+        others=np.array(list(members.others.items()), dtype=np.str_).reshape(-1, 2),
     )
     return packed.getvalue()
 
@@ -306,6 +350,9 @@ def _unpack(packed: bytes | None, *, size: int) -> _Members | None:
         with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
             offsets, sizes, keys = arrays["offsets"], arrays["sizes"], arrays["keys"]
             faults = [(key, reason) for key, reason in arrays["faults"].tolist()]
+            # Packs of older versions do not count them.
+            counts = arrays["others"].tolist() if "others" in arrays else []
+            others = Counter({suffix: int(count) for suffix, count in counts})
             is_sound = (
                 int(arrays["tar_bytes"]) == size
                 and offsets.shape == sizes.shape == keys.shape
@@ -313,7 +360,9 @@ def _unpack(packed: bytes | None, *, size: int) -> _Members | None:
             )
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None  # cut off by a full disk, or another file
-    return _Members(offsets.tolist(), sizes.tolist(), keys.tolist(), faults) if is_sound else None
+    if not is_sound:
+        return None
+    return _Members(offsets.tolist(), sizes.tolist(), keys.tolist(), faults, others)
 
 
 def _load(entry: Path, *, size: int) -> _Members | None:
