@@ -1,12 +1,16 @@
 """The command line before a command runs: help, mistakes, and what is imported."""
 
+import errno
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from vqtrain import cli
 from vqtrain.build import kinds
 from vqtrain.cli import main
 
@@ -63,6 +67,52 @@ print(took, heavy)
     ]
     assert {heavy.strip() for _, heavy in lines} == {"[]"}
     assert min(float(took) for took, _ in lines) < 0.3
+
+
+@pytest.mark.parametrize("path", ["", "~nosuch/x", 300 * "a"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train resume={}",
+        "train init_from={}",
+        "sweep sweep_dir={} seed=0,1",
+        "pack images={}",
+        "pack images=demo out={}",
+        "evaluate images=demo out=a tokenizer={}",
+        "tokenize images=demo out=a tokenizer={}",
+        "reconstruct images=demo out=a tokenizer={}",
+        "export out=a tokenizer={}",
+        "convert kind=taming out=a path={}",
+        "report path={}",
+        "doctor images={}",
+    ],
+)
+def test_a_path_that_cannot_be_is_one_line(
+    words: str,
+    path: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words.format(path).split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("vqtrain: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.ENOSPC, 1), (errno.EACCES, 1), (errno.ENAMETOOLONG, 2)]
+)
+def test_what_the_system_refuses_is_one_line(
+    number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: object) -> int:
+        raise OSError(number, os.strerror(number), "a/file")
+
+    monkeypatch.setattr(cli, "run", refuse)
+    assert main(["train"]) == code
+    assert capsys.readouterr().err == f"vqtrain: {os.strerror(number)}: a/file\n"
 
 
 @pytest.mark.slow

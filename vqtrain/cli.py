@@ -1,5 +1,6 @@
 """The command line: finds the command, and turns what went wrong into one line and a number."""
 
+import errno
 import importlib
 import os
 import signal
@@ -7,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from vqtrain.build import config_of, kinds, unknown
-from vqtrain.errors import ConfigError, Interrupted, VqtrainError
+from vqtrain.errors import ConfigError, FailedError, Interrupted, VqtrainError
+from vqtrain.ops.screen import lasting_screen
 from vqtrain.version import __version__
 
 HELP = """vqtrain {version}: train, compare and export VQ-VAE and VQGAN image tokenizers
@@ -30,6 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 1 for a failure after work has begun, 2 for wrong input, 130 for Ctrl-C, 143 for
         SIGTERM.
     """
+    with lasting_screen():
+        return report(arguments)
+
+
+def report(arguments: Sequence[str] | None) -> int:
+    """Run a command, and turn what goes wrong into one line and a number."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Of a process that is gone, torch prints a C++ backtrace next to our own line.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -45,8 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Interrupted as interrupted:
         return 128 + interrupted.signal_number
-    except BrokenPipeError:
-        return 0  # the reader of our output has seen enough
+    except OSError as error:
+        # No mistake of ours: a disk is full, a name is too long, a folder must not be read.
+        where = f": {error.filename}" if error.filename else ""
+        sys.stderr.write(f"vqtrain: {error.strerror or error}{where}\n")
+        return 2 if error.errno == errno.ENAMETOOLONG else FailedError.exit_code
 
 
 def run(words: list[str]) -> int:

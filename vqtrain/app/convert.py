@@ -11,9 +11,10 @@ from rich.console import Console
 from vqtrain.app.base import Command
 from vqtrain.app.parts.compose import CommandLine, compose, read_command_line
 from vqtrain.app.parts.keys import build_kind, describe_kinds
-from vqtrain.app.parts.output import expand, fill_whole, new_folder
+from vqtrain.app.parts.output import fill_whole, new_folder
 from vqtrain.errors import ConfigError
 from vqtrain.formats.base import Converter, kinds_of
+from vqtrain.ops.paths import expand
 from vqtrain.shapes import by
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.weights import sha256

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from vqtrain.app.base import Command
 from vqtrain.app.parts.compose import metric_entries, read_choice
-from vqtrain.app.parts.output import ending_in_order, expand, new_folder, refuse_inside
+from vqtrain.app.parts.output import ending_in_order, folder_of, new_folder, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.parts.validation import ChosenImages, named_images, validation_images
 from vqtrain.data.remote.urls import shareable
@@ -149,7 +149,7 @@ def evaluate(
     )
     settings = on_this_rank(settings)
     device = find_device(settings.device)
-    folder = new_folder(out) if is_first() else expand(out)
+    folder = new_folder(out) if is_first() else folder_of(out)
     refuse_inside(folder, images.near)
     models = load_all(tokenizer, allow, settings)
     metrics, notes = choose_metrics(

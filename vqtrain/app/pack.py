@@ -7,7 +7,7 @@ from typing import Annotated, final
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.output import ending_in_order, expand, refuse_inside
+from vqtrain.app.parts.output import ending_in_order, folder_of, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.data.packing.images import PackSettings
 from vqtrain.data.packing.pack import pack
@@ -42,7 +42,7 @@ class Pack(Command):
         settings = PackSettings(
             image_size=image_size, format=format, quality=quality, shard_size=shard_size, val=val
         )
-        folder = expand(out)
+        folder = folder_of(out)
         refuse_inside(folder, images)
         console = Console(highlight=False, soft_wrap=True)
         index = open_images(images, role="training")

@@ -4,8 +4,9 @@ import sys
 from typing import Annotated, final
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.output import ending_in_order, expand
+from vqtrain.app.parts.output import ending_in_order
 from vqtrain.evaluation.settings import find_device
+from vqtrain.ops.paths import expand
 from vqtrain.ranges import at_least
 from vqtrain.reports.page import write
 

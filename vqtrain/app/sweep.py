@@ -13,7 +13,7 @@ from vqtrain.app.base import Command
 from vqtrain.app.parts.compose import CommandLine, describe_keys
 from vqtrain.app.parts.grid import difference, read_grid
 from vqtrain.app.parts.keys import describe_launchers
-from vqtrain.app.parts.output import ending_in_order, expand
+from vqtrain.app.parts.output import ending_in_order, folder_of
 from vqtrain.build import resolve
 from vqtrain.data.remote.urls import shareable
 from vqtrain.errors import CheckpointError, ConfigError, Interrupted, as_failure, require
@@ -57,8 +57,7 @@ class SweepCommand(Command):
         """Sweep, and say what came of it."""
         image_words = [word for word in words if images and word.startswith("images=")]
         check_keys(launcher, devices, launcher_options)
-        require(sweep_dir != "", "sweep_dir must name a folder, got nothing")
-        folder = expand(sweep_dir) if sweep_dir else None
+        folder = None if sweep_dir is None else folder_of(sweep_dir, "sweep_dir")
         require(folder is None or not folder.is_file(), f"sweep_dir={sweep_dir} is a file")
         grid = read_grid(command_line, folder, is_here=resolve("launcher", launcher) is Local)
         refuse_others(grid, difference)

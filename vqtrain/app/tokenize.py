@@ -18,7 +18,7 @@ from torch import Tensor
 from vqtrain.app.base import Command
 from vqtrain.app.parts.compose import CommandLine
 from vqtrain.app.parts.keys import describe_launchers
-from vqtrain.app.parts.output import ending_in_order, expand, refuse_inside
+from vqtrain.app.parts.output import ending_in_order, folder_of, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.build import bind, resolve
 from vqtrain.data.shards.folder import INDEX, PLAN, Progress, read_share
@@ -68,7 +68,7 @@ class Tokenize(Command):
     ) -> int:
         """Tokenize, and say what came of it."""
         part = read_share(share)
-        folder = expand(out)
+        folder = folder_of(out)
         refuse_inside(folder, images)
         found = find_launcher(launcher, devices=devices, jobs=jobs, options=launcher_options)
         if found is not None and part.of > 1:

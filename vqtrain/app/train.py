@@ -1,5 +1,6 @@
 """``vqtrain train``: from overrides to a run directory."""
 
+import os
 import platform
 import shlex
 import sys
@@ -24,6 +25,7 @@ from vqtrain.app.parts.build import (
     open_data,
 )
 from vqtrain.app.parts.compose import CommandLine, compose, describe_keys
+from vqtrain.app.parts.output import folder_of
 from vqtrain.app.parts.resume import continued_config, lookup_config
 from vqtrain.data.remote.urls import shareable
 from vqtrain.data.sources.folders import describe_others
@@ -56,6 +58,9 @@ WHY = {
     "signal": "stopped by a signal",
     "callback": "stopped by a callback",
 }
+
+# What file systems allow.
+MAX_NAME_BYTES = 255
 
 # Images of the page that a run leaves: they take a moment, and `vqtrain report` takes more of them.
 REPORT_IMAGES = 16
@@ -221,15 +226,17 @@ def write_report(
 def locate(config: Mapping[str, Any]) -> tuple[TrainingCheckpoint | None, Path]:
     """Find the checkpoint to continue from, if any, and the run directory."""
     name, run_dir, resume = config["name"], config["run_dir"], config["resume"]
-    if not isinstance(name, str) or not name or Path(name).name != name:
+    if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
         raise ConfigError(f"name must be a word that can name a folder, got {name!r}")
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        raise ConfigError(f"name must have at most {MAX_NAME_BYTES} bytes, got {name[:40]}...")
     if resume is not None:
         file = run_directory.find_checkpoint(resume, run_dir, name)
         if file is not None:
-            home = Path(run_dir).expanduser() if run_dir else file.parent.parent
+            home = folder_of(run_dir, "run_dir") if run_dir is not None else file.parent.parent
             return checkpoints.read(file), home
     if run_dir is not None:
-        return None, Path(run_dir).expanduser()
+        return None, folder_of(run_dir, "run_dir")
     return None, run_directory.new_run_dir(name)
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from vqtrain.errors import CheckpointError
+from vqtrain.ops.paths import expand
 from vqtrain.ops.pixels import UINT8_RANGE, ValueRange
 from vqtrain.tokenizer.migrations import FORMAT_VERSION, migrated
 from vqtrain.version import __version__
@@ -119,7 +120,7 @@ def read(path: str, *, allow: Sequence[str]) -> tuple[TokenizerConfig, dict[str,
     """
     if path.startswith("hf://"):
         path = download(path.removeprefix("hf://"))
-    location = Path(path).expanduser()
+    location = expand(path)
     for directory in (location, location / "tokenizer"):
         if (directory / CONFIG_FILE).is_file():
             return read_directory(directory, allow)

@@ -58,12 +58,11 @@ class RunConsole:
 
     def line(self, text: str, *, log_only: bool = False) -> None:
         """Print one line, and append it to ``log.txt``."""
-        # Names of files need not be text.
-        text = text.encode(errors="backslashreplace").decode()
         if not log_only:
             self.terminal.print(text, markup=False)
         if self.is_main:
-            with self.log_file.open("a", encoding="utf-8") as file:
+            # Names of files need not be text.
+            with self.log_file.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def start(self, step: int) -> None:

@@ -14,6 +14,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.ops.paths import expand
 from vqtrain.training import results
 from vqtrain.training.checkpoints import numbered
 from vqtrain.version import __version__
@@ -53,10 +54,10 @@ def find_checkpoint(resume: str, run_dir: str | None, name: str) -> Path | None:
     """
     if resume == "auto":
         if run_dir is not None:
-            return last_checkpoint(Path(run_dir).expanduser())
+            return last_checkpoint(expand(run_dir))
         latest = Path("runs") / name / "latest"
         return last_checkpoint(latest.resolve()) if is_unfinished(latest) else None
-    path = Path(resume).expanduser()
+    path = expand(resume)
     if path.is_file():
         return path.resolve()
     checkpoint = last_checkpoint(path.resolve())

@@ -100,6 +100,14 @@ def test_other_values_are_interpolated() -> None:
     assert composed("name=run-${seed}", "seed=7")["name"] == "run-7"
 
 
+@pytest.mark.parametrize(
+    "name", ["20240501", "1e5", "007", "gr\u00f6\u00dfe", "a b", "true", "x=1"]
+)
+def test_a_name_is_text_as_it_was_typed(name: str) -> None:
+    assert composed(f"name={name}")["name"] == name
+    assert composed(f"name='{name}'")["name"] == name
+
+
 def test_the_last_word_counts() -> None:
     words = ["data.train=a", "codebook.size=2", "data.train=b", "codebook.size=4"]
     config = composed(*words)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from vqtrain.metrics.parts.build import build_metrics, kind_of, load_weights, wh
 from vqtrain.objective import Objective, build_adversarial, build_term
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
+from vqtrain.ranges import at_least, check
 from vqtrain.shapes import by
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.bad_samples import BadSamples
@@ -53,8 +54,7 @@ class Settings:
         max_steps, seed = config["trainer"]["max_steps"], config["seed"]
         if not isinstance(max_steps, int) or isinstance(max_steps, bool):
             raise ConfigError(f"trainer.max_steps must be a whole number, got {max_steps!r}")
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            raise ConfigError(f"seed must be a whole number, got {seed!r}")
+        check("seed", seed, Annotated[int, at_least(0)])
         resolved: dict[str, Any] = resolve_fractions(config, max_steps)
         optim = dict(resolved["optim"])
         discriminator = optim.pop("discriminator")

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vqtrain.build import CONTEXT, GROUPS, configs_folder, kinds, parameters_of, resolve, unknown
 from vqtrain.errors import ConfigError
+from vqtrain.ops.paths import expand
 
 # Codebooks that are made of another one name it here.
 INNER_CODEBOOK = "codebook.inner"
@@ -35,6 +36,9 @@ PATH_KEYS = (
     *("data.train", "data.val", "images", "tokenizer", "path", "run", "other", "out"),
     *("run_dir", "resume", "init_from", "sweep_dir"),
 )
+
+# A name without lists, quotes and interpolations is text, also 20240501, 1e5 and true.
+PLAIN = re.compile(r"[^'\"\\$\[{,]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,8 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
             else:
                 paths[key] = value
         elif equals or word.startswith("~"):
-            overrides.append(word)
+            is_plain = key == "name" and PLAIN.fullmatch(value)
+            overrides.append(f"{key}='{value}'" if is_plain else word)
         else:
             raise ConfigError(f"cannot read {word!r}: write key=value, such as codebook.size=1024")
     return CommandLine(
@@ -104,7 +109,7 @@ def is_path_key(key: str) -> bool:
 
 def read_config_dir(value: str) -> Path:
     """Check the folder that ``--config-dir`` names."""
-    folder = Path(value).expanduser()
+    folder = expand(value)
     if not value or not folder.is_dir():
         raise ConfigError(f"--config-dir must be a folder of yaml files, got {value!r}")
     return folder.resolve()

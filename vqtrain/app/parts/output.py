@@ -10,16 +10,20 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from vqtrain.errors import CheckpointError, ConfigError, Interrupted
+from vqtrain.errors import CheckpointError, ConfigError, Interrupted, require
+from vqtrain.ops.paths import expand
 
 Result = TypeVar("Result")
 
 
-def expand(out: str) -> Path:
-    """Read the key ``out``, in which ``~`` is the home folder."""
-    if not out:
-        raise ConfigError("out must name a folder, got nothing")
-    return Path(os.path.expanduser(out))  # noqa: PTH111 - Path raises for an unknown ~user
+def folder_of(value: str, key: str = "out") -> Path:
+    """Read a key that names a folder to write to.
+
+    Raises:
+        ConfigError: If it names none.
+    """
+    require(value != "", f"{key} must name a folder, got nothing")
+    return expand(value)
 
 
 def new_folder(out: str) -> Path:
@@ -28,7 +32,7 @@ def new_folder(out: str) -> Path:
     Raises:
         ConfigError: If something has that name.
     """
-    folder = expand(out)
+    folder = folder_of(out)
     if os.path.lexists(folder):
         raise ConfigError(f"out={out} exists already: give a folder that does not")
     return folder
@@ -68,7 +72,7 @@ def refuse_inside(out: Path, images: str | list[str | dict[str, object]]) -> Non
         ConfigError: If ``out`` is there.
     """
     for source in images if isinstance(images, list) else [images]:
-        home = Path(os.path.expanduser(str(source))).absolute()  # noqa: PTH111 - as above
+        home = Path(os.path.expanduser(str(source))).absolute()  # noqa: PTH111 - may be no path
         if home.is_dir() and out.absolute().is_relative_to(home):
             raise ConfigError(f"out={out} lies inside images={source}: give another folder")
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import yaml
@@ -11,6 +10,7 @@ import yaml
 from vqtrain.data.sources.find import open_images, training_and_validation
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError
+from vqtrain.ops.paths import expand
 from vqtrain.tokenizer.model import Tokenizer
 
 Source = str | list[str | dict[str, object]]
@@ -82,8 +82,8 @@ def validation_images(tokenizers: Sequence[str], allow: Sequence[str]) -> Chosen
 
 def _data_of(name: str) -> tuple[Source, Source, str] | None:
     try:
-        text = (Path(name).expanduser() / "config.yaml").read_text(encoding="utf-8")
+        text = (expand(name) / "config.yaml").read_text(encoding="utf-8")
         data = yaml.safe_load(text)["data"]
         return data["train"], data["val"], data["crop"]
-    except (OSError, RuntimeError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, ConfigError, yaml.YAMLError, KeyError, TypeError):
         return None

@@ -19,6 +19,7 @@ from vqtrain.data.shards.writer import FileEntry
 from vqtrain.data.tokens.batches import IDS_FIELD
 from vqtrain.data.tokens.report import Form, Report, read_report
 from vqtrain.errors import DataError
+from vqtrain.ops.paths import expand
 
 ARRAY, SAMPLES = "tokens.npy", "samples.jsonl"
 
@@ -51,7 +52,7 @@ def read(folder: str | Path, *, verify: bool = False) -> Iterator[TokenSample]:
     Raises:
         DataError: If the folder is incomplete, or a file does not match the index.
     """
-    folder = Path(folder).expanduser()
+    folder = expand(folder)
     report = read_report(folder)
     check_files(folder, report["files"])
     if verify:
