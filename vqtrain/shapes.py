@@ -11,13 +11,12 @@ in 0..255; ``z`` are latents, ``z_q`` quantized latents; ``token_ids`` are int64
 
 from collections.abc import Sequence
 
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 Images = Float[Tensor, "b c h w"]
 Pixels = UInt8[Tensor, "b c *size"]
 Latents = Float[Tensor, "b c *grid"]
-TokenIds = Int64[Tensor, "b k *tokens"]
 Mask = Bool[Tensor, " b"]
 
 

@@ -149,9 +149,10 @@ def train_on(
             if config["run_dir"] is None:
                 run_directory.point_latest(run_dir)
             introduce(console, module, data, run_dir, checkpoint, remarks)
-            logger = build_logger(
-                config["logger"], run_dir=run_dir, name=config["name"], is_main=True
-            )
+        logger = build_logger(
+            config["logger"], run_dir=run_dir, name=config["name"], is_main=trainer.is_global_zero
+        )
+        if trainer.is_global_zero:
             tracker = build_tracker(
                 config["logger"],
                 logger=logger,
@@ -160,10 +161,6 @@ def train_on(
                 config=config,
                 first_step=checkpoint["training"]["step"] if checkpoint else 0,
                 warn=console.line,
-            )
-        else:
-            logger = build_logger(
-                config["logger"], run_dir=run_dir, name=config["name"], is_main=False
             )
         if tracker is not None:
             stack.enter_context(tracker)

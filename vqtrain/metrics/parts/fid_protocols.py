@@ -5,7 +5,8 @@ computes its features. The distance between two sets of features is the same for
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -42,16 +43,21 @@ def unrounded_pixels(images: Images) -> Float[Tensor, "b c h w"]:
     return (images.float().clamp(-1, 1) + 1) * 127.5
 
 
+@contextmanager
+def holding(file: Path, known: str, package: str) -> Iterator[None]:
+    """Return a context in which weights of another network are an error in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise WeightsError(
+            f"cannot use {file}: it does not hold the weights of {package}'s Inception, as "
+            f"{weights.KNOWN[known].name} does"
+        ) from error
+
+
 @final
 class TorchFidelityFeatures(nn.Module):
-    """Takes pixels as uint8; torch-fidelity resizes by itself.
-
-    Args:
-        file: Its weights.
-
-    Raises:
-        WeightsError: If they are damaged or those of another network.
-    """
+    """Takes pixels as uint8; torch-fidelity resizes by itself."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -63,15 +69,10 @@ class TorchFidelityFeatures(nn.Module):
         copy = io.BytesIO()
         torch.save(weights.read(file), copy)
         copy.seek(0)
-        try:
+        with holding(file, "inception", "torch-fidelity"):
             self.network = FeatureExtractorInceptionV3(
                 "inception", ["2048"], feature_extractor_weights_path=copy
             )
-        except RuntimeError as error:
-            raise WeightsError(
-                f"cannot use {file}: it does not hold the weights of torch-fidelity's Inception, "
-                f"as {weights.KNOWN['inception'].name} does"
-            ) from error
 
     def forward(self, pixels: Pixels) -> Float[Tensor, "b d"]:
         """Return features."""
@@ -80,28 +81,18 @@ class TorchFidelityFeatures(nn.Module):
 
 @final
 class PytorchFIDFeatures(nn.Module):
-    """Takes pixels, rounded or not; pytorch-fid resizes by itself.
-
-    Args:
-        file: Its weights.
-
-    Raises:
-        WeightsError: If they are damaged or those of another network.
-    """
+    """Takes pixels, rounded or not; pytorch-fid resizes by itself."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
         from pytorch_fid import inception
 
         tensors = weights.read(file)
-        try:
-            with weights.instead_of_download(inception, "load_state_dict_from_url", tensors):
-                self.network = inception.InceptionV3().eval()
-        except RuntimeError as error:
-            raise WeightsError(
-                f"cannot use {file}: it does not hold the weights of pytorch-fid's Inception, as "
-                f"{weights.KNOWN['pytorch_fid'].name} does"
-            ) from error
+        with (
+            holding(file, "pytorch_fid", "pytorch-fid"),
+            weights.instead_of_download(inception, "load_state_dict_from_url", tensors),
+        ):
+            self.network = inception.InceptionV3().eval()
 
     def forward(self, pixels: Shaped[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Return features."""
@@ -110,14 +101,7 @@ class PytorchFIDFeatures(nn.Module):
 
 @final
 class CleanFIDFeatures(nn.Module):
-    """Takes pixels as uint8, and has clean-fid resize them, on the CPU.
-
-    Args:
-        file: Its network, in TorchScript.
-
-    Raises:
-        WeightsError: If it is damaged or another network.
-    """
+    """Takes pixels as uint8, and has clean-fid resize them, on the CPU."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -151,7 +135,8 @@ class Protocol:
         package: The library, as it is installed.
         module: The library, as it is imported.
         weights: Its file, a key of ``vqtrain.weights.KNOWN``.
-        network: Builds a network from that file, from pixels of three channels to features.
+        network: Builds a network from that file, from pixels of three channels to features; a
+            WeightsError if it is damaged or that of another network.
         to_pixels: Rounds reconstructions.
         rounding: The same in words.
         resize: How pixels are resized for Inception, in words.
