@@ -11,6 +11,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from vqtrain.app import contract as command_contract
+from vqtrain.app.base import Command
 from vqtrain.build import build, configs_folder, in_context, kinds, split_kind
 from vqtrain.decoders import contract as decoder_contract
 from vqtrain.decoders.base import Decoder
@@ -19,6 +21,8 @@ from vqtrain.discriminators.base import Discriminator
 from vqtrain.encoders import contract as encoder_contract
 from vqtrain.encoders.base import Encoder
 from vqtrain.errors import ConfigError
+from vqtrain.launchers import contract as launcher_contract
+from vqtrain.launchers.base import Ended, Launcher
 from vqtrain.losses import contract as loss_contract
 from vqtrain.losses.adversarial import contract as adversarial_contract
 from vqtrain.losses.adversarial.base import AdversarialLoss
@@ -30,31 +34,42 @@ CHECKS: dict[str, Callable[..., None]] = {
     "discriminator": discriminator_contract.check,
     "loss": loss_contract.check,
     "adversarial": adversarial_contract.check,
+    "launcher": launcher_contract.check,
+    "command": command_contract.check,
 }
 # Sizes that take little time.
 SMALL = {
     "encoder": {"channels": 8, "num_blocks": 1},
     "decoder": {"channels": 8, "num_blocks": 1},
     "discriminator": {"channels": 4},
+    "slurm": {"cluster": "local", "gpus": 0},
 }
+# Those that start a cluster on this machine.
+MARKS = {"slurm": [pytest.mark.slow], "ray": [pytest.mark.soak]}
 
 
 @pytest.mark.parametrize(
-    ("group", "kind"), [(group, kind) for group in CHECKS for kind in kinds(group)]
+    ("group", "kind"),
+    [
+        pytest.param(group, kind, marks=MARKS.get(kind, []))
+        for group in CHECKS
+        for kind in kinds(group)
+    ],
 )
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of submitit
 def test_every_kind_keeps_the_contract_of_its_group(
     group: str, kind: str, classifier_file: Callable[[str], Any]
 ) -> None:
     (file,) = configs_folder().glob(
         f"loss/*/{kind}.yaml" if group in ("loss", "adversarial") else f"{group}/{kind}.yaml"
     )
-    config = yaml.safe_load(file.read_text())
+    config = {} if group == "command" else yaml.safe_load(file.read_text())
     for key in ("weight", "start_step", "ramp_steps", "adaptive", "max_ratio"):
         config.pop(key, None)
     context = {"in_channels": 3, "out_channels": 3, "sample_size": (64, 64)}
     if kind == "lpips":
         context["weights"] = {"vgg": str(classifier_file("vgg"))}
-    arguments = {**config, **SMALL.get(group, {})}
+    arguments = {"kind": kind, **config, **SMALL.get(group, {}), **SMALL.get(kind, {})}
     part = in_context(group, split_kind(arguments), context)
     CHECKS[group](build(group, part["kind"], part["arguments"]))  # type: ignore[arg-type]  # plain data
 
@@ -153,6 +168,43 @@ class Backwards(AdversarialLoss):
         return real.mean() - fake.mean()
 
 
+class Twice(Launcher):
+    """Says of each job twice that it is done."""
+
+    def launch(self, jobs: Any, *, done: Any, **_: Any) -> None:  # type: ignore[override]
+        """Launch nothing."""
+        for job in [*jobs, *jobs]:
+            done(job, Ended(code=0, reason=""))
+
+
+class Unsaid(Command):
+    """Has a key that its help does not explain."""
+
+    def run(self, *, count: int = 1) -> int:
+        """Count."""
+        return count
+
+
+class Untyped(Command):
+    """Has a key without a type."""
+
+    def run(self, *, count=1):  # type: ignore[no-untyped-def]
+        """Count."""
+        return count
+
+
+class Wrong(Command):
+    """Has a default that is no number."""
+
+    def run(self, *, count: int = "1") -> int:  # type: ignore[assignment]
+        """Count.
+
+        Args:
+            count: A number.
+        """
+        return count
+
+
 def test_sounds_keep_the_contracts() -> None:
     encoder_contract.check(Halving(), in_channels=1)
     decoder_contract.check(Doubling(), out_channels=1)
@@ -170,6 +222,10 @@ def test_sounds_keep_the_contracts() -> None:
         (lambda: discriminator_contract.check(One()), "must return a list of logits, got Tensor"),
         (lambda: discriminator_contract.check(Deaf()), "the gradient must reach the samples"),
         (lambda: loss_contract.check(Sum()), "the loss must be a mean over samples"),
+        (lambda: launcher_contract.check(Twice()), "done must be called once for each job"),
+        (lambda: command_contract.check(Unsaid()), "the help must say what count means"),
+        (lambda: command_contract.check(Untyped()), "count of run must be .* with a type"),
+        (lambda: command_contract.check(Wrong()), "count must be a whole number, got '1'"),
         (lambda: adversarial_contract.check(Backwards()), "the generator must raise the logits"),
     ],
 )

@@ -126,7 +126,7 @@ def test_the_screen_shows_the_run_and_nothing_of_the_libraries(
         ("data.train=pipe: data.val=demo", 2, "pipe: must be followed by a command"),
         ("data.train=pipe:true", 2, "data.val=auto cannot hold out images of a pipe"),
         ("data.channels=5 loss/perceptual=lpips", 2, "1 or 3 channels, got 5"),
-        ("codebook.size=-1", 2, "size=-1"),
+        ("codebook.size=-1", 2, "codebook.size must be at least 1, got -1"),
         ("encoder.num_downsamplings=3", 2, "encoder divides the size of a sample by 8 x 8"),
         ("encoder.in_channels=1", 2, "unknown key 'encoder.in_channels'"),
         ("optim.lr=fast", 2, "optim.lr must be a number, got 'fast'"),

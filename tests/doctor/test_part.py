@@ -101,7 +101,6 @@ def test_the_first_broken_promise_is_named(
         ("nowhere:Signs", [], "part: cannot import 'nowhere:Signs'"),
         ("math:pi", [], "part: 'math:pi' is not a class"),
         ("pathlib:Path", [], "Path is no part: it must inherit from one of"),
-        ("vqtrain.launchers.local:Local", [], "is a launcher, whose contract has no check"),
         ("fsq", [], "part must be package.module:Class, got 'fsq'"),
     ],
 )

@@ -13,9 +13,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cluster", ["local", "debug"])
-def test_jobs_run_and_each_end_is_told(here, launched, cluster):
-    launcher = Slurm(cluster=cluster, gpus=0, timeout_min=1)
+def test_jobs_run_and_each_end_is_told(here, launched):
+    launcher = Slurm(cluster="debug", gpus=0, timeout_min=1)
     ends = launched(launcher, ["say", "one"], ["fail", "2"])
     assert ends[0].code == 0
     assert ends[0].reason.endswith(f"{here} one")
