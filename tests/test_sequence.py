@@ -1,5 +1,7 @@
 """Sequences against ids written by hand, and against a writer that takes one id at a time."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -330,3 +332,36 @@ def test_ids_that_the_codebook_does_not_have_are_refused(wrong: int) -> None:
 def test_impossible_layouts_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SequenceLayout(**{"size": 10, **arguments})  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32, torch.uint64])
+def test_ids_of_any_width_give_int64(dtype: torch.dtype) -> None:
+    token_ids = torch.tensor([[[[0, 1], [2, 0]], [[2, 2], [1, 0]]]])
+    for layout in (INTERLEAVED, DELAYED):
+        sequence = layout.to_sequence(token_ids.to(dtype))
+        assert sequence.equal(layout.to_sequence(token_ids))
+        assert layout.to_token_ids(sequence.to(dtype)).equal(token_ids)
+        assert layout.find(sequence[0].to(dtype))[0].token_ids.equal(token_ids)
+    # uint8 has no 300.
+    assert delay(torch.tensor([[[1], [2]]], dtype=dtype), padding=300).tolist() == [
+        [[1, 300], [300, 2]]
+    ]
+    assert undelay(torch.tensor([[[1, 0], [0, 2]]], dtype=dtype)).dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: ONE.to_sequence(torch.zeros(1, 2, 2)), "must be integers, got torch.float32"),
+        (lambda: ONE.to_token_ids(torch.zeros(1, 4)), "must be integers, got torch.float32"),
+        (lambda: ONE.find(torch.zeros(4) > 0), "must be integers, got torch.bool"),
+        (lambda: ONE.to_token_ids(torch.zeros(4).int()), r"\[b, length\], got \[4\]: use sequence"),
+        (lambda: ONE.find(torch.zeros(1, 4).int()), r"one sequence \[length\] at once, got \[1, 4"),
+        (lambda: delay(torch.zeros(1, 2, 3), padding=0), "must be integers, got torch.float32"),
+        (lambda: delay(torch.zeros(2, 3).int(), padding=0), r"are \[b, k, n\], got \[2, 3\]"),
+        (lambda: undelay(torch.zeros(2, 3).int()), r"are \[b, k, n\], got \[2, 3\]"),
+    ],
+)
+def test_what_is_no_ids_is_refused(use: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        use()

@@ -1,6 +1,7 @@
 """Token ids as sequences for language models, and back.
 
-Ids are as ``Tokenizer.encode`` gives them; no tokenizer is needed here.
+Ids are as ``Tokenizer.encode`` gives them, or integers of any other width; what comes back is
+int64. No tokenizer is needed here.
 """
 
 from collections.abc import Sequence
@@ -9,12 +10,13 @@ from typing import Annotated, final
 
 import torch
 from einops import rearrange
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
 from vqtrain.errors import ConfigError, require
 from vqtrain.ranges import at_least, check_fields, one_of
+from vqtrain.token_ids import as_token_ids
 
 ORDERS = ("interleaved", "delayed")
 # The meaning of the ids after those of the codebooks, in order.
@@ -113,38 +115,36 @@ class SequenceLayout:
         """Number of all ids: text, codebooks and special tokens."""
         return self.begin_id + len(SPECIAL_TOKENS)
 
-    def to_sequence(self, token_ids: Int64[Tensor, " b *tokens"]) -> Int64[Tensor, "b length"]:
+    def to_sequence(self, token_ids: Shaped[Tensor, " b *tokens"]) -> Int64[Tensor, "b length"]:
         """Write images as sequences.
 
         Args:
             token_ids: [b, h, w] or [b, n]; with several codebooks [b, k, h, w] or [b, k, n].
 
         Raises:
-            ConfigError: If the shape does not fit, or an id is out of range.
+            ConfigError: If the shape does not fit, or ids are not integers or out of range.
         """
         height, width = self._sides(token_ids.shape[1:])
-        if token_ids.numel() and not 0 <= int(token_ids.min()) <= int(token_ids.max()) < self.size:
-            raise ConfigError(
-                f"token ids must be from 0 to {self.size - 1}, got {int(token_ids.min())} to "
-                f"{int(token_ids.max())}"
-            )
-        grid = token_ids.reshape(-1, self.num_codebooks, height, width)
+        ids = as_token_ids(token_ids, self.size)
+        grid = ids.reshape(-1, self.num_codebooks, height, width)
         return self._arrange(grid + self._offsets(token_ids.device))
 
     def to_token_ids(
-        self, sequence: Int64[Tensor, "b length"], token_shape: Sequence[int] | None = None
+        self, sequence: Shaped[Tensor, "*shape"], token_shape: Sequence[int] | None = None
     ) -> Int64[Tensor, " b *tokens"]:
         """Read sequences, each of which is exactly one image.
 
         Args:
-            sequence: From ``to_sequence`` or from a model.
+            sequence: [b, length], from ``to_sequence`` or from a model.
             token_shape: The shape of the ids of one image, as ``Tokenizer.token_shape``; optional
                 with ``rows=True``.
 
         Raises:
             ConfigError: If a sequence is not a valid image; the message names the position.
         """
-        return self._read(sequence, token_shape, start=0)
+        shape = list(sequence.shape)
+        require(sequence.ndim == 2, f"sequences are [b, length], got {shape}: use sequence[None]")
+        return self._read(as_token_ids(sequence), token_shape, start=0)
 
     def allowed(self, token_shape: Sequence[int]) -> Int64[Tensor, "length 2"]:
         """Return the smallest and the largest id that each position of an image may have.
@@ -160,12 +160,12 @@ class SequenceLayout:
         return rearrange(self._arrange(both), "two length -> length two")
 
     def find(
-        self, sequence: Int64[Tensor, " length"], token_shape: Sequence[int] | None = None
+        self, sequence: Shaped[Tensor, "*shape"], token_shape: Sequence[int] | None = None
     ) -> list[FoundImage]:
         """Find the images in a sequence of text and images, with or without padding between them.
 
         Args:
-            sequence: Ids of the whole vocabulary.
+            sequence: Ids of the whole vocabulary, [length].
             token_shape: The shape of the ids of each image; optional with ``rows=True`` and
                 ``end=True``.
 
@@ -174,6 +174,7 @@ class SequenceLayout:
                 names the position.
         """
         require(sequence.ndim == 1, f"one sequence [length] at once, got {list(sequence.shape)}")
+        sequence = as_token_ids(sequence)
         unknown = ((sequence < 0) | (sequence >= self.vocab_size)).nonzero().flatten()
         if len(unknown):
             position = int(unknown[0])
@@ -189,7 +190,7 @@ class SequenceLayout:
         return found
 
     def check(
-        self, sequence: Int64[Tensor, " length"], token_shape: Sequence[int] | None = None
+        self, sequence: Shaped[Tensor, "*shape"], token_shape: Sequence[int] | None = None
     ) -> None:
         """Refuse an invalid sequence of text and images; see ``find``."""
         self.find(sequence, token_shape)
@@ -318,12 +319,15 @@ class SequenceLayout:
         return f"{ids} (codebook {(first - self.text_size) // self.size})"
 
 
-def delay(token_ids: Int64[Tensor, "b k n"], *, padding: int) -> Int64[Tensor, "b k steps"]:
+def delay(token_ids: Shaped[Tensor, "*shape"], *, padding: int) -> Int64[Tensor, "b k steps"]:
     """Shift codebook i by i positions, for models that predict the ids of a step at once.
 
     Args:
-        token_ids: Ids of several codebooks.
+        token_ids: Ids of several codebooks, [b, k, n].
         padding: The id that fills the k - 1 empty positions of each stream.
+
+    Raises:
+        ConfigError: If they are not integers [b, k, n].
 
     References:
         Copet et al. 2023, arXiv:2306.05284, section 2.2.
@@ -333,23 +337,31 @@ def delay(token_ids: Int64[Tensor, "b k n"], *, padding: int) -> Int64[Tensor, "
         tensor([[[1, 2, 3, 0],
                  [0, 4, 5, 6]]])
     """
-    k = token_ids.shape[1]
-    streams = [F.pad(token_ids[:, i], (i, k - 1 - i), value=padding) for i in range(k)]
+    ids = _streams_of(token_ids)
+    k = ids.shape[1]
+    streams = [F.pad(ids[:, i], (i, k - 1 - i), value=padding) for i in range(k)]
     return torch.stack(streams, dim=1)
 
 
-def undelay(streams: Int64[Tensor, "b k steps"]) -> Int64[Tensor, "b k n"]:
+def undelay(streams: Shaped[Tensor, "*shape"]) -> Int64[Tensor, "b k n"]:
     """Undo ``delay``: shift codebook i back by i positions, and drop the padding.
 
     Raises:
-        ConfigError: If there are fewer steps than codebooks.
+        ConfigError: If they are not integers [b, k, steps], or steps are fewer than codebooks.
 
     Example:
         >>> undelay(torch.tensor([[[1, 2, 3, 0], [0, 4, 5, 6]]]))
         tensor([[[1, 2, 3],
                  [4, 5, 6]]])
     """
+    streams = _streams_of(streams)
     k, steps = streams.shape[1:]
     require(steps >= k, f"{k} delayed codebooks take at least {k} steps, got {steps}")
     positions = steps - k + 1
     return torch.stack([streams[:, i, i : i + positions] for i in range(k)], dim=1)
+
+
+def _streams_of(token_ids: Shaped[Tensor, "*shape"]) -> Int64[Tensor, "b k n"]:
+    shape = list(token_ids.shape)
+    require(len(shape) == 3, f"ids of several codebooks are [b, k, n], got {shape}")
+    return as_token_ids(token_ids)

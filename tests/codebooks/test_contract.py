@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from vqtrain.codebooks.contract import check
 from vqtrain.codebooks.parts.step_state import Counts
 from vqtrain.codebooks.parts.vectors import straight_through
 from vqtrain.errors import ConfigError, require
+
+INTEGERS = (
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+)
 
 
 def test_there_are_codebooks_to_check() -> None:
@@ -49,7 +55,7 @@ class _Signs(Codebook):
         )
 
     def decode(self, token_ids: Tensor) -> Tensor:
-        return (token_ids * 2 - 1) * self.length
+        return (token_ids.long() * 2 - 1) * self.length
 
     def update(self, step: int) -> Mapping[str, Tensor]:
         del step
@@ -132,6 +138,11 @@ class _LastBatch(_Signs):
         return super().forward(z)
 
 
+class _OnlyInt64(_Signs):
+    def decode(self, token_ids: Tensor) -> Tensor:
+        return (token_ids * 2 - 1) * self.length  # in uint8, 0 becomes 255
+
+
 class _Idle(_Signs):
     def __init__(self) -> None:
         super().__init__()
@@ -161,6 +172,7 @@ class _Idle(_Signs):
             "in eval mode must not change the state dict: calls",
         ),
         (_MovesInForward, "forward in train mode must leave the state dict to update: length"),
+        (_OnlyInt64, "decode must take torch.uint8 as ids"),
         (_Idle, "parameter idle gets no gradient"),
         (_KeepsSkipped, "discard_step must leave no trace"),
         (_KeepsCounts, "update must leave only the state dict"),
@@ -173,11 +185,26 @@ def test_a_broken_promise_is_named(broken: type[Codebook], message: str) -> None
     assert message in str(caught.value)
 
 
-def test_a_continuous_codebook_has_nothing_to_decode(codebook: Codebook) -> None:
-    ids = codebook(torch.randn(2, codebook.dim * codebook.moments, 4, 4)).token_ids
+def test_ids_are_integers_of_any_width_in_one_shape_and_range(codebook: Codebook) -> None:
+    token_ids = codebook.eval()(torch.randn(2, codebook.moments * codebook.dim, 4, 4)).token_ids
     if codebook.num_codebooks == 0:
         with pytest.raises(ConfigError, match="continuous"):
-            codebook.decode(ids)
+            codebook.decode(token_ids)
+        return
+    expected = codebook.decode(token_ids)
+    for dtype in INTEGERS:
+        assert codebook.decode(token_ids.to(dtype)).equal(expected), dtype
+    for dtype in (torch.bool, torch.float32):
+        with pytest.raises(ConfigError, match=f"token ids must be integers, got {dtype}"):
+            codebook.decode(token_ids.to(dtype))
+    for bad in (-1, codebook.size):
+        token_ids[-1, -1].view(-1)[-1] = bad
+        with pytest.raises(ConfigError, match=f"from 0 to {codebook.size - 1}, got .*{bad}"):
+            codebook.decode(token_ids)
+    k = codebook.num_codebooks
+    shape = f"[b, {k}, 21]" if codebook.token_grids else f"[b, {k}, *tokens]"
+    with pytest.raises(ConfigError, match=re.escape(f"must be {shape}, got [2, {k + 1}, 4")):
+        codebook.decode(torch.zeros(2, k + 1, 4, 4, dtype=torch.int64))
 
 
 STEPS = """

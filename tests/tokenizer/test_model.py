@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from vqtrain import Tokenizer
 from vqtrain.errors import BadSampleError, ConfigError, VqtrainError
@@ -325,12 +327,38 @@ def test_vectors_that_are_too_many_are_not_listed() -> None:
     assert tokenizer.encode(torch.rand(1, 3, 16, 16)).max() < 2**40
 
 
-@pytest.mark.parametrize("bad", [16, -1])
-def test_ids_that_the_codebook_does_not_have_are_refused(bad: int) -> None:
-    token_ids = torch.zeros(1, 4, 4, dtype=torch.int64)
-    token_ids[0, 1, 2] = bad
-    with pytest.raises(ConfigError, match="token ids must be from 0 to 15, got "):
+@pytest.mark.parametrize(
+    ("token_ids", "message"),
+    [
+        (torch.full((1, 4, 4), 16), "token ids must be from 0 to 15, got 16 to 16"),
+        (torch.full((1, 4, 4), -1), "token ids must be from 0 to 15, got -1 to -1"),
+        (torch.zeros(1, 4, 4), "token ids must be integers, got torch.float32"),
+        (torch.zeros(1, 4, 4) > 0, "token ids must be integers, got torch.bool"),
+        (torch.zeros(()).long(), "token ids must be [b, *tokens], got []"),
+        (torch.zeros(4, 4).long(), "[b, *tokens], got [4, 4]: the decoder takes grids of 2 axes"),
+        (torch.zeros(1, 1, 4, 4).long(), "must be [b, *tokens], got [1, 1, 4, 4]: the decoder"),
+    ],
+)
+def test_what_is_no_token_ids_is_refused(token_ids: Tensor, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         make(SIMVQ).decode(token_ids)
+
+
+def test_ids_of_another_shape_are_refused_with_that_of_the_codebook() -> None:
+    for codebook, shape in ((RESIDUAL, "[b, 3, *tokens]"), (MULTISCALE, "[b, 21]")):
+        tokenizer = make(codebook, side=16)
+        for wrong in ((2, 4, 4), (2, 20), (2, 4, 4, 4)):
+            with pytest.raises(ConfigError, match=re.escape(f"must be {shape}, got {list(wrong)}")):
+                tokenizer.decode(torch.zeros(wrong, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.uint16, torch.uint64])
+def test_ids_of_any_width_are_decoded(dtype: torch.dtype) -> None:
+    tokenizer = make(RESIDUAL)
+    token_ids = tokenizer.encode(torch.rand(2, 3, 16, 24) * 2 - 1)
+    assert tokenizer.decode(token_ids.to(dtype), batch_size=1).equal(
+        tokenizer.decode(token_ids, batch_size=1)
+    )
 
 
 @pytest.mark.parametrize("codebook", CODEBOOKS.values(), ids=CODEBOOKS)

@@ -80,8 +80,12 @@ class Codebook(nn.Module, ABC):
         """
 
     @abstractmethod
-    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
-        """Look ids up again; in eval mode this gives back the very ``z_q`` they came from."""
+    def decode(self, token_ids: Shaped[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+        """Look ids up again; in eval mode this gives back the very ``z_q`` they came from.
+
+        Ids are integers of any width: ``parts.lookup.ids_of`` makes them int64, and refuses what
+        is none.
+        """
 
     def tokens(self, grid: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the ids of one sample, without k, from its grid of latents.

@@ -17,6 +17,8 @@ BATCH, PARTS = 8, 4
 STEPS = 5
 # Of codes that moved by joined batches and by their parts, in float64.
 TOLERANCE = 1e-12
+# The types of ids on disk.
+UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
 def check(codebook: Codebook, grids: Sequence[tuple[int, ...]] = GRIDS) -> None:
@@ -84,6 +86,11 @@ def _check_decode(codebook: Codebook, z: Float[Tensor, "b c *grid"]) -> None:
         require(
             torch.equal(decoded.to(z.dtype), quantized.z_q),
             f"decode must give back the z_q of eval mode bit for bit, on a grid of {grid}",
+        )
+        narrow = next(dtype for dtype in UNSIGNED if codebook.size <= 2 ** (8 * dtype.itemsize))
+        require(
+            torch.equal(codebook.decode(quantized.token_ids.to(narrow)), decoded),
+            f"decode must take {narrow} as ids, which shards of tokens hold",
         )
     _check_state(codebook, before, "forward in eval mode must not change the state dict")
 

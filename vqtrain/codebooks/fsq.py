@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
 from vqtrain.codebooks.base import Codebook, Quantized
 from vqtrain.codebooks.parts.bits import MAX_BITS
+from vqtrain.codebooks.parts.lookup import ids_of
 from vqtrain.codebooks.parts.vectors import straight_through, to_grid, to_vectors
 from vqtrain.errors import ConfigError, require
 
@@ -87,8 +88,9 @@ class FSQ(Codebook):
         bounded = torch.tanh(flat + torch.atanh(offset / half_range)) * half_range - offset
         # What is not a number becomes some level, and stays none in z_q.
         digits = (bounded.detach().nan_to_num().round() + self.half_width).long()
-        token_ids = (digits * self.basis).sum(1).reshape(z.shape[0], *z.shape[2:])
-        z_q = self.decode(token_ids[:, None]).to(z.dtype)
+        ids = (digits * self.basis).sum(1)
+        token_ids = ids.reshape(z.shape[0], *z.shape[2:])
+        z_q = to_grid(self.codes(ids), token_ids).to(z.dtype)
         scaled = to_grid(bounded / self.half_width, token_ids)
         return Quantized(
             z_q=straight_through(scaled, z_q),
@@ -97,11 +99,15 @@ class FSQ(Codebook):
             metrics={"distance": F.mse_loss(scaled.detach(), z_q)},
         )
 
-    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+    def decode(self, token_ids: Shaped[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
         """Read the digits of the ids."""
-        ids = token_ids[:, 0]
-        digits = ids.flatten()[:, None] // self.basis % self.counts
-        return to_grid((digits - self.half_width) / self.half_width, ids)
+        ids = ids_of(token_ids, self)[:, 0]
+        return to_grid(self.codes(ids.flatten()), ids)
+
+    def codes(self, ids: Int64[Tensor, " n"]) -> Float[Tensor, "n c"]:
+        """Return the levels that ids stand for."""
+        digits = ids[:, None] // self.basis % self.counts
+        return (digits - self.half_width) / self.half_width
 
 
 def levels_of(size: int | None) -> list[int]:

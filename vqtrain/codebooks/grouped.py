@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Annotated, cast, final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from vqtrain.codebooks.base import Codebook, Folded, Quantized
 from vqtrain.codebooks.parts.inner import build_inner, fold_inner, mean_metrics
+from vqtrain.codebooks.parts.lookup import ids_of
 from vqtrain.ranges import at_least, checked
 
 
@@ -58,9 +59,9 @@ class Grouped(Codebook):
             metrics=mean_metrics([quantized.metrics for quantized in found]),
         )
 
-    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+    def decode(self, token_ids: Shaped[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
         """Put the codes of all groups side by side."""
-        ids = token_ids.chunk(len(self.groups), dim=1)
+        ids = ids_of(token_ids, self).chunk(len(self.groups), dim=1)
         groups = zip(self.groups, ids, strict=True)
         return torch.cat([cast(Codebook, group).decode(part) for group, part in groups], dim=1)
 

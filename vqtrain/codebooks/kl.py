@@ -3,7 +3,7 @@
 from typing import Annotated, final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from vqtrain.codebooks.base import Codebook, Quantized
@@ -70,7 +70,7 @@ class KL(Codebook):
             metrics={"divergence": divergence.detach()},
         )
 
-    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+    def decode(self, token_ids: Shaped[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
         """Refuse: there are no ids."""
         del token_ids
         raise ConfigError(

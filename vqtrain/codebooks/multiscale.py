@@ -7,12 +7,13 @@ from typing import Annotated, final
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqtrain.codebooks.base import Codebook, Folded, Quantized
 from vqtrain.codebooks.parts.inner import build_inner, fold_inner, mean_metrics
+from vqtrain.codebooks.parts.lookup import ids_of
 from vqtrain.codebooks.parts.vectors import straight_through
 from vqtrain.errors import require
 from vqtrain.ranges import at_least, checked, within
@@ -136,9 +137,10 @@ class MultiScale(Codebook):
         smooth = self.convolutions[self.convolution_of[number]](up)
         return torch.lerp(up, smooth, self.share)
 
-    def decode(self, token_ids: Int64[Tensor, "b k n"]) -> Float[Tensor, "b c h w"]:
+    def decode(self, token_ids: Shaped[Tensor, "b k *tokens"]) -> Float[Tensor, "b c h w"]:
         """Add up the codes of all scales."""
-        parts = torch.split(token_ids, [scale**2 for scale in self.scales], dim=2)
+        own = ids_of(token_ids, self)
+        parts = torch.split(own, [scale**2 for scale in self.scales], dim=2)
         total: Tensor | None = None
         for number, (scale, ids) in enumerate(zip(self.scales, parts, strict=True)):
             z_q = self.codebook.decode(rearrange(ids, "b k (h w) -> b k h w", h=scale))

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Annotated, cast, final
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from vqtrain.codebooks.base import Codebook, Folded, Quantized
 from vqtrain.codebooks.parts.inner import build_inner, fold_inner, mean_metrics
+from vqtrain.codebooks.parts.lookup import ids_of
 from vqtrain.ranges import above, at_least, checked
 
 
@@ -80,9 +81,9 @@ class Residual(Codebook):
             },
         )
 
-    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+    def decode(self, token_ids: Shaped[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
         """Add the codes of all depths up."""
-        first, *others = token_ids.chunk(self.depth, dim=1)
+        first, *others = ids_of(token_ids, self).chunk(self.depth, dim=1)
         total = self.at(0).decode(first)
         for depth, ids in enumerate(others, start=1):
             total = total + self.at(depth).decode(ids) * self.shrink**depth

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vqtrain.errors import require
+from vqtrain.shapes import by
+
 
 class Decoder(nn.Module, ABC):
     """Turns quantized latents into samples, knowing nothing of the codebook they come from.
@@ -35,5 +38,10 @@ class Decoder(nn.Module, ABC):
 
         Here each axis of the grid is multiplied by its upsampling; a decoder with another rule
         overrides this.
+
+        Raises:
+            ConfigError: If the decoder does not take that grid.
         """
+        axes = len(self.upsampling)
+        require(len(grid) == axes, f"the decoder takes grids of {axes} axes, got {by(grid)}")
         return tuple(n * factor for n, factor in zip(grid, self.upsampling, strict=True))

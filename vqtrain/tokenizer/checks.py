@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from vqtrain.errors import ConfigError, VqtrainError
+from vqtrain.codebooks.base import Codebook
+from vqtrain.decoders.base import Decoder
+from vqtrain.errors import ConfigError, VqtrainError, require
 
 LEAST_TILE = 8  # tokens
 
@@ -21,13 +23,22 @@ def check_finite(latents: Float[Tensor, "b d *grid"]) -> None:
         )
 
 
-def check_range(token_ids: Int64[Tensor, "..."], size: int) -> None:
-    """Refuse ids that the codebook does not have."""
-    if token_ids.numel() and not 0 <= int(token_ids.min()) <= int(token_ids.max()) < size:
-        raise ConfigError(
-            f"token ids must be from 0 to {size - 1}, got {int(token_ids.min())} to "
-            f"{int(token_ids.max())}"
-        )
+def check_token_shape(shape: Sequence[int], codebook: Codebook, decoder: Decoder) -> None:
+    """Refuse ids in another shape than ``Tokenizer.encode`` gives them."""
+    k, grids = codebook.num_codebooks, codebook.token_grids
+    first, tokens = (1, tuple(shape[1:])) if k == 1 else (2, tuple(shape[2:]))
+    expected, reason = "*tokens", ""
+    fits = len(shape) > first and (k == 1 or shape[1] == k)
+    if grids:
+        found = codebook.tokens(grids[-1])
+        expected, fits = ", ".join(map(str, found)), fits and tokens == found
+    elif fits:
+        try:
+            decoder.size(tokens)
+        except ConfigError as error:
+            fits, reason = False, f": {error}"
+    book = "" if k == 1 else f"{k}, "
+    require(fits, f"token ids must be [b, {book}{expected}], got {list(shape)}{reason}")
 
 
 def check_tile(tile: int, downsampling: Sequence[int]) -> None:

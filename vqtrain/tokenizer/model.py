@@ -19,11 +19,12 @@ from vqtrain.ops.pixels import ValueRange, to_images, to_pixels
 from vqtrain.ops.precision import at_least_float32, without_autocast
 from vqtrain.ops.tiles import in_batches, in_tiles
 from vqtrain.shapes import by
+from vqtrain.token_ids import as_token_ids
 from vqtrain.tokenizer import storage
 from vqtrain.tokenizer.checks import (
     check_finite,
-    check_range,
     check_tile,
+    check_token_shape,
     differences,
 )
 from vqtrain.tokenizer.reconstruction import Reconstruction
@@ -316,7 +317,7 @@ class Tokenizer(nn.Module):
     @torch.no_grad()
     def decode(
         self,
-        token_ids: Int64[Tensor, " b *tokens"],
+        token_ids: Shaped[Tensor, "*shape"],
         *,
         batch_size: int | None = None,
         tile: int | None = None,
@@ -324,19 +325,19 @@ class Tokenizer(nn.Module):
         """Turn ids, in the shape that ``encode`` gives, into samples in [-1, 1].
 
         Args:
-            token_ids: On any device: they are moved to the tokenizer's, and the samples back.
+            token_ids: Integers of any width, on any device: they are moved to the tokenizer's, and
+                the samples back.
             batch_size: Samples at once; None for all.
             tile: As in ``encode``, in px of the samples; tiles overlap and are blended.
 
         Raises:
-            ConfigError: If an id is out of range, or the codebook is continuous.
+            ConfigError: If ids do not fit in type, shape or range, or the codebook is continuous.
         """
         self.check_ids()
         if batch_size is not None:
             return in_batches(lambda batch: self.decode(batch, tile=tile), token_ids, batch_size)
-        if not torch.compiler.is_compiling():
-            check_range(token_ids, self.vocab_size)
-        own = token_ids.to(self.device)
+        check_token_shape(token_ids.shape, self.codebook, self.decoder)
+        own = as_token_ids(token_ids, self.vocab_size).to(self.device)
         with without_autocast(own):
             z_q = self.codebook.decode(own[:, None] if self.codebook.num_codebooks == 1 else own)
         return self.decode_latents(z_q, tile=tile).clamp(-1, 1).to(token_ids.device)

@@ -3,13 +3,14 @@
 from typing import Annotated
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
 from vqtrain.codebooks.base import Codebook, Quantized
 from vqtrain.codebooks.parts.bits import MAX_BITS, to_ids, to_signs
 from vqtrain.codebooks.parts.entropy import bit_entropies
+from vqtrain.codebooks.parts.lookup import ids_of
 from vqtrain.codebooks.parts.vectors import straight_through, to_grid, to_vectors
 from vqtrain.errors import ConfigError
 from vqtrain.ranges import above, at_least, at_most, checked
@@ -65,8 +66,9 @@ class SignCodebook(Codebook):
         if self.on_sphere:
             z = F.normalize(z, dim=1)
         flat = to_vectors(z)
-        token_ids = to_ids(flat.detach()).reshape(z.shape[0], *z.shape[2:])
-        z_q = self.decode(token_ids[:, None]).to(z.dtype)
+        ids = to_ids(flat.detach())
+        token_ids = ids.reshape(z.shape[0], *z.shape[2:])
+        z_q = to_grid(self.codes(ids), token_ids).to(z.dtype)
         distance = F.mse_loss(z, z_q)
         loss = self.commitment_weight * distance
         metrics = {"distance": distance.detach()}
@@ -83,10 +85,14 @@ class SignCodebook(Codebook):
             metrics=metrics,
         )
 
-    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+    def decode(self, token_ids: Shaped[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
         """Write ids as signs."""
-        ids = token_ids[:, 0]
-        return to_grid(to_signs(ids.flatten(), self.dim, self.unit.dtype) * self.scale, ids)
+        ids = ids_of(token_ids, self)[:, 0]
+        return to_grid(self.codes(ids.flatten()), ids)
+
+    def codes(self, ids: Int64[Tensor, " n"]) -> Float[Tensor, "n c"]:
+        """Return the codes that ids stand for."""
+        return to_signs(ids, self.dim, self.unit.dtype) * self.scale
 
 
 def bits_of(size: int) -> int:

@@ -1,9 +1,10 @@
 """What codebooks with a table of codes share: the lookup, and how a code is chosen."""
 
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from vqtrain.codebooks.base import Codebook
+from vqtrain.codebooks.parts.lookup import ids_of
 from vqtrain.codebooks.parts.noise import CallNoise
 from vqtrain.codebooks.parts.search import best, nearest, nearness
 from vqtrain.codebooks.parts.vectors import to_grid
@@ -39,9 +40,9 @@ class TableCodebook(Codebook):
         """Return the table."""
         return [self.vectors]
 
-    def decode(self, token_ids: Int64[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
+    def decode(self, token_ids: Shaped[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
         """Look rows of the table up."""
-        ids = token_ids[:, 0]
+        ids = ids_of(token_ids, self)[:, 0]
         return to_grid(self.table()[ids.flatten()], ids)
 
 

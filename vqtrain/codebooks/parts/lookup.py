@@ -1,0 +1,27 @@
+"""What every codebook checks before it looks ids up."""
+
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+from vqtrain.codebooks.base import Codebook
+from vqtrain.errors import require
+from vqtrain.token_ids import as_token_ids
+
+
+def ids_of(
+    token_ids: Shaped[Tensor, "b k *tokens"], codebook: Codebook
+) -> Int64[Tensor, "b k *tokens"]:
+    """Take integers of any width as ids of a codebook.
+
+    Raises:
+        ConfigError: If their shape does not fit, they are not integers, or the codebook does not
+            have one of them.
+    """
+    k, grids, shape = codebook.num_codebooks, codebook.token_grids, list(token_ids.shape)
+    tokens = list(codebook.tokens(grids[-1])) if grids else shape[2:]
+    words = [str(k), *(map(str, tokens) if grids else ["*tokens"])]
+    require(
+        shape[1:] == [k, *tokens],
+        f"token ids of this codebook must be [b, {', '.join(words)}], got {shape}",
+    )
+    return as_token_ids(token_ids, codebook.size)
