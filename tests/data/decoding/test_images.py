@@ -1,6 +1,8 @@
 """Decoding of every kind of picture that people have."""
 
 import io
+import struct
+import zlib
 from dataclasses import replace
 from itertools import product
 
@@ -45,23 +47,31 @@ def tiff(array: np.ndarray, **options) -> bytes:
     return file.getvalue()
 
 
-def deep_png(array: np.ndarray) -> bytes:
-    """Encode 16 bits per channel by hand: no library at hand writes them in color."""
-    import struct
-    import zlib
-
-    height, width, channels = array.shape
-    color_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+def write_png(
+    size: tuple[int, int],
+    bits: int,
+    color_type: int,
+    rows: list[bytes],
+    *extra: tuple[bytes, bytes],
+) -> bytes:
+    """Write what no library at hand writes, with further chunks before the pixels."""
     chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows)),
+        (b"IHDR", struct.pack(">IIBBBBB", *size, bits, color_type, 0, 0, 0)),
+        *extra,
+        (b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))),
         (b"IEND", b""),
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks
     )
+
+
+def deep_png(array: np.ndarray, *extra: tuple[bytes, bytes]) -> bytes:
+    """Encode 16 bits per channel."""
+    height, width, channels = array.shape
+    rows = [row.astype(">u2").tobytes() for row in array]
+    return write_png((width, height), 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], rows, *extra)
 
 
 def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:
@@ -117,6 +127,38 @@ def test_a_palette_is_looked_up(encode):
 def test_a_transparent_color_is_the_background(encode):
     picture = np.array([[[1, 2, 3], [4, 5, 6]]], dtype=np.uint8)
     assert decoded(encode(picture, transparency=(4, 5, 6))) == [[[1, 2, 3], [255] * 3]]
+
+
+@pytest.mark.parametrize(("bits", "step"), [(2, 85), (4, 17), (8, 1)])
+def test_a_transparent_gray_of_few_bits_is_the_background(bits, step):
+    row = bytes([0b00_01_10_11]) if bits == 2 else bytes([0x01, 0x23]) if bits == 4 else b"\0\1\2\3"
+    encoded = write_png((4, 1), bits, 0, [row], (b"tRNS", b"\0\1"))
+    assert decoded(encoded, 1) == [[0, 255, 2 * step, 3 * step]]
+    assert decoded(encoded, 3, "#010203")[0][1:] == [[1, 2, 3], [2 * step] * 3, [3 * step] * 3]
+
+
+def test_a_transparent_color_of_16_bits_is_the_background():
+    # 30,000 / 257 = 116.7; 0 and 1 differ in their last bit alone.
+    gray = np.array([[[0], [1]], [[30_000], [65_535]]])
+    options = {"channels": 1, "background": "#640000"}  # 0.299 * 100 = 30 in gray
+    encoded = deep_png(gray, (b"tRNS", struct.pack(">H", 0)))
+    assert load(encoded, **options) == [[[30, 0], [117, 255]]]
+    assert load(encoded, **{**options, "channels": 3})[0] == [[100, 0], [117, 255]]
+    assert load(encoded, **{**options, "channels": 3})[2] == [[0, 0], [117, 255]]
+    deep = load(encoded, **options, range=(0.0, 65_535.0))
+    assert deep == [[[7_684, 1], [30_000, 65_535]]]  # 0.299 * 25,700 = 7,684.3
+    color = deep_png(np.repeat(gray, 3, axis=2), (b"tRNS", struct.pack(">HHH", *[30_000] * 3)))
+    assert load(color, background="#640000")[0] == [[0, 0], [100, 255]]
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [(b"iCCP", b"x\0\0"), (b"zTXt", b"x\0\0"), (b"iTXt", b"x\0\1\0\0\0")],
+)
+def test_large_metadata_keep_no_picture_out(name, head):
+    chunk = (name, head + zlib.compress(bytes(3_000_000)))
+    pixels = np.full((2, 2, 3), 257)
+    assert load(deep_png(pixels, chunk)) == [[[1, 1], [1, 1]]] * 3
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])

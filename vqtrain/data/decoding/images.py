@@ -16,11 +16,12 @@ import tifffile
 import torch
 from einops import rearrange
 from jaxtyping import Shaped, UInt8
-from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, decode_png
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from vqtrain.data.decoding.crops import CROPS, Geometry, crop
+from vqtrain.data.decoding.png import LUMA, fill_transparent, load_png, read_deep_png
 from vqtrain.errors import BadSampleError
 from vqtrain.ops.pixels import ValueRange
 
@@ -35,9 +36,6 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_DEPTH = 24
 # The prefix of torchvision's messages.
 _TORCHVISION_PREFIX = re.compile(r"^decode_\w+, \S+, ")
-# Weights of red, green and blue in gray: ITU-R 601, as Pillow and JPEG have them.
-_LUMA = (0.299, 0.587, 0.114)
-
 # It logs what it then raises.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
@@ -123,12 +121,14 @@ def from_pillow(
         BadSampleError: If it has other channels, or without a range no fixed one.
         Exception: Of any kind, if Pillow cannot decode the bytes.
     """
+    image = load_png(image) if image.format == "PNG" else image
     image.load()  # turns a TIFF upright, but no other format
     orientation = _orientation(image)
     if image.mode.startswith(("I", "F")):
         array = np.asarray(image)
         if image.mode == "I" and value_range is None and 0 <= array.min() <= array.max() < 2**16:
             array = array.astype(np.uint16)  # how Pillow holds 16-bit PPM
+        array = fill_transparent(array, image, channels, background)
     else:
         array = _eight_bit(image, channels, background)
     return _upright(from_array(array, channels=channels, value_range=value_range), orientation)
@@ -155,7 +155,7 @@ def from_array(
         return pixels
     if channels == 3:
         return pixels.expand(-1, -1, 3)
-    gray = (pixels.float() @ torch.tensor(_LUMA))[..., None]
+    gray = (pixels.float() @ torch.tensor(LUMA))[..., None]
     return gray.round().to(torch.uint8) if value_range is None else gray
 
 
@@ -247,7 +247,8 @@ def _decode(
     if image is None or _loses_in_pillow(encoded, image, transform):
         orientation = 1 if image is None else _orientation(image)
         if image is not None and image.format == "PNG":
-            array = _read_deep_png(encoded, channels, transform.background)
+            array = read_deep_png(encoded, channels, transform.background)
+            array = fill_transparent(array, image, channels, transform.background)
         else:
             array = _read_tiff(encoded, channels)
         return _upright(from_array(array, channels=channels, value_range=value_range), orientation)
@@ -260,7 +261,8 @@ def _loses_in_pillow(encoded: bytes, image: Image.Image, transform: Transform) -
     """Tell whether Pillow would drop bits or channels that are wanted."""
     if image.format != "TIFF":
         is_deep = image.format == "PNG" and encoded[_PNG_DEPTH] == 16
-        return is_deep and transform.range is not None
+        has_transparent_color = image.mode == "RGB" and "transparency" in image.info
+        return is_deep and (transform.range is not None or has_transparent_color)
     if transform.channels not in (1, 3) and image.mode not in ("LA", "RGBA"):
         return True
     bits = image.getexif().get(ExifTags.Base.BitsPerSample, 1)
@@ -280,18 +282,6 @@ def read_npy(encoded: bytes) -> Shaped[np.ndarray, "..."]:
     shape, is_column_major, dtype = read_header(file)
     values = np.frombuffer(encoded, dtype, math.prod(shape), offset=file.tell())
     return values.reshape(shape, order="F" if is_column_major else "C")
-
-
-def _read_deep_png(encoded: bytes, channels: int, background: str) -> Shaped[np.ndarray, "h w c"]:
-    data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-    array = rearrange(decode_png(data, mode=ImageReadMode.UNCHANGED), "c h w -> h w c").numpy()
-    if channels not in (1, 3) or array.shape[2] not in (2, 4):
-        return array
-    below = np.array(ImageColor.getrgb(background)[:3]) * 257.0  # 255 * 257 = 65,535
-    if array.shape[2] == 2:
-        below = below @ np.array(_LUMA)
-    opacity = array[..., -1:] / 65_535
-    return array[..., :-1] * opacity + below * (1 - opacity)
 
 
 def _read_tiff(encoded: bytes, channels: int) -> Shaped[np.ndarray, "..."]:
