@@ -11,6 +11,8 @@ def test_only_half_precision_changes() -> None:
         torch.float16: torch.float32,
         torch.float32: torch.float32,
         torch.float64: torch.float64,
+        torch.uint8: torch.uint8,
+        torch.bool: torch.bool,
     }.items():
         assert at_least_float32(torch.zeros(1, dtype=given)).dtype == expected
 

@@ -1,5 +1,6 @@
 """What a tokenizer of any codebook and any networks must do; a new yaml joins by itself."""
 
+import copy
 from functools import cache as once
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,32 @@ def test_decoding_what_was_encoded_is_the_forward_pass(tokenizer: Tokenizer) -> 
         z_q = tokenizer.quantize(tokenizer.latents(images)).z_q
         made = tokenizer.decoder(tokenizer.project_out(z_q)).clamp(-1, 1)
     assert torch.equal(made, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_its_ids_are_those_of_the_same_codes_in_float32(
+    tokenizer: Tokenizer, dtype: torch.dtype
+) -> None:
+    rounded = copy.deepcopy(tokenizer.codebook)
+    for tensor in rounded.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.to(dtype))
+    tokenizer.to(dtype)
+    images = (torch.rand(2, 3, 16, 16) * 2 - 1).to(dtype)
+    latents = tokenizer.latents(images)
+    found, wide = tokenizer.quantize(latents), torch.promote_types(dtype, torch.float32)
+    assert (latents.dtype, found.z_q.dtype) == (dtype, wide)
+    assert {t.dtype for t in tokenizer.codebook.parameters()} <= {wide}
+    expected = rounded.to(wide)(latents.to(wide))
+    assert torch.equal(found.token_ids, expected.token_ids)
+    torch.testing.assert_close(found.z_q, expected.z_q)
+    assert tokenizer(images).samples.dtype == tokenizer.reconstruct(images.float()).dtype == dtype
+    if tokenizer.codebook.num_codebooks:
+        token_ids = tokenizer.encode(images)
+        assert torch.equal(token_ids.reshape(found.token_ids.shape), found.token_ids)
+        assert torch.equal(tokenizer.folded().encode(images), token_ids)
+        assert torch.equal(tokenizer.decode(token_ids), tokenizer.reconstruct(images))
 
 
 def test_it_goes_to_disk_and_back(tokenizer: Tokenizer, tmp_path: Path) -> None:

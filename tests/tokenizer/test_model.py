@@ -167,6 +167,20 @@ def test_float64_stays_float64() -> None:
     assert made.samples.dtype == made.quantized.loss.dtype == torch.float64
 
 
+def test_a_default_type_of_half_precision_leaves_the_codes_in_float32(tmp_path: Path) -> None:
+    tokenizer = make(SIMVQ)
+    tokenizer.save_pretrained(tmp_path)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        loaded = Tokenizer.from_pretrained(tmp_path)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    latents = loaded.latents(torch.rand(1, 3, 16, 16))
+    assert latents.dtype == torch.bfloat16
+    expected = tokenizer.quantize(latents.float()).token_ids
+    assert loaded.quantize(latents).token_ids.equal(expected)
+
+
 @pytest.mark.parametrize("size", [(15, 16), (16, 18), (0, 16)])
 def test_a_size_that_does_not_divide_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(

@@ -1,13 +1,14 @@
 """The contract that every codebook keeps; ``contract.py`` checks it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from vqtrain.codebooks.parts.step_state import StepState
+from vqtrain.ops.precision import at_least_float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,8 @@ class Codebook(nn.Module, ABC):
     adds to the ``StepState`` that a codebook has as submodules, which ``update`` uses. So four
     batches of two samples move a codebook exactly as one batch of eight.
 
+    Its parameters and buffers are at least float32, also where the tokenizer is in half precision.
+
     Attributes:
         size: Number of ids in each codebook.
         dim: Channels c of ``z_q``, and of z.
@@ -86,6 +89,15 @@ class Codebook(nn.Module, ABC):
         Ids are integers of any width: ``parts.lookup.ids_of`` makes them int64, and refuses what
         is none.
         """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codebook":
+        """Keep at least float32 where ``half()``, ``bfloat16()`` or ``to`` would narrow the codes.
+
+        Half precision confuses codes that are near each other; their memory is that of a layer.
+        """
+        return super()._apply(  # type: ignore[no-untyped-call]  # torch declares no types for it
+            lambda tensor: at_least_float32(fn(tensor)), recurse
+        )
 
     def tokens(self, grid: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the ids of one sample, without k, from its grid of latents.

@@ -88,7 +88,8 @@ class Tokenizer(nn.Module):
         self.channels = channels
         self.training_summary = dict(training or {})
         self.encoder = cast(Encoder, build_part("encoder", encoder))
-        self.codebook = cast(Codebook, build_part("codebook", codebook))
+        wide = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        self.codebook = cast(Codebook, build_part("codebook", codebook)).to(wide)
         self.decoder = cast(Decoder, build_part("decoder", decoder))
         if self.encoder.downsampling != self.decoder.upsampling:
             raise ConfigError(
@@ -236,7 +237,7 @@ class Tokenizer(nn.Module):
         """Encode samples in [-1, 1] into continuous latents, before quantization.
 
         Args:
-            samples: Any number of them.
+            samples: Any number of them, on any device: they are moved to the tokenizer's.
             tile: Side of the tiles in which larger samples are encoded, in px; None for no tiles.
         """
         if samples.ndim < 3 or samples.shape[1] != self.channels:
@@ -245,11 +246,12 @@ class Tokenizer(nn.Module):
                 f"{', '.join('*' * len(self.downsampling))}], got {list(samples.shape)}"
             )
         self.token_shape(*samples.shape[2:])  # refuses a size that does not fit
+        own = samples.to(self.project_in.weight)
         if tile is None:
-            return self.project_in(self.encoder(samples))
+            return self.project_in(self.encoder(own))
         check_tile(tile, self.downsampling)
         unit = self.downsampling
-        return self.project_in(in_tiles(self.encoder, samples, tile=[tile] * len(unit), unit=unit))
+        return self.project_in(in_tiles(self.encoder, own, tile=[tile] * len(unit), unit=unit))
 
     def quantize(self, latents: Float[Tensor, "b d *grid"]) -> Quantized:
         """Quantize latents, in at least float32 even under autocast.
@@ -284,7 +286,7 @@ class Tokenizer(nn.Module):
         Raises:
             VqtrainError: If latents are not finite.
         """
-        quantized = self.quantize(self.latents(samples.to(self.project_in.weight)))
+        quantized = self.quantize(self.latents(samples))
         return self.decode_latents(quantized.z_q).clamp(-1, 1).to(samples.device)
 
     @torch.no_grad()
@@ -310,8 +312,7 @@ class Tokenizer(nn.Module):
         self.check_ids()
         if batch_size is not None:
             return in_batches(lambda batch: self.encode(batch, tile=tile), samples, batch_size)
-        own = samples.to(self.project_in.weight)
-        token_ids = self.quantize(self.latents(own, tile=tile)).token_ids.to(samples.device)
+        token_ids = self.quantize(self.latents(samples, tile=tile)).token_ids.to(samples.device)
         return token_ids[:, 0] if self.codebook.num_codebooks == 1 else token_ids
 
     @torch.no_grad()
