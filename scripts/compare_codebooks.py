@@ -2,7 +2,7 @@
 
 Every run has the same network, data, seed and number of steps; only the codebook differs. Its size
 is about 1024: levels of fsq make 1000, groups have 32 ids each, residual depths 32. Interrupted,
-the same command goes on with what is missing. Run:
+run the same command again to continue. Run:
 python scripts/compare_codebooks.py data.train='cifar10-train-{00000..00004}.tar' data.val=...
 """
 

@@ -74,6 +74,16 @@ def as_failure(
         raise
 
 
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Return a context whose VqtrainErrors begin with the config key that is to blame."""
+    try:
+        yield
+    except VqtrainError as error:
+        error.args = (f"{key}: {error}",)
+        raise
+
+
 class Interrupted(BaseException):
     """A signal that ends the program at once.
 

@@ -356,9 +356,9 @@ def test_of_many_names_three_are_shown() -> None:
         (["images=demo", "image_sise=8"], "unknown key 'image_sise', did you mean 'image_size'?"),
         # Neither is taken for a short key, though "decoder" is like "device".
         (["images=demo", "decoder=cnn", "foo=1"], "unknown key 'foo', --help lists"),
-        (["data.train=/absent"], "/absent does not exist"),
+        (["data.train=/absent"], "data.train: /absent does not exist"),
         (["images=[1,2]"], "data.train must be a word or a list"),
-        (["images=/absent"], "/absent does not exist"),
+        (["images=/absent"], "data.train: /absent does not exist"),
         (["images="], "no images are named: give images=demo, "),
         (["experiment=vqvae_cifar10"], "no images are named: give images=demo, "),
         (["images=demo", "data.train=demo"], "images stands in for data.train: give one of them"),

@@ -324,7 +324,7 @@ def test_too_many_damaged_pictures_are_a_failure_without_figures(
     both = f"images={tmp_path}/{{mixed,cut.tar}}"
     assert main([*typed[:-1], both, "max_bad_fraction=0.34", "out=mixed2"]) == 0
     (entry,) = evaluation("mixed2")["tokenizers"]  # type: ignore[misc]  # plain data
-    assert [fault["shard"] for fault in entry["passed_over"]] == [
+    assert [fault["shard"] for fault in entry["skipped"]] == [
         str(tmp_path / "cut.tar"),
         str(folder / "bad.png"),
         str(folder / "worse.png"),

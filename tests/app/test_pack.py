@@ -134,7 +134,7 @@ def test_help_shows_every_key_and_two_examples(capsys):
     ("words", "message"),
     [
         ([], "name the images: vqtrain pack images=IMAGES [out=DIR] [key=value ...]"),
-        (["images=nowhere"], "nowhere does not exist"),
+        (["images=nowhere"], "images: nowhere does not exist"),
         (["images=empty"], "empty holds no images"),
         (["imagez=x"], "unknown key 'imagez', did you mean 'images'?"),
         (["images=5", "shard_sise=1"], "unknown key 'shard_sise', did you mean 'shard_size'?"),
@@ -193,7 +193,7 @@ def test_a_signal_ends_it_and_says_how_to_go_on(pictures, capsys, monkeypatch, n
         assert main(words) == code
     signal.signal(signal.SIGINT, taken)
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "stopped; the shards that are whole are kept: the same command goes on"
+        "stopped, shards are kept: run the same command again to continue"
     )
     kept = {path: path.stat().st_mtime_ns for path in Path("packed").rglob("*.tar")}
     assert kept

@@ -110,6 +110,7 @@ def test_a_damaged_picture_is_passed_over_and_said(
         (["images=demo"], "name the tokenizer: vqtrain reconstruct tokenizer=PATH"),
         (["tokenizer=tokenizer"], "name the images"),
         (["tokenizer=nothing", "images=demo"], "nothing"),
+        (["tokenizer=tokenizer", "images=nowhere", "out=tokenizer"], "images: nowhere does not"),
         (["tokenizer=tokenizer", "images=demo", "out=tokenizer"], "out=tokenizer exists already"),
         (
             ["tokenizer=tokenizer", "images=demo", "tile=10"],

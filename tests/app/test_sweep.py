@@ -106,7 +106,7 @@ def test_a_failure_a_kill_and_an_interruption_cost_no_run_twice(
     sweep.send_signal(signal.SIGINT)
     printed, errors = sweep.communicate(timeout=120)
     assert sweep.returncode == 130, errors
-    assert "stopped; the same command goes on with what is missing\n" in printed
+    assert "stopped: run the same command again to continue\n" in printed
     assert "lr0.001 interrupted: killed by SIGKILL\n" in printed
     before = states(tmp_path / "sweep")
     assert before["lr0.001"] == before["lr0.003"] == "interrupted"
@@ -246,7 +246,7 @@ def test_a_grid_becomes_runs_a_table_and_a_picture_and_clusters_give_the_same(
         (["seed=0,1", "run_dir=here"], "run_dir is set by the sweep"),
         (["seed=0,1", "resume=auto"], "resume is set by the sweep"),
         (["name=a,b"], "name cannot have several values"),
-        (["seed=0,1", "data.train=nowhere"], "nowhere does not exist"),
+        (["seed=0,1", "data.train=nowhere"], "data.train: nowhere does not exist"),
         (["seed=0,1", "launcher=ry"], "unknown kind 'ry', did you mean 'ray'?"),
         (["seed=0,1", "devices=0"], "devices must be at least 1 or null, got 0"),
         (["seed=0,1", "launcher=ray", "devices=2"], "devices=2 is for this machine"),

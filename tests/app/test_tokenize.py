@@ -139,7 +139,7 @@ def test_help_shows_every_key_and_two_examples(capsys):
         (["tokenizer=nowhere"], "no tokenizer at nowhere"),
         (["tokenizer=unsized"], "the tokenizer does not say on which size it was trained"),
         (["tokenizer=kl", "image_size=16"], "codebook=kl is continuous, so there are no token ids"),
-        (["images=nowhere"], "nowhere does not exist"),
+        (["images=nowhere"], "images: nowhere does not exist"),
         (["out=images/out", "images=images"], "out=images/out lies inside images=images"),
         (["out=foreign"], "out=foreign holds notes.txt, which is not of vqtrain tokenize"),
         (["image_size=18"], "does not divide into tokens of 4 x 4"),
@@ -190,7 +190,7 @@ def test_a_signal_ends_it_and_says_how_to_go_on(words, capsys, monkeypatch, numb
         patched.setattr(command, "write", stopped)
         assert main([*words, "out=broken"]) == code
     signal.signal(signal.SIGINT, taken)
-    said = "stopped; what is written is kept: the same command goes on"
+    said = "stopped, batches are kept: run the same command again to continue"
     assert capsys.readouterr().out.splitlines()[-1] == said
     assert main([*words, "out=broken"]) == 0
     assert main([*words, "out=unbroken"]) == 0
@@ -245,7 +245,7 @@ def test_a_share_that_fails_is_said_after_the_others_have_ended(words, capsys, m
     assert main([*words, "devices=2"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("vqtrain: share 1/2 ended with 137: killed by SIGKILL; the logs ")
-    assert line.endswith("and the same command goes on with what is missing")
+    assert line.endswith("; run the same command again to continue")
     assert not Path("tokens/index.json").exists()
     assert main([*words, "share=1/2"]) == 0
     assert Path("tokens/index.json").exists()

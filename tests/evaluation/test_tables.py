@@ -105,7 +105,7 @@ def test_json_holds_all_figures_with_four_decimals(tmp_path: Path) -> None:
     assert entry["codebook"] == {**MEASURED.codebook, "perplexity": 2.8284}  # type: ignore[dict-item]  # it has one
     assert "[ 2, 1, 1, 0 ]" in text  # on one line
     assert entry["seconds"] == {"reading": 0.1235, "tokenizer": 1.0}
-    assert entry["passed_over"] == [
+    assert entry["skipped"] == [
         {"shard": "folder/bad.png", "key": "bad", "reason": "the file is empty"}
     ]
     assert (entry["count"], entry["tokens_per_image"], entry["cost"]) == (2, 64, None)
@@ -118,7 +118,7 @@ def test_what_is_written_comes_back_as_types(tmp_path: Path) -> None:
     (found,) = read_evaluation(tmp_path).tokenizers
     assert found.metrics == {"psnr": 22.5, "ssim": 0.625, "rfid@2": 12.3457}
     assert found.baselines["jpeg"].metrics["rfid@2"] is None
-    assert (found.cost, found.passed_over) == (COST, MEASURED.faults)
+    assert (found.cost, found.skipped) == (COST, MEASURED.faults)
     assert found.codebook is not None
     assert found.codebook.figures == {"usage": 0.75, "perplexity": 2.8284, "entropy_bits": 1.5}
     values = read_image_values(tmp_path / found.per_image)

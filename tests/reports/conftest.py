@@ -187,7 +187,7 @@ def evaluation(tmp_path: Path) -> Path:
                     "is_steady": False,
                 },
                 "per_image": f"{home.name}/per_image.parquet",
-                "passed_over": [{"key": "broken", "shard": "a.tar", "reason": "it is empty"}],
+                "skipped": [{"key": "broken", "shard": "a.tar", "reason": "it is empty"}],
             }
         )
     report = {

@@ -112,7 +112,7 @@ def test_images_that_are_gone_are_a_sentence_and_the_rest_is_there(make_run: Mak
     config["data"]["train"] = "/nowhere/pictures"
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     found = sections(page_of(run))
-    assert "cannot be shown: /nowhere/pictures does not exist" in words(found["reconstructions"])
+    assert "data.train: /nowhere/pictures does not exist" in words(found["reconstructions"])
     assert ("bits per pixel", "0.2442") in found["summary"].blocks[0].rows  # type: ignore[union-attr]
 
 

@@ -90,7 +90,7 @@ def listed(run: Run) -> list[dict[str, object]]:
 
 @pytest.mark.ddp
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 2), (2, 0)])
-def test_one_in_a_hundred_is_passed_over(
+def test_one_in_a_hundred_is_skipped(
     ranks: int,
     workers: int,
     tiny: list[str],

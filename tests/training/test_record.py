@@ -96,7 +96,8 @@ def test_a_line_holds_what_is_due_at_its_step(
     fit(module, *step_end(validation, record), data=data)
     lines = strict((tmp_path / "metrics.jsonl").read_text())
     groups = {line["step"]: {key.split("/")[0] for key in line} - {"step"} for line in lines}
-    assert groups == {2: {"train"}, 3: {"val"}, 4: {"train"}, 6: {"train", "val"}, 7: {"val"}}
+    both = {"train", "val"}
+    assert groups == {2: {"train"}, 3: {"val"}, 4: {"train"}, 6: both, 7: both}
     assert lines[0].keys() - {"step"} == {
         "train/generator/total",
         "train/generator/reconstruction",
@@ -118,18 +119,19 @@ def test_a_line_holds_what_is_due_at_its_step(
         "val/codebook/perplexity",
         "val/codebook/top1_share",
     }
-    # The rate of the update that was made: updates 2, 4 and 6 have 2/4, 4/4 and all of it.
+    # The rate of the update that was made: updates 2, 4, 6 and 7 have 2/4, 4/4 and all of it.
     rates = [
         line["train/generator/learning_rate"]
         for line in lines
         if "train/generator/learning_rate" in line
     ]
-    assert rates == pytest.approx([0.05, 0.1, 0.1])
+    assert rates == pytest.approx([0.05, 0.1, 0.1, 0.1])
     shown = capsys.readouterr().out.splitlines()
     assert [line.split("/7")[0] for line in shown if "images/s" in line] == [
         "step 2",
         "step 4",
         "step 6",
+        "step 7",
     ]
     assert [line.split("/7")[0] for line in shown if "validation: psnr" in line] == [
         "step 3",

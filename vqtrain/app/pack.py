@@ -56,7 +56,7 @@ class Pack(Command):
                     index, out=folder, settings=settings, num_workers=num_workers, progress=progress
                 )
         except (KeyboardInterrupt, Interrupted):
-            console.print("stopped; the shards that are whole are kept: the same command goes on")
+            console.print("stopped, shards are kept: run the same command again to continue")
             raise
         if was_complete:
             console.print(f"{folder} was complete already", markup=False)

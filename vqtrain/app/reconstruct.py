@@ -49,11 +49,11 @@ class Reconstruct(Command):
             device=device,
             precision=precision,
         )
-        folder = new_folder(out)
         loaded = settings.placed(Tokenizer.from_pretrained(tokenizer, allow=allow))
         if tile is not None:
             check_tile(tile, loaded.downsampling)
         index = open_images(images, role="validation")
+        folder = new_folder(out)
         console = Console(highlight=False, soft_wrap=True)
         total = min(len(index), limit or len(index))
         with ending_in_order(), shown_progress(console, "reading") as progress:

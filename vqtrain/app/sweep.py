@@ -115,7 +115,7 @@ def launch_all(sweep: Sweep, launcher: Launcher, environment: Mapping[str, str])
             with screen.shown():
                 launcher.launch(waiting, logs=folder / LOGS, tick=screen.tick, done=end)
         except (KeyboardInterrupt, Interrupted):
-            console.print("stopped; the same command goes on with what is missing")
+            console.print("stopped: run the same command again to continue")
             raise
         finally:
             result = conclude(sweep, console)

@@ -97,7 +97,7 @@ class Tokenize(Command):
                         progress=progress,
                     )
         except (KeyboardInterrupt, Interrupted):
-            console.print("stopped; what is written is kept: the same command goes on")
+            console.print("stopped, batches are kept: run the same command again to continue")
             raise
         if was_complete:
             console.print(f"{folder} was complete already", markup=False)
@@ -234,7 +234,7 @@ def launch(
     more = f", and {len(failed) - 1} more have failed" if len(failed) > 1 else ""
     raise FailedError(
         f"share {number}/{len(ends)} ended with {first.code}: {first.reason}{more}; the logs are "
-        f"in {logs}, and the same command goes on with what is missing"
+        f"in {logs}; run the same command again to continue"
     )
 
 

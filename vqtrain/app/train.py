@@ -301,7 +301,12 @@ def count_parameters(module: nn.Module) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a duration as hours, minutes and seconds, such as 29:17:07."""
+    """Write a duration as hours, minutes and seconds, also beyond a day.
+
+    Example:
+        >>> duration(105_427.6), duration(61.0)
+        ('29:17:07', '0:01:01')
+    """
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 

@@ -91,7 +91,7 @@ class TokenizerResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     cost: Cost | None = None
     per_image: str = ""
-    passed_over: Sequence[Fault] = ()
+    skipped: Sequence[Fault] = ()
 
 
 @final

@@ -110,7 +110,7 @@ def _entry(entry: Entry) -> dict[str, object]:
         "seconds": measured.seconds,
         "cost": None if entry.cost is None else asdict(entry.cost),
         "per_image": (Path(entry.folder) / PARQUET_FILE).as_posix(),
-        "passed_over": [asdict(fault) for fault in measured.faults],
+        "skipped": [asdict(fault) for fault in measured.faults],
     }
 
 

@@ -279,7 +279,7 @@ def protocols(result: EvaluationResult) -> list[Block]:
         {"tokenizer": word(each.name), "image": word(fault.key or fault.shard)}
         | {"reason": word(fault.reason)}
         for each in result.tokenizers
-        for fault in each.passed_over
+        for fault in each.skipped
     ]
     tables = [
         table("How each metric is computed", definitions, search="metric, key or value"),

@@ -69,7 +69,7 @@ class Sweep:
         if 0 < end.code < FIRST_SIGNAL:
             write_failure(job.run_dir, code=end.code, reason=end.reason)
         elif end.code == 0 and not self._has_trained(job):
-            reason = "trainer.max_time is over; the same command resumes it"
+            reason = "trainer.max_time is over: run the same command again to resume it"
             self._states[name] = results.INTERRUPTED, 0, reason
             shutil.rmtree(job.evaluation, ignore_errors=True)
         elif end.code:
@@ -79,7 +79,7 @@ class Sweep:
 
     def conclude(self, begun: Sequence[str]) -> SweepResult:
         """Write all results; the named runs are interrupted unless more is known."""
-        state = results.INTERRUPTED, None, "the next call resumes it"
+        state = results.INTERRUPTED, None, "run the same command again to resume it"
         result = self._write(dict.fromkeys(begun, state))
         plot.save_plot(result, self.grid.sweep_dir)
         return result

@@ -236,6 +236,12 @@ class TokenizerTraining(LightningModule):
         else:
             self.trainer.strategy.optimizer_step(optimizer, lambda: None)
 
+    @property
+    def is_logged(self) -> bool:
+        """Whether the metrics of this step are logged: every so often, and those of the last."""
+        is_last = self.step == self.settings.max_steps
+        return is_last or self.step % self.settings.log_every == 0
+
     def logged_metrics(self) -> dict[str, float]:
         """Return the metrics of training since the last call; collective."""
         values = self.window.means()
@@ -249,7 +255,7 @@ class TokenizerTraining(LightningModule):
         del outputs, batch, batch_idx
         if not self.step_has_ended:
             return
-        if self.logs and self.step % self.settings.log_every == 0:
+        if self.logs and self.is_logged:
             self.log_dict(self.logged_metrics(), batch_size=1)
         if self.step >= self.settings.max_steps:
             self.trainer.should_stop = True

@@ -35,7 +35,7 @@ class Record:
     def write(self, module: TokenizerTraining, validation: Validation) -> None:
         """Write a line if this step is logged or was validated; collective."""
         values: dict[str, float] = {}
-        if module.step % module.settings.log_every == 0:
+        if module.is_logged:
             values |= module.logged_metrics()
             self.console.show_training(module.step, values)
             hint = self.collapse.of(values, module.tokenizer.vocab_size, module.window.tokens)

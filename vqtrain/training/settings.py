@@ -33,7 +33,7 @@ class TrainerSettings:
         compile: Whether the encoder and the decoder are compiled.
         deterministic: Whether operations without a deterministic form are refused.
         ema_decay: Share of the average of the weights that one step keeps, or 0 for no average.
-        log_every: Steps between lines of training metrics.
+        log_every: Steps between lines of training metrics; the last step is logged, too.
         validate_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
         keep_checkpoints: Checkpoints that are kept, beside the best and the last one.

@@ -228,7 +228,7 @@ def test_a_source_without_images_is_named(tmp_path, write_tar):
 
 @pytest.mark.parametrize("images", [[], "", ["demo", ""]])
 def test_no_source_is_refused(images):
-    with pytest.raises(DataError, match="no images are named"):
+    with pytest.raises(DataError, match="images: a source is empty"):
         opened(images)
 
 

@@ -34,7 +34,7 @@ def examine(config: Mapping[str, Any]) -> Iterator[Finding]:
     """
     quiet_libraries()
     settings = Settings.of(config)
-    index = open_images(settings.data.train, role="training")
+    index = open_images(settings.data.train, role="training", key="data.train")
     return images.examine(build_planned(config, settings), index)
 
 

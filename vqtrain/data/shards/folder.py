@@ -196,7 +196,7 @@ class ShardFolder:
         except OSError as error:
             raise FailedError(
                 f"cannot write {error.filename or self.out}: {error.strerror}; what is written is "
-                "kept, and the same command continues there"
+                "kept, run the same command again to continue"
             ) from error
 
     def complete(self, report: Mapping[str, object]) -> None:

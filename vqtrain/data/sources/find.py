@@ -31,7 +31,7 @@ from vqtrain.data.sources.scan import (
     is_tar,
     scan_tar,
 )
-from vqtrain.errors import ConfigError, DataError
+from vqtrain.errors import ConfigError, DataError, naming
 
 # Requests at the same time: a thousand remote tars open in seconds.
 THREADS = 16
@@ -73,19 +73,19 @@ def training_and_validation(train: Images, val: Images) -> tuple[ImageIndex | St
             raise ConfigError(
                 "data.val=auto cannot hold out images of a pipe: name images to validate on"
             )
-        return stream, open_images(val, role="validation")
-    training = open_images(train, role="training")
+        return stream, open_images(val, role="validation", key="data.val")
+    training = open_images(train, role="training", key="data.train")
     if val != "auto":
-        return training, open_images(val, role="validation")
+        return training, open_images(val, role="validation", key="data.val")
     only = train
     if not isinstance(train, str | Mapping) and len(train) == 1:
         only = train[0]
     if isinstance(only, str) and (only == "demo" or _has_validation(only)):
-        return training, open_images(only, role="validation")
+        return training, open_images(only, role="validation", key="data.train")
     return hold_out(training)
 
 
-def open_images(images: Images, *, role: Role) -> ImageIndex:
+def open_images(images: Images, *, role: Role, key: str = "images") -> ImageIndex:
     """Index images of any source; the kind of source is detected automatically.
 
     The word ``demo``; a folder of images, or of tars if it holds no image; a folder of ``vqtrain
@@ -97,14 +97,20 @@ def open_images(images: Images, *, role: Role) -> ImageIndex:
         images: A source; or ``{images: ..., weight: 2}``, which is seen twice as often; or a list
             of both, joined in this order.
         role: Which images of ``demo`` and packed folders to use.
+        key: The config key that names the sources, for messages.
 
     Raises:
         ConfigError: If a weight is invalid.
         DataError: If a source does not exist, holds no images or cannot be read.
     """
+    with naming(key):
+        return _open(images, role)
+
+
+def _open(images: Images, role: Role) -> ImageIndex:
     sources = [images] if isinstance(images, str | Mapping) else images
     if not sources or "" in sources:
-        raise DataError("no images are named: give demo, a folder, a glob or tars")
+        raise DataError("a source is empty: name demo, a folder, a glob or tars")
     return ImageIndex.concatenate(
         [
             _open_source(source, role) if isinstance(source, str) else _open_weighted(source, role)
@@ -157,8 +163,8 @@ def _open_weighted(item: Mapping[str, object], role: Role) -> ImageIndex:
             f"{images!r}"
         )
     if not isinstance(images, str | Mapping | Sequence):
-        raise ConfigError(f"images must name a source or several, got {images!r}")
-    index = open_images(images, role=role)
+        raise ConfigError(f"a source with a weight must name one source or several, got {images!r}")
+    index = _open(images, role)
     return replace(index, weights=index.weights * np.float32(weight))
 
 
