@@ -7,7 +7,7 @@ others are ours as their YAML files have them, ``vector-quantize-pytorch`` (vqp)
 step (``update``) is timed apart, in the note; vqp moves its codes within the pass, those of the
 other two are moved by an optimizer. The codebooks with entropies have fewer tokens.
 
-Time: all take turns, and the medians are compared. Memory: the most that a pass holds beside
+Time: all take turns, and the medians are compared. Memory: the most that a pass holds besides
 latents, codebook and the codebook's gradient, in MB of 10^6 bytes; on a CPU it is resident memory,
 read on Linux in a process of its own. What is estimated above ``--max-gb`` is not run. The last
 lines are JSON, one a row. Run: python scripts/benchmark_codebooks.py
@@ -162,7 +162,7 @@ def peak() -> int:
 
 
 def extra_bytes(who: str, size: int, dim: int, tokens: int) -> int:
-    """Return the most bytes that a pass holds beside latents, codebook and its gradient."""
+    """Return the most bytes that a pass holds besides latents, codebook and its gradient."""
     # Threads, libraries and their workspaces come with the first pass; 256 codes of lfq are 8 bits.
     run_pass(build(who, latents(2 * SIDE**2, 8), 256))
     matrix = torch.ones(1024, 1024, device="cuda" if CUDA else "cpu")

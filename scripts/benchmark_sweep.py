@@ -1,4 +1,4 @@
-"""Times what vqtrain sweep takes beside its runs.
+"""Times what vqtrain sweep takes besides its runs.
 
 The sweep is run in this process with one run at a time, and every process that it starts is timed
 from its start to its end, which includes what starting takes. What is left of the whole time is the

@@ -323,17 +323,25 @@ def check_arguments(
 
 
 def unknown(what: str, word: str, valid: Iterable[str]) -> str:
-    """Say that a word is unknown, with the nearest valid word or the valid words."""
+    """Say that a word is unknown, with the nearest valid word or the valid words.
+
+    Example:
+        >>> unknown("key", "encoder.freeze", ["codebook.size", "encoder.kind", "encoder.width"])
+        "unknown key 'encoder.freeze', valid are: encoder.kind, encoder.width"
+    """
     choices = sorted(valid)
-    # A key within a group is never a misspelt group.
-    similar = [choice for choice in choices if "." in choice or "." not in word]
-    near = difflib.get_close_matches(word, similar, n=1)
+    group = f"{word.rpartition('.')[0]}."
+    siblings = {key.removeprefix(group): key for key in choices if key.startswith(group)}
+    if siblings:  # the common start of their names says nothing about the rest
+        near = difflib.get_close_matches(word.removeprefix(group), siblings, n=1)
+        near, choices = [siblings[name] for name in near], list(siblings.values())
+    else:
+        # A key within a group is never a misspelt group.
+        similar = [choice for choice in choices if "." in choice or "." not in word]
+        near = difflib.get_close_matches(word, similar, n=1)
     if near:
         return f"unknown {what} {word!r}, did you mean {near[0]!r}?"
-    if len(choices) > MAX_LISTED:
-        group = f"{word.rpartition('.')[0]}."
-        choices = [choice for choice in choices if choice.startswith(group)]
-    if not choices:
+    if not choices or (len(choices) > MAX_LISTED and not siblings):
         return f"unknown {what} {word!r}, --help lists the valid ones"
     return f"unknown {what} {word!r}, valid are: {', '.join(choices)}"
 

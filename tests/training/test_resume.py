@@ -151,7 +151,7 @@ def test_a_killed_game_goes_on_where_it_was(
     words += ["loss.adversarial.start_step=8", "codebook.decay=0.8", "optim.lr=3.0e-3"]
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     processes = [start_vqtrain(*words, f"run_dir={run}") for run in (unbroken, broken)]
-    # Killed as the game begins.
+    # Killed as adversarial training begins.
     checkpoint = broken / "checkpoints/step_00000008.ckpt"
     kill_after(processes[1], checkpoint, signal.SIGKILL)
     _, errors = processes[0].communicate(timeout=120)

@@ -17,7 +17,7 @@ from vqtrain.ranges import above, at_least, checked
 class Residual(Codebook):
     """Adds up codes: the first one for the vector, the next one for the rest, and so on.
 
-    What is subtracted is held constant, so that every depth pulls the latents towards its codes.
+    What is subtracted is held constant, so every depth moves the latents towards its codes.
     The decoder's gradient passes through the depths in equal parts; where each passes it straight
     through, so does the whole. The loss is the mean of theirs.
 

@@ -78,7 +78,7 @@ def examine_speed(
     try:
         loading, images = measure_loading(planned, index, seconds)
     except DataError as error:
-        yield Finding(name="loading", found=str(error), remedy="mend the images first")
+        yield Finding(name="loading", found=str(error), remedy="repair the images first")
         return
     yield Finding(
         name="loading", found=f"{in_images(loading)} images/s for each of data.num_workers"

@@ -132,7 +132,7 @@ class TrainingData(LightningDataModule):
         now = (world_size, max(1, self.settings.num_workers))
         if before != now:
             raise CheckpointError(
-                "images that are read in sequence (pipe:) go on only with as many processes and "
+                "images that are read in sequence (pipe:) resume only with as many processes and "
                 f"data.num_workers as before: {before[0]} x {before[1]}, got {now[0]} x {now[1]}"
             )
         self.saved_cursors = [Cursor(*numbers) for numbers in state["cursors"]]

@@ -36,7 +36,7 @@ class TrainerSettings:
         log_every: Steps between lines of training metrics; the last step is logged, too.
         validate_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
-        keep_checkpoints: Checkpoints that are kept, beside the best and the last one.
+        keep_checkpoints: Checkpoints that are kept, besides the best and the last one.
         limit_val: Images that a validation sees at most, or None for all.
 
     Raises:

@@ -136,6 +136,11 @@ def test_the_words_of_a_command_line_are_sorted(tmp_path: Path) -> None:
         (["data.train"], "cannot read 'data.train': write key=value"),
         (["data.trian=x"], "unknown key 'data.trian', did you mean 'data.train'?"),
         (["optim.lrr=1"], "did you mean 'optim.lr'?"),
+        (
+            ["codebook=lfq", "codebook.dim=8"],
+            "'codebook.dim', valid are: codebook.commit",
+        ),
+        (["encoder.freeze=1"], "unknown key 'encoder.freeze', valid are: encoder."),
         (["batch_size=1"], "unknown key 'batch_size', did you mean 'data.batch_size'?"),
         (["images=x"], "unknown key 'images'"),
         (["zzz=1"], "unknown key 'zzz', --help lists the valid ones"),

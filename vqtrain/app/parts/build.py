@@ -281,8 +281,8 @@ def check_shapes(tokenizer: Tokenizer, size: Sequence[int], where: str) -> None:
         raise ConfigError(f"encoder, codebook and decoder do not fit: {reason}") from error
     if latents[2:] != grid or decoded != shape:
         raise ConfigError(
-            f"encoder and decoder do not fit: of a sample of {list(shape)} the encoder makes a "
-            f"grid of {by(latents[2:])}, {by(grid)} is what it promises, and the decoder a sample "
+            f"encoder and decoder do not fit: for a sample of {list(shape)} the encoder returns a "
+            f"grid of {by(latents[2:])} and declares {by(grid)}, and the decoder returns a sample "
             f"of {list(decoded)}"
         )
 

@@ -173,7 +173,7 @@ def compose(name: str, command_line: CommandLine, *, is_whole: bool = True) -> d
 def choose_class(word: str, choices: dict[str, list[str]]) -> str:
     """Let ``encoder=package.module:Class`` choose a class, and ``loss/mine=l2`` add a term.
 
-    Hydra is told of a config that holds the kind and every argument of the class: its default, or
+    Hydra gets a config that holds the kind and every argument of the class: its default, or
     none yet, so that ``encoder.width=8`` sets it.
     """
     key, _, value = word.partition("=")

@@ -39,7 +39,7 @@ def new_folder(out: str) -> Path:
 
 
 def fill_whole(out: Path, fill: Callable[[Path], Result]) -> Result:
-    """Fill a folder beside ``out`` and move it there; if that fails, nothing is left.
+    """Fill a folder next to ``out`` and move it there; if that fails, nothing is left.
 
     Args:
         out: A folder that does not exist.
@@ -53,13 +53,13 @@ def fill_whole(out: Path, fill: Callable[[Path], Result]) -> Result:
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        unfinished = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
         try:
-            result = fill(beside)
-            beside.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-            beside.rename(out)
+            result = fill(unfinished)
+            unfinished.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+            unfinished.rename(out)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise CheckpointError(f"cannot write {out}: {error.strerror or error}") from error
     return result

@@ -40,7 +40,7 @@ _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*
 # Why a member with holes is left out: its bytes are neither in one piece nor where they seem to be.
 SPARSE = "it is stored with holes: write the tar without --sparse (-S)"
 
-# Folders that systems make beside the user's own files: thumbnails, deleted files, old versions.
+# Folders that systems make next to the user's own files: thumbnails, deleted files, old versions.
 SYSTEM_FOLDERS = frozenset(
     ("__MACOSX", "@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "lost+found")
 )

@@ -146,7 +146,7 @@ def assemble(
     with torch.device("meta"):  # a wrong shape could be of any size
         shapes = build().state_dict()
     given = tuple(name for _, name in table.names)
-    # Counters and schedules of a training begin anew.
+    # Counters and schedules of a training start from zero.
     fresh = [name for name in shapes if name.startswith("codebook.") and not name.startswith(given)]
     theirs = flipped([*names, *PROJECTIONS, *table.names])
     sources = {name: renamed(name, theirs) for name in shapes if name not in fresh}
