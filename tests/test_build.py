@@ -1,5 +1,6 @@
 """Kind words, arguments that are checked, and steps written as a share."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -111,29 +112,6 @@ def test_what_a_module_refuses_is_prefixed_with_its_kind() -> None:
         build.build("codebook", "fsq", {"size": None, "levels": [], "eps": 0.001})
 
 
-def test_shares_of_the_run_become_steps() -> None:
-    settings = {
-        "warmup_steps": "5%",
-        "start_step": "12.5%",
-        "log_every": "0%",
-        "name": "10%",
-        "trainer": {"validate_every": "10%", "log_every": 7},
-    }
-    assert build.resolve_fractions(settings, 200) == {
-        "warmup_steps": 10,  # 5 % of 200
-        "start_step": 25,  # 12.5 % of 200
-        "log_every": 1,  # an interval is never 0
-        "name": "10%",  # no step value
-        "trainer": {"validate_every": 20, "log_every": 7},
-    }
-
-
-@pytest.mark.parametrize("text", ["ten", "10", "-5%", "101%"])
-def test_a_step_value_that_is_neither_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="warmup_steps"):
-        build.resolve_fractions({"warmup_steps": text}, 100)
-
-
 def test_a_table_that_no_memory_holds_is_refused_in_a_sentence() -> None:
     arguments = {
         "size": 10**13,
@@ -149,3 +127,67 @@ def test_a_table_that_no_memory_holds_is_refused_in_a_sentence() -> None:
     # 10^13 rows of 32 numbers of 4 bytes.
     with pytest.raises(ConfigError, match="codebook=ema: its sizes need 1,280,000 GB of memory"):
         build.build("codebook", "ema", arguments)
+
+
+OWN = """
+from vqtrain.encoders.base import Encoder
+
+
+class Whole(Encoder):
+    def __init__(self, *, width: int = 8) -> None:
+        super().__init__()
+        self.out_channels, self.downsampling = width, (2, 2)
+
+    def forward(self, samples):
+        return samples
+
+
+class NoForward(Encoder):
+    out_channels, downsampling = 8, (2, 2)
+
+
+class NoAttribute(Encoder):
+    downsampling = (2, 2)
+    forward = Whole.forward
+
+
+class Half(Whole):
+    def __init__(self) -> None:
+        super().__init__(width=7 / 2)
+
+
+class Failing(Whole):
+    def __init__(self) -> None:
+        self.layer.weight = 0
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the current folder, which is on no path."""
+    (tmp_path / "own_for_build.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.delitem(sys.modules, "own_for_build", raising=False)
+    return "own_for_build"
+
+
+def test_a_class_in_the_current_folder_is_found(own: str) -> None:
+    assert getattr(build.build("encoder", f"{own}:Whole", {"width": 5}), "out_channels", 0) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("NoForward", "the contract vqtrain.encoders.base.Encoder asks for forward"),
+        ("NoAttribute", "Encoder asks for the attribute out_channels"),
+        ("Half", "out_channels must be a whole number, got 3.5"),
+        ("Failing", "own_for_build.py:30: AttributeError: 'Failing' object has no attribute 'la"),
+    ],
+)
+def test_what_a_class_of_ones_own_lacks_is_one_line(own: str, name: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        build.build("encoder", f"{own}:{name}", {})
+    assert str(raised.value).startswith(f"encoder={own}:{name}: ")
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)

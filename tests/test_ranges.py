@@ -19,6 +19,7 @@ from vqtrain.ranges import (
     checked,
     expected,
     one_of,
+    resolve_fractions,
     within,
 )
 
@@ -118,3 +119,26 @@ def test_keys_of_no_group_stand_alone_in_messages() -> None:
         bind(run, {}, where="")
     with pytest.raises(ConfigError, match=r"^unknown key 'limi', did you mean 'limit'"):
         bind(run, {"limi": 1}, where="")
+
+
+def test_shares_of_the_run_become_steps() -> None:
+    settings = {
+        "warmup_steps": "5%",
+        "start_step": "12.5%",
+        "log_every": "0%",
+        "name": "10%",
+        "trainer": {"validate_every": "10%", "log_every": 7},
+    }
+    assert resolve_fractions(settings, 200) == {
+        "warmup_steps": 10,  # 5 % of 200
+        "start_step": 25,  # 12.5 % of 200
+        "log_every": 1,  # an interval is never 0
+        "name": "10%",  # no step value
+        "trainer": {"validate_every": 20, "log_every": 7},
+    }
+
+
+@pytest.mark.parametrize("text", ["ten", "10", "-5%", "101%"])
+def test_a_step_value_that_is_neither_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="warmup_steps"):
+        resolve_fractions({"warmup_steps": text}, 100)

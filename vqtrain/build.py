@@ -11,6 +11,7 @@ import inspect
 import pkgutil
 import re
 import sys
+import traceback
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -128,7 +129,7 @@ def final_class(module_name: str, contract: type) -> type:
 
 
 def third_party(kind: str, *, where: str) -> type:
-    """Import ``package.module:Class``.
+    """Import ``package.module:Class``; a module of the current folder is found, too.
 
     Args:
         kind: What to import.
@@ -138,6 +139,8 @@ def third_party(kind: str, *, where: str) -> type:
         ConfigError: If it cannot be imported, or is not a class.
     """
     module_name, _, class_name = kind.partition(":")
+    if "" not in sys.path:  # the current folder; last, so that it hides nothing that is installed
+        sys.path.append("")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -174,7 +177,9 @@ def build(
     factory = resolve(group, kind, where=where)
     checked = check_arguments(factory, arguments, where=where)
     try:
-        return factory(**checked)
+        if ":" not in kind:
+            return factory(**checked)
+        return build_own(factory, checked, contract_of(group))
     except ConfigError as error:
         raise ConfigError(f"{where}={kind}: {error}") from error
     except RuntimeError as error:  # torch has no special type for this on the CPU
@@ -183,6 +188,45 @@ def build(
         needed = re.search(r"allocate (\d+) bytes", str(error))
         amount = f"{int(needed[1]) / 1e9:,.0f} GB of memory" if needed else "too much memory"
         raise ConfigError(f"{where}={kind}: its sizes need {amount}") from error
+
+
+def build_own(factory: type, arguments: Mapping[str, object], contract: type) -> object:
+    """Build an object of a third party's class, and check that it has what its contract declares.
+
+    What its methods do is checked by ``vqtrain doctor part=CLASS``.
+
+    Raises:
+        ConfigError: If a method or an attribute is missing or of a wrong type, or if the
+            constructor fails.
+    """
+    name = f"{contract.__module__}.{contract.__qualname__}"
+    missing = sorted(getattr(factory, "__abstractmethods__", ()))
+    if missing:
+        raise ConfigError(f"the contract {name} asks for {' and '.join(missing)}")
+    try:
+        built: object = factory(**arguments)
+    except (ConfigError, MemoryError):
+        raise
+    except Exception as error:
+        raise ConfigError(raised_at(error, factory)) from error
+    for base in factory.__mro__:
+        if base.__module__ != contract.__module__:
+            continue
+        hints = typing.get_type_hints(base)
+        for attribute in base.__annotations__:
+            if not hasattr(built, attribute):
+                raise ConfigError(f"the contract {name} asks for the attribute {attribute}")
+            check(attribute, getattr(built, attribute), hints[attribute])
+    return built
+
+
+def raised_at(error: BaseException, own: type) -> str:
+    """Say in a line what a third party's class has raised, and in which line of its file."""
+    file = sys.modules[own.__module__].__file__
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    place = f"{file}:{lines[-1]}: " if lines else ""
+    return f"{place}{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def in_context(
@@ -344,33 +388,3 @@ def unknown(what: str, word: str, valid: Iterable[str]) -> str:
     if not choices or (len(choices) > MAX_LISTED and not siblings):
         return f"unknown {what} {word!r}, --help lists the valid ones"
     return f"unknown {what} {word!r}, valid are: {', '.join(choices)}"
-
-
-def resolve_fractions(
-    settings: Mapping[str, object], max_steps: int, prefix: str = ""
-) -> dict[str, object]:
-    """Turn step values that are a share of the run, such as "10%", into steps.
-
-    A key is a step value if its name ends in ``_step``, ``_steps`` or ``_every``. An interval is at
-    least one step.
-    """
-    resolved: dict[str, object] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            resolved[key] = resolve_fractions(value, max_steps, f"{prefix}{key}.")
-        elif isinstance(value, str) and re.search(r"_(step|steps|every)$", key):
-            resolved[key] = fraction_of(value, max_steps, f"{prefix}{key}")
-        else:
-            resolved[key] = value
-    return resolved
-
-
-def fraction_of(text: str, max_steps: int, key: str) -> int:
-    """Turn "10%" into steps."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
-    if match is None or float(match[1]) > 100:
-        raise ConfigError(
-            f'{key} must be a number of steps or a share, "0%" to "100%", got {text!r}'
-        )
-    steps = round(float(match[1]) / 100 * max_steps)
-    return max(1, steps) if key.endswith("_every") else steps

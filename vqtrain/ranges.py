@@ -13,6 +13,7 @@ import difflib
 import functools
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -187,3 +188,33 @@ def _expected_type(value: object, plain: object) -> str | None:
     if isinstance(value, accepted) and (plain is bool or not isinstance(value, bool)):
         return None
     return words.get(plain, str(plain))
+
+
+def resolve_fractions(
+    settings: Mapping[str, object], max_steps: int, prefix: str = ""
+) -> dict[str, object]:
+    """Turn step values that are a share of the run, such as "10%", into steps.
+
+    A key is a step value if its name ends in ``_step``, ``_steps`` or ``_every``. An interval is at
+    least one step.
+    """
+    resolved: dict[str, object] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            resolved[key] = resolve_fractions(value, max_steps, f"{prefix}{key}.")
+        elif isinstance(value, str) and re.search(r"_(step|steps|every)$", key):
+            resolved[key] = fraction_of(value, max_steps, f"{prefix}{key}")
+        else:
+            resolved[key] = value
+    return resolved
+
+
+def fraction_of(text: str, max_steps: int, key: str) -> int:
+    """Turn "10%" into steps."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text)
+    if match is None or float(match[1]) > 100:
+        raise ConfigError(
+            f'{key} must be a number of steps or a share, "0%" to "100%", got {text!r}'
+        )
+    steps = round(float(match[1]) / 100 * max_steps)
+    return max(1, steps) if key.endswith("_every") else steps

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from vqtrain.app.parts.compose import compose, read_command_line
-from vqtrain.build import build, configs_folder, resolve_fractions
+from vqtrain.build import build, configs_folder
 from vqtrain.codebooks.base import Codebook
+from vqtrain.ranges import resolve_fractions
 
 KINDS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))
 

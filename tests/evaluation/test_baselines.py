@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
-from vqtrain.build import resolve_fractions
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.baselines import BASELINES, bits_per_pixel, tokens_per_image
+from vqtrain.ranges import resolve_fractions
 
 NETWORK = {"channels": 4, "block_channels": 2, "num_blocks": 0}
 CODECS = {

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
-from vqtrain.build import resolve_fractions
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation import cost
 from vqtrain.evaluation.cost import Cost, count_flops, count_parameters, measure_cost
+from vqtrain.ranges import resolve_fractions
 
 NETWORK = {"channels": 4, "block_channels": 2, "num_blocks": 1}
 

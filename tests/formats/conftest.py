@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
-from vqtrain.build import configs_folder, in_context, resolve_fractions, split_kind
+from vqtrain.build import configs_folder, in_context, split_kind
+from vqtrain.ranges import resolve_fractions
 
 SIZES = {
     "double_z": False,

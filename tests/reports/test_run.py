@@ -159,7 +159,7 @@ def test_a_tokenizer_of_sounds_has_a_page_without_images(
     codebook = {"kind": arguments.pop("kind"), "arguments": {**arguments, "size": 16}}
     encoder, decoder = ({"kind": f"sounds:{n}", "arguments": {}} for n in ("Down", "Up"))
     sounds = Tokenizer(encoder=encoder, codebook=codebook, decoder=decoder, channels=1)
-    monkeypatch.setattr("vqtrain.reports.run.load_tokenizer", lambda _: (sounds.eval(), ""))
+    monkeypatch.setattr("vqtrain.reports.run.load_tokenizer", lambda *_: (sounds.eval(), ""))
     found = sections(page_of(run))
     assert "samples of this run have 1 axis" in words(found["reconstructions"])
     assert {"curves", "progress", "configuration"} <= found.keys()

@@ -10,7 +10,8 @@ import torch
 
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
-from vqtrain.build import configs_folder, in_context, resolve_fractions, split_kind
+from vqtrain.build import configs_folder, in_context, split_kind
+from vqtrain.ranges import resolve_fractions
 
 NETWORKS = sorted(path.stem for path in (configs_folder() / "encoder").glob("*.yaml"))
 CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))

@@ -120,7 +120,7 @@ def test_a_run_directory_and_a_checkpoint_are_tokenizers_too(saved: Path, tmp_pa
         (lambda config: config["codebook"].update(kind=7), "codebook must be"),
         (lambda config: config["codebook"]["arguments"].update(size=5), "codebook.frozen is [4"),
         (lambda config: config["codebook"]["arguments"].update(size="x"), "codebook.size must be"),
-        (lambda config: config["encoder"].update(kind="os:system"), "allow=['os']"),
+        (lambda config: config["encoder"].update(kind="os:system"), "add allow=[os]"),
         (lambda config: config["encoder"].update(kind="base"), "unknown kind 'base'"),
     ],
 )

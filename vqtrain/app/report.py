@@ -23,6 +23,7 @@ class Report(Command):
         other: str | None,
         limit: Annotated[int, at_least(1)],
         device: str,
+        allow: list[str],
     ) -> int:
         """Write a page, and say where it is."""
         with ending_in_order():
@@ -32,6 +33,7 @@ class Report(Command):
                 other=None if other is None else expand(other),
                 limit=limit,
                 device=find_device(device),
+                allow=allow,
             )
         sys.stdout.write(f"{file}\n")
         return 0

@@ -35,6 +35,7 @@ from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.reports.page import write as write_page
 from vqtrain.reports.run import Held
 from vqtrain.shapes import by
+from vqtrain.tokenizer.storage import packages_in
 from vqtrain.training import checkpoints, run_directory
 from vqtrain.training.bad_samples import FILE as BAD_SAMPLES
 from vqtrain.training.bad_samples import BadSamples
@@ -44,6 +45,7 @@ from vqtrain.training.data_module import TrainingData
 from vqtrain.training.launch import build_trainer, quiet_libraries
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.run import Outcome, fit
+from vqtrain.training.run_directory import read_config
 from vqtrain.training.trackers.build import build_tracker
 from vqtrain.training.trackers.lightning import build_logger
 from vqtrain.training.user_callbacks import build_callbacks
@@ -212,7 +214,8 @@ def write_report(
     """
     held = Held(index=data.validation, transform=data.settings.transform)
     try:
-        file = write_page(run_dir, limit=REPORT_IMAGES, device=device, held=held)
+        allow = packages_in(read_config(run_dir))  # this process has run their classes
+        file = write_page(run_dir, limit=REPORT_IMAGES, device=device, held=held, allow=allow)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         console.terminal.print(f"warning: there is no report: {reason}", markup=False)

@@ -1,5 +1,6 @@
 """The page of a folder: of a run, a sweep or an evaluation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ def write(
     limit: int = LIMIT,
     device: torch.device | None = None,
     held: Held | None = None,
+    allow: Sequence[str] = (),
 ) -> Path:
     """Write the page of a run, a sweep or an evaluation.
 
@@ -35,6 +37,7 @@ def write(
         limit: For a run: the largest number of images that its tokenizer is measured on.
         device: For a run: the device of that; None for the CPU.
         held: For a run: its validation images, if they are already open.
+        allow: For a run: packages outside vqtrain whose classes its tokenizer may name.
 
     Returns:
         The file.
@@ -53,7 +56,7 @@ def write(
         raise ConfigError(f"other={other} is not a run directory: {CONFIG} is missing")
     if kind == "run":
         where = device or torch.device("cpu")
-        page = run_page(path, other=other, limit=limit, device=where, held=held)
+        page = run_page(path, other=other, limit=limit, device=where, held=held, allow=allow)
     else:
         page = sweep_page(path) if kind == "sweep" else evaluation_page(path)
     file = out or path / ("sweep.html" if kind == "sweep" else "report.html")

@@ -68,7 +68,13 @@ class Held:
 
 
 def run_page(
-    run_dir: Path, *, other: Path | None, limit: int, device: torch.device, held: Held | None
+    run_dir: Path,
+    *,
+    other: Path | None,
+    limit: int,
+    device: torch.device,
+    held: Held | None,
+    allow: Sequence[str] = (),
 ) -> Page:
     """Make the page of a run directory.
 
@@ -78,6 +84,7 @@ def run_page(
         limit: Largest number of images that its tokenizer is measured on.
         device: The device of that.
         held: These images, if they are already open.
+        allow: Packages outside vqtrain whose classes its tokenizer may name.
 
     Raises:
         ConfigError: If a configuration cannot be read.
@@ -85,7 +92,7 @@ def run_page(
     run = read_run(run_dir)
     compared = None if other is None else (str(other), read_config(other))
     images = PageImages()
-    tokenizer, why_not = load_tokenizer(run_dir)
+    tokenizer, why_not = load_tokenizer(run_dir, allow)
     examined = None
     if tokenizer is not None and len(tokenizer.downsampling) != IMAGE_AXES:
         axes = len(tokenizer.downsampling)
@@ -110,14 +117,14 @@ def run_page(
     )
 
 
-def load_tokenizer(run_dir: Path) -> tuple[Tokenizer | None, str]:
+def load_tokenizer(run_dir: Path, allow: Sequence[str]) -> tuple[Tokenizer | None, str]:
     """Load a run's tokenizer, or return None and the reason."""
     if not (run_dir / "tokenizer").is_dir():
         return None, "This run has no tokenizer yet: it is exported at each checkpoint."
     try:
         # Building modules draws random numbers, which must not change those of a run.
         with torch.random.fork_rng(devices=[]):
-            return Tokenizer.from_pretrained(run_dir / "tokenizer"), ""
+            return Tokenizer.from_pretrained(run_dir / "tokenizer", allow=allow), ""
     except VqtrainError as error:
         return None, f"The tokenizer cannot be loaded: {error}."
 

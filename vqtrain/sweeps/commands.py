@@ -12,7 +12,7 @@ from vqtrain.launchers.local import Local, gpus
 from vqtrain.metrics.parts.build import Entry
 from vqtrain.ops.cores import count_cores
 from vqtrain.sweeps.job import SweepJob
-from vqtrain.tokenizer.storage import PARTS, kinds_in
+from vqtrain.tokenizer.storage import packages_in
 from vqtrain.weights import KNOWN
 
 
@@ -41,8 +41,7 @@ def evaluate_command(
         metrics: As a run has them.
     """
     config = job.config
-    kinds = kinds_in([config[group] for group in PARTS])
-    packages = sorted({kind.partition(".")[0].partition(":")[0] for kind in kinds if ":" in kind})
+    packages = packages_in(config)
     given = {name: config["weights"].get(name) for name in KNOWN}
     return [
         "evaluate",

@@ -224,11 +224,11 @@ def check(config: Mapping[str, Any], source: str, allow: Sequence[str]) -> None:
     _check_pixels(config["image"], source)
     for part in PARTS:
         for kind in kinds_in(config[part]):
-            package = kind.partition(":")[0].partition(".")[0]
-            if ":" in kind and package not in allow:
+            package = package_of(kind)
+            if package is not None and package not in allow:
                 raise CheckpointError(
                     f"cannot read {source}: its {part} is {kind!r}, code outside vqtrain; if you "
-                    f"trust it, load it with from_pretrained(path, allow=[{package!r}])"
+                    f"trust it, add allow=[{package}]"
                 )
 
 
@@ -238,6 +238,17 @@ def kinds_in(value: object) -> list[str]:
         own = [str(value["kind"])] if "kind" in value else []
         return own + [kind for inner in value.values() for kind in kinds_in(inner)]
     return [kind for inner in value for kind in kinds_in(inner)] if isinstance(value, list) else []
+
+
+def package_of(kind: str) -> str | None:
+    """Return the package outside vqtrain that holds the class of a kind; None of our own kinds."""
+    return kind.partition(":")[0].partition(".")[0] if ":" in kind else None
+
+
+def packages_in(config: Mapping[str, object]) -> list[str]:
+    """List the packages outside vqtrain whose classes a tokenizer's parts name."""
+    kinds = kinds_in([config[part] for part in PARTS])
+    return sorted({package for kind in kinds if (package := package_of(kind)) is not None})
 
 
 def _check_pixels(image: Mapping[str, object], source: str) -> None:

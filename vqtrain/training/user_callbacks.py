@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from lightning.pytorch import Callback
 
-from vqtrain.build import build_third_party, resolve_fractions
+from vqtrain.build import build_third_party
 from vqtrain.errors import ConfigError
+from vqtrain.ranges import resolve_fractions
 
 
 def build_callbacks(settings: Mapping[str, object], max_steps: int) -> dict[str, Callback]:

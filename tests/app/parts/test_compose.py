@@ -21,9 +21,10 @@ from vqtrain.app.parts.compose import (
     metric_entries,
     read_command_line,
 )
-from vqtrain.build import configs_folder, in_context, resolve_fractions, split_kind
+from vqtrain.build import configs_folder, in_context, split_kind
 from vqtrain.cli import main
 from vqtrain.errors import ConfigError
+from vqtrain.ranges import resolve_fractions
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 # Found by os.walk, as an independent reference: what is composed is found by pathlib.

@@ -8,7 +8,8 @@ from typing import Annotated, Any, cast
 import numpy as np
 import torch
 
-from vqtrain.build import bind, build_part, in_context, resolve_fractions, split_kind
+from vqtrain.app.parts.own import check_metrics, check_objective, refuse_own
+from vqtrain.build import bind, build_part, in_context, split_kind
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.find import training_and_validation
@@ -21,7 +22,7 @@ from vqtrain.metrics.parts.build import build_metrics, kind_of, load_weights, wh
 from vqtrain.objective import Objective, build_adversarial, build_term
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
-from vqtrain.ranges import at_least, check
+from vqtrain.ranges import at_least, check, resolve_fractions
 from vqtrain.shapes import by
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.bad_samples import BadSamples
@@ -97,9 +98,11 @@ def build_module(
     where = f"data.image_size={size[0]}" if sample_size is None else f"sample_size={size}"
     check_shapes(tokenizer, size, where)
     check_warmup(settings.optim, settings.trainer.max_steps, "trainer.max_steps")
+    objective = build_objective(resolved, settings, context)
+    check_objective(objective, config, context)
     return TokenizerTraining(
         tokenizer=tokenizer,
-        objective=build_objective(resolved, settings, context),
+        objective=objective,
         trainer_settings=settings.trainer,
         optim_settings=settings.optim,
         discriminator_settings=settings.discriminator,
@@ -172,7 +175,12 @@ def build_discriminator(
             f"discriminator, got {data.batch_size}; discriminator.norm=group takes any"
         )
     size = cast(tuple[int, ...], context["sample_size"])
-    if not takes(discriminator, data.channels, size):
+    try:
+        fits = takes(discriminator, data.channels, size)
+    except Exception as error:
+        refuse_own(str(specification["kind"]), discriminator, error, where="discriminator")
+        raise
+    if not fits:
         if size != data.sample_size:
             raise ConfigError(f"a sample of {by(size)} does not fit this discriminator")
         sizes = range(data.image_size, LARGEST_LEAST_SIZE)
@@ -233,6 +241,9 @@ def find_metrics(
     if not chosen:
         named = ", ".join(kind for kind, _ in words)
         raise ConfigError(f"metrics.best must be one of the metrics ({named}), got {best!r}")
+    size = tuple(sample_size or data.sample_size)
+    known = {"given": config["weights"], "channels": data.channels, "size": size}
+    check_metrics(entries, metrics, known)
     load_weights(metrics, config["weights"], device)
     return metrics, chosen[0]
 
@@ -279,6 +290,10 @@ def check_shapes(tokenizer: Tokenizer, size: Sequence[int], where: str) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"encoder, codebook and decoder do not fit: {reason}") from error
+    except Exception as error:
+        for name, specification in tokenizer.specification.items():
+            refuse_own(str(specification["kind"]), getattr(tokenizer, name), error, where=name)
+        raise
     if latents[2:] != grid or decoded != shape:
         raise ConfigError(
             f"encoder and decoder do not fit: for a sample of {list(shape)} the encoder returns a "
