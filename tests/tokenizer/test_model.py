@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from vqtrain import Tokenizer
 from vqtrain.errors import BadSampleError, ConfigError, VqtrainError
@@ -107,7 +108,7 @@ def make(
         channels=3,
         pixel_range=pixel_range,
     )
-    tokenizer.codebook.initialize(tokenizer.latents(torch.randn(2, 3, side, side)))
+    tokenizer.codebook.initialize(tokenizer.latents(torch.rand(2, 3, side, side) * 2 - 1))
     return tokenizer.eval()
 
 
@@ -192,6 +193,43 @@ def test_a_size_that_does_not_divide_is_refused(size: tuple[int, int]) -> None:
 def test_another_number_of_channels_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"takes samples \[b, 3, \*, \*\], got \[1, 1, 16, 16\]"):
         make().encode(torch.zeros(1, 1, 16, 16))
+
+
+PIXELS = torch.arange(256).repeat(3).reshape(1, 3, 16, 16)
+IMAGES = PIXELS / 127.5 - 1
+
+
+@pytest.mark.parametrize(
+    ("samples", "found"),
+    [
+        (PIXELS.byte(), "floats in [-1, 1], got torch.uint8"),
+        (PIXELS, "floats in [-1, 1], got torch.int64"),
+        (PIXELS > 127, "floats in [-1, 1], got torch.bool"),
+        (PIXELS.float(), "in [-1, 1], got values from 0 to 255"),
+        (PIXELS.half(), "in [-1, 1], got values from 0 to 255"),
+        (IMAGES.clone().fill_(torch.nan), "in [-1, 1], got values from nan to nan"),
+        (IMAGES.index_fill(3, torch.tensor(3), torch.nan), "got values from nan to nan"),
+        (IMAGES.index_fill(3, torch.tensor(3), -torch.inf), "got values from -inf to 1"),
+        # Normalized by the mean and the deviation of ImageNet's red.
+        ((PIXELS / 255 - 0.485) / 0.229, "got values from -2.1179 to 2.24891"),
+    ],
+)
+def test_what_cannot_be_images_in_the_range_is_refused(samples: Tensor, found: str) -> None:
+    tokenizer = make()
+    message = re.escape(found) + r".*: make samples by preprocess\(image\)"
+    for use in (tokenizer.encode, tokenizer.latents, tokenizer.reconstruct, tokenizer):
+        with pytest.raises(ConfigError, match=message):
+            use(samples)
+
+
+def test_images_a_little_beyond_the_range_are_taken_and_steps_of_training_not_compared() -> None:
+    tokenizer = make()
+    hard = torch.tensor([-1.0, 1.0]).repeat(1, 3, 9, 4)  # stripes, the worst there are
+    resized = F.interpolate(hard, (20, 20), mode="bicubic")
+    assert resized.abs().max() > 1.1
+    for samples in (resized.bfloat16(), resized * 1.2, IMAGES[:0]):
+        assert tokenizer.latents(samples).shape[1] == 4
+    tokenizer.train()(PIXELS.float())
 
 
 def test_encoder_and_decoder_of_another_factor_are_refused() -> None:
@@ -381,7 +419,7 @@ def test_latents_that_are_not_finite_are_an_error_and_never_ids(
 ) -> None:
     tokenizer = make(codebook)
     images = torch.rand(1, 3, 16, 16)
-    images[0, 1, 3, 3] = torch.nan
+    tokenizer.project_in.bias.data[0] = torch.nan
     for use in (tokenizer.encode, lambda images: tokenizer.quantize(tokenizer.latents(images))):
         with pytest.raises(VqtrainError, match="the codebook was given latents that are not fin"):
             use(images)

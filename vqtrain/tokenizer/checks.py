@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
@@ -11,6 +12,36 @@ from vqtrain.decoders.base import Decoder
 from vqtrain.errors import ConfigError, VqtrainError, require
 
 LEAST_TILE = 8  # tokens
+# Of a sample in [-1, 1]: bicubic resampling reaches 1.9 at most, a decoder's overshoot much less.
+# White is 2.2 where images are normalized by the statistics of ImageNet.
+LARGEST = 2.0
+SOURCES = "make samples by preprocess(image) or to_images(pixels)"
+
+
+def check_samples(
+    samples: Shaped[Tensor, "*shape"], channels: int, downsampling: Sequence[int]
+) -> None:
+    """Refuse tensors of the shape or the type of no samples."""
+    if samples.ndim < 3 or samples.shape[1] != channels:
+        raise ConfigError(
+            f"this tokenizer takes samples [b, {channels}, {', '.join('*' * len(downsampling))}], "
+            f"got {list(samples.shape)}"
+        )
+    require(
+        samples.is_floating_point(),
+        f"samples must be floats in [-1, 1], got {samples.dtype}: {SOURCES}",
+    )
+
+
+def check_values(samples: Float[Tensor, "b c *size"]) -> None:
+    """Refuse values that no sample in [-1, 1] has; waits for the device, but not in a graph."""
+    if samples.is_meta or torch.compiler.is_compiling() or not samples.numel():
+        return
+    least, most = torch.stack(torch.aminmax(samples.detach())).tolist()
+    if not -LARGEST <= least <= most <= LARGEST:  # also where they are NaN
+        raise ConfigError(
+            f"samples must be in [-1, 1], got values from {least:g} to {most:g}: {SOURCES}"
+        )
 
 
 def check_finite(latents: Float[Tensor, "b d *grid"]) -> None:

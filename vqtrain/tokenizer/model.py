@@ -20,13 +20,7 @@ from vqtrain.ops.precision import at_least_float32, without_autocast
 from vqtrain.ops.tiles import in_batches, in_tiles
 from vqtrain.shapes import by
 from vqtrain.token_ids import as_token_ids
-from vqtrain.tokenizer import storage
-from vqtrain.tokenizer.checks import (
-    check_finite,
-    check_tile,
-    check_token_shape,
-    differences,
-)
+from vqtrain.tokenizer import checks, storage
 from vqtrain.tokenizer.reconstruction import Reconstruction
 
 if TYPE_CHECKING:
@@ -232,24 +226,25 @@ class Tokenizer(nn.Module):
         return tokens if k == 1 else (k, *tokens)
 
     def latents(
-        self, samples: Float[Tensor, "b c *size"], *, tile: int | None = None
+        self, samples: Shaped[Tensor, "*shape"], *, tile: int | None = None
     ) -> Float[Tensor, "b d *grid"]:
         """Encode samples in [-1, 1] into continuous latents, before quantization.
 
         Args:
             samples: Any number of them, on any device: they are moved to the tokenizer's.
             tile: Side of the tiles in which larger samples are encoded, in px; None for no tiles.
+
+        Raises:
+            ConfigError: If they do not fit in shape or type or, in eval mode, are not in [-1, 1].
         """
-        if samples.ndim < 3 or samples.shape[1] != self.channels:
-            raise ConfigError(
-                f"this tokenizer takes samples [b, {self.channels}, "
-                f"{', '.join('*' * len(self.downsampling))}], got {list(samples.shape)}"
-            )
+        checks.check_samples(samples, self.channels, self.downsampling)
         self.token_shape(*samples.shape[2:])  # refuses a size that does not fit
         own = samples.to(self.project_in.weight)
+        if not self.training:
+            checks.check_values(own)
         if tile is None:
             return self.project_in(self.encoder(own))
-        check_tile(tile, self.downsampling)
+        checks.check_tile(tile, self.downsampling)
         unit = self.downsampling
         return self.project_in(in_tiles(self.encoder, own, tile=[tile] * len(unit), unit=unit))
 
@@ -260,17 +255,18 @@ class Tokenizer(nn.Module):
             VqtrainError: If they are not finite.
         """
         if not torch.compiler.is_compiling():
-            check_finite(latents)
+            checks.check_finite(latents)
         return self._quantize(latents)
 
     def _quantize(self, latents: Float[Tensor, "b d *grid"]) -> Quantized:
         with without_autocast(latents):
             return self.codebook(at_least_float32(latents))
 
-    def forward(self, samples: Float[Tensor, "b c *size"]) -> Reconstruction:
+    def forward(self, samples: Shaped[Tensor, "*shape"]) -> Reconstruction:
         """Encode, quantize and decode samples in [-1, 1], with gradients.
 
-        If latents are not finite, neither are the loss and the reconstruction.
+        If latents are not finite, neither are the loss and the reconstruction; samples are checked
+        as in ``latents``.
         """
         latents = self.latents(samples)
         quantized = self._quantize(latents)
@@ -278,12 +274,13 @@ class Tokenizer(nn.Module):
         return Reconstruction(samples=decoded, quantized=quantized, latents=latents)
 
     @torch.no_grad()
-    def reconstruct(self, samples: Float[Tensor, "b c *size"]) -> Float[Tensor, "b c *size"]:
+    def reconstruct(self, samples: Shaped[Tensor, "*shape"]) -> Float[Tensor, "b c *size"]:
         """Return the reconstructions of samples in [-1, 1], clamped to that range.
 
         Samples may be on any device; the reconstructions come back to theirs.
 
         Raises:
+            ConfigError: As ``latents``.
             VqtrainError: If latents are not finite.
         """
         quantized = self.quantize(self.latents(samples))
@@ -292,7 +289,7 @@ class Tokenizer(nn.Module):
     @torch.no_grad()
     def encode(
         self,
-        samples: Float[Tensor, "b c *size"],
+        samples: Shaped[Tensor, "*shape"],
         *,
         batch_size: int | None = None,
         tile: int | None = None,
@@ -307,7 +304,7 @@ class Tokenizer(nn.Module):
                 differ from those without tiles.
 
         Raises:
-            ConfigError: If the samples do not fit, or the codebook is continuous.
+            ConfigError: As ``latents``, or if the codebook is continuous.
         """
         self.check_ids()
         if batch_size is not None:
@@ -337,7 +334,7 @@ class Tokenizer(nn.Module):
         self.check_ids()
         if batch_size is not None:
             return in_batches(lambda batch: self.decode(batch, tile=tile), token_ids, batch_size)
-        check_token_shape(token_ids.shape, self.codebook, self.decoder)
+        checks.check_token_shape(token_ids.shape, self.codebook, self.decoder)
         own = as_token_ids(token_ids, self.vocab_size).to(self.device)
         with without_autocast(own):
             z_q = self.codebook.decode(own[:, None] if self.codebook.num_codebooks == 1 else own)
@@ -350,7 +347,7 @@ class Tokenizer(nn.Module):
         hidden = self.project_out(z_q.to(self.dtype))
         if tile is None:
             return self.decoder(hidden)
-        check_tile(tile, self.downsampling)
+        checks.check_tile(tile, self.downsampling)
         tiles = [tile // factor for factor in self.downsampling]
         return in_tiles(self.decoder, hidden, tile=tiles, unit=[1] * len(tiles))
 
@@ -386,7 +383,7 @@ class Tokenizer(nn.Module):
         Raises:
             ConfigError: If a name or a shape differs.
         """
-        wrong = differences(weights, self.state_dict())
+        wrong = checks.differences(weights, self.state_dict())
         if wrong:
             rest = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise ConfigError(f"the weights do not fit: {'; '.join(wrong[:3])}{rest}")
