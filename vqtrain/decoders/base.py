@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vqtrain.errors import require
+from vqtrain.errors import ConfigError
 from vqtrain.shapes import by
 
 
@@ -43,5 +43,6 @@ class Decoder(nn.Module, ABC):
             ConfigError: If the decoder does not take that grid.
         """
         axes = len(self.upsampling)
-        require(len(grid) == axes, f"the decoder takes grids of {axes} axes, got {by(grid)}")
+        if len(grid) != axes:
+            raise ConfigError(f"the decoder takes grids of {axes} axes, got {by(grid)}")
         return tuple(n * factor for n, factor in zip(grid, self.upsampling, strict=True))

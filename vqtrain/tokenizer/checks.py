@@ -68,8 +68,9 @@ def check_token_shape(shape: Sequence[int], codebook: Codebook, decoder: Decoder
             decoder.size(tokens)
         except ConfigError as error:
             fits, reason = False, f": {error}"
-    book = "" if k == 1 else f"{k}, "
-    require(fits, f"token ids must be [b, {book}{expected}], got {list(shape)}{reason}")
+    if not fits:
+        book = "" if k == 1 else f"{k}, "
+        raise ConfigError(f"token ids must be [b, {book}{expected}], got {list(shape)}{reason}")
 
 
 def check_tile(tile: int, downsampling: Sequence[int]) -> None:

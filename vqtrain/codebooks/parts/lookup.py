@@ -4,7 +4,7 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from vqtrain.codebooks.base import Codebook
-from vqtrain.errors import require
+from vqtrain.errors import ConfigError
 from vqtrain.token_ids import as_token_ids
 
 
@@ -19,9 +19,7 @@ def ids_of(
     """
     k, grids, shape = codebook.num_codebooks, codebook.token_grids, list(token_ids.shape)
     tokens = list(codebook.tokens(grids[-1])) if grids else shape[2:]
-    words = [str(k), *(map(str, tokens) if grids else ["*tokens"])]
-    require(
-        shape[1:] == [k, *tokens],
-        f"token ids of this codebook must be [b, {', '.join(words)}], got {shape}",
-    )
+    if shape[1:] != [k, *tokens]:
+        words = ", ".join(map(str, [k, *tokens])) if grids else f"{k}, *tokens"
+        raise ConfigError(f"token ids of this codebook must be [b, {words}], got {shape}")
     return as_token_ids(token_ids, codebook.size)
