@@ -81,13 +81,6 @@ def test_pictures_are_counted_and_measured(examine: Examine, photographs: Path) 
     assert {finding.mark for finding in found.values()} == {"ok"}
 
 
-def test_arrays_are_measured() -> None:
-    file = io.BytesIO()
-    np.save(file, np.zeros((40, 30, 3), np.uint16))
-    size, mode = images.look_at(file.getvalue())
-    assert (size, mode) == ((30, 40), "uint16 3")
-
-
 def test_pictures_that_cannot_be_read_are_named(examine: Examine, photographs: Path) -> None:
     (photographs / "text.jpg").write_text("no picture")
     (photographs / "empty.png").touch()

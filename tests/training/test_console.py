@@ -84,6 +84,21 @@ def test_the_speed_is_over_the_time_of_batches_and_of_waiting(
     assert (console.busy_s, console.images, console.data.take_waited_s()) == (0.0, 0, 0.0)
 
 
+def test_the_time_that_is_left_is_that_of_the_pace_so_far(
+    make_console: MakeConsole, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = make_console()
+    monkeypatch.setattr("time.monotonic", lambda: 1_000.0)
+    console.start(4)
+    monkeypatch.setattr("time.monotonic", lambda: 7_400.0)
+    for step in (6, 10):  # 3,200 s a step, and 4 steps after the sixth
+        console.busy_s = 1.0
+        console.show_training(step, {})
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.endswith("  3:33:20 left")
+    assert "left" not in last
+
+
 def test_much_waiting_is_hinted_once_but_not_of_the_start(
     make_console: MakeConsole, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,7 +210,7 @@ def test_with_a_bar_training_lines_go_to_the_log_alone(
     console.close()
     logged = [line[20:] for line in (tmp_path / "log.txt").read_text().splitlines()]
     assert logged == [
-        "step 3/10  total 0.2500  20 images/s  waiting 0%",
+        "step 3/10  total 0.2500  20 images/s  waiting 0%  0:00:00 left",
         "step 3/10  validation: psnr 20.0000",
     ]
     assert "step 3/10  total" not in output.getvalue()

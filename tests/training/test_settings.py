@@ -98,3 +98,19 @@ def test_weights_are_of_full_precision(
     precision: str, dtype: torch.dtype, trainer_settings: Make
 ) -> None:
     assert trainer_settings(precision=precision).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("every", "due"),
+    [
+        (300, [100, 300, 600, 900]),
+        (400, [100, 400, 800]),
+        (90, range(90, 1001, 90)),
+        (1000, [1000]),
+    ],
+)
+def test_the_first_time_is_early_unless_it_is_for_the_end_alone(
+    every: int, due: list[int], trainer_settings: Make
+) -> None:
+    settings = trainer_settings(max_steps=1000)
+    assert [step for step in range(1, 1001) if settings.is_due(every, step)] == list(due)

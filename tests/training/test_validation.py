@@ -170,7 +170,9 @@ def test_validation_comes_at_its_interval_and_at_the_last_step(
     make_validation: Callable[..., Validation],
     fit: Callable[..., None],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("vqtrain.training.settings.FIRST_STEP", 2)  # instead of 100
     validation = make_validation()
     seen: list[bool] = []
     fit(
@@ -178,9 +180,9 @@ def test_validation_comes_at_its_interval_and_at_the_last_step(
         validation.measure_if_due,
         lambda *_: seen.append(bool(validation.results)),
     )
-    assert seen == [False, False, True, False, False, True, True]
+    assert seen == [False, True, True, False, False, True, True]
     names = sorted(file.name for file in (tmp_path / "images").iterdir())
-    assert names == [f"step_0000000{step}.png" for step in (3, 6, 7)]
+    assert names == [f"step_0000000{step}.png" for step in (2, 3, 6, 7)]
 
 
 def test_other_ranks_write_no_picture(

@@ -28,9 +28,6 @@ from vqtrain.app.parts.compose import CommandLine, compose, describe_keys
 from vqtrain.app.parts.output import folder_of
 from vqtrain.app.parts.resume import continued_config, lookup_config
 from vqtrain.data.remote.urls import shareable
-from vqtrain.data.sources.folders import describe_others
-from vqtrain.data.sources.index import ImageIndex
-from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.reports.page import write as write_page
 from vqtrain.reports.run import Held
@@ -40,10 +37,11 @@ from vqtrain.training import checkpoints, run_directory
 from vqtrain.training.bad_samples import FILE as BAD_SAMPLES
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import TrainingCheckpoint
-from vqtrain.training.console import RunConsole
+from vqtrain.training.console import RunConsole, duration
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.launch import build_trainer, quiet_libraries
 from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.outlook import describe_data, describe_length, warnings_of
 from vqtrain.training.run import Outcome, fit
 from vqtrain.training.run_directory import read_config
 from vqtrain.training.trackers.build import build_tracker
@@ -263,19 +261,8 @@ def introduce(
         log_only=True,
     )
     console.line(f"run directory: {run_dir}")
-    if isinstance(data.training, Stream):
-        training = f"{len(data.training.commands)} training shards in sequence"
-    else:
-        training = f"{len(data.training)} training images"
-    console.line(
-        f"data: {training}, {len(data.validation)} validation images, "
-        f"{settings.image_size} x {settings.image_size} px"
-    )
-    for split, index in (("train", data.training), ("val", data.validation)):
-        # With data.val=auto both are of the same folders, which are counted once.
-        is_new = split == "train" or settings.val != "auto"
-        if isinstance(index, ImageIndex) and index.others and is_new:
-            console.line(f"data.{split}: {describe_others(index.others)}")
+    for line in describe_data(data):
+        console.line(line)
     console.line(f"tokenizer: {tokens}, {count_parameters(tokenizer)}")
     if objective.discriminator is not None:
         console.line(
@@ -287,7 +274,8 @@ def introduce(
         f"process{'es' if trainer.world_size > 1 else ''} x {trainer.accumulate} accumulated x "
         f"{settings.batch_size}), on the {'GPU' if trainer.uses_gpu else 'CPU'}"
     )
-    for remark in remarks:
+    console.line(describe_length(data, trainer))
+    for remark in [*remarks, *warnings_of(data, trainer, module.optim_settings)]:
         console.line(f"warning: {remark}")
     if checkpoint is not None:
         console.line(f"resuming at step {checkpoint['training']['step']}")
@@ -301,17 +289,6 @@ def count_parameters(module: nn.Module) -> str:
     unit = next((n for n in range(3) if count < 999.95 * 1000**n), 3)
     digits = 1 if unit else 0
     return f"{count / 1000**unit:.{digits}f}{units[unit]} parameters"
-
-
-def duration(seconds: float) -> str:
-    """Write a duration as hours, minutes and seconds, also beyond a day.
-
-    Example:
-        >>> duration(105_427.6), duration(61.0)
-        ('29:17:07', '0:01:01')
-    """
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def conclude(
@@ -336,4 +313,4 @@ def conclude(
     console.line("try next:")
     console.line(f"  vqtrain reconstruct tokenizer={mine} images=A_FOLDER_OF_IMAGES")
     console.line(f"  vqtrain export tokenizer={mine} format=onnx")
-    console.line("  vqtrain train experiment=demo data.train=A_FOLDER_OF_IMAGES name=mine")
+    console.line("  vqtrain train experiment=small_vqgan data.train=A_FOLDER_OF_IMAGES name=mine")

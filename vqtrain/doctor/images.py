@@ -1,18 +1,15 @@
 """What the doctor says of the images of a run, of which it reads some."""
 
-import io
 import math
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-import tifffile
-from PIL import Image, UnidentifiedImageError
 
+from vqtrain.data.decoding.headers import look_at
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.faults import Fault
 from vqtrain.data.remote.urls import is_url
@@ -133,21 +130,6 @@ def read_sample(index: ImageIndex, transform: Transform) -> Sample:
         faults=[bad[image_id] for image_id in sorted(bad)],
         seconds=float(np.median(seconds)) if seconds else 0.0,
     )
-
-
-def look_at(encoded: bytes) -> tuple[tuple[int, int], str]:
-    """Tell the size and the mode of a picture that can be decoded, upright or not."""
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded)) as picture:
-            return picture.size, picture.mode
-    except UnidentifiedImageError:
-        pass
-    if encoded.startswith(b"\x93NUMPY"):
-        array = np.load(io.BytesIO(encoded), allow_pickle=False)
-    else:
-        array = tifffile.imread(io.BytesIO(encoded), key=0)
-    height, width = array.shape[:2]
-    return (width, height), f"{array.dtype} {'x'.join(map(str, array.shape[2:])) or 1}"
 
 
 def describe_unreadable(sample: Sample, max_bad_fraction: float) -> Finding:

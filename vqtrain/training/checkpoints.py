@@ -127,7 +127,8 @@ class Checkpointing:
         self, module: TokenizerTraining, validation: Validation, *, is_last: bool
     ) -> None:
         """Write what is due: at its interval, at a new best validation, at the last step."""
-        is_due = module.step % module.settings.checkpoint_every == 0 or is_last
+        settings = module.settings
+        is_due = settings.is_due(settings.checkpoint_every, module.step) or is_last
         score = validation.score
         is_best = score is not None and (self.best is None or score > self.best)
         self.results = validation.results or self.results

@@ -55,6 +55,7 @@ class RunConsole:
         self.batch_began = 0.0
         self.busy_s, self.images = 0.0, 0
         self.has_shown, self.has_hinted = False, False
+        self.began: tuple[int, float] | None = None  # the step, and when
 
     def line(self, text: str, *, log_only: bool = False) -> None:
         """Print one line, and append it to ``log.txt``."""
@@ -66,7 +67,8 @@ class RunConsole:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def start(self, step: int) -> None:
-        """Start the bar at a step."""
+        """Start the clock, and on a terminal the bar, at a step."""
+        self.began = step, time.monotonic()
         if self.terminal.is_terminal:
             self.bar = Progress(
                 TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
@@ -103,7 +105,7 @@ class RunConsole:
         self.busy_s, self.images = 0.0, 0
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], description="  ".join(words))
-        text = f"step {step}/{self.max_steps}  {'  '.join(words)}"
+        text = f"step {step}/{self.max_steps}  {'  '.join([*words, *self.time_left(step)])}"
         self.line(text, log_only=self.bar is not None)
         # Starting up takes most of the first line's time.
         is_first, self.has_shown = not self.has_shown, True
@@ -115,6 +117,14 @@ class RunConsole:
                 "images (vqtrain pack image_size=...), or keep them on a faster disk; vqtrain "
                 "doctor images=... measures what is needed"
             )
+
+    def time_left(self, step: int) -> list[str]:
+        """Return how long the rest takes at the pace so far, or nothing if there is no rest."""
+        if self.began is None or not self.began[0] < step < self.max_steps:
+            return []
+        first, began = self.began
+        pace = (time.monotonic() - began) / (step - first)
+        return [f"{duration(pace * (self.max_steps - step))} left"]
 
     def show_validation(self, step: int, values: Mapping[str, float]) -> None:
         """Show a line of validation metrics."""
@@ -147,6 +157,17 @@ def describe(values: Mapping[str, float], prefix: str) -> list[str]:
         short = name.removeprefix(prefix).removeprefix("generator/").removeprefix("codebook/")
         words.append(f"{short.replace('_', ' ').replace('/', ' ')} {number(name, value)}")
     return words
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as hours, minutes and seconds, also beyond a day.
+
+    Example:
+        >>> duration(105_427.6), duration(61.0)
+        ('29:17:07', '0:01:01')
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def number(name: str, value: float) -> str:

@@ -14,6 +14,8 @@ from vqtrain.ranges import above, at_least, check_fields, one_of, within
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 LPIPS_NETWORKS = ("alex", "vgg", "squeeze")
+# Of the first validation and the first checkpoint, where the intervals are longer.
+FIRST_STEP = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +36,8 @@ class TrainerSettings:
         deterministic: Whether operations without a deterministic form are refused.
         ema_decay: Share of the average of the weights that one step keeps, or 0 for no average.
         log_every: Steps between lines of training metrics; the last step is logged, too.
-        validate_every: Steps between validations.
-        checkpoint_every: Steps between checkpoints.
+        validate_every: Steps between validations; see ``is_due``.
+        checkpoint_every: Steps between checkpoints; see ``is_due``.
         keep_checkpoints: Checkpoints that are kept, besides the best and the last one.
         limit_val: Images that a validation sees at most, or None for all.
 
@@ -94,6 +96,15 @@ class TrainerSettings:
     def dtype(self) -> torch.dtype:
         """The type of weights and images; autocast narrows it inside networks only."""
         return torch.float64 if self.precision == "64-true" else torch.float32
+
+    def is_due(self, every: int, step: int) -> bool:
+        """Say whether what happens every so many steps is due after a step.
+
+        It also happens once early, so that people need not wait for it; at a fixed step, as a time
+        would make ``metrics.jsonl`` differ between equal runs. Not if it is for the end alone.
+        """
+        is_early = step == FIRST_STEP < every < self.max_steps
+        return step % every == 0 or is_early
 
     @property
     def max_time_s(self) -> float | None:

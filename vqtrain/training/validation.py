@@ -58,8 +58,9 @@ class Validation:
 
     def measure_if_due(self, trainer: Trainer, module: TokenizerTraining) -> None:
         """Validate if this step is due; collective."""
-        is_last = module.step >= module.settings.max_steps
-        is_due = module.step % module.settings.validate_every == 0
+        settings = module.settings
+        is_last = module.step >= settings.max_steps
+        is_due = settings.is_due(settings.validate_every, module.step)
         self.results = self.measure(trainer, module) if is_due or is_last else {}
 
     @property

@@ -1,0 +1,122 @@
+"""What a run says before its first step: of its images, of its length, and of what looks wrong."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from vqtrain.data.decoding.headers import look_at
+from vqtrain.data.decoding.images import one_line
+from vqtrain.data.remote.urls import is_url
+from vqtrain.data.sources.folders import describe_others
+from vqtrain.data.sources.index import ImageIndex
+from vqtrain.errors import BadSampleError
+from vqtrain.optim.settings import OptimSettings
+from vqtrain.training.data_module import TrainingData
+from vqtrain.training.settings import TrainerSettings
+
+# Images whose size is looked at, evenly over all.
+MAX_LOOKED_AT = 16
+# Below so many training images there is a hint.
+FEW_IMAGES = 1_000
+
+
+def describe_data(data: TrainingData) -> Iterator[str]:
+    """Count the images of each side, and the files that were not taken."""
+    settings, validation = data.settings, data.validation
+    if isinstance(data.training, ImageIndex):
+        training = f"{len(data.training)} training images"
+    else:
+        training = f"{len(data.training.commands)} training shards in sequence"
+    size = settings.image_size
+    yield f"data: {training}, {len(validation)} validation images, {size} x {size} px"
+    if isinstance(data.training, ImageIndex) and data.training.others:
+        yield f"data.train: {describe_others(data.training.others)}"
+    # With data.val=auto they are the same files.
+    if settings.val != "auto" and validation.others:
+        yield f"data.val: {describe_others(validation.others)}"
+
+
+def describe_length(data: TrainingData, trainer: TrainerSettings) -> str:
+    """Say how many steps, images and epochs a run is."""
+    batch = images_of_step(data, trainer)
+    images = trainer.max_steps * batch
+    length = f"length: {trainer.max_steps:,} steps of {batch:,} images"
+    if not isinstance(data.training, ImageIndex):
+        return length
+    epochs = images / float(data.training.weights.sum(dtype=np.float64))
+    return f"{length}, {epochs:,.{0 if epochs >= 10 else 1}f} epochs"
+
+
+def warnings_of(
+    data: TrainingData, trainer: TrainerSettings, optim: OptimSettings
+) -> Iterator[str]:
+    """Name settings that do not fit the images."""
+    training, settings = data.training, data.settings
+    if not isinstance(training, ImageIndex):
+        return
+    batch, count = images_of_step(data, trainer), len(training)
+    if batch > count:
+        yield (
+            f"a step takes {batch:,} images, more than the {count:,} there are, so images repeat "
+            "within it: lower data.batch_size or trainer.accumulate"
+        )
+    enlarged = describe_enlarged(training, settings.image_size)
+    if enlarged:
+        yield enlarged
+    shared = 0 if settings.val == "auto" else count_shared(training, data.validation)
+    if shared:
+        yield (
+            f"{shared:,} of {len(data.validation):,} validation images are training images, too, "
+            "so the metrics do not tell how new images fare: data.val=auto holds some out"
+        )
+    if count < FEW_IMAGES and not optim.warmup_steps:
+        yield (
+            f"{count:,} training images are few, and optim.warmup_steps is 0: "
+            "experiment=small_vqgan has settings for a few hundred photographs"
+        )
+
+
+def images_of_step(data: TrainingData, trainer: TrainerSettings) -> int:
+    """Count the images of one step, over all processes."""
+    return data.settings.batch_size * trainer.accumulate * trainer.world_size
+
+
+def describe_enlarged(index: ImageIndex, image_size: int) -> str | None:
+    """Look at some local images, and say if there are any smaller than the crop."""
+    spread = np.linspace(0, len(index) - 1, min(MAX_LOOKED_AT, len(index))).astype(int)
+    sides = []
+    for image_id in spread.tolist():
+        if is_url(index.path(image_id)):
+            continue
+        try:
+            encoded = index.read(image_id)
+            with one_line(encoded):
+                sides.append(min(look_at(encoded)[0]))
+        except BadSampleError:
+            continue
+    small = [side for side in sides if side < image_size]
+    if not small:
+        return None
+    return (
+        f"{len(small)} of {len(sides)} training images that were looked at are enlarged to "
+        f"data.image_size={image_size}, the smallest from {min(small)} px: vqtrain doctor "
+        "images=... proposes a size"
+    )
+
+
+def count_shared(training: ImageIndex, validation: ImageIndex) -> int:
+    """Count the validation images that are training images: equal bytes of one file."""
+    is_candidate = np.isin(training.sizes, validation.sizes)
+    trained = set(_places(training, np.flatnonzero(is_candidate).tolist()))
+    return sum(place in trained for place in _places(validation, list(range(len(validation)))))
+
+
+def _places(index: ImageIndex, image_ids: list[int]) -> Iterator[tuple[str, int]]:
+    """Yield the file of each image, however it is spelled, and where the image begins in it."""
+    real: dict[int, str] = {}
+    for image_id in image_ids:
+        path_id, path = int(index.path_ids[image_id]), index.path(image_id)
+        if path_id not in real:
+            real[path_id] = path if is_url(path) else os.path.realpath(path)
+        yield real[path_id], int(index.offsets[image_id])
