@@ -1,6 +1,7 @@
 """The tokenizer as its users call it."""
 
 import copy
+import io
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from vqtrain import Tokenizer
 from vqtrain.errors import BadSampleError, ConfigError, VqtrainError
+from vqtrain.tokenizer.preprocessing import to_pixels
 
 ENCODER = {
     "kind": "vqvae",
@@ -250,6 +252,41 @@ def test_preprocess_takes_pictures_and_arrays_and_crops_to_whole_tokens() -> Non
     # 18 - 16 = 2 rows too many, one above; 21 - 20 = 1 column too many, none at the left.
     expected = torch.from_numpy(array[1:17, 0:20]).permute(2, 0, 1)[None]
     assert torch.equal(tokenizer.to_pixels(images), expected)
+
+
+MODES = ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
+MODES += ("LA", "La", "PA", "RGBX", "RGBa", "I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def test_preprocess_takes_any_layout_in_memory_and_any_mode() -> None:
+    tokenizer = make()
+    array = np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+    read_only, padded = array.copy(), np.zeros((32, 40, 3), np.uint8)
+    read_only.flags.writeable, padded[::2, ::2] = False, array
+    flipped = np.ascontiguousarray(array[::-1, :, ::-1])[::-1, :, ::-1]
+    for laid_out in (flipped, np.asfortranarray(array), read_only, padded[::2, ::2]):
+        assert torch.equal(tokenizer.preprocess(laid_out), tokenizer.preprocess(array))
+    deep = array.astype(np.uint16) * 257
+    for laid_out in (deep[:, ::-1], deep[:, ::-1].astype(">u2")):
+        assert torch.equal(tokenizer.preprocess(laid_out), tokenizer.preprocess(array[:, ::-1]))
+    for mode in MODES:
+        assert tokenizer.preprocess(Image.new(mode, (20, 16))).shape == (1, 3, 16, 20), mode
+    gray = to_pixels(Image.new("LAB", (20, 16)), channels=1, value_range=None, unit=(4, 4))
+    assert gray.shape == (1, 16, 20)
+
+
+def test_preprocess_refuses_in_one_line_what_is_no_picture(tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 50).save(tmp_path / "cut.png")
+    cut = io.BytesIO((tmp_path / "cut.png").read_bytes()[:500])
+    for given, message in (
+        ("a.png", "preprocess takes a PIL image or a numpy array, got str"),
+        (torch.zeros(3, 16, 16), "got Tensor"),
+        (Image.open(cut), "cannot be decoded: "),
+        (Image.new("F", (16, 16)), "float32 have no fixed range"),
+        (np.zeros((16, 16), bool), "an array of bool is not an image"),
+    ):
+        with pytest.raises(BadSampleError, match=message):
+            to_pixels(given, channels=3, value_range=None, unit=(4, 4))
 
 
 def test_preprocess_turns_gray_into_color() -> None:

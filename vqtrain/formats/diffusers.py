@@ -26,6 +26,7 @@ from vqtrain.formats.parts.diffusers import (
     with_current_names,
 )
 from vqtrain.formats.parts.pickles import read_weights
+from vqtrain.formats.parts.preprocess import write_preprocess
 from vqtrain.tokenizer.checks import differences
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.storage import write_whole
@@ -88,6 +89,7 @@ class Diffusers(Exporter, Converter):
         )
         write_whole(out / CONFIG_FILE, lambda file: file.write(f"{text}\n".encode()))
         write_whole(out / WEIGHTS_FILE, lambda file: file.write(content))
+        write_preprocess(tokenizer, out)
         return check(tokenizer, out, images)
 
     def example(self, out: Path) -> str:

@@ -17,6 +17,7 @@ from vqtrain.errors import ConfigError
 from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import Agreement, Tolerance, compare
 from vqtrain.formats.parts.graphs import trace
+from vqtrain.formats.parts.preprocess import write_preprocess
 from vqtrain.ops.pixels import UINT8_RANGE
 from vqtrain.tokenizer import storage
 from vqtrain.tokenizer.model import Tokenizer
@@ -35,23 +36,26 @@ TOLERANCES = {
 README = """# An image tokenizer in ONNX
 
 `encoder.onnx` turns images into token ids, `decoder.onnx` turns ids into images; neither needs
-PyTorch. What the ids mean is in `config.json`.
+PyTorch. What the ids mean is in `config.json`. `preprocess.py` turns pictures into images, with
+numpy and Pillow, exactly as the tokenizer itself does.
 
 - `images`: float32 {images} in [-1, 1]
 - `token_ids`: int64 {ids} in 0..{last_id}
 
 {sizes} The networks are in {precision}.
 
+The graphs compare neither sides nor values: images of other sides, NaN, values far beyond [-1, 1]
+and the id -1 give results that mean nothing. `preprocess.py` gives sides and values that are right.
+
 ```python
 {imports}
+
+from preprocess import preprocess
 
 encoder = onnxruntime.InferenceSession("encoder.onnx", providers=["CPUExecutionProvider"])
 decoder = onnxruntime.InferenceSession("decoder.onnx", providers=["CPUExecutionProvider"])
 
-pixels = {pixels}  # [height, width, {channels}]
-pixels = pixels[:{height}, :{width}]
-images = pixels.transpose(2, 0, 1)[None].astype(np.float32)
-images = ((images - {black}) / {half_range} - 1).astype(np.float32)
+images = preprocess({picture})
 token_ids = encoder.run(None, {{"images": images}})[0]
 
 images = decoder.run(None, {{"token_ids": token_ids}})[0]
@@ -91,6 +95,7 @@ class ONNX(Exporter):
         programs = trace(plain)
         write(programs.encoder, out / "encoder.onnx", given="images", got="token_ids")
         write(programs.decoder, out / "decoder.onnx", given="token_ids", got="images")
+        write_preprocess(tokenizer, out)
         config = json.dumps(storage.stamped(tokenizer.config), indent=2)
         (out / storage.CONFIG_FILE).write_text(f"{config}\n", encoding="utf-8")
         (out / "README.md").write_text(readme(tokenizer, self.precision), encoding="utf-8")
@@ -148,29 +153,22 @@ def readme(tokenizer: Tokenizer, precision: str = "float32") -> str:
         "images": f"[batch, {channels}, height, width]",
         "ids": f"[batch{book}, height/{f}, width/{g}]",
         "sizes": f"Any batch; height is a multiple of {f}, width of {g}.",
-        "height": f"len(pixels) // {f} * {f}",
-        "width": f"pixels.shape[1] // {g} * {g}",
     }
     if grids:
         height, width = f * grids[-1][0], g * grids[-1][1]
         words = {
             "images": f"[batch, {channels}, {height}, {width}]",
             "ids": f"[batch{book}, {sum(map(math.prod, grids))}]",
-            "sizes": "Any batch; the codebook has scales, so images have one size.",
-            "height": str(height),
-            "width": str(width),
+            "sizes": "Any batch; the codebook has scales, so images have one size: resize first.",
         }
-    imports, pixels = "import numpy as np\nimport onnxruntime", 'np.load("picture.npy")'
+    imports, picture = "import numpy as np\nimport onnxruntime", 'np.load("picture.npy")'
     if is_uint8 and channels in (1, 3):
-        imports += "\nfrom PIL import Image"
-        mode, axis = ("RGB", "") if channels == 3 else ("L", "[..., None]")
-        pixels = f'np.asarray(Image.open("picture.png").convert("{mode}")){axis}'
+        imports, picture = f"{imports}\nfrom PIL import Image", 'Image.open("picture.png")'
     black, white = tokenizer.pixel_range or UINT8_RANGE
     return README.format(
         **words,
         imports=imports,
-        pixels=pixels,
-        channels=channels,
+        picture=picture,
         last_id=tokenizer.vocab_size - 1,
         precision=precision,
         black=black,

@@ -11,6 +11,7 @@ from torch import Tensor
 from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import Agreement, Tolerance, compare
 from vqtrain.formats.parts.graphs import trace
+from vqtrain.formats.parts.preprocess import write_preprocess
 from vqtrain.tokenizer.model import Tokenizer
 
 
@@ -21,12 +22,13 @@ class TorchExport(Exporter):
     def export(
         self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]]
     ) -> Agreement:
-        """Write ``encoder.pt2`` and ``decoder.pt2``, load them again and compare them."""
+        """Write both graphs and ``preprocess.py``, load them again and compare them."""
         programs = trace(tokenizer.folded())
         written = {}
         for name, program in (("encoder", programs.encoder), ("decoder", programs.decoder)):
             torch.export.save(program, out / f"{name}.pt2")
             written[name] = torch.export.load(out / f"{name}.pt2").module()
+        write_preprocess(tokenizer, out)
         return compare(
             tokenizer,
             images,

@@ -8,13 +8,13 @@ from jaxtyping import Shaped
 from PIL import Image
 from torch import Tensor
 
-from vqtrain.data.decoding.images import from_array, from_pillow
+from vqtrain.data.decoding.images import from_array, from_pillow, one_line
 from vqtrain.errors import BadSampleError
 from vqtrain.ops.pixels import ValueRange
 
 
 def to_pixels(
-    image: Image.Image | np.ndarray,
+    image: object,
     *,
     channels: int,
     value_range: ValueRange | None,
@@ -23,7 +23,7 @@ def to_pixels(
     """Take an image's pixels, center-cropped to multiples of ``unit``.
 
     Args:
-        image: A PIL image, or an array [h, w] or [h, w, c].
+        image: A PIL image of any mode, or an array, in any memory layout, [h, w] or [h, w, c].
         channels: 1 for gray, 3 for color; any other number must be that of the image.
         value_range: Values of black and white, or None for uint8.
         unit: Height and width of a token in px.
@@ -32,7 +32,14 @@ def to_pixels(
         BadSampleError: If its channels, its values or its size do not fit.
     """
     if isinstance(image, Image.Image):
-        pixels = from_pillow(image, channels=channels, value_range=value_range, background="white")
+        with one_line():
+            pixels = from_pillow(
+                image, channels=channels, value_range=value_range, background="white"
+            )
+    elif not isinstance(image, np.ndarray):
+        raise BadSampleError(
+            f"preprocess takes a PIL image or a numpy array, got {type(image).__name__}"
+        )
     else:
         pixels = from_array(image, channels=channels, value_range=value_range)
     return whole_tokens(rearrange(pixels, "h w c -> c h w"), unit)

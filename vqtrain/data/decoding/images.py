@@ -25,6 +25,8 @@ from vqtrain.data.decoding.png import LUMA, fill_transparent, load_png, read_dee
 from vqtrain.errors import BadSampleError
 from vqtrain.ops.pixels import ValueRange
 
+# Modes that Pillow converts to few others, and the one on the way to all.
+_DETOURS = {"La": "LA", "LAB": "RGB"}
 # Formats that Pillow may open. Others are excluded: EPS, for example, runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 
@@ -89,8 +91,12 @@ def decode_whole_image(encoded: bytes, transform: Transform) -> Shaped[Tensor, "
 
 
 @contextmanager
-def one_line(encoded: bytes) -> Iterator[None]:
-    """Turn errors of decoders into a BadSampleError."""
+def one_line(encoded: bytes = b"") -> Iterator[None]:
+    """Turn errors of decoders into a BadSampleError.
+
+    Args:
+        encoded: What is decoded, unless it is open already.
+    """
     try:
         # Odd metadata and large images: nothing that a user could repair during a run.
         with warnings.catch_warnings(action="ignore"):
@@ -318,7 +324,7 @@ def _scaled(
         # Before resampling, which would spread an outlier.
         return np.clip(array.astype(np.float32), *value_range)
     if array.dtype == np.uint8:
-        return array if array.flags.writeable else array.copy()  # as torch wants it
+        return np.require(array, requirements=["C", "W"])  # torch takes no negative strides
     if (array.dtype.kind, array.dtype.itemsize) == ("u", 2):
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65,535 / 257 = 255
     raise BadSampleError(
@@ -328,6 +334,7 @@ def _scaled(
 
 
 def _eight_bit(image: Image.Image, channels: int, background: str) -> UInt8[np.ndarray, "h w c"]:
+    image = image.convert(_DETOURS.get(image.mode, image.mode))
     has_alpha = image.has_transparency_data
     if channels in (1, 3):
         if has_alpha:
