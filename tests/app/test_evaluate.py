@@ -123,9 +123,9 @@ def test_several_tokenizers_are_compared_in_one_table(
     assert Path("evaluation/2_continuous/worst").is_dir()
     assert [timing["batch_size"] for timing in own["cost"]["timings"]] == [1, 1, 2, 2]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "own: 2 of 6 images"
-    assert lines[1] == "own: 6 of 6 images"
-    assert lines[3] == "continuous: 6 of 6 images"
+    assert lines[0] == "own: 2 of 6 images are done"
+    assert lines[1] == "own: 6 of 6 images are done"
+    assert lines[3] == "continuous: 6 of 6 images are done"
     heads = [line.split()[0] for line in lines[5:11]]
     assert heads == ["own", "jpeg", "webp", "down_up", "continuous", "down_up"]
 

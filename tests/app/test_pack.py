@@ -75,8 +75,8 @@ def test_without_a_terminal_there_is_a_line_for_each_shard(pictures, capsys):
     shards = sorted(Path("packed/train").glob("*.tar"))
     assert len(shards) >= 2
     assert [line.split(":")[0] for line in lines[:-1]] == [f"train/{path.stem}" for path in shards]
-    assert lines[0] == "train/shard-00000: 0 of 48 images"
-    assert lines[-1] == f"train/{shards[-1].stem}: 48 of 48 images"
+    assert lines[0] == "train/shard-00000: 0 of 48 images are done"
+    assert lines[-1] == f"train/{shards[-1].stem}: 48 of 48 images are done"
 
 
 def test_on_a_terminal_there_is_a_bar(pictures, capsys, monkeypatch):

@@ -41,7 +41,7 @@ def shown_progress(console: Console, first: str) -> Iterator[Callable[[str, int,
     def say() -> None:
         nonlocal said, said_at
         shard, done, total = latest
-        console.print(f"{shard}: {done:,} of {total:,} images", markup=False)
+        console.print(f"{shard}: {done:,} of {total:,} images are done", markup=False)
         said, said_at = latest, time.monotonic()
 
     def tell(shard: str, done: int, total: int) -> None:
