@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vqtrain.app import train
+from vqtrain.app.parts import training
 from vqtrain.cli import main
 from vqtrain.errors import ConfigError
 
@@ -66,7 +66,7 @@ def test_a_report_that_fails_is_a_warning_and_the_run_went_well(
     def fail(*_: object, **__: object) -> Path:
         raise ConfigError("no\nroom")
 
-    monkeypatch.setattr(train, "write_page", fail)
+    monkeypatch.setattr(training, "write_page", fail)
     assert main(["train", *tiny, f"run_dir={tmp_path / 'run'}"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "warning: there is no report: no room"
 

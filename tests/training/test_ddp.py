@@ -36,7 +36,7 @@ SCRIPT = """
 import os, sys
 from pathlib import Path
 import torch
-import vqtrain.app.train as command
+import vqtrain.app.parts.training as command
 from vqtrain.cli import main
 from vqtrain.training.module import TokenizerTraining
 

@@ -1,12 +1,10 @@
 """``vqtrain doctor``: what works on this machine, what is missing and how to get it."""
 
 import importlib
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import final
 
-import yaml
 from rich.console import Console
 from rich.text import Text
 
@@ -58,9 +56,8 @@ class Doctor(Command):
             return int(finding.mark == "broken")
         command_line = as_train(words)
         if command_line.print_config:
-            config = compose("train", command_line)
-            sys.stdout.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-            return 0
+            shown = importlib.import_module("vqtrain.app.parts.planned")
+            return int(shown.print_config(command_line))
         software = examine_software()
         # What is wrong with the words is said in one line, before anything else.
         has_run = bool(command_line.paths or command_line.overrides)

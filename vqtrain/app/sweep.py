@@ -10,7 +10,8 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.compose import CommandLine, describe_keys
+from vqtrain.app.parts.compose import CommandLine
+from vqtrain.app.parts.describe import describe_keys
 from vqtrain.app.parts.grid import difference, read_grid
 from vqtrain.app.parts.keys import describe_launchers
 from vqtrain.app.parts.output import ending_in_order, folder_of

@@ -229,6 +229,23 @@ def find_metrics(
     sample_size: Sequence[int] | None = None,
 ) -> tuple[list[Metric], Metric]:
     """Build the metrics of validation with their weights, and say which chooses the best step."""
+    metrics, best = fitting_metrics(settings, sample_size)
+    data = settings.data
+    size = tuple(sample_size or data.sample_size)
+    known = {"given": config["weights"], "channels": data.channels, "size": size}
+    check_metrics(settings.metrics.names, metrics, known)
+    load_weights(metrics, config["weights"], device)
+    return metrics, best
+
+
+def fitting_metrics(
+    settings: Settings, sample_size: Sequence[int] | None = None
+) -> tuple[list[Metric], Metric]:
+    """Build the metrics of validation, without weights, and say which chooses the best step.
+
+    Raises:
+        ConfigError: If one cannot be built or does not take the samples, or none is the best one.
+    """
     entries, data = settings.metrics.names, settings.data
     metrics = build_metrics(entries)
     for metric in metrics:
@@ -241,10 +258,6 @@ def find_metrics(
     if not chosen:
         named = ", ".join(kind for kind, _ in words)
         raise ConfigError(f"metrics.best must be one of the metrics ({named}), got {best!r}")
-    size = tuple(sample_size or data.sample_size)
-    known = {"given": config["weights"], "channels": data.channels, "size": size}
-    check_metrics(entries, metrics, known)
-    load_weights(metrics, config["weights"], device)
     return metrics, chosen[0]
 
 

@@ -1,6 +1,5 @@
 """From the command line to plain data, through Hydra's compose API."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -340,17 +339,6 @@ def read_choice(group: str, choice: str, config_dir: Path | None) -> dict[str, A
         raise ConfigError(unknown(group, choice, files))
     plain: dict[str, Any] = yaml.safe_load(files[choice].read_text(encoding="utf-8"))
     return plain
-
-
-def describe_keys(name: str, command_line: CommandLine) -> str:
-    """Describe the choices of each group, and the keys with what was typed, for ``--help``."""
-    choices = group_choices(command_line.config_dir)
-    lines = ["groups (group=choice):"]
-    lines += [f"  {group:<20} {', '.join(names)}" for group, names in choices.items()]
-    lines += ["", "keys and their values; those of other choices: discriminator=patchgan --help"]
-    for key, value in flatten(compose(name, command_line)).items():
-        lines.append(f"  {key:<34} {json.dumps(value)}")
-    return "\n".join(lines)
 
 
 def is_group_choice(word: str, config_dir: Path | None) -> bool:

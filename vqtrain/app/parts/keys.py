@@ -196,7 +196,7 @@ def read_page(text: str) -> Page:
     lines = text.splitlines()
     keys = [number for number, line in enumerate(lines) if line and not line.startswith("#")]
     first, end = (keys[0], keys[-1] + 1) if keys else (len(lines), len(lines))
-    summary, *head = (line[2:] for line in lines[:first])
+    summary, *head = [line[2:] for line in lines[:first]] or [""]
     about, _, head_examples = "\n".join(head).partition(EXAMPLES)
     notes, _, examples = "\n".join(line[2:] for line in lines[end:]).partition(EXAMPLES)
     examples = examples or head_examples
@@ -205,7 +205,8 @@ def read_page(text: str) -> Page:
     for line in lines[first:end]:
         found = re.match(r"( *)(\w+):.*?(?: +# (.*))?$", line)
         if found is None:
-            meanings[key] += f" {line.strip(' #')}"
+            if key and line.lstrip().startswith("#"):
+                meanings[key] += f" {line.strip(' #')}"
             continue
         key = f"{group}.{found[2]}" if found[1] else found[2]
         group = group if found[1] else found[2]

@@ -1,5 +1,6 @@
 """A run that the doctor examines: built from its configuration, without downloads."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -7,10 +8,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from vqtrain import weights
-from vqtrain.app.parts.build import Settings, build_module
+from vqtrain.app.parts.build import Settings, build_module, fitting_metrics
+from vqtrain.app.parts.compose import CommandLine, compose
 from vqtrain.data.sources.find import open_images
 from vqtrain.doctor import images
 from vqtrain.doctor.findings import Finding
@@ -18,6 +21,7 @@ from vqtrain.doctor.speed import Planned
 from vqtrain.layers.lpips import LPIPS
 from vqtrain.training.launch import quiet_libraries
 from vqtrain.training.settings import LPIPS_NETWORKS
+from vqtrain.training.user_callbacks import build_callbacks
 
 
 def examine(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -36,6 +40,21 @@ def examine(config: Mapping[str, Any]) -> Iterator[Finding]:
     settings = Settings.of(config)
     index = open_images(settings.data.train, role="training", key="data.train")
     return images.examine(build_planned(config, settings), index)
+
+
+def print_config(command_line: CommandLine) -> int:
+    """Show the configuration of a run that is possible; its images and weights may be missing.
+
+    Raises:
+        VqtrainError: If it would be refused.
+    """
+    config = compose("train", command_line)
+    settings = Settings.of(config)
+    build_callbacks(config["callbacks"], settings.trainer.max_steps)
+    build_planned(config, settings)
+    fitting_metrics(settings)
+    sys.stdout.write(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    return 0
 
 
 def build_planned(config: Mapping[str, Any], settings: Settings) -> Planned:

@@ -1,0 +1,301 @@
+"""From the words of ``vqtrain train`` to a run directory."""
+
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from vqtrain.app.parts.build import (
+    Settings,
+    begin_from,
+    build_module,
+    build_validation,
+    open_data,
+)
+from vqtrain.app.parts.compose import CommandLine, compose
+from vqtrain.app.parts.output import folder_of
+from vqtrain.app.parts.resume import continued_config, lookup_config
+from vqtrain.data.remote.urls import shareable
+from vqtrain.errors import ConfigError, VqtrainError
+from vqtrain.reports.page import write as write_page
+from vqtrain.reports.run import Held
+from vqtrain.shapes import by
+from vqtrain.tokenizer.storage import packages_in
+from vqtrain.training import checkpoints, run_directory
+from vqtrain.training.bad_samples import FILE as BAD_SAMPLES
+from vqtrain.training.bad_samples import BadSamples
+from vqtrain.training.checkpoints import TrainingCheckpoint
+from vqtrain.training.console import RunConsole, duration
+from vqtrain.training.data_module import TrainingData
+from vqtrain.training.launch import build_trainer, quiet_libraries
+from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.outlook import describe_data, describe_length, warnings_of
+from vqtrain.training.run import Outcome, fit
+from vqtrain.training.run_directory import read_config
+from vqtrain.training.trackers.build import build_tracker
+from vqtrain.training.trackers.lightning import build_logger
+from vqtrain.training.user_callbacks import build_callbacks
+from vqtrain.version import __version__
+
+CHANGED_IMAGES = (
+    "the images of data.train are not those of the checkpoint: the epoch continues in another order"
+)
+
+WHY = {
+    "time": "out of time",
+    "signal": "stopped by a signal",
+    "callback": "stopped by a callback",
+}
+
+# What file systems allow.
+MAX_NAME_BYTES = 255
+
+# Images of the page that a run leaves: they take a moment, and `vqtrain report` takes more of them.
+REPORT_IMAGES = 16
+
+
+def train(command_line: CommandLine, words: Sequence[str]) -> int:
+    """Check everything that can be checked before the first step, then run.
+
+    Args:
+        command_line: What was typed after ``vqtrain train``.
+        words: The same as it was typed.
+    """
+    quiet_libraries()
+    typed = shareable(shlex.join(["vqtrain", "train", *words]))
+    checkpoint, run_dir = locate(lookup_config(command_line))
+    remarks: list[str] = []
+    if checkpoint is not None:
+        config, remarks = continued_config(command_line, checkpoint["config"])
+    else:
+        config = compose("train", command_line)
+    settings = Settings.of(config)
+    trainer = build_trainer(settings.trainer)
+    try:
+        return train_on(trainer, config, settings, run_dir, checkpoint, remarks, typed)
+    except VqtrainError as error:
+        if trainer.is_global_zero:
+            raise
+        error.args = (f"process {trainer.global_rank} of {trainer.world_size}: {error}",)
+        raise
+
+
+def train_on(
+    trainer: Trainer,
+    config: dict[str, Any],
+    settings: Settings,
+    run_dir: Path,
+    checkpoint: TrainingCheckpoint | None,
+    remarks: Sequence[str],
+    typed: str,
+) -> int:
+    """Build what the run needs, and run."""
+    callbacks = build_callbacks(config["callbacks"], settings.trainer.max_steps)
+    module = build_module(config, settings)
+    if checkpoint is None and config["init_from"] is not None:
+        begin_from(module, config["init_from"])
+    if checkpoint is not None and checkpoint["training"]["step"] >= settings.trainer.max_steps:
+        if trainer.is_global_zero:
+            sys.stdout.write(
+                f"{run_dir} is finished at step {checkpoint['training']['step']}: "
+                "raise trainer.max_steps to continue\n"
+            )
+        return 0
+    data = open_data(settings, config["seed"], checkpoint)
+    console = RunConsole(
+        log=run_dir / "log.txt",
+        max_steps=settings.trainer.max_steps,
+        data=data,
+        is_main=trainer.is_global_zero,
+    )
+    bad_samples = BadSamples(path=run_dir / BAD_SAMPLES, data=data, say=console.line)
+    device = trainer.strategy.root_device
+    validation = build_validation(config, settings, data, run_dir, device, bad_samples)
+    if checkpoint is not None and checkpoint["training"]["images"] != data.training.digest:
+        remarks = [*remarks, CHANGED_IMAGES]
+    with ExitStack() as stack:
+        tracker = None
+        if trainer.is_global_zero:
+            stack.enter_context(run_directory.claim(run_dir, resuming=checkpoint is not None))
+            run_directory.write_config(run_dir, config)
+            run_directory.write_environment(
+                run_dir, command=typed, processes=settings.trainer.world_size
+            )
+            if config["run_dir"] is None:
+                run_directory.point_latest(run_dir)
+            introduce(console, module, data, run_dir, checkpoint, remarks)
+        logger = build_logger(
+            config["logger"], run_dir=run_dir, name=config["name"], is_main=trainer.is_global_zero
+        )
+        if trainer.is_global_zero:
+            tracker = build_tracker(
+                config["logger"],
+                logger=logger,
+                run_dir=run_dir,
+                name=config["name"],
+                config=config,
+                first_step=checkpoint["training"]["step"] if checkpoint else 0,
+                warn=console.line,
+            )
+        if tracker is not None:
+            stack.enter_context(tracker)
+        began = time.monotonic()
+        with reported(console, run_dir, data, device, is_main=trainer.is_global_zero):
+            outcome = fit(
+                trainer=trainer,
+                module=module,
+                data=data,
+                validation=validation,
+                bad_samples=bad_samples,
+                config=config,
+                run_dir=run_dir,
+                console=console,
+                tracker=tracker,
+                logger=logger,
+                callbacks=callbacks,
+                checkpoint=checkpoint,
+            )
+            conclude(console, run_dir, outcome, bad_samples, seconds=time.monotonic() - began)
+    # Launchers take the end of any process but the first one by a signal for a failure.
+    if outcome.signal_number is None or not trainer.is_global_zero:
+        return 0
+    return 128 + outcome.signal_number
+
+
+@contextmanager
+def reported(
+    console: RunConsole, run_dir: Path, data: TrainingData, device: torch.device, *, is_main: bool
+) -> Iterator[None]:
+    """Return a context after which the run has a page, even if it has failed."""
+    try:
+        yield
+    except VqtrainError as error:
+        if is_main and error.exit_code == 1:
+            write_report(console, run_dir, data, device)
+        raise
+    if is_main:
+        write_report(console, run_dir, data, device)
+
+
+def write_report(
+    console: RunConsole, run_dir: Path, data: TrainingData, device: torch.device
+) -> None:
+    """Write the run's page, on the first process alone, which does not wait for the others.
+
+    An error here is a warning, as the run is over. It is not written to log.txt, whose last line
+    is the end of the training.
+    """
+    held = Held(index=data.validation, transform=data.settings.transform)
+    try:
+        allow = packages_in(read_config(run_dir))  # this process has run their classes
+        file = write_page(run_dir, limit=REPORT_IMAGES, device=device, held=held, allow=allow)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        console.terminal.print(f"warning: there is no report: {reason}", markup=False)
+    else:
+        console.terminal.print(f"report: {file}", markup=False)
+
+
+def locate(config: Mapping[str, Any]) -> tuple[TrainingCheckpoint | None, Path]:
+    """Find the checkpoint to continue from, if any, and the run directory."""
+    name, run_dir, resume = config["name"], config["run_dir"], config["resume"]
+    if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
+        raise ConfigError(f"name must be a word that can name a folder, got {name!r}")
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        raise ConfigError(f"name must have at most {MAX_NAME_BYTES} bytes, got {name[:40]}...")
+    if resume is not None:
+        file = run_directory.find_checkpoint(resume, run_dir, name)
+        if file is not None:
+            home = folder_of(run_dir, "run_dir") if run_dir is not None else file.parent.parent
+            return checkpoints.read(file), home
+    if run_dir is not None:
+        return None, folder_of(run_dir, "run_dir")
+    return None, run_directory.new_run_dir(name)
+
+
+def introduce(
+    console: RunConsole,
+    module: TokenizerTraining,
+    data: TrainingData,
+    run_dir: Path,
+    checkpoint: TrainingCheckpoint | None,
+    remarks: Sequence[str],
+) -> None:
+    """Print what is about to run."""
+    tokenizer, settings = module.tokenizer, data.settings
+    shape = by(tokenizer.token_shape(settings.image_size, settings.image_size))
+    codebook = tokenizer.codebook
+    tokens = f"{shape} tokens an image, {codebook.size} codes"
+    if codebook.num_codebooks == 0:
+        tokens = f"{shape.removeprefix('0 x ')} latents of {codebook.dim} channels an image"
+    trainer, objective = module.settings, module.objective
+    batches = trainer.accumulate * trainer.world_size
+    console.line(
+        f"vqtrain {__version__}, torch {torch.__version__}, lightning {lightning.__version__}, "
+        f"python {platform.python_version()}",
+        log_only=True,
+    )
+    console.line(f"run directory: {run_dir}")
+    for line in describe_data(data):
+        console.line(line)
+    console.line(f"tokenizer: {tokens}, {count_parameters(tokenizer)}")
+    if objective.discriminator is not None:
+        console.line(
+            f"discriminator: {count_parameters(objective.discriminator)}, from step "
+            f"{objective.adversarial.weight.start_step} on"
+        )
+    console.line(
+        f"batch: {batches * settings.batch_size} images ({trainer.world_size} "
+        f"process{'es' if trainer.world_size > 1 else ''} x {trainer.accumulate} accumulated x "
+        f"{settings.batch_size}), on the {'GPU' if trainer.uses_gpu else 'CPU'}"
+    )
+    console.line(describe_length(data, trainer))
+    for remark in [*remarks, *warnings_of(data, trainer, module.optim_settings)]:
+        console.line(f"warning: {remark}")
+    if checkpoint is not None:
+        console.line(f"resuming at step {checkpoint['training']['step']}")
+
+
+def count_parameters(module: nn.Module) -> str:
+    """Count parameters in a unit that fits, such as "58.9 thousand parameters"."""
+    count = float(sum(parameter.numel() for parameter in module.parameters()))
+    units = ("", " thousand", " million", " billion")
+    # 999.95 would be rounded to 1000.0.
+    unit = next((n for n in range(3) if count < 999.95 * 1000**n), 3)
+    digits = 1 if unit else 0
+    return f"{count / 1000**unit:.{digits}f}{units[unit]} parameters"
+
+
+def conclude(
+    console: RunConsole, run_dir: Path, outcome: Outcome, bad_samples: BadSamples, *, seconds: float
+) -> None:
+    """Print how the run ended, where the results are, and what to try next."""
+    if outcome.reason != "finished":
+        why = WHY[outcome.reason]
+        console.line(f"{why} at step {outcome.step}; continue with: vqtrain train resume={run_dir}")
+        return
+    rows = {name: f"{value:.4f}" for name, value in outcome.results.items()}
+    rows |= {
+        "steps": str(outcome.step),
+        "time": duration(seconds),
+        "images": str(run_dir / "images"),
+        "tokenizer": str(run_dir / "tokenizer"),
+    }
+    if bad_samples.known:
+        rows["skipped"] = f"{len(bad_samples.known)}, listed in {bad_samples.path}"
+    console.table("finished", rows)
+    mine = shlex.quote(str(run_dir))
+    console.line("try next:")
+    console.line(f"  vqtrain reconstruct tokenizer={mine} images=A_FOLDER_OF_IMAGES")
+    console.line(f"  vqtrain export tokenizer={mine} format=onnx")
+    console.line("  vqtrain train experiment=small_vqgan data.train=A_FOLDER_OF_IMAGES name=mine")
