@@ -83,8 +83,10 @@ class Step:
         output = Reconstruction(samples=self.decoder(self.z), quantized=quantized, latents=self.z)
         weight = self.decoder.last_layer.weight
         assert isinstance(weight, Tensor)
-        self.objective(self.images, output, weight, 1).total.backward()
-        self.objective.adversarial.update(1)
+        terms = self.objective(self.images, output, weight, 1, is_last=True)
+        assert terms.adversarial is not None
+        assert terms.weight is not None
+        (terms.total + terms.weight * terms.adversarial).backward()
 
     def textbook(self) -> None:
         """Make the same step by two more gradients and three calls of the discriminator."""

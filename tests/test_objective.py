@@ -59,9 +59,11 @@ def test_the_total_is_the_sum_of_what_is_logged_and_alone_has_a_gradient() -> No
     images = torch.zeros(2, 3, 4, 4)
     made = torch.full((2, 3, 4, 4), 0.5, requires_grad=True)
     codebook_loss = torch.tensor(0.25, requires_grad=True)
-    terms = objective(None)(images, reconstruction(made, codebook_loss), torch.ones(1), 9)
+    terms = objective(None)(
+        images, reconstruction(made, codebook_loss), torch.ones(1), 9, is_last=True
+    )
     # 4 * |0.5 - 0| = 2, and 2 + 0.25 = 2.25.
-    assert {name: part.item() for name, part in terms.parts.items()} == {
+    assert {name: part.item() for name, part in terms.logged(None).items()} == {
         "generator/reconstruction": 2.0,
         "generator/codebook": 0.25,
         "generator/total": 2.25,
@@ -83,7 +85,8 @@ def test_any_number_of_terms_is_added_up_each_from_its_own_step_on() -> None:
     found = {}
     for step in (2, 3, 4):
         made.grad = None
-        terms = target(images, reconstruction(made, codebook_loss), torch.ones(1), step)
+        output = reconstruction(made, codebook_loss)
+        terms = target(images, output, torch.ones(1), step, is_last=True)
         terms.total.backward()
         assert made.grad is not None
         found[step] = terms.parts.get("generator/squared"), made.grad[0, 0, 0, 0].item() * 96
@@ -126,12 +129,11 @@ class Setting:
 def test_each_network_is_moved_by_its_own_terms_alone(norm: str, kind: str) -> None:
     ours, plain = Setting(norm), Setting(norm)
     target = objective(ours.discriminator, kind=kind).double()
-    target.adversarial.ratio.fill_(3.0)
-    made = ours.decoder(ours.latents)
-    terms = target(
-        ours.images, reconstruction(made, ours.codebook_loss), ours.decoder.weight, START
-    )
-    terms.total.backward()
+    output = reconstruction(ours.decoder(ours.latents), ours.codebook_loss)
+    terms = target(ours.images, output, ours.decoder.weight, START, is_last=True)
+    assert terms.adversarial is not None
+    assert terms.weight is not None
+    (terms.total + terms.weight * terms.adversarial).backward()
 
     # The textbook's way: two backward passes, the discriminator frozen in the first.
     made = plain.decoder(plain.latents)
@@ -142,7 +144,9 @@ def test_each_network_is_moved_by_its_own_terms_alone(norm: str, kind: str) -> N
         torch.autograd.grad(term, plain.decoder.weight, retain_graph=True)[0]
         for term in (compared, adversarial)
     ]
-    (compared + 0.5 * 3.0 * adversarial).backward()
+    norms = [gradient.norm().item() for gradient in per_term]
+    weight = 0.5 * min(norms[0] / (norms[1] + 1e-4), 100.0)  # max_ratio=100
+    (compared + weight * adversarial).backward()
     plain.discriminator.requires_grad_(True)
     real, fake = plain.discriminator(plain.images), plain.discriminator(made.detach())
     loss = target.adversarial.discriminator(real, fake)
@@ -151,17 +155,18 @@ def test_each_network_is_moved_by_its_own_terms_alone(norm: str, kind: str) -> N
     for found, expected in zip(ours.gradients(), plain.gradients(), strict=True):
         assert len(expected) > 0
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
-    assert terms.parts["generator/adversarial"].item() == pytest.approx(1.5 * adversarial.item())
-    assert terms.parts["discriminator/total"].item() == pytest.approx(loss.item())
-    assert terms.parts["discriminator/logits_real"].item() == pytest.approx(real[0].mean().item())
-    assert terms.parts["discriminator/logits_fake"].item() == pytest.approx(fake[0].mean().item())
-    total = compared + 1.5 * adversarial + 0.25
-    assert terms.parts["generator/total"].item() == pytest.approx(total.item())
-    assert terms.total.item() == pytest.approx((total + loss).item())
-    balance = target.adversarial.update(START)
-    norms = [gradient.norm().item() for gradient in per_term]
-    assert balance["reconstruction_gradient"].item() == pytest.approx(norms[0], rel=1e-9)
-    assert balance["adversarial_gradient"].item() == pytest.approx(norms[1], rel=1e-9)
+    logged = {name: part.item() for name, part in terms.logged(terms.weight).items()}
+    assert logged["generator/adversarial"] == pytest.approx(weight * adversarial.item())
+    assert logged["discriminator/total"] == pytest.approx(loss.item())
+    assert logged["discriminator/logits_real"] == pytest.approx(real[0].mean().item())
+    assert logged["discriminator/logits_fake"] == pytest.approx(fake[0].mean().item())
+    assert logged["generator/total"] == pytest.approx(
+        (compared + weight * adversarial).item() + 0.25
+    )
+    assert terms.total.item() == pytest.approx((compared + loss).item() + 0.25)
+    assert terms.balance is not None
+    assert terms.balance.reconstruction_gradient.item() == pytest.approx(norms[0], rel=1e-9)
+    assert terms.balance.adversarial_gradient.item() == pytest.approx(norms[1], rel=1e-9)
 
 
 def test_before_its_start_the_discriminator_is_not_run() -> None:
@@ -174,12 +179,13 @@ def test_before_its_start_the_discriminator_is_not_run() -> None:
     setting.discriminator.register_forward_pre_hook(fail)
     made = setting.decoder(setting.latents)
     output = reconstruction(made, setting.codebook_loss)
-    terms = target(setting.images, output, setting.decoder.weight, START - 1)
-    assert not any("adversarial" in name or "discriminator" in name for name in terms.parts)
+    terms = target(setting.images, output, setting.decoder.weight, START - 1, is_last=True)
+    assert not any("adversarial" in name or "discriminator" in name for name in terms.logged(None))
+    assert terms.adversarial is terms.balance is None
     terms.total.backward()
     assert setting.gradients()[1] == []
     with pytest.raises(AssertionError, match="is run"):
-        target(setting.images, output, setting.decoder.weight, START)
+        target(setting.images, output, setting.decoder.weight, START, is_last=True)
 
 
 def test_under_autocast_gradients_and_norms_are_float32() -> None:
@@ -194,7 +200,8 @@ def test_under_autocast_gradients_and_norms_are_float32() -> None:
         assert made.dtype == torch.bfloat16
         images = torch.randn(2, 3, 16, 16)
         output = reconstruction(made, torch.zeros(()))
-        terms = target(images, output, decoder.weight, START)
-    assert {part.dtype for part in terms.parts.values()} == {torch.float32}
-    terms.total.backward()
-    assert {value.dtype for value in target.adversarial.update(START).values()} == {torch.float32}
+        terms = target(images, output, decoder.weight, START, is_last=True)
+    assert {part.dtype for part in terms.logged(terms.weight).values()} == {torch.float32}
+    assert terms.adversarial is not None
+    (terms.total + terms.adversarial).backward()
+    assert {value.dtype for value in vars(terms.balance).values()} == {torch.float32}

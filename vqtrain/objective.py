@@ -1,11 +1,11 @@
 """What is minimized: the sum of all loss terms."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd import grad
 from torch.autograd.function import FunctionCtx, once_differentiable
@@ -16,7 +16,7 @@ from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import require
 from vqtrain.losses.adversarial.base import AdversarialLoss
 from vqtrain.losses.base import LossTerm
-from vqtrain.losses.parts.adversarial import AdversarialTraining
+from vqtrain.losses.parts.adversarial import AdversarialTraining, Balance
 from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.ops.precision import at_least_float32
 from vqtrain.tokenizer.reconstruction import Reconstruction
@@ -32,16 +32,41 @@ class WeightedTerm:
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """The objective of one batch.
+    """The objective of one batch: ``total``, and the weighted ``adversarial`` term.
 
     Attributes:
-        total: The one scalar that is differentiated. The generator and the discriminator each get
-            the gradient of their own terms.
-        parts: Detached, weighted terms to log, ``generator/...`` and ``discriminator/...``.
+        total: All terms but the generator's adversarial one. The generator and the discriminator
+            each get the gradient of their own terms.
+        parts: The same, detached, to log: ``generator/...`` and ``discriminator/...``.
+        adversarial: The generator's adversarial term without its weight; None before its start.
+        weight: Its weight, or None where that depends on later batches of the step.
+        balance: How it compares with the other terms over the whole step, on the last batch.
     """
 
     total: Float[Tensor, ""]
     parts: Mapping[str, Tensor]
+    adversarial: Float[Tensor, ""] | None = None
+    weight: Float[Tensor, ""] | float | None = None
+    balance: Balance | None = None
+
+    def detach(self) -> "Terms":
+        """Return the same values without their graph."""
+        adversarial = None if self.adversarial is None else self.adversarial.detach()
+        return replace(self, total=self.total.detach(), adversarial=adversarial)
+
+    def is_finite(self) -> Bool[Tensor, ""]:
+        """Say whether the loss is finite."""
+        finite = self.total.detach().isfinite()
+        return finite if self.adversarial is None else finite & self.adversarial.detach().isfinite()
+
+    def logged(self, weight: Float[Tensor, ""] | float | None) -> dict[str, Tensor]:
+        """Return the detached, weighted terms to log, by the adversarial weight of the step."""
+        parts = dict(self.parts)
+        if self.adversarial is not None:
+            assert weight is not None, "the weight is known at the end of a step"
+            parts["generator/adversarial"] = weight * self.adversarial.detach()
+            parts["generator/total"] = parts["generator/total"] + parts["generator/adversarial"]
+        return parts
 
 
 class WithGradient(torch.autograd.Function):
@@ -106,14 +131,17 @@ class Objective(nn.Module):
         output: Reconstruction,
         last_weight: Float[Tensor, "..."],
         step: int,
+        *,
+        is_last: bool,
     ) -> Terms:
-        """Compute the terms of one batch.
+        """Compute the terms of one batch; collective on the last one of a step.
 
         Args:
             samples: In [-1, 1].
             output: Their reconstructions, with gradients.
             last_weight: The weight of the decoder's last layer.
             step: Number of the step, from 0.
+            is_last: Whether it is the last batch of the step.
         """
         decoded = at_least_float32(output.samples)
         reconstructions = decoded.detach().requires_grad_()
@@ -125,16 +153,22 @@ class Objective(nn.Module):
         (gradient,) = grad(sum(terms.values()), reconstructions)
         parts: dict[str, Tensor] = {}
         total = samples.new_zeros(())
+        adversarial: Tensor | None = None
+        weight: Tensor | float | None = None
+        balance: Balance | None = None
         if self.discriminator is not None and self.adversarial_enabled(step):
             fake, real = self.discriminator(reconstructions), self.discriminator(samples)
-            adversarial = self.adversarial.generator(fake)
-            (against,) = grad(adversarial, reconstructions, retain_graph=True)
+            loss = self.adversarial.generator(fake)
+            (against,) = grad(loss, reconstructions, retain_graph=True)
             self.adversarial.observe(
                 *(grad(decoded, last_weight, g, retain_graph=True)[0] for g in (gradient, against))
             )
-            scale = self.adversarial.scale(step)
-            gradient = gradient + scale * against
-            terms[self.adversarial.weight.name] = scale * adversarial
+            if is_last:
+                balance = self.adversarial.balance(step)
+                weight = balance.weight
+            elif not self.adversarial.adaptive:
+                weight = self.adversarial.weight.at(step)
+            adversarial = WithGradient.apply(decoded, loss.detach(), against)
             total = self.adversarial.discriminator(real, fake)
             parts["discriminator/total"] = total.detach()
             parts["discriminator/logits_real"] = mean_logit(real)
@@ -147,7 +181,9 @@ class Objective(nn.Module):
         parts |= {f"generator/{name}": term.detach() for name, term in terms.items()}
         parts["generator/total"] = compared + output.quantized.loss.detach()
         total = total + WithGradient.apply(decoded, compared, gradient) + output.quantized.loss
-        return Terms(total=total, parts=parts)
+        return Terms(
+            total=total, parts=parts, adversarial=adversarial, weight=weight, balance=balance
+        )
 
 
 def mean_logit(logits: Sequence[Tensor]) -> Float[Tensor, ""]:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -115,15 +116,21 @@ class Spoiled(Objective):
         self.calls, self.number = calls, 0
 
     def forward(
-        self, samples: Tensor, output: Reconstruction, last_weight: Tensor, step: int
+        self,
+        samples: Tensor,
+        output: Reconstruction,
+        last_weight: Tensor,
+        step: int,
+        *,
+        is_last: bool,
     ) -> Terms:
         """Compute the terms, and spoil the total where a call is to be bad."""
-        terms = super().forward(samples, output, last_weight, step)
+        terms = super().forward(samples, output, last_weight, step, is_last=is_last)
         self.number += 1
         if self.number - 1 not in self.calls:
             return terms
         # The gradients stay finite: the loss itself has to be looked at.
-        return Terms(total=terms.total + float("nan"), parts=terms.parts)
+        return replace(terms, total=terms.total + float("nan"))
 
 
 class Snapshots(Callback):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
@@ -73,3 +74,16 @@ def test_one_forward_and_one_backward_and_no_discriminator_before_its_time(
             # Backward through the autoencoder once, and twice to its last weight alone; through
             # the discriminator to the pixels, and to its weights from images and reconstructions.
             assert counts[BACKWARD] == ours + 2 + 3 * its
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_accumulation_costs_a_second_backward_where_the_weight_is_not_known(
+    adaptive: bool, make_module: Callable[..., TokenizerTraining], fit: Callable[..., None]
+) -> None:
+    module = make_module(adversarial={"adaptive": adaptive}, accumulate=3, max_steps=1)
+    fit(module, traces := Traces())
+    ours = convolutions(module.tokenizer)
+    assert module.objective.discriminator is not None
+    once = ours + 2 + 3 * convolutions(module.objective.discriminator)
+    before_last = once + ours if adaptive else once
+    assert [counts[BACKWARD] for counts in traces.counts] == [before_last, before_last, once]

@@ -1,7 +1,5 @@
 """Means since the last line, worked out by hand."""
 
-import math
-
 import pytest
 import torch
 
@@ -41,33 +39,10 @@ def test_means_are_over_the_batches_of_terms_and_over_the_steps_of_the_norm() ->
 def test_a_window_begins_anew_after_its_means() -> None:
     window = Window(num_codebooks=1, size=4)
     add(window, 1.0, [0])
-    window.add_step({})
     window.means()
     assert window.means() == {}
     add(window, 5.0, [3])
-    window.add_step({})
     assert window.means()["train/generator/total"] == 5.0
-
-
-def test_the_batches_of_a_skipped_step_are_left_out() -> None:
-    window = Window(num_codebooks=1, size=4)
-    add(window, 1.0, [0])
-    window.add_step({"generator/gradient_norm": scalar(1.0)})
-    add(window, math.nan, [1])
-    add(window, 7.0, [2])
-    window.discard_step()
-    add(window, 3.0, [0])
-    window.add_step({"generator/gradient_norm": scalar(3.0)})
-    means = window.means()
-    assert means["train/generator/total"] == 2.0  # (1 + 3) / 2
-    assert means["train/generator/gradient_norm"] == 2.0
-    assert means["train/codebook/usage"] == 0.25
-
-
-def test_a_batch_does_not_count_before_its_step_has_ended() -> None:
-    window = Window(num_codebooks=1, size=4)
-    add(window, 1.0, [0])
-    assert window.means() == {}
 
 
 def test_a_state_continues_where_it_was_taken() -> None:
@@ -86,7 +61,6 @@ def test_a_state_continues_where_it_was_taken() -> None:
 def test_the_state_of_an_empty_window_is_empty() -> None:
     window = Window(num_codebooks=1, size=4)
     add(window, 1.0, [0])
-    window.add_step({})
     window.load_state_dict(Window(num_codebooks=1, size=4).state_dict(), device=torch.device("cpu"))
     assert window.means() == {}
 
@@ -96,14 +70,12 @@ def test_sums_keep_small_differences() -> None:
     # In float32 the sum would stay at 2^24, as 1 is half of what it can tell apart there.
     for total in (2.0**24, 1.0, 1.0, 1.0):
         add(window, total, [0])
-    window.add_step({})
     assert window.means()["train/generator/total"] == (2**24 + 3) / 4
 
 
 def test_the_use_of_several_codebooks_is_their_mean() -> None:
     window = Window(num_codebooks=2, size=4)
     window.add({"generator/total": scalar(0.0)}, {}, torch.tensor([[[0, 1, 2, 3], [1, 1, 1, 1]]]))
-    window.add_step({})
     means = window.means()
     assert means["train/codebook/usage"] == (4 / 4 + 1 / 4) / 2
     assert means["train/codebook/perplexity"] == pytest.approx((4 + 1) / 2)

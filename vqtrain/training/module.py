@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from jaxtyping import Float64
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch._functorch import config as functorch_config
 from torch.nn.parallel import DistributedDataParallel
 
 from vqtrain import distributed
 from vqtrain.data.loading.batches import Batch
 from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.losses.parts.adversarial import Balance
 from vqtrain.objective import Objective
 from vqtrain.ops.memory import channels_last
 from vqtrain.ops.seeds import seed_torch
@@ -21,7 +22,7 @@ from vqtrain.optim.average import WeightAverage
 from vqtrain.optim.optimizer import NetworkOptimizer
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
-from vqtrain.tokenizer.reconstruction import Reconstruction
+from vqtrain.training.accumulation import Accumulation
 from vqtrain.training.settings import TrainerSettings
 from vqtrain.training.window import Window
 
@@ -89,6 +90,7 @@ class TokenizerTraining(LightningModule):
         self.logs = True
         codebook = tokenizer.codebook
         self.window = Window(num_codebooks=codebook.num_codebooks, size=codebook.size)
+        self.batches = Accumulation(list(tokenizer.parameters()), trainer_settings.accumulate)
         self.register_buffer("loss_is_finite", torch.tensor(True), persistent=False)
         self.step = 0
         self.batches_in_step = 0
@@ -142,8 +144,12 @@ class TokenizerTraining(LightningModule):
             # Its gradient is asked for separately, and a compiled graph computes all of them.
             last_layer = tokenizer.decoder.last_layer
             last_layer.forward = torch.compiler.disable(last_layer.forward)  # type: ignore[no-untyped-call]  # torch's own
-            tokenizer.encoder.compile()
-            tokenizer.decoder.compile()
+            # With accumulation a batch may be differentiated twice: the first backward pass must
+            # leave the activations as they are, also if its graph comes from torch's cache.
+            once = self.settings.accumulate == 1
+            functorch_config.donated_buffer = once
+            for network in (tokenizer.encoder, tokenizer.decoder):
+                network.compile(options={"inplace_buffers": once})
 
     def check_trainer(self) -> None:
         """Refuse a trainer with which a step would not be what the settings say."""
@@ -176,18 +182,17 @@ class TokenizerTraining(LightningModule):
             self.tokenizer.codebook.begin_step(self.step, self.seed)
         self.batches_in_step = (self.batches_in_step + 1) % self.settings.accumulate
 
-        # Forward once, one total, one backward.
+        # Forward once, one total, one backward; on the last batch with the adversarial weight.
         samples = channels_last(self.tokenizer.to_images(batch.samples, self.settings.dtype))
         with self.reduce_gradients_if(self.step_has_ended):
             output = self.tokenizer(samples)
-            output.latents.retain_grad()
             last_weight = self.tokenizer.decoder.last_layer.weight
             assert isinstance(last_weight, Tensor), "the decoder's contract"
-            terms = self.objective(samples, output, last_weight, self.step)
-            self.manual_backward(terms.total / self.settings.accumulate)
-        health = {**output.quantized.metrics, "encoder_gradient": self.encoder_gradient(output)}
-        self.window.add(terms.parts, health, output.quantized.token_ids)
-        self.loss_is_finite &= terms.total.detach().isfinite()
+            terms = self.objective(
+                samples, output, last_weight, self.step, is_last=self.step_has_ended
+            )
+            self.batches.add(terms, output, self.manual_backward)
+        self.loss_is_finite &= terms.is_finite()
         if not self.step_has_ended:
             return
 
@@ -195,24 +200,17 @@ class TokenizerTraining(LightningModule):
         norms = {name: o.gradient_norm() for name, o in self.optimizers_at(self.step).items()}
         are_finite = torch.stack([self.loss_is_finite, *(n.isfinite() for n in norms.values())])
         if distributed.all_true(are_finite.all()):
-            self.apply_gradients(norms)
+            self.apply_gradients(norms, terms.balance)
             self.skipped_in_row = 0
         else:
             self.discard_step()
+        self.batches.clear()
         for optimizer in self.trainer.optimizers:
             optimizer.zero_grad()
         self.loss_is_finite.fill_(True)
         self.step += 1
 
-    def encoder_gradient(self, output: Reconstruction) -> Float64[Tensor, ""]:
-        """Return the norm of a sample's gradient at its latents, averaged over samples."""
-        gradient = output.latents.grad
-        assert gradient is not None, "the latents have a gradient after a backward pass"
-        # The loss of the step is a mean over the samples of all batches.
-        samples = len(gradient) * self.settings.accumulate
-        return gradient.flatten(1).double().norm(dim=1).mean() * samples
-
-    def apply_gradients(self, norms: Mapping[str, Tensor]) -> None:
+    def apply_gradients(self, norms: Mapping[str, Tensor], balance: Balance | None) -> None:
         """Update the networks, the codebook and the average of the weights."""
         for name, optimizer in self.optimizers_at(self.step).items():
             optimizer.step(self.step, norms[name], self.call_step)
@@ -222,9 +220,9 @@ class TokenizerTraining(LightningModule):
             self.average.update(self.tokenizer, self.step)
         values = {f"{name}/gradient_norm": norm for name, norm in norms.items()}
         values |= {f"codebook/{name}": value for name, value in health.items()}
-        if self.objective.adversarial_enabled(self.step):
-            balance = self.objective.adversarial.update(self.step)
-            values |= {f"adversarial/{name}": value for name, value in balance.items()}
+        if balance is not None:
+            values |= {f"adversarial/{name}": value for name, value in vars(balance).items()}
+        self.batches.report(self.window)
         self.window.add_step(values)
 
     def call_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -289,8 +287,6 @@ class TokenizerTraining(LightningModule):
     def discard_step(self) -> None:
         """Leave everything as it was before the step, and count it."""
         self.tokenizer.codebook.discard_step()
-        self.objective.adversarial.discard_step()
-        self.window.discard_step()
         self.skipped_in_row += 1
         self.skipped_steps += 1
 

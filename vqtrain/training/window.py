@@ -34,7 +34,6 @@ class Window:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
         self.ids.clear()
-        self.pending: list[tuple[dict[str, Tensor], Tensor]] = []
 
     def add(
         self,
@@ -42,7 +41,7 @@ class Window:
         codebook: Mapping[str, Tensor],
         token_ids: Int64[Tensor, "b k *tokens"],
     ) -> None:
-        """Note what one batch reported; it counts once the step is applied.
+        """Count what one batch of a step that is applied has reported.
 
         Args:
             terms: Detached terms of the objective, ``generator/...`` and ``discriminator/...``.
@@ -51,19 +50,12 @@ class Window:
         """
         values = {f"train/{name}": value for name, value in terms.items()}
         values |= {f"train/codebook/{name}": value for name, value in codebook.items()}
-        self.pending.append((values, token_ids))
+        self.accumulate(values)
+        self.ids.add(token_ids)
 
     def add_step(self, values: Mapping[str, Tensor]) -> None:
-        """Count the batches of a step that is applied, and what the step itself reports."""
-        for batch, token_ids in self.pending:
-            self.accumulate(batch)
-            self.ids.add(token_ids)
+        """Count what a step that is applied has reported itself."""
         self.accumulate({f"train/{name}": value for name, value in values.items()})
-        self.pending.clear()
-
-    def discard_step(self) -> None:
-        """Leave out the batches of a step that was skipped."""
-        self.pending.clear()
 
     def accumulate(self, values: Mapping[str, Tensor]) -> None:
         """Add scalars to their sums, in float64."""

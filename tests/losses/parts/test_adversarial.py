@@ -9,7 +9,7 @@ import torch
 
 from vqtrain.build import build
 from vqtrain.errors import ConfigError
-from vqtrain.losses.parts.adversarial import AdversarialTraining
+from vqtrain.losses.parts.adversarial import AdversarialTraining, Balance
 from vqtrain.losses.parts.weight_ramp import Weight
 
 
@@ -61,7 +61,6 @@ def test_the_weight_grows_from_the_start_step_on(ramp_steps: int, expected: list
     ramped = loss(adaptive=False, ramp_steps=ramp_steps)
     steps = range(2, 9)
     assert [ramped.weight.at(step) for step in steps] == [0.5 * share for share in expected]
-    assert [ramped.scale(step).item() for step in steps] == [0.5 * share for share in expected]
     assert [ramped.weight.enabled(step) for step in steps] == [
         False,
         False,
@@ -74,62 +73,75 @@ def test_the_weight_grows_from_the_start_step_on(ramp_steps: int, expected: list
 
 
 def observe(
-    balance: AdversarialTraining, reconstruction: list[float], adversarial: list[float]
+    training: AdversarialTraining, reconstruction: list[float], adversarial: list[float]
 ) -> None:
-    balance.observe(torch.tensor(reconstruction).double(), torch.tensor(adversarial).double())
+    training.observe(torch.tensor(reconstruction).double(), torch.tensor(adversarial).double())
 
 
-def test_the_weight_follows_the_gradients_of_the_step_before() -> None:
-    balance = loss().double()
-    assert balance.scale(4).item() == 0.0
-    observe(balance, [3.0, 4.0], [0.0, 2.0])
-    logged = balance.update(4)
-    # Norms 5 and 2: 5 / 2.0001. The step itself had weight 0.
+def values(balance: Balance) -> dict[str, float]:
+    return {name: value.item() for name, value in vars(balance).items()}
+
+
+def test_the_weight_follows_the_gradients_of_its_own_step() -> None:
+    training = loss(ramp_steps=2).double()
+    observe(training, [3.0, 4.0], [0.0, 2.0])
+    # Norms 5 and 2: 5 / 2.0001, of which the first step of the ramp has 0.5 / 2 = 0.25.
     ratio = 5 / 2.0001
     expected = {"reconstruction_gradient": 5, "adversarial_gradient": 2, "ratio": ratio}
-    assert {name: value.item() for name, value in logged.items()} == pytest.approx(
-        {**expected, "weight": 0.0, "share": 0.0}, rel=1e-12
-    )
-    assert balance.scale(5).item() == pytest.approx(0.5 * ratio, rel=1e-12)
-    observe(balance, [6.0, 8.0], [4.0, 0.0])
-    logged = balance.update(5)
-    weighted = 0.5 * ratio * 4
-    assert logged["share"].item() == pytest.approx(weighted / (10 + weighted), rel=1e-12)
-    assert balance.scale(6).item() == pytest.approx(0.5 * 10 / 4.0001, rel=1e-12)
+    weighted = 0.25 * ratio * 2
+    expected |= {"weight": 0.25 * ratio, "share": weighted / (5 + weighted)}
+    assert values(training.balance(4)) == pytest.approx(expected, rel=1e-12)
+    # Nothing of it is left in the next step.
+    observe(training, [6.0, 8.0], [4.0, 0.0])
+    assert training.balance(5).weight.item() == pytest.approx(0.5 * 10 / 4.0001, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e5])
+def test_the_share_is_what_the_weight_asks_for(size: float) -> None:
+    training = loss().double()
+    observe(training, [3.0, 4.0], [0.0, size])
+    # 0.5 times the norm of the reconstruction gradient: 0.5 of 1 + 0.5.
+    assert training.balance(4).share.item() == pytest.approx(1 / 3, rel=1e-4)
 
 
 def test_the_gradients_of_a_step_are_added_up_before_their_norm() -> None:
-    balance = loss().double()
+    training = loss().double()
     # Reconstruction (3, 0) and (0, 4): their mean is (1.5, 2), of norm 2.5. Adversarial: (1, 0).
-    observe(balance, [3.0, 0.0], [2.0, 0.0])
-    observe(balance, [0.0, 4.0], [0.0, 0.0])
-    logged = balance.update(4)
-    assert logged["reconstruction_gradient"].item() == pytest.approx(2.5)
-    assert logged["adversarial_gradient"].item() == pytest.approx(1.0)
-    assert balance.ratio.item() == pytest.approx(2.5 / 1.0001)
+    observe(training, [3.0, 0.0], [2.0, 0.0])
+    observe(training, [0.0, 4.0], [0.0, 0.0])
+    found = training.balance(4)
+    assert found.reconstruction_gradient.item() == pytest.approx(2.5)
+    assert found.adversarial_gradient.item() == pytest.approx(1.0)
+    assert found.weight.item() == pytest.approx(0.5 * 2.5 / 1.0001)
 
 
 def test_a_gradient_that_vanishes_does_not_blow_the_weight_up() -> None:
-    balance = loss().double()
-    observe(balance, [3.0, 4.0], [0.0, 0.0])
-    assert balance.update(4)["ratio"].item() == pytest.approx(5e4)
-    assert balance.ratio.item() == 10.0
+    training = loss().double()
+    observe(training, [3.0, 4.0], [0.0, 0.0])
+    # 5 / 0.0001 is more than max_ratio=10.
+    expected = {"reconstruction_gradient": 5, "adversarial_gradient": 0, "ratio": 5e4}
+    found = values(training.balance(4))
+    assert found == pytest.approx({**expected, "weight": 5, "share": 0})
+    observe(training, [0.0, 0.0], [0.0, 0.0])
+    found = values(training.balance(5))
+    assert (found["ratio"], found["weight"]) == (0, 0)
 
 
-def test_a_discarded_step_leaves_no_trace() -> None:
-    balance = loss().double()
-    observe(balance, [math.nan, 4.0], [math.inf, 0.0])
-    balance.discard_step()
-    observe(balance, [3.0, 4.0], [0.0, 5.0])
-    assert balance.update(4)["ratio"].item() == pytest.approx(5 / 5.0001)
+def test_a_step_that_is_not_finite_leaves_no_trace() -> None:
+    training = loss().double()
+    observe(training, [math.nan, 4.0], [math.inf, 0.0])
+    training.balance(4)
+    observe(training, [3.0, 4.0], [0.0, 5.0])
+    assert training.balance(5).ratio.item() == pytest.approx(5 / 5.0001)
 
 
 def test_a_fixed_weight_is_measured_too_but_does_not_move() -> None:
-    balance = loss(adaptive=False).double()
-    observe(balance, [3.0, 4.0], [0.0, 5.0])
+    training = loss(adaptive=False).double()
+    observe(training, [3.0, 4.0], [0.0, 5.0])
     # 0.5 * 5 = 2.5 of 5 + 2.5.
-    assert balance.update(4)["share"].item() == pytest.approx(1 / 3)
-    assert balance.scale(5).item() == 0.5
+    found = training.balance(4)
+    assert found.share.item() == pytest.approx(1 / 3)
+    assert found.weight.item() == 0.5
 
 
 RANKS = """
@@ -137,12 +149,11 @@ from vqtrain.losses.adversarial.hinge import Hinge
 from vqtrain.losses.parts.adversarial import AdversarialTraining
 from vqtrain.losses.parts.weight_ramp import Weight
 weight = Weight(name="adversarial", weight=0.5, start_step=0, ramp_steps=0)
-balance = AdversarialTraining(loss=Hinge(), weight=weight, adaptive=True, max_ratio=10.0).double()
+training = AdversarialTraining(loss=Hinge(), weight=weight, adaptive=True, max_ratio=10.0).double()
 parts = [([3.0, 0.0], [2.0, 0.0]), ([0.0, 4.0], [0.0, 0.0])]
 for reconstruction, adversarial in parts if world_size == 1 else parts[rank:rank + 1]:
-    balance.observe(torch.tensor(reconstruction).double(), torch.tensor(adversarial).double())
-logged = balance.update(0)
-torch.save((balance.ratio, dict(logged)), f"{folder}/rank-{rank}.pt")
+    training.observe(torch.tensor(reconstruction).double(), torch.tensor(adversarial).double())
+torch.save(vars(training.balance(0)), f"{folder}/rank-{rank}.pt")
 """
 
 
@@ -150,13 +161,9 @@ torch.save((balance.ratio, dict(logged)), f"{folder}/rank-{rank}.pt")
 def test_ranks_agree_with_one_that_has_it_all(run_ranks: Callable[[str, int], Path]) -> None:
     one = torch.load(run_ranks(RANKS, 1) / "rank-0.pt")
     two = run_ranks(RANKS, 2)
-    assert one[0].item() == pytest.approx(2.5 / 1.0001)
+    assert one["ratio"].item() == pytest.approx(2.5 / 1.0001)
     for rank in range(2):
         assert torch.load(two / f"rank-{rank}.pt") == one
-
-
-def test_the_ratio_is_part_of_a_checkpoint() -> None:
-    assert loss().state_dict().keys() == {"ratio"}
 
 
 @pytest.mark.parametrize(

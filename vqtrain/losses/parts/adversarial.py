@@ -1,6 +1,7 @@
 """Adversarial training: the losses of both sides, and the adaptive weight of the generator's."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -16,6 +17,25 @@ from vqtrain.ops.precision import at_least_float32
 EPSILON = 1e-4  # of the paper's code: added to the norm of the adversarial gradient
 
 
+@dataclass(frozen=True, kw_only=True)
+class Balance:
+    """How the adversarial term of a step compares with the reconstruction terms.
+
+    Attributes:
+        reconstruction_gradient: Norm of the reconstruction terms' gradient at the last layer.
+        adversarial_gradient: Norm of the unweighted adversarial term's.
+        ratio: The former over the latter, before clamping.
+        weight: Factor of the generator's term in this step.
+        share: Of the adversarial term in the sum of the weighted norms.
+    """
+
+    reconstruction_gradient: Float[Tensor, ""]
+    adversarial_gradient: Float[Tensor, ""]
+    ratio: Float[Tensor, ""]
+    weight: Float[Tensor, ""]
+    share: Float[Tensor, ""]
+
+
 @final
 class AdversarialTraining(nn.Module):
     """Both losses of adversarial training, and the weight of the generator's.
@@ -25,9 +45,8 @@ class AdversarialTraining(nn.Module):
     the norm of the weighted adversarial gradient relative to the reconstruction gradient.
 
     The gradients are summed over all batches of a step and over all ranks before their norms are
-    taken, and their ratio is used in the next step. So the weight does not depend on how a step is
-    split into batches and ranks, and no rank waits for another within a step. In the first step of
-    adversarial training the ratio is 0.
+    taken. So the ratio does not depend on how a step is split into batches and ranks, and is known
+    at the last batch of the step, for which it is used.
 
     Args:
         loss: What the generator and the discriminator minimize.
@@ -41,11 +60,9 @@ class AdversarialTraining(nn.Module):
 
     References:
         Esser et al. 2021, arXiv:2012.09841, equations 6 and 7, and its code for the constants.
-        Deviation: the ratio is that of the step before, over all ranks; ``max_ratio`` and the ramp
-        are additions.
+        Deviation: the ratio is over all batches and ranks of a step; ``max_ratio`` and the ramp are
+        additions.
     """
-
-    ratio: Tensor
 
     def __init__(
         self, *, loss: AdversarialLoss, weight: Weight, adaptive: bool, max_ratio: float
@@ -54,7 +71,6 @@ class AdversarialTraining(nn.Module):
         require(max_ratio > 0, f"loss.{weight.name}.max_ratio must be above 0, got {max_ratio}")
         self.loss, self.weight = loss, weight
         self.adaptive, self.max_ratio = adaptive, max_ratio
-        self.register_buffer("ratio", torch.zeros(()))
         self._gradients: Tensor | None = None
         self._batches = 0
 
@@ -66,11 +82,6 @@ class AdversarialTraining(nn.Module):
         """Return the discriminator's loss."""
         return mean_over(self.loss.discriminator, real, fake)
 
-    def scale(self, step: int) -> Float[Tensor, ""]:
-        """Return the factor of the generator's term at a step."""
-        scale = torch.full_like(self.ratio, self.weight.at(step))
-        return scale * self.ratio if self.adaptive else scale
-
     def observe(
         self, reconstruction: Float[Tensor, "*shape"], adversarial: Float[Tensor, "*shape"]
     ) -> None:
@@ -79,33 +90,25 @@ class AdversarialTraining(nn.Module):
         self._gradients = both if self._gradients is None else self._gradients + both
         self._batches += 1
 
-    def discard_step(self) -> None:
-        """Drop the gradients of a skipped step."""
-        self._gradients, self._batches = None, 0
-
-    def update(self, step: int) -> Mapping[str, Float[Tensor, ""]]:
-        """End a step: set the ratio for the next one; collective.
-
-        Returns:
-            Scalars to log: the norms of both gradients, their ratio before clamping, the weight of
-            this step, and the share of the adversarial term in the sum of the weighted norms.
-        """
+    def balance(self, step: int) -> Balance:
+        """Compare the gradients of all batches of a step, after its last one; collective."""
         assert self._gradients is not None, "the step has had a batch"
         total = distributed.all_reduce_sum(self._gradients)
         mean = total / (self._batches * distributed.world_size())
-        self.discard_step()
+        self._gradients, self._batches = None, 0
         reconstruction, adversarial = mean.flatten(1).norm(dim=1)
-        scale = self.scale(step)
-        weighted = scale * adversarial
         ratio = reconstruction / (adversarial + EPSILON)
-        self.ratio.copy_(ratio.clamp(max=self.max_ratio))
-        return {
-            "reconstruction_gradient": reconstruction,
-            "adversarial_gradient": adversarial,
-            "ratio": ratio,
-            "weight": scale,
-            "share": weighted / (reconstruction + weighted),
-        }
+        weight = torch.full_like(ratio, self.weight.at(step))
+        if self.adaptive:
+            weight = weight * ratio.clamp(max=self.max_ratio)
+        weighted = weight * adversarial
+        return Balance(
+            reconstruction_gradient=reconstruction,
+            adversarial_gradient=adversarial,
+            ratio=ratio,
+            weight=weight,
+            share=weighted / (reconstruction + weighted),
+        )
 
 
 def mean_over(
