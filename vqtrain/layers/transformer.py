@@ -1,0 +1,196 @@
+"""Pre-norm transformers: blocks over tokens, and a stack of them over a grid."""
+
+from collections.abc import Sequence
+from typing import final
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vqtrain.errors import require
+from vqtrain.layers.positions import build_positions, rotate
+
+ACTIVATIONS = ("gelu", "tanh")
+EPS = 1e-5  # of layer norms
+
+
+@final
+class Attention(nn.Module):
+    """Self-attention of several heads.
+
+    Args:
+        dim: Channels of the tokens.
+        num_heads: Heads.
+        head_dim: Channels of each head.
+        qkv_bias: Whether queries, keys and values have biases.
+    """
+
+    def __init__(self, *, dim: int, num_heads: int, head_dim: int, qkv_bias: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * num_heads * head_dim, bias=qkv_bias)
+        self.proj = nn.Linear(num_heads * head_dim, dim)
+
+    def forward(
+        self, x: Float[Tensor, "b n dim"], rotation: Float[Tensor, "2 n pairs"] | None = None
+    ) -> Float[Tensor, "b n dim"]:
+        """Let each token attend to all; ``rotation`` turns queries and keys."""
+        q, k, v = rearrange(
+            self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
+        )
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)"))
+
+
+@final
+class MLP(nn.Module):
+    """Two linear maps with an activation between them.
+
+    Args:
+        dim: Channels of the tokens.
+        hidden_dim: Channels between the two.
+        activation: One of ``ACTIVATIONS``; ``gelu`` is the exact one.
+    """
+
+    def __init__(self, *, dim: int, hidden_dim: int, activation: str) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = {"gelu": nn.GELU, "tanh": nn.Tanh}[activation]()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n dim"]:
+        """Apply the three in turn."""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+@final
+class TransformerBlock(nn.Module):
+    """Attention and an MLP, each after a layer norm and added to its input.
+
+    The parameters are named as in timm.
+
+    Args:
+        dim: Channels of the tokens.
+        num_heads: Attention heads.
+        head_dim: Channels of each head.
+        mlp_dim: Channels inside the MLP.
+        activation: Of the MLP, one of ``ACTIVATIONS``.
+        qkv_bias: Whether queries, keys and values have biases.
+
+    References:
+        Dosovitskiy et al. 2020, arXiv:2010.11929.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        head_dim: int,
+        mlp_dim: int,
+        activation: str = "gelu",
+        qkv_bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=EPS)
+        self.attn = Attention(dim=dim, num_heads=num_heads, head_dim=head_dim, qkv_bias=qkv_bias)
+        self.norm2 = nn.LayerNorm(dim, eps=EPS)
+        self.mlp = MLP(dim=dim, hidden_dim=mlp_dim, activation=activation)
+
+    def forward(
+        self, x: Float[Tensor, "b n dim"], rotation: Float[Tensor, "2 n pairs"] | None = None
+    ) -> Float[Tensor, "b n dim"]:
+        """Apply both in turn."""
+        x = x + self.attn(self.norm1(x), rotation)
+        return x + self.mlp(self.norm2(x))
+
+
+@final
+class GridTransformer(nn.Module):
+    """A transformer over all tokens of a grid of rows and columns.
+
+    Args:
+        grid: Rows and columns in training; positions are interpolated to others.
+        dim: Channels of the tokens.
+        depth: Blocks.
+        num_heads: Attention heads.
+        head_dim: Channels of each head; None for ``dim`` / ``num_heads``.
+        mlp_dim: Channels inside the MLPs; None for 4 ``dim``.
+        activation: Of the MLPs, one of ``ACTIVATIONS``.
+        qkv_bias: Whether queries, keys and values have biases.
+        pre_norm: Whether a layer norm comes before the first block too.
+        positions: One of ``positions.KINDS``.
+
+    Raises:
+        ConfigError: If the heads do not divide ``dim``, or ``positions`` do not fit the channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        grid: Sequence[int],
+        dim: int,
+        depth: int,
+        num_heads: int,
+        head_dim: int | None,
+        mlp_dim: int | None,
+        activation: str,
+        qkv_bias: bool,
+        pre_norm: bool,
+        positions: str,
+    ) -> None:
+        super().__init__()
+        head_dim = head_dim or whole_heads(dim, num_heads)
+        self.positions = build_positions(positions, grid=grid, dim=dim, head_dim=head_dim)
+        self.pre_norm = nn.LayerNorm(dim, eps=EPS) if pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(
+            TransformerBlock(
+                dim=dim,
+                num_heads=num_heads,
+                head_dim=head_dim,
+                mlp_dim=mlp_dim or 4 * dim,
+                activation=activation,
+                qkv_bias=qkv_bias,
+            )
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=EPS)
+        initialize(self)
+
+    def forward(
+        self, x: Float[Tensor, "b dim rows columns"]
+    ) -> Float[Tensor, "b dim rows columns"]:
+        """Let every token of the grid see every other."""
+        grid = x.shape[2:]
+        tokens = rearrange(x, "b dim rows columns -> b (rows columns) dim")
+        added = self.positions.added(grid)
+        if added is not None:
+            tokens = tokens + added.to(tokens.dtype)
+        tokens = self.pre_norm(tokens)
+        rotation = self.positions.rotation(grid)
+        for block in self.blocks:
+            tokens = block(tokens, rotation)
+        return rearrange(
+            self.norm(tokens), "b (rows columns) dim -> b dim rows columns", rows=grid[0]
+        )
+
+
+def whole_heads(dim: int, num_heads: int) -> int:
+    """Divide the channels among the heads.
+
+    Raises:
+        ConfigError: If they cannot be divided.
+    """
+    require(dim % num_heads == 0, f"num_heads must divide dim {dim}, got {num_heads}")
+    return dim // num_heads
+
+
+def initialize(module: nn.Module) -> None:
+    """Draw the weights of linear maps from a normal distribution cut off at 2 of its 0.02."""
+    for each in module.modules():
+        if isinstance(each, nn.Linear):
+            nn.init.trunc_normal_(each.weight, std=0.02)
+            if each.bias is not None:
+                nn.init.zeros_(each.bias)
