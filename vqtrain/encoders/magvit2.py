@@ -1,0 +1,60 @@
+"""The encoder of Open-MAGVIT2, and without its adaptive norm of SimVQ."""
+
+from typing import Annotated, final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vqtrain.encoders.base import Encoder
+from vqtrain.layers.convolutional import WayDown
+from vqtrain.layers.level import check_levels
+from vqtrain.layers.residual import ResidualBlock
+from vqtrain.ranges import at_least, checked
+
+
+@final
+class MAGVIT2Encoder(Encoder):
+    """Residual blocks without attention.
+
+    Args:
+        in_channels: Channels of the images, at least 1.
+        channels: Channels that the multipliers multiply, at least 1.
+        multipliers: Width of each stage, each at least 1; n stages downsample by 2**(n - 1).
+        num_blocks: Residual blocks of each stage, and after the last, at least 1.
+        latent_channels: Channels of the latents, at least 1.
+
+    Raises:
+        ConfigError: If a size is too small.
+
+    References:
+        Luo et al. 2024, arXiv:2409.04410; after Yu et al. 2023, arXiv:2310.05737 (MAGVIT-v2).
+    """
+
+    @checked
+    def __init__(
+        self,
+        *,
+        in_channels: Annotated[int, at_least(1)],
+        channels: Annotated[int, at_least(1)],
+        multipliers: list[int],
+        num_blocks: Annotated[int, at_least(1)],
+        latent_channels: Annotated[int, at_least(1)],
+    ) -> None:
+        super().__init__()
+        check_levels(multipliers=multipliers, attention_factors=[])
+        self.out_channels = latent_channels
+        factor = 2 ** (len(multipliers) - 1)
+        self.downsampling = (factor, factor)
+        self.layers = WayDown(
+            lambda before, after: ResidualBlock(in_channels=before, out_channels=after, bias=False),
+            lambda width: nn.Conv2d(width, width, kernel_size=3, stride=2, padding=1),
+            in_channels=in_channels,
+            channels=channels,
+            multipliers=multipliers,
+            num_blocks=num_blocks,
+            latent_channels=latent_channels,
+        )
+
+    def forward(self, samples: Float[Tensor, "b c h w"]) -> Float[Tensor, "b z h_z w_z"]:
+        """Encode images in [-1, 1]."""
+        return self.layers(samples)
