@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import final
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from vqtrain.errors import require
 from vqtrain.ops.precision import at_least_float32
 
-Kind = Literal["learned", "learned_2d", "sincos_2d", "rope_2d"]
-KINDS = ("learned", "learned_2d", "sincos_2d", "rope_2d")
+TABLES = ("learned", "learned_2d", "sincos_2d")  # added to the tokens
+KINDS = (*TABLES, "rope_2d")
 
 BASE = 10_000.0  # wavelengths go up to 2 pi times this
 
@@ -188,16 +188,14 @@ def rotate(
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
 
 
-def build_positions(kind: str, *, grid: Sequence[int], dim: int, head_dim: int) -> Positions:
-    """Build position codes by their word.
+def build_table(kind: str, *, grid: Sequence[int], dim: int) -> Table:
+    """Build codes that are added to tokens, by their word.
 
     Args:
-        kind: One of ``KINDS``.
+        kind: One of ``TABLES``.
         grid: Rows and columns in training.
         dim: Channels of the tokens.
-        head_dim: Channels of an attention head.
     """
-    if kind == "rope_2d":
-        return Rope2d(grid, head_dim)
-    tables = {"learned": Learned, "learned_2d": Learned2d, "sincos_2d": SinCos2d}
-    return tables[kind](grid, dim)
+    if kind == "sincos_2d":
+        return SinCos2d(grid, dim)
+    return Learned2d(grid, dim) if kind == "learned_2d" else Learned(grid, dim)

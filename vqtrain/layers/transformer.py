@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from typing import final
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.errors import require
-from vqtrain.layers.positions import build_positions, rotate
+from vqtrain.layers.positions import Rope2d, build_table, rotate
 
 ACTIVATIONS = ("gelu", "tanh")
+ATTENTIONS = ("self", "cross")
 EPS = 1e-5  # of layer norms
 
 
@@ -108,6 +110,91 @@ class TransformerBlock(nn.Module):
 
 
 @final
+class CrossBlock(nn.Module):
+    """Attention of latents to tokens, through a gate that is closed at first, then a block.
+
+    Args:
+        dim: Channels of the latents and the tokens.
+        num_heads: Attention heads.
+
+    References:
+        Alayrac et al. 2022, arXiv:2204.14198 (Flamingo): x + tanh(gate) attention, from gate 0.
+    """
+
+    def __init__(self, *, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm_latents, self.norm_tokens = nn.LayerNorm(dim, eps=EPS), nn.LayerNorm(dim, eps=EPS)
+        self.q, self.kv, self.proj = (
+            nn.Linear(dim, dim),
+            nn.Linear(dim, 2 * dim),
+            nn.Linear(dim, dim),
+        )
+        self.gate = nn.Parameter(torch.zeros(()))
+        self.block = TransformerBlock(
+            dim=dim, num_heads=num_heads, head_dim=whole_heads(dim, num_heads), mlp_dim=4 * dim
+        )
+
+    def forward(
+        self, latents: Float[Tensor, "b n dim"], tokens: Float[Tensor, "b m dim"]
+    ) -> Float[Tensor, "b n dim"]:
+        """Let each latent attend to all tokens, then to all latents."""
+        q = rearrange(self.q(self.norm_latents(latents)), "b n (h d) -> b h n d", h=self.num_heads)
+        k, v = rearrange(
+            self.kv(self.norm_tokens(tokens)),
+            "b m (two h d) -> two b h m d",
+            two=2,
+            h=self.num_heads,
+        )
+        gathered = rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
+        return self.block(latents + self.gate.tanh() * self.proj(gathered))
+
+
+@final
+class QueryTransformer(nn.Module):
+    """Carries information from tokens to queries.
+
+    Args:
+        dim: Channels of tokens and queries.
+        depth: Blocks.
+        num_heads: Attention heads.
+        attention: ``self``: tokens and queries are one sequence, as in TiTok; ``cross``: queries
+            attend to the tokens, which stay as they are, as in the Perceiver resampler.
+
+    Raises:
+        ConfigError: If the heads do not divide ``dim``.
+    """
+
+    def __init__(self, *, dim: int, depth: int, num_heads: int, attention: str) -> None:
+        super().__init__()
+        self.pre_norm = nn.LayerNorm(dim, eps=EPS)
+        head_dim = whole_heads(dim, num_heads)
+        self.blocks = nn.ModuleList(
+            CrossBlock(dim=dim, num_heads=num_heads)
+            if attention == "cross"
+            else TransformerBlock(dim=dim, num_heads=num_heads, head_dim=head_dim, mlp_dim=4 * dim)
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=EPS)
+        initialize(self)
+
+    def forward(
+        self, queries: Float[Tensor, "b n dim"], tokens: Float[Tensor, "b m dim"]
+    ) -> Float[Tensor, "b n dim"]:
+        """Return what the queries have become."""
+        n = queries.shape[1]
+        x = self.pre_norm(torch.cat([queries, tokens], dim=1))
+        queries, tokens = x[:, :n], x[:, n:]
+        for block in self.blocks:
+            if isinstance(block, CrossBlock):
+                queries = block(queries, tokens)
+            else:
+                x = block(x)
+                queries = x[:, :n]
+        return self.norm(queries)
+
+
+@final
 class GridTransformer(nn.Module):
     """A transformer over all tokens of a grid of rows and columns.
 
@@ -143,7 +230,11 @@ class GridTransformer(nn.Module):
     ) -> None:
         super().__init__()
         head_dim = head_dim or whole_heads(dim, num_heads)
-        self.positions = build_positions(positions, grid=grid, dim=dim, head_dim=head_dim)
+        self.positions = (
+            Rope2d(grid, head_dim)
+            if positions == "rope_2d"
+            else build_table(positions, grid=grid, dim=dim)
+        )
         self.pre_norm = nn.LayerNorm(dim, eps=EPS) if pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(
             TransformerBlock(

@@ -1,0 +1,124 @@
+"""The decoder of TiTok: a sequence of tokens becomes an image."""
+
+from collections.abc import Sequence
+from typing import Annotated, final
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vqtrain.decoders.base import Decoder
+from vqtrain.errors import require
+from vqtrain.layers.patches import HEADS, PixelHead, grid_of
+from vqtrain.layers.positions import TABLES, build_table
+from vqtrain.layers.transformer import ATTENTIONS, QueryTransformer
+from vqtrain.ranges import at_least, checked, one_of
+from vqtrain.shapes import by
+
+NESTED = ("none", "uniform", "powers_of_2")
+
+
+@final
+class LatentQueryDecoder(Decoder):
+    """A query for each patch gathers from the latents; what it becomes is turned into pixels.
+
+    Args:
+        out_channels: Channels of the images, at least 1.
+        sample_size: Height and width of the images.
+        patch_size: Side of a patch, in px, at least 1.
+        num_tokens: Latents of an image, at least 1.
+        dim: Channels of tokens and latents.
+        depth: Blocks, at least 1.
+        num_heads: Attention heads, which divide ``dim``.
+        attention: ``self``: queries and latents are one sequence; ``cross``: queries attend to the
+            latents through a gate that is closed at first.
+        positions: Codes of the patches: ``learned``, ``learned_2d`` or ``sincos_2d``.
+        head: From tokens to pixels: ``linear``, ``tanh_mlp`` or ``conv``.
+        nested_dropout: How many of the first latents each sample keeps in training, a learned
+            vector taking the place of the others: all with ``none``; with ``uniform`` any number is
+            as likely, with ``powers_of_2`` any power of two up to ``num_tokens``. With these two
+            the first n tokens decode alone.
+
+    Raises:
+        ConfigError: If a size is invalid, or sizes do not fit each other.
+
+    References:
+        Yu et al. 2024, arXiv:2406.07550 (TiTok), trained in a single stage; Rippel et al. 2014,
+        arXiv:1402.0915, for nested dropout; Bachmann et al. 2025, arXiv:2502.13967 (FlexTok), for
+        it on tokens.
+        Deviation: as in the encoder.
+    """
+
+    @checked
+    def __init__(
+        self,
+        *,
+        out_channels: Annotated[int, at_least(1)],
+        sample_size: Sequence[int],
+        patch_size: Annotated[int, at_least(1)],
+        num_tokens: Annotated[int, at_least(1)],
+        dim: Annotated[int, at_least(1)],
+        depth: Annotated[int, at_least(1)],
+        num_heads: Annotated[int, at_least(1)],
+        attention: Annotated[str, one_of(*ATTENTIONS)],
+        positions: Annotated[str, one_of(*TABLES)],
+        head: Annotated[str, one_of(*HEADS)],
+        nested_dropout: Annotated[str, one_of(*NESTED)],
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.num_tokens = dim, num_tokens
+        self.upsampling = (patch_size, patch_size)
+        self.patches = grid_of(sample_size, patch_size)
+        self.latent_positions = nn.Parameter(torch.randn(num_tokens, dim) * dim**-0.5)
+        self.positions = build_table(positions, grid=self.patches, dim=dim)
+        self.nested_dropout = nested_dropout
+        if nested_dropout != "none":
+            self.dropped = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02))
+        self.class_token = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
+        self.mask_token = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
+        self.transformer = QueryTransformer(
+            dim=dim, depth=depth, num_heads=num_heads, attention=attention
+        )
+        self.head = PixelHead(head, dim=dim, out_channels=out_channels, patch_size=patch_size)
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """The map from tokens to pixels; a convolution after it has too few weights to compare."""
+        return self.head.to_pixels
+
+    def size(self, grid: Sequence[int]) -> tuple[int, ...]:
+        """Return the size of the images, for all latents or, with nested dropout, the first n."""
+        least = self.num_tokens if self.nested_dropout == "none" else 1
+        require(
+            len(grid) == 1 and least <= grid[0] <= self.num_tokens,
+            f"this decoder takes {by([self.num_tokens])} latents"
+            f"{' or the first of them' if least == 1 else ''}, got a grid of {by(grid)}"
+            f"{'' if least == 1 else ': train with nested_dropout to decode the first n'}",
+        )
+        return tuple(n * factor for n, factor in zip(self.patches, self.upsampling, strict=True))
+
+    def forward(self, z_q: Float[Tensor, "b z n"]) -> Float[Tensor, "b c h w"]:
+        """Decode quantized latents into images, about in [-1, 1] but not clamped to it."""
+        latents = z_q.transpose(1, 2)
+        if self.nested_dropout != "none":
+            latents = self._with_dropped(latents)
+        b = len(latents)
+        queries = self.mask_token + self.positions.added(self.patches).to(latents.dtype)
+        queries = torch.cat([self.class_token, queries]).expand(b, -1, -1)
+        tokens = self.transformer(queries, latents + self.latent_positions)[:, 1:]
+        rows = self.patches[0]
+        return self.head(rearrange(tokens, "b (rows columns) d -> b d rows columns", rows=rows))
+
+    def _with_dropped(self, latents: Float[Tensor, "b m z"]) -> Float[Tensor, "b n z"]:
+        b, m = latents.shape[:2]
+        kept = latents.new_full((b,), m, dtype=torch.long)
+        if self.training and self.nested_dropout == "uniform":
+            kept = torch.randint(1, m + 1, (b,), device=latents.device)
+        elif self.training:
+            kept = 2 ** torch.randint(0, m.bit_length(), (b,), device=latents.device)
+        missing = self.dropped.expand(b, self.num_tokens - m, -1)
+        all_latents = torch.cat([latents, missing], dim=1)
+        places = torch.arange(self.num_tokens, device=latents.device)
+        is_kept: Bool[Tensor, "b n"] = places < kept[:, None]
+        return torch.where(is_kept[..., None], all_latents, self.dropped)

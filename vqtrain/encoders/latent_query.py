@@ -1,0 +1,87 @@
+"""The encoder of TiTok: an image becomes a sequence of tokens, of any length."""
+
+from collections.abc import Sequence
+from typing import Annotated, final
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vqtrain.encoders.base import Encoder
+from vqtrain.errors import require
+from vqtrain.layers.patches import grid_of, to_patches
+from vqtrain.layers.positions import TABLES, build_table
+from vqtrain.layers.transformer import ATTENTIONS, QueryTransformer
+from vqtrain.ranges import at_least, checked, one_of
+from vqtrain.shapes import by
+
+
+@final
+class LatentQueryEncoder(Encoder):
+    """Learned queries gather from the patches of an image; what they become are its latents.
+
+    Args:
+        in_channels: Channels of the images, at least 1.
+        sample_size: Height and width of the images; no others are taken.
+        patch_size: Side of a patch, in px, at least 1.
+        num_tokens: Latents of an image, at least 1.
+        dim: Channels of tokens and latents.
+        depth: Blocks, at least 1.
+        num_heads: Attention heads, which divide ``dim``.
+        attention: ``self``: patches and queries are one sequence; ``cross``: queries attend to the
+            patches through a gate that is closed at first.
+        positions: Codes of the patches: ``learned``, ``learned_2d`` or ``sincos_2d``.
+
+    Raises:
+        ConfigError: If a size is invalid, or sizes do not fit each other.
+
+    References:
+        Yu et al. 2024, arXiv:2406.07550 (TiTok), trained in a single stage.
+        Jaegle et al. 2021, arXiv:2103.03206 (Perceiver), for ``cross``.
+        Deviation: one learned vector takes the place of each sum of two in TiTok's code (the class
+        token and its position, a query and its position).
+    """
+
+    @checked
+    def __init__(
+        self,
+        *,
+        in_channels: Annotated[int, at_least(1)],
+        sample_size: Sequence[int],
+        patch_size: Annotated[int, at_least(1)],
+        num_tokens: Annotated[int, at_least(1)],
+        dim: Annotated[int, at_least(1)],
+        depth: Annotated[int, at_least(1)],
+        num_heads: Annotated[int, at_least(1)],
+        attention: Annotated[str, one_of(*ATTENTIONS)],
+        positions: Annotated[str, one_of(*TABLES)],
+    ) -> None:
+        super().__init__()
+        self.out_channels, self.num_tokens = dim, num_tokens
+        self.downsampling = (patch_size, patch_size)
+        self.sample_size = tuple(sample_size)
+        self.embed = nn.Conv2d(in_channels * patch_size**2, dim, 1)
+        self.positions = build_table(positions, grid=grid_of(sample_size, patch_size), dim=dim)
+        self.class_token = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
+        self.queries = nn.Parameter(torch.randn(num_tokens, dim) * dim**-0.5)
+        self.transformer = QueryTransformer(
+            dim=dim, depth=depth, num_heads=num_heads, attention=attention
+        )
+
+    def grid(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the number of latents."""
+        require(
+            tuple(size) == self.sample_size,
+            f"this encoder takes samples of {by(self.sample_size)}, got {by(size)}",
+        )
+        return (self.num_tokens,)
+
+    def forward(self, samples: Float[Tensor, "b c h w"]) -> Float[Tensor, "b z n"]:
+        """Encode images in [-1, 1]."""
+        patches = self.embed(to_patches(samples, self.downsampling[0]))
+        tokens = rearrange(patches, "b d rows columns -> b (rows columns) d")
+        tokens = tokens + self.positions.added(patches.shape[2:]).to(tokens.dtype)
+        b = len(tokens)
+        tokens = torch.cat([self.class_token.expand(b, -1, -1), tokens], dim=1)
+        return self.transformer(self.queries.expand(b, -1, -1), tokens).transpose(1, 2)
