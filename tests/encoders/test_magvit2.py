@@ -1,0 +1,73 @@
+"""The encoder of Open-MAGVIT2: size, and the order of its layers."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vqtrain.encoders.magvit2 import MAGVIT2Encoder
+from vqtrain.errors import ConfigError
+
+
+def encoder(**changes: object) -> MAGVIT2Encoder:
+    sizes = {
+        "in_channels": 3,
+        "channels": 32,
+        "multipliers": [1, 2],
+        "num_blocks": 2,
+        "latent_channels": 5,
+    }
+    return MAGVIT2Encoder(**{**sizes, **changes})  # type: ignore[arg-type]  # as above
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"),
+    [
+        ({"num_blocks": 4, "latent_channels": 18}, 49_751_442),  # Open-MAGVIT2, 256 px
+        ({"multipliers": [1, 2, 2, 4], "latent_channels": 128}, 24_282_496),  # SimVQ
+    ],
+)
+def test_published_sizes(sizes: dict[str, object], count: int) -> None:
+    with torch.device("meta"):
+        module = encoder(**{"channels": 128, "multipliers": [1, 1, 2, 2, 4], **sizes})
+    assert sum(parameter.numel() for parameter in module.parameters()) == count
+
+
+def walk(w: dict[str, Tensor], x: Tensor) -> Tensor:
+    """The encoder of ``encoder()``, layer by layer, from the names of its weights."""
+
+    def normed(name: str, h: Tensor) -> Tensor:
+        return F.silu(F.group_norm(h, 32, w[f"{name}.weight"], w[f"{name}.bias"], eps=1e-6))
+
+    def block(name: str, x: Tensor) -> Tensor:
+        h = F.conv2d(normed(f"{name}.norm1", x), w[f"{name}.conv1.weight"], padding=1)
+        h = F.conv2d(normed(f"{name}.norm2", h), w[f"{name}.conv2.weight"], padding=1)
+        joined = w.get(f"{name}.nin_shortcut.weight")
+        return h + (x if joined is None else F.conv2d(x, joined))
+
+    h = F.conv2d(x, w["conv_in.weight"], padding=1)
+    h = block("down.0.block.1", block("down.0.block.0", h))
+    conv = w["down.0.resampling.weight"], w["down.0.resampling.bias"]
+    h = F.conv2d(h, *conv, stride=2, padding=1)
+    h = block("down.1.block.1", block("down.1.block.0", h))
+    h = block("mid.1", block("mid.0", h))
+    return F.conv2d(normed("norm_out", h), w["conv_out.weight"], w["conv_out.bias"])
+
+
+def test_encoder_equals_its_layers_written_out() -> None:
+    torch.manual_seed(0)
+    module = encoder().double()
+    images = torch.randn(1, 3, 8, 12, dtype=torch.float64, requires_grad=True)
+    weights = {name.removeprefix("layers."): w for name, w in module.named_parameters()}
+    latents, want = module(images), walk(weights, images)
+    assert latents.shape == (1, 5, 4, 6) == (1, 5, *module.grid((8, 12)))
+    torch.testing.assert_close(latents, want, rtol=0, atol=1e-9)
+    gradients = [torch.autograd.grad(y.square().sum(), images)[0] for y in (latents, want)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
+
+
+def test_an_impossible_size_is_refused() -> None:
+    with pytest.raises(ConfigError, match="num_blocks must be at least 1, got 0"):
+        encoder(num_blocks=0)
+    with pytest.raises(ConfigError, match="multipliers must be a list of at least one number"):
+        encoder(multipliers=[])
