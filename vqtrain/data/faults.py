@@ -1,6 +1,7 @@
 """Bad samples and shards."""
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import final
 
 
@@ -18,6 +19,10 @@ class Fault:
     shard: str
     key: str
     reason: str
+
+    def listed(self) -> dict[str, str]:
+        """Return it as files list it that go to other machines: without folders of this one."""
+        return {"shard": PurePath(self.shard).name, "key": self.key, "reason": self.reason}
 
 
 def most_left_out(max_bad_fraction: float, total: int) -> float:

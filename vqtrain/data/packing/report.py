@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TypedDict, cast
 
 import numpy as np
@@ -64,7 +63,7 @@ def make_report(plan: Plan, folder: ShardFolder, counts: Mapping[str, int]) -> R
         DataError: If a shard has disappeared.
     """
     faults = [*plan.images.faults, *plan.fields.faults]
-    skipped = [asdict(fault) for fault in faults]
+    skipped = [fault.listed() for fault in faults]
     entries: dict[str, list[ShardEntry]] = {name: [] for name in SPLITS}
     digests = []
     for split in SPLITS:

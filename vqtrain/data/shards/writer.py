@@ -10,7 +10,6 @@ import os
 import tarfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import TypedDict, final
@@ -131,7 +130,7 @@ class ShardWriter:
             samples=self.samples + samples,
             bytes=self.bytes,
             sha256=self._hash.hexdigest(),
-            skipped=[asdict(fault) for fault in skipped],
+            skipped=[fault.listed() for fault in skipped],
             notes=list(notes),
         )
         self._journal.write(f"{json.dumps(line)}\n".encode())

@@ -204,11 +204,12 @@ def hold_out(index: ImageIndex) -> tuple[ImageIndex, ImageIndex]:
     if n < 2:
         raise DataError(f"cannot hold out images of {n}: set data.val to images for validation")
     count = min(max(round(HELD_OUT_FRACTION * n), MIN_HELD_OUT), MAX_HELD_OUT, n // 2)
-    digests = b"".join(blake2b(key, digest_size=8).digest() for key in index.keys.tolist())
+    keys = index.keys.tolist()
+    digests = b"".join(blake2b(key, digest_size=8).digest() for key in keys)
     hashes = np.frombuffer(digests, dtype=">u8")
     # Shards often reuse keys: equal keys are distinguished by file and offset, not by their order.
     paths = index.paths
-    if len(np.unique(index.keys)) < n:  # else a path decides nothing
+    if len(set(keys)) < n:  # else a path decides nothing
         # However a folder is spelled, and through whichever link it is reached.
         paths = tuple(path if is_url(path) else os.path.realpath(path) for path in paths)
     path_ranks = np.argsort(np.argsort(np.array(paths)))[index.path_ids]

@@ -182,7 +182,7 @@ def _conclude(plan: Plan, folder: ShardFolder, limit: float) -> Report | None:
         "samples": samples,
         "bytes": sum(entry["bytes"] for entry in files),
         "files": files,
-        "skipped": [*map(asdict, plan.images.faults), *skipped],
+        "skipped": [*(fault.listed() for fault in plan.images.faults), *skipped],
     }
     folder.complete(report)
     return read_report(folder.out)
