@@ -259,11 +259,10 @@ def test_init_from_takes_weights_and_leaves_the_other_run_alone(
     old = Tokenizer.from_pretrained(finished)
     for name, weight in Tokenizer.from_pretrained(new).named_parameters():
         torch.testing.assert_close(weight, old.get_parameter(name), msg=name)
-    assert (
-        main(["train", *tiny, f"run_dir={new}2", f"init_from={finished}", "codebook.size=8"]) == 2
+    loaded = (
+        f"init_from: {len(old.state_dict())} tensors of codebook, decoder, encoder, project_in "
     )
-    capsys_message = one_line(capsys)
-    assert "codebook.vectors is [16, 4] instead of [8, 4]" in capsys_message
+    assert loaded in capsys.readouterr().out
 
 
 @pytest.mark.slow

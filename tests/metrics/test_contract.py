@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqtrain.app.parts.compose import metric_entries
+from vqtrain.app.parts.choices import metric_entries
 from vqtrain.build import kinds
 from vqtrain.errors import ConfigError
 from vqtrain.metrics.base import Metric, SampleMetric, SetMetric, check_pair

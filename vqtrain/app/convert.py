@@ -1,6 +1,5 @@
 """``vqtrain convert``: somebody else's checkpoint becomes a tokenizer directory."""
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import final
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.compose import CommandLine, compose, read_command_line
+from vqtrain.app.parts.compose import CommandLine
 from vqtrain.app.parts.keys import build_kind, describe_kinds
 from vqtrain.app.parts.output import fill_whole, new_folder
 from vqtrain.errors import ConfigError
@@ -73,27 +72,6 @@ def conclude(
         f"  vqtrain reconstruct tokenizer={place} images=demo image_size=256", markup=False
     )
     console.print(
-        f"  vqtrain train init_from={place} {shlex.join(training_words(tokenizer))} "
-        "data.train=FOLDER data.image_size=256",
+        f"  vqtrain train init_from={place} data.train=FOLDER data.image_size=256",
         markup=False,
     )
-
-
-def training_words(tokenizer: Tokenizer) -> list[str]:
-    """Say to ``vqtrain train`` what a tokenizer is made of, where it is not the default."""
-    parts = tokenizer.specification
-    found = [f"{part}={parts[part]['kind']}" for part in parts]
-    config = compose("train", read_command_line(found))
-    channels = tokenizer.channels
-    if channels != config["data"]["channels"]:
-        found.append(f"data.channels={channels}")
-    for part, specification in parts.items():
-        arguments = specification["arguments"]
-        assert isinstance(arguments, Mapping), "it was built of them"
-        found += [
-            f"{part}.{name}={json.dumps(value, separators=(',', ':'))}"
-            for name, value in arguments.items()
-            # They follow the data's channels.
-            if name not in ("in_channels", "out_channels") and value != config[part][name]
-        ]
-    return found

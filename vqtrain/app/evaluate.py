@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.compose import metric_entries, read_choice
+from vqtrain.app.parts.choices import metric_entries, read_choice
 from vqtrain.app.parts.output import ending_in_order, folder_of, new_folder, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.parts.validation import ChosenImages, named_images, validation_images

@@ -15,7 +15,7 @@ from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.discriminators.base import Discriminator
-from vqtrain.errors import BadSampleError, ConfigError, DataError, naming
+from vqtrain.errors import BadSampleError, ConfigError, DataError
 from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.parts.build import build_metrics, kind_of, load_weights, why_not
@@ -259,13 +259,6 @@ def fitting_metrics(
         named = ", ".join(kind for kind, _ in words)
         raise ConfigError(f"metrics.best must be one of the metrics ({named}), got {best!r}")
     return metrics, chosen[0]
-
-
-def begin_from(module: TokenizerTraining, init_from: str) -> None:
-    """Give the tokenizer of a new run the weights of another one."""
-    with naming("init_from"):
-        module.tokenizer.load_weights(Tokenizer.from_pretrained(init_from).state_dict())
-    module.codebook_is_new = False
 
 
 def check_shapes(tokenizer: Tokenizer, size: Sequence[int], where: str) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vqtrain.app.parts.choices import metric_entries
 from vqtrain.build import CONTEXT, GROUPS, configs_folder, kinds, parameters_of, resolve, unknown
 from vqtrain.errors import ConfigError
 from vqtrain.ops.paths import expand
@@ -26,6 +27,9 @@ INNER_CODEBOOK = "codebook.inner"
 
 # Folders of configs that are no groups of ``vqtrain train``.
 OTHER_FOLDERS = ("command", "format", "launcher", "metric")
+
+# The choice of a part that is that of init_from.
+INHERITED = "init_from"
 
 # Groups of which the user names the keys.
 OPEN_GROUPS = ("callbacks.",)
@@ -140,9 +144,10 @@ def compose(name: str, command_line: CommandLine, *, is_whole: bool = True) -> d
         ConfigError: If a key, a choice or a value is wrong.
     """
     choices = group_choices(command_line.config_dir)
+    inherited = inherited_groups(name, command_line) if is_whole else {}
     overrides = [
         open_key(choose_part(choose_class(word, choices), choices))
-        for word in command_line.overrides
+        for word in [*store_groups(inherited, choices), *command_line.overrides]
     ]
     parsed = [parse(word) for word in overrides]
     for override in parsed:
@@ -165,8 +170,59 @@ def compose(name: str, command_line: CommandLine, *, is_whole: bool = True) -> d
         raise ConfigError(str(error).splitlines()[0]) from error
     for key in sorted(OmegaConf.missing_keys(config)) if is_whole else []:
         raise ConfigError(f"{key} has no value yet: set {key}=...")
+    inherit(plain, inherited, [override.key_or_group for override in parsed])
     plain["metrics"]["names"] = metric_entries(plain["metrics"]["names"], command_line.config_dir)
     return plain
+
+
+def inherited_groups(name: str, command_line: CommandLine) -> dict[str, dict[str, object]]:
+    """Return what a run inherits from the tokenizer in ``init_from``, by group.
+
+    A part that the command line chooses is not inherited.
+
+    Raises:
+        CheckpointError: If there is no such tokenizer.
+    """
+    typed = [word.partition("=")[0] for word in command_line.overrides]
+    if "init_from" not in command_line.paths and "experiment" not in typed:
+        return {}
+    words = [
+        word
+        for word in command_line.overrides
+        if is_group_choice(word, command_line.config_dir) or word.startswith("allow=")
+    ]
+    known = compose(name, replace(command_line, overrides=words), is_whole=False)
+    if known.get("init_from") is None:
+        return {}
+    from vqtrain.app.parts.inherit import architecture  # imports torch
+
+    groups = architecture(known["init_from"], known["allow"])
+    return {group: node for group, node in groups.items() if group not in typed or group == "data"}
+
+
+def store_groups(
+    inherited: Mapping[str, Mapping[str, object]], choices: dict[str, list[str]]
+) -> list[str]:
+    """Make choices of inherited parts, whose keys can then be set, and return their words."""
+    words = []
+    for group, node in inherited.items():
+        if group != "data":
+            ConfigStore.instance().store(group=group, name=INHERITED, node=dict(node))
+            choices[group].append(INHERITED)
+            words.append(f"{group}={INHERITED}")
+    return words
+
+
+def inherit(
+    plain: dict[str, Any], inherited: Mapping[str, Mapping[str, object]], typed: Sequence[str]
+) -> None:
+    """Set what is inherited, also where an experiment says otherwise, but no key that was typed."""
+    composed = flatten(plain)
+    for group, node in inherited.items():
+        plain[group] = {**plain[group], **node} if group == "data" else dict(node)
+    for key in composed:
+        if key in typed:
+            put(plain, key, composed[key])
 
 
 def choose_class(word: str, choices: dict[str, list[str]]) -> str:
@@ -302,43 +358,6 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def metric_entries(names: object, config_dir: Path | None) -> list[str | dict[str, Any]]:
-    """Give named metrics the arguments that ``configs/metric`` has for them.
-
-    Args:
-        names: A list of words, of ``package.module:Class``, and of mappings of ``kind`` and
-            arguments.
-        config_dir: The user's own folder of configs, or None.
-
-    Raises:
-        ConfigError: If it is no such list, or there is no such word.
-    """
-    if not isinstance(names, list):
-        raise ConfigError(f"metrics must be a list, such as metrics=[psnr], got {names!r}")
-    entries: list[str | dict[str, Any]] = []
-    for name in names:
-        own: dict[str, Any] = {"kind": name} if isinstance(name, str) else dict(name or {})
-        kind = str(own.get("kind"))
-        known = {} if ":" in kind else read_choice("metric", kind, config_dir)
-        entry = {**known, **own, "kind": known.get("kind", kind)}
-        entries.append(kind if entry == {"kind": kind} else entry)
-    return entries
-
-
-def read_choice(group: str, choice: str, config_dir: Path | None) -> dict[str, Any]:
-    """Read a file of a config group that composes nothing.
-
-    Raises:
-        ConfigError: If there is none.
-    """
-    folders = [folder / group for folder in (config_dir, configs_folder()) if folder is not None]
-    files = {file.stem: file for folder in reversed(folders) for file in folder.glob("*.yaml")}
-    if choice not in files:
-        raise ConfigError(unknown(group, choice, files))
-    plain: dict[str, Any] = yaml.safe_load(files[choice].read_text(encoding="utf-8"))
-    return plain
 
 
 def is_group_choice(word: str, config_dir: Path | None) -> bool:

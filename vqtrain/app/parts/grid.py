@@ -12,8 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 
-from vqtrain.app.parts.build import Settings, begin_from, build_module, check_some, find_metrics
+from vqtrain.app.parts.build import Settings, build_module, check_some, find_metrics
 from vqtrain.app.parts.compose import CommandLine, compose, group_choices, is_path_key, parse
+from vqtrain.app.parts.inherit import begin_from
 from vqtrain.app.parts.resume import differences
 from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import ImageIndex
@@ -155,7 +156,7 @@ class Checks:
     def _build(self, config: Mapping[str, Any], settings: Settings) -> tuple[int, int]:
         module = build_module(config, settings)
         if config["init_from"] is not None:
-            begin_from(module, config["init_from"])
+            begin_from(module, config["init_from"], config["allow"])
         find_metrics(config, settings, torch.device("cpu"))
         data = settings.data
         key = json.dumps([data.train, data.val, asdict(data.transform)])

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from vqtrain.app.parts.build import Settings, begin_from, build_module, build_validation, open_data
+from vqtrain.app.parts.build import Settings, build_module, build_validation, open_data
 from vqtrain.app.parts.compose import compose, read_command_line
+from vqtrain.app.parts.inherit import begin_from
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.data_module import SampleData
 from vqtrain.training.module import TokenizerTraining
@@ -52,7 +53,7 @@ def build_training(
     settings = Settings.of(config)
     module = build_module(config, settings, sample_size)
     if config["init_from"] is not None:
-        begin_from(module, config["init_from"])
+        list(map(print, begin_from(module, config["init_from"], config["allow"])))
     device = torch.device("cuda" if settings.trainer.uses_gpu else "cpu")
     own, bad_samples = data, None
     if own is None:

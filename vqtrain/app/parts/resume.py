@@ -20,6 +20,7 @@ from vqtrain.errors import CheckpointError, ConfigError
 # Neither the numbers nor the order of the data depend on these.
 FREE = (
     "run_dir",
+    "allow",
     "name",
     "data.num_workers",
     "data.max_bad_fraction",

@@ -17,12 +17,12 @@ from torch import nn
 
 from vqtrain.app.parts.build import (
     Settings,
-    begin_from,
     build_module,
     build_validation,
     open_data,
 )
 from vqtrain.app.parts.compose import CommandLine, compose
+from vqtrain.app.parts.inherit import begin_from
 from vqtrain.app.parts.output import folder_of
 from vqtrain.app.parts.resume import continued_config, lookup_config
 from vqtrain.data.remote.urls import shareable
@@ -102,8 +102,9 @@ def train_on(
     """Build what the run needs, and run."""
     callbacks = build_callbacks(config["callbacks"], settings.trainer.max_steps)
     module = build_module(config, settings)
+    begun: list[str] = []
     if checkpoint is None and config["init_from"] is not None:
-        begin_from(module, config["init_from"])
+        begun = begin_from(module, config["init_from"], config["allow"])
     if checkpoint is not None and checkpoint["training"]["step"] >= settings.trainer.max_steps:
         if trainer.is_global_zero:
             sys.stdout.write(
@@ -133,7 +134,7 @@ def train_on(
             )
             if config["run_dir"] is None:
                 run_directory.point_latest(run_dir)
-            introduce(console, module, data, run_dir, checkpoint, remarks)
+            introduce(console, module, data, run_dir, checkpoint, begun, remarks)
         logger = build_logger(
             config["logger"], run_dir=run_dir, name=config["name"], is_main=trainer.is_global_zero
         )
@@ -229,6 +230,7 @@ def introduce(
     data: TrainingData,
     run_dir: Path,
     checkpoint: TrainingCheckpoint | None,
+    begun: Sequence[str],
     remarks: Sequence[str],
 ) -> None:
     """Print what is about to run."""
@@ -249,6 +251,8 @@ def introduce(
     for line in describe_data(data):
         console.line(line)
     console.line(f"tokenizer: {tokens}, {count_parameters(tokenizer)}")
+    for line in begun:
+        console.line(line)
     if objective.discriminator is not None:
         console.line(
             f"discriminator: {count_parameters(objective.discriminator)}, from step "
