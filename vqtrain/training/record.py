@@ -44,6 +44,8 @@ class Record:
         if validation.results:
             values |= validation.results
             self.console.show_validation(module.step, validation.results)
+            if validation.hint is not None:
+                self.console.line(validation.hint)
         if values and distributed.rank() == 0:
             append_line(self.path, module.step, values)
         if values and self.tracker is not None:

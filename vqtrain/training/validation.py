@@ -19,6 +19,7 @@ from vqtrain.metrics.parts.moments import Moments
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.shapes import Pixels
 from vqtrain.training.bad_samples import BadSamples
+from vqtrain.training.color import ColorHint
 from vqtrain.training.data_module import SampleData
 from vqtrain.training.module import TokenizerTraining
 
@@ -39,6 +40,7 @@ class Validation:
 
     Attributes:
         results: The values of the step that has just ended; empty if it was not validated.
+        hint: What people should know of the last validation, on the first process; None if nothing.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class Validation:
         self.loader: Iterable[Batch] | None = None
         self.originals: dict[str, Moments] = {}
         self.results: dict[str, float] = {}
+        self.color = ColorHint()
+        self.hint: str | None = None
 
     def measure_if_due(self, trainer: Trainer, module: TokenizerTraining) -> None:
         """Validate if this step is due; collective."""
@@ -98,6 +102,7 @@ class Validation:
                 if number == 0 and distributed.rank() == 0 and original.ndim == 4:
                     shown = original[batch.mask], to_pixels(output.samples)[batch.mask]
                     self.save_images(*shown, module.step)
+                    self.hint = self.color.of(*reversed(shown))
         tokenizer.train()
         used.reduce()
         _, results = comparison.gather()
