@@ -100,7 +100,8 @@ def walk(w: dict[str, Tensor], x: Tensor) -> Tensor:
     def doubled(x: Tensor) -> Tensor:
         return x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
-    h = convolved("conv_in", x, padding=1)
+    h = convolved("post_quant_conv", x, padding=1) if "post_quant_conv.weight" in w else x
+    h = convolved("conv_in", h, padding=1)
     h = block("mid.block_2", attended("mid.attn_1", block("mid.block_1", h)))
     h = block("up.2.block.1", block("up.2.block.0", h))
     h = convolved("up.2.upsample.conv", doubled(h), padding=1)
@@ -111,9 +112,11 @@ def walk(w: dict[str, Tensor], x: Tensor) -> Tensor:
     return convolved("conv_out", F.silu(normed("norm_out", h)), padding=1)
 
 
-def test_decoder_equals_its_layers_written_out() -> None:
+@pytest.mark.parametrize("latent_convolution", [False, True])
+def test_decoder_equals_its_layers_written_out(latent_convolution: bool) -> None:
     torch.manual_seed(0)
-    module = decoder().double()
+    module = decoder(latent_convolution=latent_convolution).double()
+    assert ("post_quant_conv.weight" in module.state_dict()) is latent_convolution
     z_q = torch.randn(1, 5, 4, 2, dtype=torch.float64)
     images = module(z_q)
     assert images.dtype == torch.float64

@@ -104,12 +104,15 @@ def walk(w: dict[str, Tensor], x: Tensor) -> Tensor:
     h = convolved("down.1.downsample.conv", F.pad(h, (0, 1, 0, 1)), stride=2)
     h = block("down.2.block.1", block("down.2.block.0", h))
     h = block("mid.block_2", attended("mid.attn_1", block("mid.block_1", h)))
-    return convolved("conv_out", F.silu(normed("norm_out", h)), padding=1)
+    h = convolved("conv_out", F.silu(normed("norm_out", h)), padding=1)
+    return convolved("quant_conv", h, padding=1) if "quant_conv.weight" in w else h
 
 
-def test_encoder_equals_its_layers_written_out() -> None:
+@pytest.mark.parametrize("latent_convolution", [False, True])
+def test_encoder_equals_its_layers_written_out(latent_convolution: bool) -> None:
     torch.manual_seed(0)
-    module = encoder().double()
+    module = encoder(latent_convolution=latent_convolution).double()
+    assert ("quant_conv.weight" in module.state_dict()) is latent_convolution
     images = torch.randn(1, 3, 16, 8, dtype=torch.float64)
     latents = module(images)
     assert latents.dtype == torch.float64

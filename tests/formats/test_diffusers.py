@@ -267,6 +267,10 @@ REFUSED = {
         lambda: make_tokenizer(encoder={"multipliers": [2, 2]}, decoder={"multipliers": [2, 2]}),
         r"multipliers must begin with 1, got \[2, 2\]$",
     ),
+    "a latent convolution": (
+        lambda: make_tokenizer(decoder={"latent_convolution": True}),
+        "latent_convolution must be false in encoder and decoder$",
+    ),
     "groups": (
         lambda: make_tokenizer(encoder={"channels": 8}, decoder={"channels": 8}),
         r"levels of \[8, 16\] channels have \[8, 16\]",

@@ -27,13 +27,15 @@ class CNNDecoder(Decoder):
         attention_factors: Downsampling factors of the levels whose blocks attention follows.
         latent_channels: Channels of the latents, at least 1.
         dropout: Share of activations dropped in each residual block, in [0, 1).
+        latent_convolution: Whether another 3x3 convolution comes first, as in VAR: its code has it
+            in the place of the 1x1 projection from the codebook.
 
     Raises:
         ConfigError: If a size is too small, an attention factor fits no level,
             or ``dropout`` is not in [0, 1).
 
     References:
-        Esser et al. 2021, arXiv:2012.09841, table 7.
+        Esser et al. 2021, arXiv:2012.09841, table 7; Tian et al. 2024, arXiv:2404.02905.
         Deviation: attention is placed by downsampling factor, not by resolution, so that it does
         not depend on the size of the images; channels that 32 does not divide are allowed.
     """
@@ -49,6 +51,7 @@ class CNNDecoder(Decoder):
         attention_factors: list[int],
         latent_channels: Annotated[int, at_least(1)],
         dropout: Annotated[float, within(0, 1, below_high=True)],
+        latent_convolution: bool = False,
     ) -> None:
         super().__init__()
         check_levels(multipliers=multipliers, attention_factors=attention_factors)
@@ -56,6 +59,11 @@ class CNNDecoder(Decoder):
         self.in_channels = latent_channels
         self.upsampling = (2**last, 2**last)
         widths = [channels * multiplier for multiplier in multipliers]
+        self.post_quant_conv = (
+            nn.Conv2d(latent_channels, latent_channels, kernel_size=3, padding=1)
+            if latent_convolution
+            else nn.Identity()
+        )
         self.conv_in = nn.Conv2d(latent_channels, widths[-1], kernel_size=3, padding=1)
         self.mid = Middle(channels=widths[-1], dropout=dropout)
         self.up = nn.ModuleList(
@@ -80,7 +88,7 @@ class CNNDecoder(Decoder):
 
     def forward(self, z_q: Float[Tensor, "b z h_z w_z"]) -> Float[Tensor, "b c h w"]:
         """Decode quantized latents into images, about in [-1, 1] but not clamped to it."""
-        h = self.mid(self.conv_in(z_q))
+        h = self.mid(self.conv_in(self.post_quant_conv(z_q)))
         for level in reversed(self.up):
             h = level(h)
         return self.conv_out(F.silu(self.norm_out(h)))

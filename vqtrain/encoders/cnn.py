@@ -26,13 +26,15 @@ class CNNEncoder(Encoder):
         attention_factors: Downsampling factors of the levels whose blocks attention follows.
         latent_channels: Channels of the latents, at least 1.
         dropout: Share of activations dropped in each residual block, in [0, 1).
+        latent_convolution: Whether another 3x3 convolution follows, as in VAR: its code has it in
+            the place of the 1x1 projection to the codebook.
 
     Raises:
         ConfigError: If a size is too small, an attention factor fits no level,
             or ``dropout`` is not in [0, 1).
 
     References:
-        Esser et al. 2021, arXiv:2012.09841, table 7.
+        Esser et al. 2021, arXiv:2012.09841, table 7; Tian et al. 2024, arXiv:2404.02905.
         Deviation: attention is placed by downsampling factor, not by resolution, so that it does
         not depend on the size of the images; channels that 32 does not divide are allowed.
     """
@@ -48,6 +50,7 @@ class CNNEncoder(Encoder):
         attention_factors: list[int],
         latent_channels: Annotated[int, at_least(1)],
         dropout: Annotated[float, within(0, 1, below_high=True)],
+        latent_convolution: bool = False,
     ) -> None:
         super().__init__()
         check_levels(multipliers=multipliers, attention_factors=attention_factors)
@@ -71,10 +74,15 @@ class CNNEncoder(Encoder):
         self.mid = Middle(channels=widths[-1], dropout=dropout)
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], latent_channels, kernel_size=3, padding=1)
+        self.quant_conv = (
+            nn.Conv2d(latent_channels, latent_channels, kernel_size=3, padding=1)
+            if latent_convolution
+            else nn.Identity()
+        )
 
     def forward(self, samples: Float[Tensor, "b c h w"]) -> Float[Tensor, "b z h_z w_z"]:
         """Encode images in [-1, 1]."""
         h = self.conv_in(samples)
         for level in self.down:
             h = level(h)
-        return self.conv_out(F.silu(self.norm_out(self.mid(h))))
+        return self.quant_conv(self.conv_out(F.silu(self.norm_out(self.mid(h)))))

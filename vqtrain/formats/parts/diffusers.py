@@ -165,6 +165,11 @@ def settings_of(tokenizer: Tokenizer) -> Settings:
             f"diffusers' VQModel has one {name} for both networks, but encoder.{name} is "
             f"{encoder[name]} and decoder.{name} is {decoder[name]}",
         )
+    require(
+        not encoder.get("latent_convolution") and not decoder.get("latent_convolution"),
+        "diffusers' VQModel has no 3x3 convolution next to the codebook: latent_convolution must "
+        "be false in encoder and decoder",
+    )
     multipliers = encoder["multipliers"]
     require(
         multipliers[0] == 1,
