@@ -21,6 +21,7 @@ OPTIONS = {
     "vq-normalized": ["vq", "l2_normalize=true", "gradient=rotation", "kmeans_iterations=3"],
     "vq-entropy": ["vq", "entropy_weight=0.1", "sampling_temperature=0.5"],
     "vq-never-restarted": ["vq", "restart_below=0"],
+    "gumbel-wide": ["gumbel", "latent_dim=7"],
     "simvq-rotation": ["simvq", "gradient=rotation"],
     "lfq-groups": ["lfq", "group_bits=2"],
     "bsq-groups": ["bsq", "group_bits=3"],

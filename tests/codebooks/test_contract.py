@@ -186,7 +186,7 @@ def test_a_broken_promise_is_named(broken: type[Codebook], message: str) -> None
 
 
 def test_ids_are_integers_of_any_width_in_one_shape_and_range(codebook: Codebook) -> None:
-    token_ids = codebook.eval()(torch.randn(2, codebook.moments * codebook.dim, 4, 4)).token_ids
+    token_ids = codebook.eval()(torch.randn(2, codebook.in_channels, 4, 4)).token_ids
     if codebook.num_codebooks == 0:
         with pytest.raises(ConfigError, match="continuous"):
             codebook.decode(token_ids)
@@ -222,7 +222,7 @@ for variant, arguments in json.loads(Path({path!r}).read_text()).items():
     for step in range(50):
         # The whole batch is the same in every world; a rank takes its share of it, in order.
         generator = torch.Generator().manual_seed(step)
-        shape = 8, codebook.dim * codebook.moments, 4, 4
+        shape = 8, codebook.in_channels, 4, 4
         whole = torch.randn(shape, generator=generator).double() + step // 10
         z = whole.chunk(world_size)[rank].clone().requires_grad_()
         if step == 0:

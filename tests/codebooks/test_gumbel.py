@@ -7,6 +7,7 @@ import torch
 
 from vqtrain.codebooks.gumbel import Gumbel
 from vqtrain.codebooks.parts import softmax
+from vqtrain.codebooks.residual import Residual
 from vqtrain.errors import ConfigError
 
 
@@ -65,6 +66,19 @@ def test_in_eval_mode_the_largest_score_wins_without_noise() -> None:
     z = torch.randn(1, 2, 20)
     scores = codebook.scores(z[0].T)
     assert torch.equal(codebook(z).token_ids[0, 0], scores.argmax(1))
+
+
+def test_latents_may_be_wider_than_codes() -> None:
+    codebook = make(latent_dim=5).eval()
+    z = torch.randn(1, codebook.in_channels, 20)
+    quantized = codebook(z)
+    ids = (codebook.scores.weight @ z[0] + codebook.scores.bias[:, None]).argmax(0)
+    assert torch.equal(quantized.z_q[0].T, codebook.vectors[ids])
+    assert quantized.metrics == {}  # a distance would be of vectors that cannot be compared
+    gumbel = {"kind": "gumbel", "size": None, "dim": 2, "kl_weight": 0.0, "latent_dim": 5}
+    gumbel |= {"temperature": 1.0, "final_temperature": 1.0, "temperature_steps": 1}
+    with pytest.raises(ConfigError, match="gumbel takes latents of 5 channels and gives codes of"):
+        Residual(size=3, num_codebooks=2, shared=False, shrink=1.0, inner=gumbel)
 
 
 def test_the_noise_of_many_codes_does_not_depend_on_the_size_of_the_batch(

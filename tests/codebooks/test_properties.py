@@ -69,7 +69,7 @@ class Batch:
         """Draw them, on the grid of the codebook if it takes one alone."""
         generator = torch.Generator().manual_seed(self.seed)
         grid = codebook.token_grids[-1] if codebook.token_grids else self.grid
-        shape = (self.samples, codebook.moments * codebook.dim, *grid)
+        shape = (self.samples, codebook.in_channels, *grid)
         return 10**self.magnitude * torch.randn(shape, generator=generator, **options)
 
 

@@ -53,14 +53,13 @@ class Codebook(nn.Module, ABC):
 
     Attributes:
         size: Number of ids in each codebook.
-        dim: Channels c of ``z_q``, and of z.
+        dim: Channels c of ``z_q``.
         num_codebooks: Ids per token, k; 0 for one that is continuous.
         id_order: What an id means, in words; an exported tokenizer says it.
         selection_rule: How an id is chosen, in words; an exported tokenizer says it.
         token_grids: The grids whose ids one sample has, one after another, from coarse to fine,
             where the last one is the only grid of latents that the codebook takes; none where it
             takes any grid, and each position has its own ids.
-        moments: Values that the encoder gives for each channel: 2 for a mean and a log-variance.
         chooses_nearest: Whether an id is the row of one table that is nearest to the latent.
         learns_from_decoder: Whether its codes learn from the decoder's gradient alone.
     """
@@ -71,12 +70,16 @@ class Codebook(nn.Module, ABC):
     id_order: str
     selection_rule: str
     token_grids: tuple[tuple[int, ...], ...] = ()
-    moments: int = 1
     chooses_nearest: bool = False
     learns_from_decoder: bool = False
 
+    @property
+    def in_channels(self) -> int:
+        """Channels d of the latents: ``dim``, unless a codebook reads codes off others."""
+        return self.dim
+
     @abstractmethod
-    def forward(self, z: Float[Tensor, "b _moments_c *grid"]) -> Quantized:
+    def forward(self, z: Float[Tensor, "b d *grid"]) -> Quantized:
         """Quantize latents of at least float32; in train mode also add to the statistics.
 
         Latents that are not finite give a loss or a ``z_q`` that is not finite, and ids in range.
@@ -107,7 +110,7 @@ class Codebook(nn.Module, ABC):
         """
         return grid
 
-    def initialize(self, z: Float[Tensor, "b _moments_c *grid"]) -> None:
+    def initialize(self, z: Float[Tensor, "b d *grid"]) -> None:
         """Start from latents of the data, once, before step 0, if the codes depend on them.
 
         Args:

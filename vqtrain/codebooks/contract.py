@@ -48,11 +48,11 @@ def check(codebook: Codebook, grids: Sequence[tuple[int, ...]] = GRIDS) -> None:
 def _latents(
     codebook: Codebook, grid: tuple[int, ...], dtype: torch.dtype
 ) -> Float[Tensor, "b c *grid"]:
-    return torch.randn(BATCH, codebook.moments * codebook.dim, *grid, dtype=dtype)
+    return torch.randn(BATCH, codebook.in_channels, *grid, dtype=dtype)
 
 
 def _check_attributes(codebook: Codebook) -> None:
-    for name, least in (("dim", 1), ("moments", 1), ("num_codebooks", 0), ("size", 0)):
+    for name, least in (("dim", 1), ("in_channels", 1), ("num_codebooks", 0), ("size", 0)):
         value = getattr(codebook, name, None)
         require(
             isinstance(value, int) and value >= least,

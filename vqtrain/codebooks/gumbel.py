@@ -28,7 +28,8 @@ class Gumbel(TableCodebook):
 
     Args:
         size: Number of codes, at least 1.
-        dim: Channels of latents and codes, at least 1.
+        dim: Channels of codes, at least 1.
+        latent_dim: Channels of the latents that are scored, at least 1; None for ``dim``.
         kl_weight: Weight of the divergence of each vector's distribution from the uniform one, in
             nats, >= 0.
         temperature: At step 0, above 0.
@@ -53,6 +54,7 @@ class Gumbel(TableCodebook):
         *,
         size: Annotated[int, at_least(1)],
         dim: Annotated[int, at_least(1)],
+        latent_dim: Annotated[int, at_least(1)] | None = None,
         kl_weight: Annotated[float, at_least(0)],
         temperature: Annotated[float, above(0)],
         final_temperature: Annotated[float, above(0)],
@@ -62,10 +64,15 @@ class Gumbel(TableCodebook):
         self.size, self.dim, self.kl_weight = size, dim, kl_weight
         self.first_temperature, self.final_temperature = temperature, final_temperature
         self.temperature_steps = temperature_steps
-        self.scores = nn.Linear(dim, size)
+        self.scores = nn.Linear(latent_dim or dim, size)
         self.vectors = nn.Parameter(torch.randn(size, dim))
         self.register_buffer("temperature", torch.tensor(self.temperature_at(0)))
         self.noise = NoiseSource()
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the latents that are scored."""
+        return self.scores.in_features
 
     def temperature_at(self, step: int) -> float:
         """Return the temperature of a step."""
@@ -73,14 +80,16 @@ class Gumbel(TableCodebook):
         rest = (1 + math.cos(math.pi * done)) / 2
         return self.final_temperature + (self.first_temperature - self.final_temperature) * rest
 
-    def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
+    def forward(self, z: Float[Tensor, "b d *grid"]) -> Quantized:
         """Mix codes in training, and choose one in eval mode."""
         flat = to_vectors(z)
         weight, bias = self.scores.weight, self.scores.bias
         ids = best(flat.detach(), weight.detach(), bias.detach())
         token_ids = ids.reshape(z.shape[0], *z.shape[2:])
         chosen = self.vectors[ids]
-        metrics = {"distance": F.mse_loss(flat.detach(), chosen.detach())}
+        metrics = {}
+        if self.in_channels == self.dim:
+            metrics["distance"] = F.mse_loss(flat.detach(), chosen.detach())
         if not self.training:
             return Quantized(
                 z_q=to_grid(chosen, token_ids),

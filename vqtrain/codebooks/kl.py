@@ -38,7 +38,6 @@ class KL(Codebook):
 
     size = 0
     num_codebooks = 0
-    moments = 2
     id_order = "no ids"
     selection_rule = "the mean of a normal distribution"
 
@@ -54,7 +53,12 @@ class KL(Codebook):
         self.dim, self.kl_weight = dim, kl_weight
         self.noise = NoiseSource()
 
-    def forward(self, z: Float[Tensor, "b _moments_c *grid"]) -> Quantized:
+    @property
+    def in_channels(self) -> int:
+        """A mean and a log-variance of each channel."""
+        return 2 * self.dim
+
+    def forward(self, z: Float[Tensor, "b d *grid"]) -> Quantized:
         """Draw a sample in training, and take the mean in eval mode."""
         mean, log_variance = z.chunk(2, dim=1)
         log_variance = log_variance.clamp(*LOG_VARIANCES)

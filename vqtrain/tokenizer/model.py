@@ -91,9 +91,7 @@ class Tokenizer(nn.Module):
                 f"the decoder multiplies it by {by(self.decoder.upsampling)}: make them equal"
             )
         # Always present, so that no module depends on its neighbor and foreign weights fit.
-        self.project_in = Pointwise(
-            self.encoder.out_channels, self.codebook.moments * self.codebook.dim
-        )
+        self.project_in = Pointwise(self.encoder.out_channels, self.codebook.in_channels)
         self.project_out = Pointwise(self.codebook.dim, self.decoder.in_channels)
 
     @classmethod

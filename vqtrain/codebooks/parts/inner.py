@@ -20,7 +20,8 @@ def build_inner(inner: Mapping[str, object], size: int, *, calls: int = 1) -> Co
         calls: How often one batch uses it.
 
     Raises:
-        ConfigError: If it cannot be built, sets a size of its own, or has no ids at each position.
+        ConfigError: If it cannot be built, sets a size of its own, has no ids at each position, or
+            takes latents of other channels than its codes have.
     """
     arguments = dict(inner)
     kind, own_size = arguments.pop("kind", None), arguments.pop("size", None)
@@ -31,6 +32,11 @@ def build_inner(inner: Mapping[str, object], size: int, *, calls: int = 1) -> Co
     require(
         built.num_codebooks >= 1 and not built.token_grids,
         f"inner.kind={kind} has no ids at each position, so it cannot be inside another codebook",
+    )
+    require(
+        built.in_channels == built.dim,
+        f"inner.kind={kind} takes latents of {built.in_channels} channels and gives codes of "
+        f"{built.dim}, inside another codebook both must be equal",
     )
     built.repeat(calls)
     return built

@@ -1,0 +1,73 @@
+"""The decoder of the DALL-E dVAE."""
+
+from typing import Annotated, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vqtrain.decoders.base import Decoder
+from vqtrain.layers.level import check_levels
+from vqtrain.layers.scaled import convolution, scaled_groups
+from vqtrain.ranges import at_least, checked
+
+
+@final
+class DVAEDecoder(Decoder):
+    """Residual blocks without normalization, whose outputs are scaled down, and upsampling.
+
+    Its last convolution gives a location and a scale of each pixel's distribution, of which the
+    locations are the images.
+
+    Args:
+        out_channels: Channels of the images, at least 1.
+        latent_channels: Channels of the latents, at least 1.
+        channels: Channels that the multipliers multiply, at least 4.
+        multipliers: Width of each group of blocks, from the full resolution, each at least 1; n
+            groups upsample by 2**(n - 1).
+        num_blocks: Residual blocks of each group, at least 1.
+
+    Raises:
+        ConfigError: If a size is too small.
+
+    References:
+        Ramesh et al. 2021, arXiv:2102.12092, appendix A.1, and its code. Deviation: images are not
+        clamped, so that gradients pass.
+    """
+
+    @checked
+    def __init__(
+        self,
+        *,
+        out_channels: Annotated[int, at_least(1)],
+        latent_channels: Annotated[int, at_least(1)],
+        channels: Annotated[int, at_least(4)],
+        multipliers: list[int],
+        num_blocks: Annotated[int, at_least(1)],
+    ) -> None:
+        super().__init__()
+        check_levels(multipliers=multipliers, attention_factors=[])
+        widths = [channels * multiplier for multiplier in multipliers]
+        self.in_channels = latent_channels
+        factor = 2 ** (len(widths) - 1)
+        self.upsampling = (factor, factor)
+        groups = scaled_groups(
+            widths[::-1],
+            in_channels=latent_channels,
+            num_blocks=num_blocks,
+            kernel_sizes=(1, 3, 3, 3),
+            resampling=nn.Upsample(scale_factor=2),
+        )
+        last = convolution(widths[0], 2 * out_channels, 1)
+        self.layers = nn.Sequential(*groups, nn.ReLU(), last)
+
+    @property
+    def last_layer(self) -> nn.Module:
+        """The convolution that produces locations and scales."""
+        return self.layers[-1]
+
+    def forward(self, z_q: Float[Tensor, "b z h_z w_z"]) -> Float[Tensor, "b c h w"]:
+        """Decode quantized latents into images in [-1.25, 1.25]."""
+        locations = self.layers(z_q).chunk(2, dim=1)[0]
+        # Of pixels in [0.1, 0.9], as the encoder has them.
+        return 2.5 * torch.sigmoid(locations) - 1.25
