@@ -141,7 +141,9 @@ def main() -> None:
         file = random_inception(folder) if arguments.random_inception else arguments.inception
         metrics = build_metrics(METRICS)
         given = {"inception": file}
-        rules = load_metrics(metrics, given=given, device=find_device(settings.device))
+        device = find_device(settings.device)
+        loaded, _ = load_metrics(metrics, given=given, device=device, is_typed=True)
+        rules = {metric.name: rule for metric, rule in loaded.items()}
         fid = metrics[-1]
         assert isinstance(fid, FID)
         batches = ValidationBatches(

@@ -164,6 +164,20 @@ def test_missing_weights_are_one_line_before_anything_is_written(
     assert last.startswith("vqtrain: cannot download vgg16-397923af.pth from https://")
     assert "weights.vgg=PATH; metrics=[psnr] needs no weights" in last
     assert not Path("evaluation").exists()
+    # Those that nobody has named are left out, and the others measured.
+    names = {"names": ["psnr", {"kind": "lpips", "network": "vgg"}]}
+    monkeypatch.setattr("vqtrain.app.evaluate.read_choice", lambda *_: names)
+    monkeypatch.setattr(
+        "vqtrain.app.evaluate.choose_metrics", lambda metrics, *_, **__: (metrics, [])
+    )
+    assert main([*words, "metrics=null", "baselines=false", "worst=0"]) == 0
+    assert "left out: lpips_vgg: cannot download vgg16-397923af.pth" in capsys.readouterr().out
+    (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
+    assert list(entry["metrics"]) == list(entry["protocols"]) == ["psnr"]
+    # A file that is named must be there.
+    named = ["metrics=null", "weights.vgg=nowhere.pth", "out=other"]
+    assert main([*words, *named]) == 2
+    assert "weights.vgg must be a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_tokenizers_and_baselines_are_in_the_table(evaluation: Path) -> None:
     assert isinstance(table, Table)
     rows = {row[0].text: [cell.text for cell in row] for row in table.rows}
     assert rows["runs/a<b>"][3:8] == ["64", "0.2500", "23.0000", "0.6000", "55.0000"]
-    assert rows["JPEG at the rate of runs/a<b>"][4:7] == ["0.9000", "20.0000", "0.5000"]
+    assert rows["JPEG at 0.90 bits/px, for runs/a<b>"][4:7] == ["0.9000", "20.0000", "0.5000"]
     assert rows["runs/kl"][4] == "-"
 
 

@@ -159,7 +159,16 @@ def evaluate(
     )
     for note in [*notes, *other_crops(models, settings.crop)]:
         console.print(note, markup=False)
-    rules = load_metrics(metrics, given=options.weights, device=measuring_device(device))
+    loaded, missing = load_metrics(
+        metrics,
+        given=options.weights,
+        device=measuring_device(device),
+        # Processes that left out different ones would wait for each other for ever.
+        is_typed=options.metrics is not None or is_rank(),
+    )
+    metrics, rules = list(loaded), {each.name: rule for each, rule in loaded.items()}
+    for note in missing:
+        console.print(note, markup=False)
     index = images.open()
     entries: list[tables.Entry] = []
     with ExitStack() as together:

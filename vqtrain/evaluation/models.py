@@ -113,19 +113,38 @@ def other_crops(models: Sequence[Model], crop: str) -> list[str]:
 
 
 def load_metrics(
-    metrics: Sequence[Metric], *, given: Given, device: torch.device
-) -> dict[str, dict[str, str]]:
+    metrics: Sequence[Metric], *, given: Given, device: torch.device, is_typed: bool
+) -> tuple[dict[Metric, dict[str, str]], list[str]]:
     """Load the weights of metrics, and say how the values of each come about.
 
+    Args:
+        metrics: Metrics, of which at least one needs no weights unless they are typed.
+        given: Paths of weights.
+        device: Of the samples.
+        is_typed: Whether the user has named the metrics, so that all are needed.
+
+    Returns:
+        How the values of each metric come about, and a line for each one that is left out because
+        its weights can neither be found nor downloaded.
+
     Raises:
-        WeightsError: If weights are missing, damaged or those of another network.
+        WeightsError: If weights that are needed or given are missing, damaged or those of another
+            network.
     """
-    try:
-        load_weights(metrics, given, device)
-    except WeightsError as error:
-        without = [metric.name for metric in metrics if not metric.weights] or ["psnr"]
-        raise WeightsError(f"{error}; metrics=[{','.join(without)}] needs no weights") from error
-    return {metric.name: describe(metric, given) for metric in metrics}
+    loaded: dict[Metric, dict[str, str]] = {}
+    notes = []
+    for metric in metrics:
+        try:
+            load_weights([metric], given, device)
+        except WeightsError as error:
+            if is_typed or any(given.get(name) is not None for name in metric.weights):
+                without = [each.name for each in metrics if not each.weights] or ["psnr"]
+                needless = f"metrics=[{','.join(without)}] needs no weights"
+                raise WeightsError(f"{error}; {needless}") from error
+            notes.append(f"left out: {metric.name}: {error}")
+        else:
+            loaded[metric] = describe(metric, given)
+    return loaded, notes
 
 
 def measure_all(

@@ -96,9 +96,15 @@ def evaluation_page(folder: Path) -> Page:
 
 def baselines_of(tokenizer: TokenizerResult, count: int) -> list[tuple[str, str, BaselineResult]]:
     """List the baselines of one of ``count`` tokenizers: name of the row, kind, result."""
-    of = f" at the rate of {tokenizer.name}" if count > 1 else ""
+    of = f", for {tokenizer.name}" if count > 1 else ""
     kinds = [(BASELINES.get(word, word), found) for word, found in tokenizer.baselines.items()]
-    return [(f"{kind}{of}", kind, found) for kind, found in kinds]
+    return [(f"{kind}{rate_of(found)}{of}", kind, found) for kind, found in kinds]
+
+
+def rate_of(baseline: BaselineResult) -> str:
+    """Say the rate of a baseline, which is not always that of its tokenizer."""
+    rate = baseline.bits_per_pixel
+    return "" if rate is None else f" at {rate:.2f} bits/px"
 
 
 def metric_names(tokenizers: Sequence[TokenizerResult]) -> list[str]:
