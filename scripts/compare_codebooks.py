@@ -1,41 +1,46 @@
-"""Trains one small network with every codebook in turn, and prints a table of what came of it.
+"""Trains one small network with every codebook, each at its best learning rate, and prints a table.
 
-Every run has the same network, data, seed and number of steps; only the codebook differs. Its size
-is about 1024: levels of fsq make 1000, groups have 32 ids each, residual depths 32. Interrupted,
-run the same command again to continue. Run:
-python scripts/compare_codebooks.py data.train='cifar10-train-{00000..00004}.tar' data.val=...
+Every run has the same network, images and number of steps; only the codebook, the learning rate and
+the seed differ. First all rates are tried with seed 0, and the one with the highest PSNR is kept;
+then come the other seeds at this rate. A run's results are a line of a file. Interrupted, run
+the same command again to continue. Run:
+python scripts/compare_codebooks.py
 """
 
 import argparse
 import json
-import re
-import subprocess
+import logging
 import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from statistics import median
+from statistics import mean, stdev
+from tempfile import TemporaryDirectory
 
-import yaml
+import torch
+from lightning import Trainer
+
+from vqtrain import build_training
 
 NETWORK = [
     *("encoder=vqvae", "encoder.channels=32", "encoder.block_channels=16"),
     *("decoder=vqvae", "decoder.channels=32", "decoder.block_channels=16"),
-    *("loss/reconstruction=l2", "data.image_size=32", "data.crop=native", "data.batch_size=64"),
-    *("optim.lr=1.0e-3", "optim.schedule=cosine", "optim.warmup_steps=5%", "trainer.log_every=50"),
-    *("trainer.ema_decay=0.99", "trainer.validate_every=100%", "trainer.checkpoint_every=100%"),
+    *("loss/reconstruction=l2", "data.image_size=32", "data.crop=native", "data.batch_size=32"),
+    *("data.train=demo", "data.num_workers=0", "optim.warmup_steps=5%", "trainer.accelerator=cpu"),
 ]
+# At a constant rate the average of the weights does what a decay of the rate would do.
+RATES = ("1.0e-3", "3.0e-3", "3.0e-4")
+SEEDS = (0, 1, 2)
 
-# 8 x 8 positions of 10 bits each, but for kl, which has none.
+# 8 x 8 positions of 10 bits each, but for kl, which has none. The slow ones come last.
 CODEBOOKS = {
-    "vq": ["codebook=vq"],
-    "vq, normalized": ["codebook=vq", "codebook.l2_normalize=true", "codebook.dim=8"],
-    "vq, rotation": ["codebook=vq", "codebook.gradient=rotation"],
     "ema": ["codebook=ema"],
-    "simvq": ["codebook=simvq"],
-    "ibq": ["codebook=ibq"],
-    "gumbel": ["codebook=gumbel"],
+    "vq": ["codebook=vq"],
     "fsq": ["codebook=fsq"],
     "lfq": ["codebook=lfq"],
     "bsq": ["codebook=bsq"],
+    "simvq": ["codebook=simvq"],
     "residual, 2 x 32": ["codebook=residual", "codebook.size=32", "codebook.num_codebooks=2"],
     "grouped, 2 x 32": [
         *("codebook=grouped", "codebook.size=32", "codebook.num_codebooks=2"),
@@ -45,65 +50,123 @@ CODEBOOKS = {
         *("codebook=multiscale", "codebook.scales=[1,2,4,8]", "codebook.num_convolutions=2"),
     ],
     "kl, 4 channels": ["codebook=kl"],
+    "ibq": ["codebook=ibq"],
+    "gumbel": ["codebook=gumbel"],
 }
 
-
-def train(name: str, words: list[str], folder: Path) -> Path:
-    """Train in a process of its own, unless that was done before, and return the run directory."""
-    run = folder / re.sub(r"[^a-z0-9]+", "-", name)
-    if not (run / "metrics.jsonl").exists() or last_validation(run) is None:
-        resume = [f"resume={run}"] if (run / "checkpoints/last.ckpt").exists() else []
-        command = [sys.executable, "-m", "vqtrain", "train", *words, f"run_dir={run}", *resume]
-        print(f"training {name}", file=sys.stderr)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return run
+Result = Mapping[str, float]
 
 
-def last_validation(run: Path) -> dict[str, float] | None:
-    """Return the metrics of the last step, if it was reached."""
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    is_done = bool(lines) and lines[-1]["step"] == config["trainer"]["max_steps"]
-    return lines[-1] if is_done else None
+class Results:
+    """The results of runs, in a file with one line for each.
+
+    Args:
+        path: The file; it need not exist.
+        steps: Steps of each run.
+    """
+
+    def __init__(self, path: Path, steps: int) -> None:
+        self._path, self._steps = path, steps
+        lines = path.read_text().splitlines() if path.exists() else []
+        self._found: dict[str, Result] = {line["run"]: line for line in map(json.loads, lines)}
+
+    def get(self, name: str, rate: str, seed: int) -> Result | None:
+        """Return the results of a run, if there are any."""
+        return self._found.get(self._key(name, rate, seed))
+
+    def complete(self, name: str, rate: str, seed: int) -> None:
+        """Make a run, unless its results are there."""
+        key = self._key(name, rate, seed)
+        if key not in self._found:
+            print(key, file=sys.stderr)
+            words = [f"optim.lr={rate}", f"seed={seed}", f"trainer.max_steps={self._steps}"]
+            self._found[key] = {"run": key, **train([*NETWORK, *CODEBOOKS[name], *words])}
+            with self._path.open("a") as file:
+                file.write(json.dumps(self._found[key]) + "\n")
+
+    def best_rate(self, name: str) -> str | None:
+        """Return the rate with the highest PSNR of the first seed, once all rates are tried."""
+        found = {rate: self.get(name, rate, SEEDS[0]) for rate in RATES}
+        psnr = {rate: one["val/psnr"] for rate, one in found.items() if one is not None}
+        return max(psnr, key=lambda rate: psnr[rate]) if len(psnr) == len(RATES) else None
+
+    def _key(self, name: str, rate: str, seed: int) -> str:
+        return f"{name}; lr {rate}; seed {seed}; {self._steps} steps"
 
 
-def row(name: str, run: Path) -> str:
-    """Write a row of the table."""
-    found, config = last_validation(run), yaml.safe_load((run / "config.yaml").read_text())
-    assert found is not None, "the run is finished"
-    rates = [float(rate) for rate in re.findall(r"(\d+) images/s", (run / "log.txt").read_text())]
-    seconds = config["data"]["batch_size"] / median(rates)
-    tokenizer = json.loads((run / "tokenizer/config.json").read_text())["token_ids"]
-    size = str(tokenizer["vocab_size"]) if tokenizer["num_codebooks"] else "-"
-    use = [found.get(f"val/codebook/{key}") for key in ("usage", "perplexity")]
-    usage, perplexity = (
-        "-" if v is None else f"{v:.{d}f}" for v, d in zip(use, (2, 0), strict=True)
-    )
-    return (
-        f"| {name} | {size} | {found['val/psnr']:.2f} | {found['val/ssim']:.3f} | {usage} | "
-        f"{perplexity} | {seconds:.3f} |"
-    )
+def train(words: list[str]) -> Result:
+    """Train once; return the metrics of the validation after the last step."""
+    with TemporaryDirectory() as folder:
+        training = build_training(*words, folder=folder)
+        steps = training.module.settings.max_steps
+        trainer = Trainer(
+            accelerator="cpu",
+            max_steps=steps,
+            val_check_interval=steps,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        began = time.process_time()
+        trainer.fit(training.module, training.data)
+        seconds = (time.process_time() - began) / steps
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    kept = ("val/psnr", "val/ssim", "val/codebook/usage", "val/codebook/perplexity")
+    return {name: metrics[name] for name in kept if name in metrics} | {"seconds": seconds}
+
+
+def rows(results: Results) -> Iterator[str]:
+    """Write the rows of the table, the best codebook first."""
+    found: dict[str, tuple[str, list[Result]]] = {}
+    for name in CODEBOOKS:
+        rate = results.best_rate(name)
+        if rate is not None:
+            runs = [results.get(name, rate, seed) for seed in SEEDS]
+            found[name] = rate, [run for run in runs if run is not None]
+    for name, (rate, runs) in sorted(
+        found.items(), key=lambda item: -mean(run["val/psnr"] for run in item[1][1])
+    ):
+        psnr = [run["val/psnr"] for run in runs]
+        spread = f"{stdev(psnr):.2f}" if len(psnr) > 1 else "-"
+        others = [
+            f"{mean(run[key] for run in runs):.{digits}f}" if key in runs[0] else "-"
+            for key, digits in (
+                ("val/ssim", 3),
+                ("val/codebook/usage", 2),
+                ("val/codebook/perplexity", 0),
+                ("seconds", 3),
+            )
+        ]
+        cells = [name, f"{float(rate):g}", str(len(runs)), f"{mean(psnr):.2f}", spread, *others]
+        yield f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
-    """Train what is missing, and print the table."""
+    """Make the runs that are missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("runs/compare_codebooks"))
-    parser.add_argument("--max-steps", type=int, default=400)
-    parser.add_argument("words", nargs="+", help="of vqtrain train, such as data.train=...")
+    parser.add_argument("--results", type=Path, default=Path("compare_codebooks.jsonl"))
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--table", action="store_true", help="only print the table")
     arguments = parser.parse_args()
-    runs = {
-        name: train(
-            name,
-            [*NETWORK, *codebook, f"trainer.max_steps={arguments.max_steps}", *arguments.words],
-            arguments.folder,
-        )
-        for name, codebook in CODEBOOKS.items()
-    }
-    print("| codebook | ids | PSNR | SSIM | usage | perplexity | seconds a step |")
-    print("|---|---|---|---|---|---|---|")
-    for name, run in runs.items():
-        print(row(name, run))
+    torch.set_num_threads(1)  # the same speed, whatever else the machine does
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    results = Results(arguments.results, arguments.steps)
+    if not arguments.table:
+        for name in CODEBOOKS:
+            for rate in RATES:
+                results.complete(name, rate, SEEDS[0])
+            best = results.best_rate(name)
+            assert best is not None, "all rates are tried"
+            for seed in SEEDS[1:]:
+                results.complete(name, best, seed)
+    print("| codebook | rate | runs | PSNR | spread | SSIM | usage | perplexity | s per step |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for row in rows(results):
+        print(row)
 
 
 if __name__ == "__main__":

@@ -154,6 +154,7 @@ class _Idle(_Signs):
     [
         (type("NoOrder", (_Signs,), {"id_order": ""}), "id_order must be words, got ''"),
         (type("NoSize", (_Signs,), {"size": None}), "size must be a whole number"),
+        (type("NoStd", (_Signs,), {"initial_std": 0.0}), "initial_std must be above 0, or None"),
         (_OnlyImages, "tokens() takes none of the grids [(16,), (4, 4), (2, 4, 3)]"),
         (_Lists, "token_ids must be torch.int64 of shape [8, 1, 17]"),
         (altered("z_q", lambda q: q.z_q.float()), "z_q must be torch.float64 of shape [8, 1, 16]"),

@@ -1,9 +1,9 @@
-"""A linear map of the channels against einsum, for any number of axes."""
+"""A linear map of the channels against einsum, for any number of axes, and whitened by hand."""
 
 import pytest
 import torch
 
-from vqtrain.layers.pointwise import Pointwise
+from vqtrain.layers.pointwise import RIDGE, Pointwise
 
 
 @pytest.mark.parametrize("grid", [(7,), (3, 5), (2, 3, 4)])
@@ -18,3 +18,28 @@ def test_each_position_is_mapped_by_itself(grid: tuple[int, ...]) -> None:
 def test_on_images_it_is_a_convolution_to_the_last_bit() -> None:
     layer, x = Pointwise(8, 4), torch.randn(2, 8, 6, 6)
     assert torch.equal(layer(x), torch.nn.functional.conv2d(x, layer.weight, layer.bias))
+
+
+def test_whitened_outputs_have_no_mean_and_the_covariance_that_the_ridge_leaves() -> None:
+    layer = Pointwise(5, 3).double()
+    # The outputs are on the axes of a rotated ellipsoid with variances of 9, 1 and 0, around 100.
+    rotation = torch.linalg.qr(torch.randn(3, 3).double()).Q
+    axes = torch.tensor([[3.0, 1, 0], [-3, 1, 0], [3, -1, 0], [-3, -1, 0]]).double() @ rotation.T
+    x = torch.linalg.lstsq(layer.weight[:, :, 0, 0], (axes + 100 - layer.bias).T).solution.T
+    x = x.T.reshape(1, 5, 2, 2).detach()
+    whitened = layer.whiten(layer(x).detach(), 0.5)
+    torch.testing.assert_close(layer(x).detach(), whitened)
+    vectors = whitened[0].flatten(1).T
+    torch.testing.assert_close(vectors.mean(0), torch.zeros(3).double(), rtol=0, atol=1e-9)
+    ridge = RIDGE * (9 + 1) / 3
+    shares = torch.tensor([9 / (9 + ridge), 1 / (1 + ridge), 0], dtype=torch.float64)
+    covariance = rotation @ (0.25 * shares).diag() @ rotation.T
+    torch.testing.assert_close(vectors.T @ vectors / 4, covariance, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, torch.nan, torch.inf])
+def test_outputs_that_are_constant_or_not_finite_change_nothing(value: float) -> None:
+    layer = Pointwise(3, 2)
+    before, z = layer.weight.clone(), torch.full((2, 2, 4), value)
+    assert layer.whiten(z, 1.0) is z
+    assert torch.equal(layer.weight, before)

@@ -82,7 +82,20 @@ DATA: dict[str, object] = {
     "background": "white",
     "max_bad_fraction": 0.01,
 }
-SIZES = {"channels": 4, "block_channels": 2, "num_blocks": 0}
+CODEBOOK: dict[str, object] = {
+    "kind": "ema",
+    "arguments": {
+        "size": 8,
+        "dim": 2,
+        "decay": 0.9,
+        "commitment_weight": 0.25,
+        "l2_normalize": False,
+        "gradient": "straight_through",
+        "kmeans_iterations": 0,
+        "restart_below": 0.1,
+        "sampling_temperature": 0.0,
+    },
+}
 StepEndFunction = Callable[[Trainer, TokenizerTraining], None]
 MakeModule = Callable[..., TokenizerTraining]
 MakeData = Callable[..., TrainingData]
@@ -125,39 +138,29 @@ def make_data(index: ImageIndex) -> MakeData:
 def make_module(trainer_settings: Callable[..., TrainerSettings]) -> MakeModule:
     """Make a tokenizer of 4 px per token and 8 codes in training, with changes of its settings.
 
-    With ``adversarial`` it has a discriminator.
+    ``codebook`` replaces its codebook, and with ``adversarial`` it has a discriminator.
     """
 
     def make(
         *,
         optim: dict[str, object] | None = None,
         channels: int = 3,
+        width: int = 4,
+        codebook: dict[str, object] | None = None,
         adversarial: dict[str, object] | None = None,
         **trainer: object,
     ) -> TokenizerTraining:
         torch.manual_seed(0)
+        sizes = {"channels": width, "block_channels": 2, "num_blocks": 0}
         tokenizer = Tokenizer(
             encoder={
                 "kind": "vqvae",
-                "arguments": {"in_channels": channels, "num_downsamplings": 2, **SIZES},
+                "arguments": {"in_channels": channels, "num_downsamplings": 2, **sizes},
             },
-            codebook={
-                "kind": "ema",
-                "arguments": {
-                    "size": 8,
-                    "dim": 2,
-                    "decay": 0.9,
-                    "commitment_weight": 0.25,
-                    "l2_normalize": False,
-                    "gradient": "straight_through",
-                    "kmeans_iterations": 0,
-                    "restart_below": 0.1,
-                    "sampling_temperature": 0.0,
-                },
-            },
+            codebook=codebook or CODEBOOK,
             decoder={
                 "kind": "vqvae",
-                "arguments": {"out_channels": channels, "num_upsamplings": 2, **SIZES},
+                "arguments": {"out_channels": channels, "num_upsamplings": 2, **sizes},
             },
             channels=channels,
         )

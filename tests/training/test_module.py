@@ -249,6 +249,77 @@ def test_a_large_codebook_starts_after_sixteen_steps(
     assert counted.taken == 32
 
 
+SIGNS = {
+    "size": 16,
+    "commitment_weight": 0.05,
+    "entropy_weight": 0.02,
+    "diversity": 1.0,
+    "temperature": 0.1,
+    "group_bits": 4,
+}
+LEVELS = {"size": None, "levels": [5, 3], "eps": 1e-3}
+STARTS = {
+    # Independent normal channels: all 16 combinations of signs are equally frequent.
+    "lfq": (SIGNS, 16.0),
+    "bsq": (SIGNS, 16.0),
+    # Level 0 of 5 where |z| < atanh(0.5 / 2), or |n| < 0.511 standard deviations: 0.391 of them; 1
+    # and -1 up to 1.946, 0.279 each; 2 and -2 0.026 each: an entropy of 1.268. Level 0 of 3 where
+    # |n| < 1.099: 0.728; 1 and -1 0.136 each: 0.773. The exponential of the sum is 7.7.
+    "fsq": (LEVELS, 7.7),
+    "residual": (
+        {
+            "size": 16,
+            "num_codebooks": 2,
+            "shared": False,
+            "shrink": 0.5,
+            "inner": {"kind": "lfq", **SIGNS, "size": None},
+        },
+        16.0,
+    ),
+    "grouped": (
+        {"size": 16, "num_codebooks": 2, "inner": {"kind": "bsq", **SIGNS, "size": None}},
+        16.0,
+    ),
+    "multiscale": (
+        {
+            "size": 16,
+            "scales": [4],
+            "num_convolutions": 1,
+            "convolution_share": 0.5,
+            "convolution_weight": 1.0,
+            "inner": {"kind": "lfq", **SIGNS, "size": None},
+        },
+        16.0,
+    ),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", STARTS)
+def test_the_first_ids_are_about_as_varied_as_those_of_normal_latents(
+    kind: str,
+    make_module: MakeModule,
+    make_data: MakeData,
+    make_trainer: Callable[..., Trainer],
+) -> None:
+    arguments, of_normal = STARTS[kind]
+    module = make_module(
+        width=32, codebook={"kind": kind, "arguments": arguments}, precision="64-true"
+    ).double()
+    module.trainer = make_trainer([])
+    images = to_images(first(make_data(batch_size=48), 1)[0].samples, torch.float64)
+
+    def perplexity() -> float:
+        ids = module.tokenizer.quantize(module.tokenizer.latents(images)).token_ids[:, 0]
+        share = ids.flatten().bincount() / ids.numel()
+        return torch.special.entr(share).sum().exp().item()
+
+    before = perplexity()
+    module.initialize_codebook(make_data(batch_size=48).first_batches())
+    assert before < 0.2 * of_normal
+    assert 0.95 * of_normal < perplexity() < of_normal
+
+
 def test_without_a_decay_there_is_no_average(make_module: MakeModule) -> None:
     module = make_module(ema_decay=0.0)
     module.begin_average()

@@ -62,6 +62,9 @@ class Codebook(nn.Module, ABC):
             takes any grid, and each position has its own ids.
         chooses_nearest: Whether an id is the row of one table that is nearest to the latent.
         learns_from_decoder: Whether its codes learn from the decoder's gradient alone.
+        initial_std: Standard deviation that each channel of the first latents is to have, with a
+            mean of 0 and no correlation between channels; None for latents as the encoder gives
+            them, which differ little from their mean. The trainer sees to it before ``initialize``.
     """
 
     size: int
@@ -72,6 +75,7 @@ class Codebook(nn.Module, ABC):
     token_grids: tuple[tuple[int, ...], ...] = ()
     chooses_nearest: bool = False
     learns_from_decoder: bool = False
+    initial_std: float | None = None
 
     @property
     def in_channels(self) -> int:

@@ -58,6 +58,8 @@ def _check_attributes(codebook: Codebook) -> None:
             isinstance(value, int) and value >= least,
             f"{name} must be a whole number of at least {least}, got {value!r}",
         )
+    std = codebook.initial_std
+    require(std is None or std > 0, f"initial_std must be above 0, or None, got {std!r}")
     for name in ("id_order", "selection_rule"):
         value = getattr(codebook, name, None)
         require(isinstance(value, str) and bool(value), f"{name} must be words, got {value!r}")

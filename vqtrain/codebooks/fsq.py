@@ -50,6 +50,7 @@ class FSQ(Codebook):
     """
 
     num_codebooks = 1
+    initial_std = 0.5  # most latents are then where tanh is steep
     id_order = "mixed radix, the first channel changes fastest, from its lowest level"
     selection_rule = "nearest level to the shifted tanh, in each channel by itself"
     counts: Tensor

@@ -44,6 +44,7 @@ class Gumbel(TableCodebook):
         arXiv:1611.01144. Deviation: the divergence is a mean over positions, and its weight stays.
     """
 
+    initial_std = 1.0
     selection_rule = "largest score of a linear layer"
     learns_from_decoder = True
     temperature: Tensor

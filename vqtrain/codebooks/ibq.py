@@ -41,6 +41,7 @@ class IBQ(TableCodebook):
         the data.
     """
 
+    initial_std = 0.1  # for which a temperature of 0.01 in the entropies is neither hot nor cold
     selection_rule = "largest inner product"
 
     @checked

@@ -55,6 +55,7 @@ class Residual(Codebook):
         self.depth, self.shrink = num_codebooks, shrink
         self.size, self.dim = first.size, first.dim
         self.num_codebooks = num_codebooks * first.num_codebooks
+        self.initial_std = first.initial_std
         self.id_order = f"by depth, coarse to fine; each: {first.id_order}"
         self.selection_rule = f"of the rest, depth after depth: {first.selection_rule}"
 

@@ -2,8 +2,13 @@
 
 from typing import final
 
+import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+
+# Of the mean variance of a channel, added to all variances: the limit of what ``whiten`` amplifies.
+RIDGE = 1e-3
 
 
 @final
@@ -26,3 +31,34 @@ class Pointwise(nn.Conv2d):
             return super().forward(x)  # as it is, whatever its memory format
         flat = super().forward(x.flatten(2)[..., None])
         return flat.reshape(len(x), -1, *x.shape[2:])
+
+    @torch.no_grad()
+    def whiten(self, z: Float[Tensor, "b d *grid"], std: float) -> Float[Tensor, "b d *grid"]:
+        """Change the map so that outputs have a mean of 0 and the covariance std^2 I.
+
+        Directions with a variance below ``RIDGE`` times the mean one get less than std. Outputs
+        that are constant or not finite change nothing.
+
+        Args:
+            z: Outputs of the map, by which to choose the change.
+            std: Standard deviation of each channel afterwards, above 0.
+
+        Returns:
+            What the changed map gives instead of z.
+        """
+        flat = rearrange(z, "b d ... -> (b ...) d").double()
+        mean = flat.mean(0)
+        covariance = (flat - mean).T @ (flat - mean) / len(flat)
+        variance = covariance.diagonal().mean()
+        rounding = (torch.finfo(z.dtype).eps ** 2) * flat.square().mean()
+        if not rounding < variance < torch.inf:
+            return z
+        ridge = RIDGE * variance * torch.eye(len(mean), dtype=flat.dtype, device=z.device)
+        variances, directions = torch.linalg.eigh(covariance + ridge)
+        change = (directions * (std * variances.rsqrt())) @ directions.T
+        assert self.bias is not None, "the constructor makes one"
+        weight = torch.einsum("ed,dc...->ec...", change, self.weight.double())
+        self.weight.copy_(weight)
+        self.bias.copy_(change @ (self.bias.double() - mean))
+        whitened = ((flat - mean) @ change).to(z.dtype).reshape(len(z), *z.shape[2:], -1)
+        return whitened.movedim(-1, 1)

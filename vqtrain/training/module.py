@@ -301,6 +301,8 @@ class TokenizerTraining(LightningModule):
     def initialize_codebook(self, batches: Iterable[Batch]) -> None:
         """Let the codebook start from latents of the first steps' images, over all ranks.
 
+        The projection before it changes too if the codebook wants an ``initial_std``.
+
         Args:
             batches: Training batches of this rank from the first one on.
         """
@@ -317,11 +319,16 @@ class TokenizerTraining(LightningModule):
             if within == 0 and (have >= wanted or steps == MAX_INITIAL_STEPS):
                 break
         self.tokenizer.train()
+        codebook, projection = self.tokenizer.codebook, self.tokenizer.project_in
+        z = torch.cat(latents)
+        if codebook.initial_std is not None:
+            z = projection.whiten(z, codebook.initial_std)
         seed_torch(self.seed, "initialize")
-        self.tokenizer.codebook.initialize(torch.cat(latents))
+        codebook.initialize(z)
         # Sums on a GPU depend on their order, which may differ between ranks.
-        for tensor in self.tokenizer.codebook.state_dict().values():
-            distributed.from_first_rank(tensor)
+        for part in (codebook, projection):
+            for tensor in part.state_dict().values():
+                distributed.from_first_rank(tensor)
 
     def begin_average(self) -> None:
         """Start the average of the weights at the current weights."""

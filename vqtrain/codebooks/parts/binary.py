@@ -37,6 +37,7 @@ class SignCodebook(Codebook):
     """
 
     num_codebooks = 1
+    initial_std = 1.0
     id_order = "bit i of the id, from the lowest, is 1 where channel i is positive"
     selection_rule = "sign of each channel, zero is negative"
     on_sphere: bool
