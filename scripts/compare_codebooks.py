@@ -30,7 +30,7 @@ NETWORK = [
     *("data.train=demo", "data.num_workers=0", "optim.warmup_steps=5%", "trainer.accelerator=cpu"),
 ]
 # At a constant rate the average of the weights does what a decay of the rate would do.
-RATES = ("1.0e-3", "3.0e-3", "3.0e-4")
+RATES = ("1.0e-3", "3.0e-3", "1.0e-2", "3.0e-4")
 SEEDS = (0, 1, 2)
 
 # 8 x 8 positions of 10 bits each, but for kl, which has none. The slow ones come last.
