@@ -304,12 +304,12 @@ def test_all_metrics_with_weights_from_files(
     assert main([*words, *more]) == 0
     (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
     assert list(entry["metrics"]) == [
-        *("psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg", "rfid@6"),
+        *("psnr", "ssim", "chroma_error", "ms_ssim", "lpips_alex", "lpips_vgg", "rfid@6"),
     ]
     assert entry["metrics"]["rfid@6"] > 0
     assert entry["protocols"]["rfid@6"]["weights"] == "inception.pth, not the published file"
     assert list(entry["seconds"]) == [
-        *("hashing", "reading", "tokenizer", "psnr", "ssim", "ms_ssim"),
+        *("hashing", "reading", "tokenizer", "psnr", "ssim", "chroma_error", "ms_ssim"),
         *("lpips_alex", "lpips_vgg", "rfid"),
     ]
 
