@@ -11,6 +11,7 @@ import torch
 from taming.modules.diffusionmodules.model import Decoder, Encoder
 from taming.modules.vqvae.quantize import GumbelQuantize, VectorQuantizer2
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
@@ -102,27 +103,77 @@ def gumbel_vqgan() -> Callable[..., VQGAN]:
     return build
 
 
-def llamagen_shapes() -> dict[str, tuple[int, ...]]:
+Shapes = dict[str, tuple[int, ...]]
+
+
+def conv(name: str, to: int, of: int, kernel: int) -> Shapes:
+    return {f"{name}.weight": (to, of, kernel, kernel), f"{name}.bias": (to,)}
+
+
+def norm(name: str, channels: int) -> Shapes:
+    return {f"{name}.weight": (channels,), f"{name}.bias": (channels,)}
+
+
+def block(name: str, of: int, to: int) -> Shapes:
+    shapes = norm(f"{name}.norm1", of) | conv(f"{name}.conv1", to, of, 3)
+    shapes |= norm(f"{name}.norm2", to) | conv(f"{name}.conv2", to, to, 3)
+    return shapes | (conv(f"{name}.nin_shortcut", to, of, 1) if of != to else {})
+
+
+def attention(name: str, channels: int, *, is_fused: bool = False) -> Shapes:
+    shapes = norm(f"{name}.norm", channels) | conv(f"{name}.proj_out", channels, channels, 1)
+    if is_fused:
+        return shapes | conv(f"{name}.qkv", 3 * channels, channels, 1)
+    for part in "qkv":
+        shapes |= conv(f"{name}.{part}", channels, channels, 1)
+    return shapes
+
+
+def cnn_shapes(
+    *, channels: int, multipliers: list[int], latents: int, kernel: int, is_fused: bool
+) -> Shapes:
+    """List the names and shapes of the first VQGAN's code: two blocks, attention at the last level.
+
+    Args:
+        channels: Of the first layer.
+        multipliers: Of the levels.
+        latents: Channels of the latents and of the codes.
+        kernel: Side of the convolutions next to the codebook.
+        is_fused: Whether queries, keys and values are one layer, as in VAR.
+    """
+    widths = [channels * multiplier for multiplier in multipliers]
+    last, widest = len(widths) - 1, widths[-1]
+    shapes = conv("encoder.conv_in", channels, 3, 3) | conv("decoder.conv_in", widest, latents, 3)
+    for side, levels, num_blocks in (
+        ("encoder.down", range(last + 1), 2),
+        ("decoder.up", range(last, -1, -1), 3),
+    ):
+        width = channels if num_blocks == 2 else widest
+        for level in levels:
+            for index in range(num_blocks):
+                shapes |= block(f"{side}.{level}.block.{index}", width, widths[level])
+                width = widths[level]
+                if level == last:
+                    shapes |= attention(f"{side}.{level}.attn.{index}", width, is_fused=is_fused)
+            if side == "encoder.down" and level < last:
+                shapes |= conv(f"{side}.{level}.downsample.conv", width, width, 3)
+            if side == "decoder.up" and level > 0:
+                shapes |= conv(f"{side}.{level}.upsample.conv", width, width, 3)
+    for side in ("encoder", "decoder"):
+        for index in (1, 2):
+            shapes |= block(f"{side}.mid.block_{index}", widest, widest)
+        shapes |= attention(f"{side}.mid.attn_1", widest, is_fused=is_fused)
+    shapes |= norm("encoder.norm_out", widest) | conv("encoder.conv_out", latents, widest, 3)
+    shapes |= norm("decoder.norm_out", channels) | conv("decoder.conv_out", 3, channels, 3)
+    for name in ("quant_conv", "post_quant_conv"):
+        shapes |= conv(name, latents, latents, kernel)
+    return shapes
+
+
+def llamagen_shapes() -> Shapes:
     """List LlamaGen's names and shapes, of two levels of 32 and 64 channels with one block each."""
 
-    def conv(name: str, to: int, of: int, kernel: int) -> dict[str, tuple[int, ...]]:
-        return {f"{name}.weight": (to, of, kernel, kernel), f"{name}.bias": (to,)}
-
-    def norm(name: str, channels: int) -> dict[str, tuple[int, ...]]:
-        return {f"{name}.weight": (channels,), f"{name}.bias": (channels,)}
-
-    def block(name: str, of: int, to: int) -> dict[str, tuple[int, ...]]:
-        shapes = norm(f"{name}.norm1", of) | conv(f"{name}.conv1", to, of, 3)
-        shapes |= norm(f"{name}.norm2", to) | conv(f"{name}.conv2", to, to, 3)
-        return shapes | (conv(f"{name}.nin_shortcut", to, of, 1) if of != to else {})
-
-    def attention(name: str, channels: int) -> dict[str, tuple[int, ...]]:
-        shapes = norm(f"{name}.norm", channels)
-        for part in ("q", "k", "v", "proj_out"):
-            shapes |= conv(f"{name}.{part}", channels, channels, 1)
-        return shapes
-
-    def middle(side: str) -> dict[str, tuple[int, ...]]:
+    def middle(side: str) -> Shapes:
         shapes = block(f"{side}.mid.0", 64, 64) | attention(f"{side}.mid.1", 64)
         return shapes | block(f"{side}.mid.2", 64, 64)
 
@@ -144,18 +195,114 @@ def llamagen_shapes() -> dict[str, tuple[int, ...]]:
     return shapes | {"quantize.embedding.weight": (CODES, 8), "quantize.codebook_used": (65536,)}
 
 
+def drawn(shapes: Shapes) -> dict[str, Tensor]:
+    """Draw tensors that keep the size of what passes through them."""
+    torch.manual_seed(0)
+    weights = {}
+    for name, shape in shapes.items():
+        values = torch.randn(shape)
+        is_scale = "norm" in name and name.endswith("weight")
+        if len(shape) > 1:
+            values = values / values[0].numel() ** 0.5
+        weights[name] = (1.0 if is_scale else 0.0) + (values if len(shape) > 1 else 0.2 * values)
+    return weights
+
+
 @pytest.fixture(scope="session")
 def llamagen_weights() -> dict[str, Tensor]:
     """LlamaGen's names with random tensors."""
-    torch.manual_seed(0)
-    weights = {}
-    for name, shape in llamagen_shapes().items():
-        drawn = torch.randn(shape)
-        is_scale = "norm" in name and name.endswith("weight")
-        if len(shape) > 1:
-            drawn = drawn / drawn[0].numel() ** 0.5
-        weights[name] = (1.0 if is_scale else 0.0) + (drawn if len(shape) > 1 else 0.2 * drawn)
-    return weights
+    return drawn(llamagen_shapes())
+
+
+class Published:
+    """Networks with the names of the first VQGAN's code, and their forward passes written out."""
+
+    shapes = staticmethod(cnn_shapes)
+    drawn = staticmethod(drawn)
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        self.weights = weights
+
+    def without(self, key: str, *, then: str, axis: int = 0) -> dict[str, Tensor]:
+        """Weights with one that is missing, renamed or misshaped."""
+        weights = dict(self.weights)
+        item = weights.pop(key)
+        if then == "renamed":
+            weights[f"{key}_"] = item
+        elif then == "misshaped":
+            weights[key] = torch.cat([item, item.narrow(axis, 0, 1)], dim=axis)
+        return weights
+
+    def conv(self, name: str, x: Tensor, **options: int) -> Tensor:
+        """A convolution that keeps the size."""
+        weight = self.weights[f"{name}.weight"]
+        options = {"padding": weight.shape[-1] // 2, **options}
+        return F.conv2d(x, weight, self.weights[f"{name}.bias"], **options)
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        """The norm of 32 groups."""
+        weight, bias = (self.weights[f"{name}.{part}"] for part in ("weight", "bias"))
+        return F.group_norm(x, 32, weight, bias, eps=1e-6)
+
+    def block(self, name: str, x: Tensor) -> Tensor:
+        """A residual block."""
+        h = self.conv(f"{name}.conv1", F.silu(self.norm(f"{name}.norm1", x)))
+        h = self.conv(f"{name}.conv2", F.silu(self.norm(f"{name}.norm2", h)))
+        shortcut = f"{name}.nin_shortcut"
+        return h + (self.conv(shortcut, x) if f"{shortcut}.weight" in self.weights else x)
+
+    def attention(self, name: str, x: Tensor) -> Tensor:
+        """Attention over all positions."""
+        h = self.norm(f"{name}.norm", x)
+        if f"{name}.qkv.weight" in self.weights:
+            q, k, v = self.conv(f"{name}.qkv", h).flatten(2).chunk(3, dim=1)
+        else:
+            q, k, v = (self.conv(f"{name}.{part}", h).flatten(2) for part in "qkv")
+        scores = torch.einsum("bci,bcj->bij", q, k) / q.shape[1] ** 0.5
+        gathered = torch.einsum("bij,bcj->bci", scores.softmax(dim=2), v).view_as(x)
+        return x + self.conv(f"{name}.proj_out", gathered)
+
+    def level(self, name: str, x: Tensor) -> Tensor:
+        """Blocks of a level, each with its attention if it has one."""
+        for index in range(3):
+            if f"{name}.block.{index}.conv1.weight" in self.weights:
+                x = self.block(f"{name}.block.{index}", x)
+            if f"{name}.attn.{index}.norm.weight" in self.weights:
+                x = self.attention(f"{name}.attn.{index}", x)
+        return x
+
+    def middle(self, side: str, x: Tensor) -> Tensor:
+        """Blocks and attention at the resolution of the latents."""
+        x = self.attention(f"{side}.mid.attn_1", self.block(f"{side}.mid.block_1", x))
+        return self.block(f"{side}.mid.block_2", x)
+
+    def encode(self, images: Tensor, levels: int) -> Tensor:
+        """What the quantizer is given."""
+        h = self.conv("encoder.conv_in", images)
+        for level in range(levels):
+            h = self.level(f"encoder.down.{level}", h)
+            if level < levels - 1:
+                padded = F.pad(h, (0, 1, 0, 1))
+                h = self.conv(f"encoder.down.{level}.downsample.conv", padded, stride=2, padding=0)
+        h = F.silu(self.norm("encoder.norm_out", self.middle("encoder", h)))
+        return self.conv("quant_conv", self.conv("encoder.conv_out", h))
+
+    def decode(self, z_q: Tensor, levels: int) -> Tensor:
+        """Images of quantized latents."""
+        h = self.conv("decoder.conv_in", self.conv("post_quant_conv", z_q))
+        h = self.middle("decoder", h)
+        for level in reversed(range(levels)):
+            h = self.level(f"decoder.up.{level}", h)
+            if level:
+                doubled = h.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+                h = self.conv(f"decoder.up.{level}.upsample.conv", doubled)
+        return self.conv("decoder.conv_out", F.silu(self.norm("decoder.norm_out", h)))
+
+
+@pytest.fixture(scope="session")
+def published_cnn() -> type[Published]:
+    """The first VQGAN's code by its names alone."""
+    return Published
 
 
 @pytest.fixture(scope="session")

@@ -144,6 +144,7 @@ def test_the_sizes_of_the_published_f16_network() -> None:
         "attention_factors": [16],
         "latent_channels": 256,
         "dropout": 0.0,
+        "latent_convolution": False,
     }
     with torch.device("meta"):
         tokenizer = Tokenizer(

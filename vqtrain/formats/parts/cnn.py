@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -23,9 +23,14 @@ from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.tokenizer.checks import differences
 from vqtrain.tokenizer.model import Tokenizer
 
-# Names of a file and of ours, by their beginnings.
+# Names of a file and of ours, by their beginnings. One there may be several here, which it stacks.
 Names = Sequence[tuple[str, str]]
 PROJECTIONS: Names = (("quant_conv.", "project_in."), ("post_quant_conv.", "project_out."))
+# Where they are 3x3 convolutions.
+CONVOLUTIONS: Names = (
+    ("quant_conv.", "encoder.quant_conv."),
+    ("post_quant_conv.", "decoder.post_quant_conv."),
+)
 
 # The table of codes in nearly all of them.
 VECTORS = "quantize.embedding.weight"
@@ -49,13 +54,16 @@ class Table:
 
     Attributes:
         kind: Its word.
-        arguments: Those besides ``size`` and ``dim``, which the file says.
+        arguments: Those besides ``size`` and ``dim``, which the file says; an ``inner`` codebook
+            gets the ``dim``.
         names: Names in the file and in our codebook, which begin with ``codebook.``.
+        copies: Names in the file of tensors that it holds a second time, and where they are first.
     """
 
     kind: str
     arguments: Mapping[str, object]
     names: Names
+    copies: Mapping[str, str] = field(default_factory=dict)
 
 
 def drop(
@@ -136,27 +144,39 @@ def assemble(
     """
     published = {renamed(name, names): item for name, item in weights.items()}
     arguments, channels = network(published)
+    is_wide = bool(arguments["latent_convolution"])
     build = partial(
         Tokenizer,
         encoder={"kind": "cnn", "arguments": {**arguments, "in_channels": channels}},
-        codebook={"kind": table.kind, "arguments": {**table.arguments, **sizes(published, table)}},
+        codebook={"kind": table.kind, "arguments": sized(published, table)},
         decoder={"kind": "cnn", "arguments": {**arguments, "out_channels": channels}},
         channels=channels,
     )
     with torch.device("meta"):  # a wrong shape could be of any size
         shapes = build().state_dict()
-    given = tuple(name for _, name in table.names)
-    # Counters and schedules of a training start from zero.
-    fresh = [name for name in shapes if name.startswith("codebook.") and not name.startswith(given)]
-    theirs = flipped([*names, *PROJECTIONS, *table.names])
-    sources = {name: renamed(name, theirs) for name in shapes if name not in fresh}
-    check_same(weights, {source: shapes[name] for name, source in sources.items()})
+    own_names = [*names, *(CONVOLUTIONS if is_wide else PROJECTIONS), *table.names]
+    given = ("encoder.", "decoder.", *(own for _, own in own_names))
+    theirs = flipped(own_names)
+    stacks: dict[str, list[str]] = {}
+    for name in shapes:
+        if name.startswith(given):
+            stacks.setdefault(renamed(name, theirs), []).append(name)
+    expected = {of: torch.cat([shapes[name] for name in stack]) for of, stack in stacks.items()}
+    check_same(weights, expected | {copy: expected[of] for copy, of in table.copies.items()})
+    for copy, of in table.copies.items():
+        if not torch.equal(weights[copy], weights[of]):
+            raise CheckpointError(f"{copy} differs from {of}, of which it must be a copy")
     tokenizer = build()
-    own = tokenizer.state_dict()
-    tokenizer.load_weights(
-        {name: own[name] for name in fresh}
-        | {name: weights[source].float() for name, source in sources.items()}
-    )
+    if is_wide:  # they are in the networks
+        for projection in (tokenizer.project_in, tokenizer.project_out):
+            torch.nn.init.dirac_(projection.weight)
+            torch.nn.init.zeros_(cast(Tensor, projection.bias))
+    # What the file has not, counters and schedules of a training, starts from zero.
+    loaded = tokenizer.state_dict()
+    for of, stack in stacks.items():
+        parts = weights[of].float().chunk(len(stack))
+        loaded |= dict(zip(stack, parts, strict=True))
+    tokenizer.load_weights(loaded)
     return tokenizer.eval()
 
 
@@ -204,17 +224,21 @@ def network(weights: Mapping[str, Shaped[Tensor, "..."]]) -> tuple[dict[str, obj
         "attention_factors": factors,
         "latent_channels": latents,
         "dropout": 0.0,
+        "latent_convolution": vote(weights, (r"(post_)?quant_conv\.weight", 2), default=1) > 1,
     }
     return arguments, image_channels
 
 
-def sizes(weights: Mapping[str, Shaped[Tensor, "..."]], table: Table) -> dict[str, int]:
-    """Read the number of codes and their channels."""
+def sized(weights: Mapping[str, Shaped[Tensor, "..."]], table: Table) -> dict[str, object]:
+    """Read the number of codes and their channels, and add them to the codebook's arguments."""
     patterns = [rf"{re.escape(name)}\w*" for name, _ in table.names]
     dim = vote(weights, (r"quant_conv\.\w+", 0), (r"post_quant_conv\.weight", 1), (patterns[0], 1))
     # Where there is no table, any size will do: it is missing, as will be said.
     size = vote(weights, *((pattern, 0) for pattern in patterns), default=1)
-    return {"size": size, "dim": dim}
+    inner = table.arguments.get("inner")
+    if isinstance(inner, Mapping):
+        return {**table.arguments, "size": size, "inner": {**inner, "size": None, "dim": dim}}
+    return {**table.arguments, "size": size, "dim": dim}
 
 
 def check_foreign(weights: Mapping[str, Shaped[Tensor, "..."]]) -> None:
