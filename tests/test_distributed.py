@@ -1,5 +1,6 @@
 """What ranks tell each other, on two gloo processes, and what one alone does."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,24 @@ def test_two_ranks_agree(run_ranks: Callable[[str, int], Path]) -> None:
         assert found["answers"] == [True, False, False, False]
         assert found["flags"] == [True, rank == 0, rank == 1, False]
         assert found["gathered"].tolist() == [[0.0], [1.0], [10.0], [11.0]]
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_process_that_waits_says_for_whom(
+    is_told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(distributed, "LONG_S", 0.01)
+    monkeypatch.setenv("MASTER_ADDR", "node7")
+    monkeypatch.setenv("MASTER_PORT", "12345")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
+    with distributed.waiting_is_told(is_told=is_told):
+        time.sleep(0.1)
+    said = capsys.readouterr().err
+    assert said.count("\n") == is_told
+    if is_told:
+        assert "waiting for the other processes of this run at node7:12345" in said
+        assert "start it with srun" in said
 
 
 def test_one_process_alone_is_a_world_of_one() -> None:

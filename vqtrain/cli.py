@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0, or 1 for a failure after work has begun, 2 for wrong input, 130 for Ctrl-C, 143 for
-        SIGTERM.
+        SIGTERM, 128 + n for signal n.
     """
     with lasting_screen():
         return report(arguments)

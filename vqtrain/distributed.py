@@ -4,9 +4,12 @@ Every function works without a process group, as a world of one rank. Those that
 collective: all ranks must call them, in the same order.
 """
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from threading import Timer
 from typing import TypeVar
 
 import torch
@@ -15,6 +18,9 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 Item = TypeVar("Item")
+
+# Seconds in which the processes of a run usually find each other.
+LONG_S = 60.0
 
 
 def is_running() -> bool:
@@ -41,6 +47,35 @@ def process_group(device: torch.device, timeout: timedelta) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def waiting_is_told(*, is_told: bool) -> Iterator[None]:
+    """Return a context for the start of a process group; a line says so if that takes long.
+
+    Args:
+        is_told: Whether this process may print it; of several on a machine one is enough.
+    """
+
+    def tell() -> None:
+        if is_running():
+            return
+        address = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        is_alone = "SLURM_NTASKS" in os.environ and "SLURM_STEP_NUM_TASKS" not in os.environ
+        hint = ": under sbatch alone there is one, start it with srun" if is_alone else ""
+        sys.stderr.write(
+            f"vqtrain: still waiting for the other processes of this run at {address}{hint}\n"
+        )
+        sys.stderr.flush()
+
+    timer = Timer(LONG_S, tell)
+    timer.daemon = True
+    if is_told:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def rank() -> int:

@@ -183,7 +183,9 @@ def test_a_killed_game_goes_on_where_it_was(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_with_a_checkpoint_of_that_step(
     number: int,
     code: int,

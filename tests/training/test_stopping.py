@@ -77,6 +77,14 @@ def test_the_reason_that_comes_first_counts(
     assert stopping.signal_number == signal_number
 
 
+def test_after_the_last_step_a_signal_does_not_wait(make_stopping: MakeStopping) -> None:
+    stopping = make_stopping(None)
+    stopping.began = 0.0
+    stopping.end()
+    with pytest.raises(Interrupted):
+        stopping.receive(signal.SIGINT, None)
+
+
 def test_before_the_first_step_there_is_nothing_to_wait_for(make_stopping: MakeStopping) -> None:
     with pytest.raises(Interrupted):
         make_stopping(None).receive(signal.SIGTERM, None)

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 
 from vqtrain import distributed
 from vqtrain.errors import FailedError, Interrupted, as_failure
+from vqtrain.ops.signals import second_ends
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint
 from vqtrain.training.console import RunConsole
@@ -122,6 +123,7 @@ def fit(
         }
     ):
         fit_or_end(trainer, module, data)
+    stopping.end()
     if stopping.reason == "nonfinite":
         raise FailedError(
             f"{MAX_SKIPPED_IN_ROW} steps in a row had a loss or a gradient that is not finite; "
@@ -147,7 +149,11 @@ def fit(
 def fit_or_end(trainer: Trainer, module: TokenizerTraining, data: TrainingData) -> None:
     """Train, and end the processes of the run if that fails."""
     try:
-        with watched_children(trainer):
+        with (
+            watched_children(trainer),
+            second_ends(lambda: end_children(trainer, grace_s=0.0)),
+            distributed.waiting_is_told(is_told=trainer.world_size > 1 and trainer.local_rank == 0),
+        ):
             trainer.fit(module, datamodule=data)
     except Interrupted:
         end_children(trainer, grace_s=0.0)

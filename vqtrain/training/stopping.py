@@ -10,13 +10,12 @@ import torch
 
 from vqtrain import distributed
 from vqtrain.errors import Interrupted
+from vqtrain.ops.signals import heard
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.module import TokenizerTraining
 
 # A run ends after so many skipped steps in a row.
 MAX_SKIPPED_IN_ROW = 20
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @final
@@ -51,8 +50,12 @@ class StopPolicy:
     def take_signals(self) -> None:
         """Handle signals instead of Lightning, which ends the process within a step."""
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in (signal.SIGINT, *heard()):
                 signal.signal(number, self.receive)
+
+    def end(self) -> None:
+        """Let a signal end the process at once, as there is no step any more to wait for."""
+        self.began = None
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Note a signal; end at once if it is the second, or if no step has begun."""

@@ -58,7 +58,8 @@ class Probe(torch.utils.data.Dataset[Batch]):
     """Report on the process that loads, as the keys of a batch."""
 
     def __getitem__(self, number: int) -> Batch:
-        ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+        ignores = all(signal.getsignal(number) is signal.SIG_IGN for number in numbers)
         keys = [str(os.getpid()), str(torch.get_num_threads()), str(ignores)]
         return Batch(
             samples=torch.zeros(1, 1, 1, 1, dtype=torch.uint8),

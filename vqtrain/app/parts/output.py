@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from vqtrain.errors import CheckpointError, ConfigError, Interrupted, require
 from vqtrain.ops.paths import expand
+from vqtrain.ops.signals import heard
 
 Result = TypeVar("Result")
 
@@ -79,13 +80,14 @@ def refuse_inside(out: Path, images: str | list[str | dict[str, object]]) -> Non
 
 @contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Return a context in which SIGTERM ends what is under way in order, as Ctrl-C does."""
+    """Return a context in which signals end what is under way in order, as Ctrl-C does."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         raise Interrupted(number)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in heard()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

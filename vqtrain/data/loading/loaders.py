@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vqtrain.data.loading.commands import end_commands
 from vqtrain.errors import DataError, FailedError
+from vqtrain.ops.signals import ENDING
 
 # Batches that each worker prefetches, so that slow images cause no wait.
 PREFETCH = 4
@@ -118,7 +119,7 @@ class _ErrorsAsItems(Dataset[Item | DataError]):
 
 
 def _leave_signals_to_parent(ending: Event, _worker_id: int) -> None:
-    """Ignore Ctrl-C and SIGTERM, which terminals and clusters send to every process of a run.
+    """Ignore the signals that terminals and clusters send to every process of a run.
 
     The main process finishes its step with the batches that it needs, and then stops the workers.
     If it dies, they end too.
@@ -130,5 +131,7 @@ def _leave_signals_to_parent(ending: Event, _worker_id: int) -> None:
             os._exit(0)
 
     Finalize(None, end_commands, exitpriority=0)  # a worker runs nothing of atexit
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)  # of the main process, which counts its signals there
+    for number in (signal.SIGINT, *ENDING):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, end_with_parent)

@@ -19,6 +19,7 @@ from vqtrain import distributed
 from vqtrain.errors import ConfigError, FailedError
 from vqtrain.launchers.base import POLL_S, Ended, ended, start, stop
 from vqtrain.ops.cores import count_cores
+from vqtrain.ops.signals import heard
 
 # How long a rank waits for another: the slowest may have all the large images.
 TIMEOUT = timedelta(hours=1)
@@ -61,14 +62,17 @@ def joined(device: torch.device) -> Iterator[None]:
         return
     with ExitStack() as stack:
         # A Python handler would not run while this waits for the others; nothing is lost yet.
-        handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        numbers = (signal.SIGINT, *heard())
+        handlers = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
         try:
-            stack.enter_context(distributed.process_group(device, TIMEOUT))
+            with distributed.waiting_is_told(is_told=local_rank() == 0):
+                stack.enter_context(distributed.process_group(device, TIMEOUT))
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise FailedError(f"the processes cannot reach each other: {reason}") from error
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         try:
             yield
         except RuntimeError as error:

@@ -1,0 +1,59 @@
+"""Signals that ask a command to end: from a terminal, a cluster or a user."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# A terminal that closes sends HUP; clusters send what their users choose ahead of the end of a job,
+# mostly USR1 (as Lightning advises) or USR2 (submitit).
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+# Seconds that the handler of a second signal has before the process is ended without it.
+GRACE_S = 2.0
+
+
+def heard() -> list[signal.Signals]:
+    """List the signals of ``ENDING`` that this process is to hear: nohup lets it ignore HUP."""
+    return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+@contextmanager
+def second_ends(end: Callable[[], None]) -> Iterator[None]:
+    """Return a context in which a second signal ends the process, whatever it waits for.
+
+    Python calls handlers between its own instructions alone: not while C++ code waits for another
+    process, which may be for ever.
+
+    Args:
+        end: Called before the end, in another thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    is_over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(reader, is_over, end), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        signal.set_wakeup_fd(before)
+        os.write(writer, b"\0")  # workers hold the pipe open as well, so that it would not end
+        watcher.join()
+        os.close(writer)
+        os.close(reader)
+
+
+def _watch(reader: int, is_over: threading.Event, end: Callable[[], None]) -> None:
+    count = 0
+    while not is_over.is_set():
+        number = os.read(reader, 1)[0]
+        count += number in (signal.SIGINT, *ENDING)
+        if count > 1 and not is_over.wait(GRACE_S):
+            end()
+            os._exit(128 + number)
