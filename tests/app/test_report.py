@@ -1,10 +1,12 @@
 """``vqtrain report`` from the outside, and the page that a run leaves."""
 
 import json
+import os
 import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,26 +74,57 @@ def test_a_report_that_fails_is_a_warning_and_the_run_went_well(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", ["signal", "time"])
-def test_a_run_that_is_stopped_leaves_its_page(
-    tiny: list[str],
-    tmp_path: Path,
-    ending: str,
-    start_vqtrain: Callable[..., subprocess.Popen[str]],
+def test_a_run_that_is_out_of_time_leaves_its_page(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    words = [*tiny, f"run_dir={folder}", "trainer.max_steps=100000"]
-    words += ["trainer.max_time=00:00:02"] if ending == "time" else []
-    process = start_vqtrain("train", *words)
-    if ending == "signal":
-        deadline = time.monotonic() + 60
-        while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-    shown, _ = process.communicate(timeout=120)
-    assert process.returncode == (130 if ending == "signal" else 0)
-    assert shown.splitlines()[-1] == f"report: {folder / 'report.html'}"
+    words = [*tiny, f"run_dir={folder}", "trainer.max_steps=100000", "trainer.max_time=00:00:01"]
+    assert main(["train", *words, "trainer.validate_every=100000"]) == 0
+    *_, stopped, measure, _, said = capsys.readouterr().out.splitlines()
+    assert stopped.startswith("out of time at step ")
+    assert measure.endswith(f"measure it with: vqtrain evaluate tokenizer={folder}")
+    assert said == f"report: {folder / 'report.html'}"
     assert "Not finished" in (folder / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_that_a_signal_stops_leaves_no_page_and_says_so(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+
+    def interrupt() -> None:
+        while not (folder / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    try:
+        words = [*tiny, f"run_dir={folder}", "trainer.max_steps=100000"]
+        assert main(["train", *words]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"there is no report yet; write it with: vqtrain report path={folder}"
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_report_that_takes_too_long_is_left(
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "run"
+    monkeypatch.setattr(training, "write_page", lambda *_, **__: time.sleep(60))
+    monkeypatch.setattr(training, "REPORT_S", 0.1)
+    assert main(["train", *tiny, f"run_dir={folder}"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("warning: there is no report, it takes longer")
+    assert last.endswith(f"vqtrain report path={folder}")
 
 
 @pytest.mark.slow

@@ -250,6 +250,35 @@ def test_what_a_resumed_run_may_and_may_not_change(
 
 
 @pytest.mark.slow
+def test_a_run_whose_images_were_moved_is_resumed_and_other_images_are_named(
+    finished: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    shutil.copytree(pictures, moved)
+    shutil.copytree(pictures, other)
+    (other / "picture-07.png").unlink()
+    resume = ["train", f"resume={finished}"]
+    assert main([*resume, f"data.train={other}", "trainer.max_steps=6"]) == 2
+    assert f"cannot change data.train ({pictures} -> {other})" in one_line(capsys)
+    assert main([*resume, f"data.train={moved}", "data.batch_size=2", "trainer.max_steps=6"]) == 0
+    shown = capsys.readouterr().out
+    assert "warning: data.batch_size was 4 and is now 2" in shown
+    assert "images of" not in shown
+    file = finished / "checkpoints/step_00000006.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    # Four steps of 4 and two of 2; the next one begins with the 21st sample.
+    assert (checkpoint["training"]["step"], checkpoint["training"]["samples"]) == (6, 20)
+    # A best that no validation reaches is none among other images.
+    checkpoint["training"]["best"] = 1000.0
+    torch.save(checkpoint, file)
+    assert main([*resume, f"data.val={other}", "trainer.max_steps=7"]) == 0
+    assert "the images of data.val are not those of the checkpoint" in capsys.readouterr().out
+    held = torch.load(finished / "checkpoints/best.ckpt", weights_only=True)["training"]
+    assert held["step"] == 7
+    assert held["best"] < 100
+
+
+@pytest.mark.slow
 def test_init_from_takes_weights_and_leaves_the_other_run_alone(
     finished: Path, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,17 +296,21 @@ def test_init_from_takes_weights_and_leaves_the_other_run_alone(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("keep", [0, 1000, -1])
-def test_a_truncated_checkpoint_is_one_line_and_stays(
+def test_a_truncated_checkpoint_leads_to_the_one_before_or_is_one_line(
     keep: int, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = finished / "checkpoints/step_00000004.ckpt"
     content = file.read_bytes()[:keep]
     file.unlink()  # last.ckpt is a link to it
     file.write_bytes(content)
-    assert main(["train", f"resume={finished}"]) == 2
+    assert main(["train", f"resume={file}"]) == 2
     assert f"cannot read {file}: it is damaged" in one_line(capsys)
     assert file.read_bytes() == content
-    assert main(["train", f"resume={file.with_name('step_00000002.ckpt')}"]) == 0
+    assert main(["train", f"resume={finished}"]) == 0
+    shown = capsys.readouterr().out
+    before = file.with_name("step_00000002.ckpt")
+    assert f"warning: {file} cannot be read, so that {before} is the newest" in shown
+    assert "resuming at step 2" in shown
 
 
 @pytest.mark.slow

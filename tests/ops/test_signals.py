@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -18,7 +19,7 @@ from vqtrain.ops import signals
 signals.GRACE_S = 0.1
 signal.signal(signal.SIGTERM, lambda *_: None)
 mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
-with signals.second_ends(lambda: print("ended", flush=True)):
+with signals.enforced(lambda: print("ended", flush=True), lambda: 1):
     lock(mutex)
     print("waiting", flush=True)
     lock(mutex)
@@ -64,10 +65,26 @@ def test_a_handler_that_runs_is_not_disturbed(monkeypatch: pytest.MonkeyPatch) -
     received: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _: received.append(number))
     try:
-        with signals.second_ends(lambda: pytest.fail("ended")):
+        with signals.enforced(lambda: pytest.fail("ended"), lambda: 0):
             for _ in range(2):
                 os.kill(os.getpid(), signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert received == [signal.SIGUSR1] * 2
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_what_takes_too_long_is_left() -> None:
+    def sleep() -> None:
+        try:
+            time.sleep(20)
+        except Exception:  # as in code that goes on after errors
+            pytest.fail("went on")
+
+    before = signal.getsignal(signal.SIGALRM)
+    with signals.time_limit(0.05), pytest.raises(signals.OutOfTime):
+        sleep()
+    with signals.time_limit(0.05):
+        pass
+    time.sleep(0.1)
+    assert signal.getsignal(signal.SIGALRM) is before

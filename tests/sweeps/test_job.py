@@ -126,6 +126,11 @@ def test_training_is_from_the_first_to_the_last_line_of_each_call(tmp_path: Path
     assert training_seconds(tmp_path) == 90 + 7
 
 
+def test_an_hour_that_comes_twice_counts_once(tmp_path: Path) -> None:
+    log(tmp_path, f"02:59:00 {FIRST}", "02:59:50 step", "02:00:10 step", "02:00:40 step")
+    assert training_seconds(tmp_path) == 50 + 30
+
+
 def test_a_line_of_other_times_or_none_is_passed_over(tmp_path: Path) -> None:
     log(tmp_path, f"10:00:00 {FIRST}", "10:00:09 warning: a\nsecond line", "10:00:10 done")
     assert training_seconds(tmp_path) == 10

@@ -174,7 +174,7 @@ def test_without_a_terminal_there_is_a_line_a_minute(show, clock, tmp_path: Path
 
 
 def test_an_estimate_is_by_the_steps_of_this_call(show, clock, tmp_path: Path) -> None:
-    begin(tmp_path, "a", line(40))  # goes on from step 40
+    begin(tmp_path, "a", line(40), at=999.0)  # goes on from step 40
     shown, file = show("abc")  # d is done
     begin(tmp_path, "a", line(40))
     clock.now += 2
@@ -192,8 +192,9 @@ def test_an_estimate_is_by_the_steps_of_this_call(show, clock, tmp_path: Path) -
 
 
 def test_without_a_step_there_is_no_estimate(show, clock, tmp_path: Path) -> None:
-    begin(tmp_path, "a", line(40))
+    begin(tmp_path, "a", line(40), at=999.0)
     shown, file = show("ab")
+    begin(tmp_path, "a", line(40))
     clock.now += 61
     shown.tick()
     begin(tmp_path, "a", line(40))
@@ -234,9 +235,9 @@ def test_an_end_is_a_line_with_figures_or_a_reason(show, clock, tmp_path: Path) 
 def test_a_log_of_an_earlier_call_is_no_sign_that_a_run_has_begun(
     show, clock, tmp_path: Path
 ) -> None:
-    shown, _ = show()
     begin(tmp_path, "a", line(5), at=999.0)
-    begin(tmp_path, "b", line(5), at=1_000.0)
+    shown, _ = show()
+    begin(tmp_path, "b", line(5), at=900.0)  # the clock was set back
     clock.now += 2
     shown.tick()
     assert shown.running == ["b"]

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
@@ -68,7 +69,7 @@ def train(
 
     def train(
         values: Mapping[int, float],
-        *,
+        *more: Callable[[Trainer, TokenizerTraining], None],
         best: str = "psnr",
         module: TokenizerTraining | None = None,
         **settings: object,
@@ -84,7 +85,7 @@ def train(
         )
         files = Files(tmp_path)
         module = module or make_module(**settings)
-        fit(module, scripted(checkpointing, validation, values), files, data=data)
+        fit(module, scripted(checkpointing, validation, values), *more, files, data=data)
         return files
 
     return train
@@ -132,10 +133,33 @@ def test_checkpoints_of_what_the_run_had_become_before_are_deleted(
 ) -> None:
     # As after a return to an earlier checkpoint of the same run.
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / step(9)).touch()
+    later = {
+        "tokenizer": {"config": {}, "weights": {}},
+        "training": {"step": 9},
+    }
+    torch.save(later, tmp_path / "checkpoints" / step(9))
     files = train({}, max_steps=3, checkpoint_every=1, keep_checkpoints=2)
     assert files.seen[1].keys() == {"last.ckpt", step(1), "tokenizer"}
     assert files.seen[3].keys() == {"last.ckpt", step(2), step(3), "tokenizer"}
+
+
+def test_copies_that_a_user_made_are_left_alone(train: Train, tmp_path: Path) -> None:
+    copies = ("step_good.ckpt", step(99), step(0))
+
+    def copy(trainer: Trainer, module: TokenizerTraining) -> None:
+        del trainer
+        if module.step == 1:
+            for name in copies:
+                shutil.copy(tmp_path / "checkpoints" / step(1), tmp_path / "checkpoints" / name)
+
+    files = train({}, copy, max_steps=4, checkpoint_every=1, keep_checkpoints=2)
+    assert files.seen[4] == {
+        **dict.fromkeys(copies, 1),
+        "last.ckpt": 4,
+        step(3): 3,
+        step(4): 4,
+        "tokenizer": 4,
+    }
 
 
 @pytest.mark.parametrize("ema_decay", [0.5, 0.0])

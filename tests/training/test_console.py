@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 
+from vqtrain.sweeps.job import STAMP
 from vqtrain.training.console import RunConsole, describe
 from vqtrain.training.data_module import Timed, TrainingData
 from vqtrain.training.module import TokenizerTraining
@@ -117,6 +119,21 @@ def test_much_waiting_is_hinted_once_but_not_of_the_start(
     console.data.batches.waited_s = 1.0
     console.show_training(4, {})
     assert capsys.readouterr().out == "step 4/10  0 images/s  waiting 50%\n"
+
+
+def test_the_log_goes_on_evenly_where_the_clock_is_set_back(
+    make_console: MakeConsole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1_700_000_000.0)
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    console = make_console()
+    console.line("a")
+    monkeypatch.setattr("time.time", lambda: 1_600_000_000.0)
+    monkeypatch.setattr("time.monotonic", lambda: 107.0)
+    console.line("b")
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    first, second = (time.mktime(time.strptime(line[:19], STAMP)) for line in lines)
+    assert (first, second) == (1_700_000_000, 1_700_000_007)
 
 
 def test_batches_are_timed_and_their_images_counted(

@@ -43,16 +43,17 @@ def line(step: int) -> str:
         (line(1) + line(2), 0, ""),
         (line(9) + line(10) + line(11), 10, line(9) + line(10)),
         ("", 5, ""),
+        (line(1) + "\0\0\xff\n[2]\n{}\n" + line(3), 2, line(1) + "\0\0\xff\n[2]\n{}\n"),
     ],
-    ids=["later", "nothing", "torn", "no-newline", "all", "by-number", "empty"],
+    ids=["later", "nothing", "torn", "no-newline", "all", "by-number", "empty", "damaged"],
 )
 def test_a_resumed_run_drops_later_and_torn_lines(
     text: str, step: int, kept: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     cut_back(path, step)
-    assert path.read_text() == kept
+    assert path.read_text(encoding="latin-1") == kept
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 

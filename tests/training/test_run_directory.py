@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from vqtrain.errors import CheckpointError
 from vqtrain.training import run_directory
 from vqtrain.training.run_directory import (
     claim,
+    damaged_after,
     find_checkpoint,
     git_commit,
     is_unfinished,
@@ -27,14 +29,23 @@ from vqtrain.training.run_directory import (
 
 
 def make_run(run_dir: Path, *, steps: list[int], max_steps: int = 10) -> Path:
-    """Make what these functions look at; the checkpoints are empty."""
+    """Make what these functions look at; the checkpoints hold little more than their step."""
     (run_dir / "checkpoints").mkdir(parents=True)
     write_config(run_dir, {"trainer": {"max_steps": max_steps}})
     for step in steps:
-        (run_dir / f"checkpoints/step_{step:08d}.ckpt").touch()
+        write_checkpoint(run_dir / f"checkpoints/step_{step:08d}.ckpt", step, max_steps)
     for name in ("last.ckpt", "best.ckpt"):
         (run_dir / "checkpoints" / name).touch()
     return run_dir
+
+
+def write_checkpoint(file: Path, step: int, max_steps: int = 10) -> None:
+    checkpoint = {
+        "tokenizer": {"config": {}, "weights": {}},
+        "config": {"trainer": {"max_steps": max_steps}},
+        "training": {"step": step},
+    }
+    torch.save(checkpoint, file)
 
 
 def checkpoint_of(run_dir: Path, step: int) -> Path:
@@ -46,13 +57,15 @@ def test_a_new_run_never_takes_a_folder_that_exists(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda _: "2030-01-02_03-04-05")
-    names = []
-    for _ in range(3):
-        run_dir = new_run_dir("demo")
-        run_dir.mkdir(parents=True)
-        names.append(run_dir.as_posix())
-    first = "runs/demo/2030-01-02_03-04-05"
-    assert names == [first, f"{first}_2", f"{first}_3"]
+    # Many at once, each in a thread of its own.
+    with ThreadPoolExecutor(8) as pool:
+        names = sorted(run_dir.name for run_dir in pool.map(new_run_dir, 8 * ["demo"]))
+    first = "2030-01-02_03-04-05"
+    assert names == [first, *(f"{first}_{number}" for number in range(2, 9))]
+    assert sorted(path.name for path in (tmp_path / "runs/demo").iterdir()) == names
+    (tmp_path / "runs/file").touch()
+    with pytest.raises(CheckpointError, match="cannot make runs/file/"):
+        new_run_dir("file")
 
 
 def test_latest_points_to_the_newest_by_a_relative_link(tmp_path: Path) -> None:
@@ -136,6 +149,45 @@ def test_a_run_or_a_file_can_be_named(tmp_path: Path, monkeypatch: pytest.Monkey
     assert find_checkpoint("~/runs/a/1", None, "any") == newest
     monkeypatch.chdir(tmp_path)
     assert find_checkpoint("runs/a/1", None, "any") == newest
+
+
+@pytest.mark.parametrize("resume", ["auto", "run"])
+def test_copies_are_not_taken_for_checkpoints(
+    resume: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_dir = make_run(tmp_path / "run", steps=[3, 7])
+    for name in ("step_good.ckpt", "step_00000007 (copy).ckpt", "step_00000099.ckpt"):
+        shutil.copy(checkpoint_of(run_dir, 3), run_dir / "checkpoints" / name)
+    found = find_checkpoint(resume, "run", "any")
+    assert found is not None
+    assert found.resolve() == checkpoint_of(run_dir, 7)
+    assert damaged_after(found) == []
+
+
+def test_a_damaged_checkpoint_leads_to_the_one_before(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run", steps=[3, 7, 9])
+    for step, keep in ((7, 0), (9, -10)):
+        file = checkpoint_of(run_dir, step)
+        file.write_bytes(file.read_bytes()[:keep])
+    assert find_checkpoint(str(run_dir), None, "any") == checkpoint_of(run_dir, 3)
+    damaged = [checkpoint_of(run_dir, 7), checkpoint_of(run_dir, 9)]
+    assert damaged_after(checkpoint_of(run_dir, 3)) == damaged
+    checkpoint_of(run_dir, 3).unlink()
+    # Then there is nothing to continue, and nothing to write over.
+    for resume in (str(run_dir), "auto"):
+        with pytest.raises(CheckpointError, match=r"cannot read .*00009\.ckpt: it is damaged"):
+            find_checkpoint(resume, str(run_dir), "any")
+    with pytest.raises(CheckpointError, match="holds the checkpoints of a run"):
+        claim(run_dir, resuming=False)
+
+
+@pytest.mark.parametrize("text", ["", "a: ["])
+def test_without_a_configuration_that_of_the_checkpoint_counts(text: str, tmp_path: Path) -> None:
+    for step, expected in ((7, True), (10, False)):
+        run_dir = make_run(tmp_path / str(step), steps=[step])
+        (run_dir / "config.yaml").write_text(text)
+        assert is_unfinished(run_dir) is expected
 
 
 def test_nothing_to_go_on_with_is_said(tmp_path: Path) -> None:

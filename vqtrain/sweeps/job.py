@@ -121,15 +121,15 @@ def training_seconds(run_dir: Path) -> float | None:
         text = (run_dir / "log.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    total, began, last = 0.0, None, None
+    total, last = 0.0, None
     for line in text.splitlines():
         first = FIRST_LINE.search(line)
         try:
             at = time.mktime(time.strptime(first[1] if first else line[:19], STAMP))
         except ValueError:
             continue
-        if first:
-            total += 0.0 if began is None or last is None else last - began
-            began = at
-        last = at
-    return None if began is None or last is None else total + last - began
+        if first is None and last is not None:
+            total += max(0.0, at - last)  # in autumn an hour comes twice
+        if first or last is not None:
+            last = at
+    return None if last is None else total

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -48,12 +48,10 @@ class Follower:
             return
         whole, newline, _ = new.rpartition(b"\n")
         self._read += len(whole + newline)
-        try:
-            for line in whole.splitlines():
+        for line in whole.splitlines():
+            # A line may be damaged, or begin in its middle: the file became shorter, then longer.
+            with suppress(ValueError, TypeError):
                 self.values |= json.loads(line)
-        except (ValueError, TypeError):
-            # The file became shorter, then longer than before: this is the middle of a line.
-            self._read = 0
 
     @property
     def step(self) -> int:
@@ -87,7 +85,9 @@ class SweepScreen:
         self._done = len(jobs) - len(waiting)
         self._failed = 0
         self._logs, self._console, self._best = logs, console, best
-        self._began, self._looked, self._told = time.time(), 0.0, time.monotonic()
+        self._began, self._looked = time.monotonic(), 0.0
+        self._told = self._began
+        self._stamps = {name: self._stamp(name) for name in waiting}
         self._steps_done = 0
         self._first = {name: _step_of(self._jobs[name].run_dir) for name in waiting}
         self._live: Live | None = None
@@ -138,10 +138,13 @@ class SweepScreen:
         self._console.print(f"{self._done}/{len(self._jobs)} {name} {state}: {what}", markup=False)
 
     def _has_begun(self, name: str) -> bool:
+        return self._stamp(name) != self._stamps[name]
+
+    def _stamp(self, name: str) -> int | None:
         try:
-            return (self._logs / f"{name}.log").stat().st_mtime >= self._began
+            return (self._logs / f"{name}.log").stat().st_mtime_ns
         except OSError:
-            return False
+            return None
 
     def _summary(self) -> str:
         words = [f"{self._done} of {len(self._jobs)} done"]
@@ -164,7 +167,7 @@ class SweepScreen:
         )
         if done <= 0 or left <= 0:
             return None
-        return (time.time() - self._began) / done * left
+        return (time.monotonic() - self._began) / done * left
 
     def _table(self) -> Group:
         table = Table(box=None, pad_edge=False)

@@ -176,8 +176,12 @@ class Checkpoint(TypedDict):
     tokenizer: StoredTokenizer
 
 
-def read_checkpoint(file: Path) -> Checkpoint:
+def read_checkpoint(file: Path, *, mmap: bool = False) -> Checkpoint:
     """Read a checkpoint file: tensors and plain data, nothing that could run code.
+
+    Args:
+        file: The file.
+        mmap: Whether tensors are read only where they are used, which is quick.
 
     Raises:
         CheckpointError: If it is damaged, or not a checkpoint of vqtrain.
@@ -187,7 +191,7 @@ def read_checkpoint(file: Path) -> Checkpoint:
     if not zipfile.is_zipfile(file):
         raise CheckpointError(damaged)
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(damaged) from error
     tokenizer = checkpoint.get("tokenizer") if isinstance(checkpoint, dict) else None

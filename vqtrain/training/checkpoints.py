@@ -7,10 +7,12 @@ tokenizer directory, so that it can be used without this package's training code
 import io
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import TypedDict, cast, final
+from typing import NotRequired, TypedDict, cast, final
 
 import torch
 from lightning.pytorch import Callback
@@ -24,6 +26,7 @@ from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.validation import Validation
 
 NAME = "step_{:08d}.ckpt"
+NUMBERED = re.compile(r"step_\d{8,}\.ckpt")
 
 
 class DiscriminatorState(TypedDict):
@@ -40,6 +43,7 @@ class TrainingState(TypedDict):
     step: int
     samples: int
     images: str
+    validation_images: NotRequired[str]  # not in the oldest files
     places: StreamState | None
     weights: dict[str, Tensor]
     optimizer: dict[str, object]
@@ -59,16 +63,21 @@ class TrainingCheckpoint(storage.Checkpoint):
     training: TrainingState
 
 
-def read(file: Path) -> TrainingCheckpoint:
-    """Read a checkpoint to continue from.
+def read(file: Path, *, mmap: bool = False) -> TrainingCheckpoint:
+    """Read a checkpoint to continue from; with ``mmap`` its tensors only where they are used.
 
     Raises:
         CheckpointError: If it is damaged, or not a checkpoint of vqtrain.
     """
-    checkpoint = storage.read_checkpoint(file)
+    checkpoint = storage.read_checkpoint(file, mmap=mmap)
     if not isinstance(checkpoint.get("training"), dict):
         raise CheckpointError(f"cannot continue from {file}: it holds no training state")
     return cast(TrainingCheckpoint, checkpoint)
+
+
+def has_other_validation(state: TrainingState, digest: str) -> bool:
+    """Say whether a checkpoint was validated on other images than those of a digest."""
+    return state.get("validation_images", digest) != digest
 
 
 def restore(module: TokenizerTraining, checkpoint: TrainingCheckpoint) -> None:
@@ -119,7 +128,8 @@ class Checkpointing:
         self.run_dir, self.folder = run_dir, run_dir / "checkpoints"
         self.config, self.data = config, data
         self.first_step = resumed["step"] if resumed else 0
-        self.best = resumed["best"] if resumed else None
+        is_comparable = resumed and not has_other_validation(resumed, data.validation.digest)
+        self.best = resumed["best"] if resumed and is_comparable else None
         self.results = dict(resumed["results"]) if resumed else {}
         self.places: StreamState | None = None
 
@@ -185,6 +195,7 @@ class Checkpointing:
                 "step": module.step,
                 "samples": samples,
                 "images": self.data.training.digest,
+                "validation_images": self.data.validation.digest,
                 "places": self.places,
                 "weights": raw,
                 "optimizer": module.generator.optimizer.state_dict(),
@@ -202,8 +213,9 @@ class Checkpointing:
         """Delete all but the last ``keep`` checkpoints up to the newest one.
 
         Those of a later step were written before the run was resumed from an earlier checkpoint.
+        Copies that a user made are no concern of the run, whatever they are called.
         """
-        files = numbered(self.folder)
+        files = [file for file in numbered(self.folder) if is_own(file)]
         position = files.index(newest)
         for file in [*files[: max(0, position + 1 - keep)], *files[position + 1 :]]:
             file.unlink()
@@ -251,8 +263,38 @@ def copy_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def numbered(folder: Path) -> list[Path]:
-    """List the checkpoints of a folder by their step."""
-    return sorted(folder.glob("step_*.ckpt"))
+    """List the files of a folder that are called like checkpoints of steps, in their order."""
+    return sorted(
+        (file for file in folder.glob("step_*.ckpt") if NUMBERED.fullmatch(file.name)),
+        key=step_in_name,
+    )
+
+
+def step_in_name(file: Path) -> int:
+    """Return the step after which a checkpoint is called."""
+    return int(file.stem.removeprefix("step_"))
+
+
+def is_own(file: Path) -> bool:
+    """Say whether a file holds the step that it is called after: no damaged one, no copy does."""
+    return held_step(file) == step_in_name(file)
+
+
+def held_step(file: Path) -> int | None:
+    """Return the step that a checkpoint holds; None if it cannot be read."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return _held_step(file, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _held_step(file: Path, *_status: int) -> int | None:
+    try:
+        return read(file, mmap=True)["training"]["step"]
+    except (CheckpointError, KeyError):
+        return None
 
 
 def link(file: Path, name: Path) -> None:

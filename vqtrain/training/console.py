@@ -52,6 +52,8 @@ class RunConsole:
         self.is_main = is_main
         self.terminal = Console(highlight=False, soft_wrap=True, quiet=not self.is_main)
         self.bar: Progress | None = None
+        # Durations are read from log.txt: its time goes on evenly if the system's clock is set.
+        self.clock_began = time.time() - time.monotonic()
         self.batch_began = 0.0
         self.busy_s, self.images = 0.0, 0
         self.has_shown, self.has_hinted = False, False
@@ -64,7 +66,8 @@ class RunConsole:
         if self.is_main:
             # Names of files need not be text.
             with self.log_file.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+                now = time.localtime(self.clock_began + time.monotonic())
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S', now)} {text}\n")
 
     def start(self, step: int) -> None:
         """Start the clock, and on a terminal the bar, at a step."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import final
 
 from vqtrain import distributed
+from vqtrain.data.cache import write_whole
 from vqtrain.training.collapse import CollapseHint
 from vqtrain.training.console import RunConsole
 from vqtrain.training.module import TokenizerTraining
@@ -63,12 +64,20 @@ def append_line(path: Path, step: int, values: Mapping[str, float]) -> None:
 
 
 def cut_back(path: Path, step: int) -> None:
-    """Remove every line after a step, and a last line that is incomplete."""
+    """Remove every line after a step, and a last line that is incomplete.
+
+    A damaged line stays: its readers count it.
+    """
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    kept = [line for line in whole if json.loads(line)["step"] <= step]
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith(b"\n") and not is_after(line, step)]
+    write_whole(path, b"".join(kept))
+
+
+def is_after(line: bytes, step: int) -> bool:
+    """Say whether a line is of a later step."""
+    try:
+        return bool(json.loads(line)["step"] > step)
+    except (ValueError, TypeError, KeyError):
+        return False

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 
 from vqtrain import distributed
 from vqtrain.errors import FailedError, Interrupted, as_failure
-from vqtrain.ops.signals import second_ends
+from vqtrain.ops.signals import enforced
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint
 from vqtrain.training.console import RunConsole
@@ -35,12 +35,14 @@ class Outcome:
         signal_number: The signal that ended it, or None.
         step: Steps done.
         results: What the latest validation measured.
+        is_validated: Whether that was in the last step.
     """
 
     reason: str
     signal_number: int | None
     step: int
     results: Mapping[str, float]
+    is_validated: bool
 
 
 def fit(
@@ -122,7 +124,7 @@ def fit(
             ),
         }
     ):
-        fit_or_end(trainer, module, data)
+        fit_or_end(trainer, module, data, stopping)
     stopping.end()
     if stopping.reason == "nonfinite":
         raise FailedError(
@@ -143,15 +145,18 @@ def fit(
         signal_number=stopping.signal_number,
         step=module.step,
         results=checkpointing.results,
+        is_validated=bool(validation.results),
     )
 
 
-def fit_or_end(trainer: Trainer, module: TokenizerTraining, data: TrainingData) -> None:
+def fit_or_end(
+    trainer: Trainer, module: TokenizerTraining, data: TrainingData, stopping: StopPolicy
+) -> None:
     """Train, and end the processes of the run if that fails."""
     try:
         with (
             watched_children(trainer),
-            second_ends(lambda: end_children(trainer, grace_s=0.0)),
+            enforced(lambda: end_children(trainer, grace_s=0.0), stopping.spared),
             distributed.waiting_is_told(is_told=trainer.world_size > 1 and trainer.local_rank == 0),
         ):
             trainer.fit(module, datamodule=data)

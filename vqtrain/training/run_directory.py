@@ -13,10 +13,11 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
+from vqtrain.data.cache import write_whole
 from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.ops.paths import expand
 from vqtrain.training import results
-from vqtrain.training.checkpoints import numbered
+from vqtrain.training.checkpoints import held_step, is_own, numbered, read, step_in_name
 from vqtrain.version import __version__
 
 # Packages on which numbers may depend.
@@ -24,18 +25,39 @@ PACKAGES = ("torchvision", "lightning", "numpy", "pillow", "scikit-image")
 
 
 def new_run_dir(name: str) -> Path:
-    """Name a run directory that does not exist yet.
+    """Make a run directory of its own for a run, also if others make theirs in the same second.
 
     It is ``runs/<name>/<date>_<time>``, and in a job of SLURM ``runs/<name>/slurm-<job id>``.
+
+    Raises:
+        CheckpointError: If it cannot be made.
     """
     parent = Path("runs") / name
     job = os.environ.get("SLURM_JOB_ID")
     stamp = f"slurm-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
     run_dir, attempt = parent / stamp, 1
-    while run_dir.exists():
-        attempt += 1
-        run_dir = parent / f"{stamp}_{attempt}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        while not make(run_dir):
+            attempt += 1
+            run_dir = parent / f"{stamp}_{attempt}"
+    except OSError as error:
+        raise CheckpointError(f"cannot make {run_dir}: {error.strerror}") from error
     return run_dir
+
+
+def make(folder: Path) -> bool:
+    """Make a folder, and say whether it is new: one process alone is told so."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def latest_of(name: str) -> Path:
+    """Name the link to the latest run of a name."""
+    return Path("runs") / name / "latest"
 
 
 def find_checkpoint(resume: str, run_dir: str | None, name: str) -> Path | None:
@@ -55,7 +77,7 @@ def find_checkpoint(resume: str, run_dir: str | None, name: str) -> Path | None:
     if resume == "auto":
         if run_dir is not None:
             return last_checkpoint(expand(run_dir))
-        latest = Path("runs") / name / "latest"
+        latest = latest_of(name)
         return last_checkpoint(latest.resolve()) if is_unfinished(latest) else None
     path = expand(resume)
     if path.is_file():
@@ -70,9 +92,23 @@ def find_checkpoint(resume: str, run_dir: str | None, name: str) -> Path | None:
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:
-    """Return a run's newest checkpoint."""
+    """Return a run's newest checkpoint that can be read.
+
+    Raises:
+        CheckpointError: If it has some, and none can be read.
+    """
     files = numbered(run_dir / "checkpoints")
-    return files[-1] if files else None
+    newest = next(filter(is_own, reversed(files)), None)
+    if newest is None and files and held_step(files[-1]) is None:
+        read(files[-1], mmap=True)
+    return newest
+
+
+def damaged_after(checkpoint: Path) -> list[Path]:
+    """List the newer checkpoints of a run that cannot be read."""
+    files = numbered(checkpoint.parent)
+    later = files[files.index(checkpoint) + 1 :] if checkpoint in files else []
+    return [file for file in later if held_step(file) is None]
 
 
 def is_unfinished(run_dir: Path) -> bool:
@@ -80,10 +116,13 @@ def is_unfinished(run_dir: Path) -> bool:
     last = last_checkpoint(run_dir)
     if last is None:
         return False
-    config = read_config(run_dir)
+    try:
+        config = read_config(run_dir)
+    except CheckpointError:
+        config = read(last, mmap=True)["config"]
     trainer = config.get("trainer")
     max_steps = trainer.get("max_steps") if isinstance(trainer, Mapping) else None
-    return isinstance(max_steps, int) and int(last.stem.removeprefix("step_")) < max_steps
+    return isinstance(max_steps, int) and step_in_name(last) < max_steps
 
 
 def read_config(run_dir: Path) -> dict[str, object]:
@@ -101,7 +140,7 @@ def read_config(run_dir: Path) -> dict[str, object]:
 def write_config(run_dir: Path, config: Mapping[str, object]) -> None:
     """Write a run's ``config.yaml``."""
     text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-    (run_dir / results.CONFIG).write_text(text, encoding="utf-8")
+    write_whole(run_dir / results.CONFIG, text.encode())
 
 
 def write_environment(run_dir: Path, *, command: str, processes: int) -> None:
@@ -130,7 +169,7 @@ def write_environment(run_dir: Path, *, command: str, processes: int) -> None:
         "processes": processes,
     }
     text = json.dumps({name: value for name, value in facts.items() if value}, indent=2)
-    (run_dir / results.ENVIRONMENT).write_text(f"{text}\n", encoding="utf-8")
+    write_whole(run_dir / results.ENVIRONMENT, f"{text}\n".encode())
 
 
 def cpu_name() -> str:
@@ -165,7 +204,7 @@ def claim(run_dir: Path, *, resuming: bool) -> FileLock:
         CheckpointError: If another process holds it, if it cannot be made, or if it holds
             checkpoints of a run that is not being resumed.
     """
-    if not resuming and last_checkpoint(run_dir) is not None:
+    if not resuming and numbered(run_dir / "checkpoints"):
         raise CheckpointError(
             f"{run_dir} holds the checkpoints of a run: give resume={run_dir} to continue it, or "
             "another run_dir"

@@ -57,6 +57,10 @@ class StopPolicy:
         """Let a signal end the process at once, as there is no step any more to wait for."""
         self.began = None
 
+    def spared(self) -> int:
+        """Return how many signals do not end the process: none before the first step, then one."""
+        return 0 if self.began is None else 1
+
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Note a signal; end at once if it is the second, or if no step has begun."""
         del frame

@@ -54,6 +54,8 @@ def test_what_changes_no_number_may_change(word: str, key: str, value: object) -
     [
         ("trainer.max_steps=20000", "trainer.max_steps was 10000 and is now 20000"),
         ("trainer.compile=true", "trainer.compile was False and is now True"),
+        ("optim.lr=1.0", "optim.lr was 0.0002 and is now 1.0"),
+        ("data.batch_size=1", "data.batch_size was 32 and is now 1"),
     ],
 )
 def test_what_makes_it_another_run_is_warned_of(word: str, warning: str) -> None:
@@ -67,9 +69,6 @@ def test_what_makes_it_another_run_is_warned_of(word: str, warning: str) -> None
     ("word", "change"),
     [
         ("codebook.size=32", "codebook.size (64 -> 32)"),
-        ("data.train=demo", "data.train (/a b/{0..9}.tar -> demo)"),
-        ("data.batch_size=1", "data.batch_size (32 -> 1)"),
-        ("optim.lr=1.0", "optim.lr (0.0002 -> 1.0)"),
         ("seed=4", "seed (3 -> 4)"),
         ("trainer.precision=64-true", "trainer.precision (32-true -> 64-true)"),
         ("trainer.ema_decay=0", "trainer.ema_decay (0.999 -> 0)"),
@@ -99,11 +98,17 @@ def test_with_a_group_the_command_line_must_describe_the_same_run() -> None:
 def test_of_many_refused_changes_three_are_named() -> None:
     # What follows from another kind is not named.
     with pytest.raises(
-        CheckpointError, match=r"change codebook\.kind \(vq -> ema\), \w+\."
+        CheckpointError, match=r"change codebook\.kind \(vq -> ema\), seed"
     ) as raised:
         resumed("codebook=ema")
     assert "codebook_weight" not in str(raised.value)
-    words = ["seed=4", "optim.lr=1.0", "data.flip=false", "data.crop=native", "data.channels=1"]
+    words = [
+        "seed=4",
+        "trainer.clip=9",
+        "data.flip=false",
+        "data.crop=native",
+        "data.channels=1",
+    ]
     with pytest.raises(CheckpointError) as raised:
         resumed(*words)
     assert str(raised.value).count(" -> ") == 3

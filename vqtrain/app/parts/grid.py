@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from vqtrain.app.parts.build import Settings, build_module, check_some, find_metrics
 from vqtrain.app.parts.compose import CommandLine, compose, group_choices, is_path_key, parse
 from vqtrain.app.parts.inherit import begin_from
-from vqtrain.app.parts.resume import differences
+from vqtrain.app.parts.resume import FREE, differences
 from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError, require
@@ -117,7 +117,9 @@ def difference(job: SweepJob) -> str:
     """Say in which settings a run differs from the one in its folder; empty if in none."""
     if not (job.run_dir / CONFIG).exists():
         return ""
-    refused, warned = differences(read_config(job.run_dir), job.config)
+    machine = ("trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.max_steps")
+    known = read_config(job.run_dir)
+    refused, warned = differences(known, job.config, free=FREE, warned=machine)
     if "trainer.max_steps" in warned:
         refused = refused or [f"trainer.max_steps is {job.max_steps} now"]
     return ", ".join(refused)

@@ -1,7 +1,7 @@
 """What a resumed run may change, and what it may not."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from vqtrain.app.parts.compose import (
 )
 from vqtrain.build import unknown
 from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.training.checkpoints import TrainingCheckpoint, has_other_validation
+from vqtrain.training.data_module import TrainingData
 
 # Neither the numbers nor the order of the data depend on these.
 FREE = (
@@ -30,7 +32,20 @@ FREE = (
     "trainer.checkpoint_every",
 )
 # These may be changed, but results then differ from those of an uninterrupted run.
-WARNED = ("trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.max_steps")
+WARNED = (
+    *("trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.max_steps"),
+    *("trainer.accumulate", "data.batch_size", "optim.lr", "optim.discriminator.lr"),
+)
+# Images may be moved: ``check_images`` compares them.
+IMAGES = ("data.train", "data.val")
+
+CHANGED_TRAINING = (
+    "the images of data.train are not those of the checkpoint: the epoch continues in another order"
+)
+CHANGED_VALIDATION = (
+    "the images of data.val are not those of the checkpoint: values of val/ before and after "
+    "cannot be compared, and best.ckpt starts anew"
+)
 
 # At most so many changes are named.
 MAX_SHOWN = 3
@@ -84,7 +99,7 @@ def continued_config(
                 raise ConfigError(unknown("key", key, flatten(config)))
             put(config, key, value)
     config["resume"] = None
-    refused, warned = differences(saved, config)
+    refused, warned = differences(saved, config, free=(*FREE, *IMAGES), warned=WARNED)
     if refused:
         raise CheckpointError(
             f"a resumed run cannot change {', '.join(refused)}: start a new run, with "
@@ -99,12 +114,52 @@ def continued_config(
     return config, warnings
 
 
-def differences(saved: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def check_images(
+    config: Mapping[str, Any], checkpoint: TrainingCheckpoint, data: TrainingData
+) -> list[str]:
+    """Compare the images of a resumed run with those of its checkpoint.
+
+    Args:
+        config: The configuration of the resumed run.
+        checkpoint: What it continues from.
+        data: Its images.
+
+    Returns:
+        What there is to remark.
+
+    Raises:
+        CheckpointError: If the key ``data.train`` now names other images.
+    """
+    saved, state, remarks = checkpoint["config"]["data"], checkpoint["training"], []
+    assert isinstance(saved, Mapping), "a run has the group data"
+    if state["images"] != data.training.digest:
+        train = config["data"]["train"]
+        if train != saved["train"]:
+            raise CheckpointError(
+                f"a resumed run cannot change data.train ({saved['train']} -> {train}): these are "
+                "other images; start a new run, with init_from=PATH to begin from the weights of "
+                "this one"
+            )
+        remarks.append(CHANGED_TRAINING)
+    if has_other_validation(state, data.validation.digest):
+        remarks.append(CHANGED_VALIDATION)
+    return remarks
+
+
+def differences(
+    saved: Mapping[str, Any],
+    config: Mapping[str, Any],
+    *,
+    free: Sequence[str],
+    warned: Sequence[str],
+) -> tuple[list[str], list[str]]:
     """Find what a resumed run cannot change, and what it should not.
 
     Args:
         saved: The one of the run.
         config: The other one.
+        free: Keys that may differ.
+        warned: Keys that may differ with a warning.
 
     Returns:
         What cannot be changed, each with both values, at most three and the number of the rest; and
@@ -114,12 +169,12 @@ def differences(saved: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[li
     changed = [
         key
         for key in {**before, **after}
-        if key not in ("resume", *FREE)
+        if key not in ("resume", *free)
         and key.partition(".")[0] not in FREE_GROUPS
         and before.get(key) != after.get(key)
     ]
-    warned = [key for key in changed if key in WARNED or key.startswith(OPEN_GROUPS)]
-    refused = [key for key in changed if key not in warned]
+    allowed = [key for key in changed if key in warned or key.startswith(OPEN_GROUPS)]
+    refused = [key for key in changed if key not in allowed]
     # Another kind has other keys: one word for all of them.
     kinds = tuple(key.removesuffix("kind") for key in refused if key.endswith(".kind"))
     refused = [key for key in refused if key.endswith(".kind") or not key.startswith(kinds)]
@@ -127,4 +182,4 @@ def differences(saved: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[li
     if len(shown) > MAX_SHOWN:
         more = f"{shown[MAX_SHOWN - 1]} and {len(shown) - MAX_SHOWN} more"
         shown = [*shown[: MAX_SHOWN - 1], more]
-    return shown, warned
+    return shown, allowed

@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,16 @@ from torch import nn
 from vqtrain.app.parts.build import (
     Settings,
     build_module,
-    build_validation,
+    find_metrics,
     open_data,
 )
 from vqtrain.app.parts.compose import CommandLine, compose
 from vqtrain.app.parts.inherit import begin_from
 from vqtrain.app.parts.output import folder_of
-from vqtrain.app.parts.resume import continued_config, lookup_config
+from vqtrain.app.parts.resume import check_images, continued_config, lookup_config
 from vqtrain.data.remote.urls import shareable
 from vqtrain.errors import ConfigError, VqtrainError
+from vqtrain.ops.signals import OutOfTime, time_limit
 from vqtrain.reports.page import write as write_page
 from vqtrain.reports.run import Held
 from vqtrain.shapes import by
@@ -41,15 +42,12 @@ from vqtrain.training.launch import build_trainer, quiet_libraries
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.outlook import describe_data, describe_length, warnings_of
 from vqtrain.training.run import Outcome, fit
-from vqtrain.training.run_directory import read_config
+from vqtrain.training.run_directory import latest_of, new_run_dir, read_config
 from vqtrain.training.trackers.build import build_tracker
 from vqtrain.training.trackers.lightning import build_logger
 from vqtrain.training.user_callbacks import build_callbacks
+from vqtrain.training.validation import Validation
 from vqtrain.version import __version__
-
-CHANGED_IMAGES = (
-    "the images of data.train are not those of the checkpoint: the epoch continues in another order"
-)
 
 WHY = {
     "time": "out of time",
@@ -62,6 +60,8 @@ MAX_NAME_BYTES = 255
 
 # Images of the page that a run leaves: they take a moment, and `vqtrain report` takes more of them.
 REPORT_IMAGES = 16
+# Seconds after which a run ends without its page.
+REPORT_S = 60.0
 
 
 def train(command_line: CommandLine, words: Sequence[str]) -> int:
@@ -73,10 +73,10 @@ def train(command_line: CommandLine, words: Sequence[str]) -> int:
     """
     quiet_libraries()
     typed = shareable(shlex.join(["vqtrain", "train", *words]))
-    checkpoint, run_dir = locate(lookup_config(command_line))
-    remarks: list[str] = []
+    checkpoint, run_dir, remarks = locate(lookup_config(command_line))
     if checkpoint is not None:
-        config, remarks = continued_config(command_line, checkpoint["config"])
+        config, changes = continued_config(command_line, checkpoint["config"])
+        remarks += changes
     else:
         config = compose("train", command_line)
     settings = Settings.of(config)
@@ -94,7 +94,7 @@ def train_on(
     trainer: Trainer,
     config: dict[str, Any],
     settings: Settings,
-    run_dir: Path,
+    run_dir: Path | None,
     checkpoint: TrainingCheckpoint | None,
     remarks: Sequence[str],
     typed: str,
@@ -113,6 +113,14 @@ def train_on(
             )
         return 0
     data = open_data(settings, config["seed"], checkpoint)
+    device = trainer.strategy.root_device
+    metrics, best = find_metrics(config, settings, device)
+    if checkpoint is not None:
+        remarks = [*remarks, *check_images(config, checkpoint, data)]
+    # All is checked: from here on there is a run directory. Only the first process writes to it.
+    if run_dir is None:
+        find = new_run_dir if trainer.is_global_zero else latest_of
+        run_dir = find(config["name"])
     console = RunConsole(
         log=run_dir / "log.txt",
         max_steps=settings.trainer.max_steps,
@@ -120,20 +128,19 @@ def train_on(
         is_main=trainer.is_global_zero,
     )
     bad_samples = BadSamples(path=run_dir / BAD_SAMPLES, data=data, say=console.line)
-    device = trainer.strategy.root_device
-    validation = build_validation(config, settings, data, run_dir, device, bad_samples)
-    if checkpoint is not None and checkpoint["training"]["images"] != data.training.digest:
-        remarks = [*remarks, CHANGED_IMAGES]
+    validation = Validation(
+        data=data,
+        metrics=metrics,
+        best=best,
+        images=run_dir / "images",
+        bad_samples=bad_samples,
+    )
     with ExitStack() as stack:
         tracker = None
         if trainer.is_global_zero:
-            stack.enter_context(run_directory.claim(run_dir, resuming=checkpoint is not None))
-            run_directory.write_config(run_dir, config)
-            run_directory.write_environment(
-                run_dir, command=typed, processes=settings.trainer.world_size
-            )
-            if config["run_dir"] is None:
-                run_directory.point_latest(run_dir)
+            resuming = checkpoint is not None
+            stack.enter_context(run_directory.claim(run_dir, resuming=resuming))
+            describe_run(run_dir, config, typed, processes=settings.trainer.world_size)
             introduce(console, module, data, run_dir, checkpoint, begun, remarks)
         logger = build_logger(
             config["logger"], run_dir=run_dir, name=config["name"], is_main=trainer.is_global_zero
@@ -148,10 +155,9 @@ def train_on(
                 first_step=checkpoint["training"]["step"] if checkpoint else 0,
                 warn=console.line,
             )
-        if tracker is not None:
-            stack.enter_context(tracker)
+        stack.enter_context(tracker or nullcontext())
         began = time.monotonic()
-        with reported(console, run_dir, data, device, is_main=trainer.is_global_zero):
+        with failure_reported(console, run_dir, data, device):
             outcome = fit(
                 trainer=trainer,
                 module=module,
@@ -166,26 +172,34 @@ def train_on(
                 callbacks=callbacks,
                 checkpoint=checkpoint,
             )
-            conclude(console, run_dir, outcome, bad_samples, seconds=time.monotonic() - began)
+        conclude(console, run_dir, outcome, bad_samples, seconds=time.monotonic() - began)
+        if outcome.signal_number is None:
+            write_report(console, run_dir, data, device)
     # Launchers take the end of any process but the first one by a signal for a failure.
     if outcome.signal_number is None or not trainer.is_global_zero:
         return 0
     return 128 + outcome.signal_number
 
 
+def describe_run(run_dir: Path, config: Mapping[str, Any], typed: str, *, processes: int) -> None:
+    """Write what the run is, and let ``latest`` point to it unless the user chose its directory."""
+    run_directory.write_config(run_dir, config)
+    run_directory.write_environment(run_dir, command=typed, processes=processes)
+    if config["run_dir"] is None:
+        run_directory.point_latest(run_dir)
+
+
 @contextmanager
-def reported(
-    console: RunConsole, run_dir: Path, data: TrainingData, device: torch.device, *, is_main: bool
+def failure_reported(
+    console: RunConsole, run_dir: Path, data: TrainingData, device: torch.device
 ) -> Iterator[None]:
-    """Return a context after which the run has a page, even if it has failed."""
+    """Return a context after whose failure the run has a page too."""
     try:
         yield
     except VqtrainError as error:
-        if is_main and error.exit_code == 1:
+        if error.exit_code == 1:
             write_report(console, run_dir, data, device)
         raise
-    if is_main:
-        write_report(console, run_dir, data, device)
 
 
 def write_report(
@@ -196,19 +210,29 @@ def write_report(
     An error here is a warning, as the run is over. It is not written to log.txt, whose last line
     is the end of the training.
     """
+    if not console.is_main:
+        return
+    later = f"vqtrain report path={shlex.quote(str(run_dir))}"
+    console.terminal.print(f"writing the report, {REPORT_S:.0f} s at most", markup=False)
     held = Held(index=data.validation, transform=data.settings.transform)
     try:
         allow = packages_in(read_config(run_dir))  # this process has run their classes
-        file = write_page(run_dir, limit=REPORT_IMAGES, device=device, held=held, allow=allow)
+        with time_limit(REPORT_S):
+            file = write_page(run_dir, limit=REPORT_IMAGES, device=device, held=held, allow=allow)
+    except OutOfTime:
+        said = f"warning: there is no report, it takes longer; write it with: {later}"
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        console.terminal.print(f"warning: there is no report: {reason}", markup=False)
+        said = f"warning: there is no report: {reason}"
     else:
-        console.terminal.print(f"report: {file}", markup=False)
+        said = f"report: {file}"
+    console.terminal.print(said, markup=False)
 
 
-def locate(config: Mapping[str, Any]) -> tuple[TrainingCheckpoint | None, Path]:
-    """Find the checkpoint to continue from, if any, and the run directory."""
+def locate(
+    config: Mapping[str, Any],
+) -> tuple[TrainingCheckpoint | None, Path | None, list[str]]:
+    """Find the checkpoint to continue from, the run directory if it is known, and remarks."""
     name, run_dir, resume = config["name"], config["run_dir"], config["resume"]
     if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
         raise ConfigError(f"name must be a word that can name a folder, got {name!r}")
@@ -218,10 +242,12 @@ def locate(config: Mapping[str, Any]) -> tuple[TrainingCheckpoint | None, Path]:
         file = run_directory.find_checkpoint(resume, run_dir, name)
         if file is not None:
             home = folder_of(run_dir, "run_dir") if run_dir is not None else file.parent.parent
-            return checkpoints.read(file), home
+            damaged = [] if Path(resume).name == file.name else run_directory.damaged_after(file)
+            remarks = [f"{name} cannot be read, so that {file} is the newest" for name in damaged]
+            return checkpoints.read(file), home, remarks
     if run_dir is not None:
-        return None, folder_of(run_dir, "run_dir")
-    return None, run_directory.new_run_dir(name)
+        return None, folder_of(run_dir, "run_dir"), []
+    return None, None, []
 
 
 def introduce(
@@ -286,7 +312,15 @@ def conclude(
     """Print how the run ended, where the results are, and what to try next."""
     if outcome.reason != "finished":
         why = WHY[outcome.reason]
-        console.line(f"{why} at step {outcome.step}; continue with: vqtrain train resume={run_dir}")
+        mine = shlex.quote(str(run_dir))
+        console.line(f"{why} at step {outcome.step}; continue with: vqtrain train resume={mine}")
+        if not outcome.is_validated:
+            console.line(
+                "this step was not validated, so that the run ends soon; measure it with: "
+                f"vqtrain evaluate tokenizer={mine}"
+            )
+        if outcome.signal_number is not None:
+            console.line(f"there is no report yet; write it with: vqtrain report path={mine}")
         return
     rows = {name: f"{value:.4f}" for name, value in outcome.results.items()}
     rows |= {
