@@ -99,7 +99,10 @@ def test_a_line_holds_what_is_due_at_its_step(
     groups = {line["step"]: {key.split("/")[0] for key in line} - {"step"} for line in lines}
     both = {"train", "val"}
     assert groups == {2: {"train"}, 3: {"val"}, 4: {"train"}, 6: both, 7: both}
+    # Batches of 4 of 48 pictures.
+    assert [line["train/epoch"] for line in lines if "train/epoch" in line][:2] == [8 / 48, 16 / 48]
     assert lines[0].keys() - {"step"} == {
+        "train/epoch",
         "train/generator/total",
         "train/generator/reconstruction",
         "train/generator/codebook",

@@ -95,11 +95,17 @@ class RunConsole:
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=step)
 
-    def show_training(self, step: int, values: Mapping[str, float]) -> None:
-        """Show a line of training metrics with the speed since the last one."""
+    def show_training(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """Show a line of training metrics with the speed since the last one, and return that."""
         waited_s = self.data.take_waited_s()
         passed = waited_s + self.busy_s
         waiting = waited_s / passed
+        left_s = self.seconds_left(step)
+        speed = {
+            "speed/images_per_second": self.images / passed,
+            "speed/waiting": waiting,
+            **({} if left_s is None else {"speed/seconds_left": left_s}),
+        }
         words = [
             *describe(values, "train/"),
             f"{self.images / passed:.0f} images/s",
@@ -108,7 +114,8 @@ class RunConsole:
         self.busy_s, self.images = 0.0, 0
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], description="  ".join(words))
-        text = f"step {step}/{self.max_steps}  {'  '.join([*words, *self.time_left(step)])}"
+        words += [] if left_s is None else [f"{duration(left_s)} left"]
+        text = f"step {step}/{self.max_steps}  {'  '.join(words)}"
         self.line(text, log_only=self.bar is not None)
         # Starting up takes most of the first line's time.
         is_first, self.has_shown = not self.has_shown, True
@@ -120,14 +127,15 @@ class RunConsole:
                 "images (vqtrain pack image_size=...), or keep them on a faster disk; vqtrain "
                 "doctor images=... measures what is needed"
             )
+        return speed
 
-    def time_left(self, step: int) -> list[str]:
-        """Return how long the rest takes at the pace so far, or nothing if there is no rest."""
+    def seconds_left(self, step: int) -> float | None:
+        """Return how long the rest takes at the pace so far, or None if there is no rest."""
         if self.began is None or not self.began[0] < step < self.max_steps:
-            return []
+            return None
         first, began = self.began
         pace = (time.monotonic() - began) / (step - first)
-        return [f"{duration(pace * (self.max_steps - step))} left"]
+        return pace * (self.max_steps - step)
 
     def show_validation(self, step: int, values: Mapping[str, float]) -> None:
         """Show a line of validation metrics."""
@@ -177,6 +185,8 @@ def number(name: str, value: float) -> str:
     """Format a metric with a useful number of digits."""
     if name.endswith("learning_rate"):
         return f"{value:.1e}"
+    if name == "train/epoch":
+        return f"{value:.2f}"
     if name.endswith("perplexity"):
         return f"{value:.0f}"
     return f"{value:.4f}"

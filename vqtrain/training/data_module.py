@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from vqtrain import distributed
 from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches
 from vqtrain.data.loading.loaders import Loader
+from vqtrain.data.loading.order import Repetitions
 from vqtrain.data.loading.streams import Cursor, StreamBatches
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.index import ImageIndex
@@ -104,6 +105,18 @@ class TrainingData(LightningDataModule):
         self.consumed = 0
         self.saved_cursors: list[Cursor] | None = None
         self.batches: Timed | None = None
+
+    @cached_property
+    def epoch_size(self) -> int | None:
+        """Samples of an epoch; None for a stream, whose end is not known."""
+        if isinstance(self.training, Stream):
+            return None
+        return len(Repetitions(self.training.weights, seed=self.seed))
+
+    @property
+    def epochs(self) -> float | None:
+        """Epochs that the run has seen so far."""
+        return self.epoch_size and self.samples_at(self.consumed) / self.epoch_size
 
     @cached_property
     def cursors(self) -> deque[Cursor]:

@@ -1,7 +1,7 @@
 """``metrics.jsonl``: one line for each logged step.
 
 Nothing in it depends on the clock, so that an interrupted and an uninterrupted run write equal
-files. Speeds are on the console and in ``log.txt``.
+files. Speeds are on the console, in ``log.txt`` and in the tracker.
 """
 
 import json
@@ -36,9 +36,12 @@ class Record:
     def write(self, module: TokenizerTraining, validation: Validation) -> None:
         """Write a line if this step is logged or was validated; collective."""
         values: dict[str, float] = {}
+        speed: dict[str, float] = {}
         if module.is_logged:
+            epochs = self.console.data.epochs
+            values |= {} if epochs is None else {"train/epoch": epochs}
             values |= module.logged_metrics()
-            self.console.show_training(module.step, values)
+            speed = self.console.show_training(module.step, values)
             hint = self.collapse.of(values, module.tokenizer.vocab_size, module.window.tokens)
             if hint is not None:
                 self.console.line(hint)
@@ -50,7 +53,7 @@ class Record:
         if values and distributed.rank() == 0:
             append_line(self.path, module.step, values)
         if values and self.tracker is not None:
-            self.tracker.log(module.step, values)
+            self.tracker.log(module.step, values | speed)
             images = validation.picture_at(module.step)
             if validation.results and images.is_file():  # of samples that are images
                 self.tracker.image(module.step, images)
