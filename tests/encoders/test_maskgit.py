@@ -17,6 +17,7 @@ def encoder(**changes: object) -> MaskGITEncoder:
         "num_blocks": 2,
         "latent_channels": 5,
         "downsampling": "pool",
+        "input_range": [-1.0, 1.0],
     }
     return MaskGITEncoder(**{**sizes, **changes})  # type: ignore[arg-type]  # as above
 
@@ -72,8 +73,18 @@ def test_encoder_equals_its_layers_written_out(downsampling: str) -> None:
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
 
 
+def test_zeros_around_the_image_may_be_black() -> None:
+    torch.manual_seed(0)
+    module, images = encoder(input_range=[0.0, 1.0]).double(), torch.rand(1, 3, 8, 8).double()
+    weights = {name.removeprefix("layers."): w for name, w in module.named_parameters()}
+    want = walk(weights, images, "pool")
+    torch.testing.assert_close(module(images * 2 - 1), want, rtol=0, atol=1e-9)
+
+
 def test_an_impossible_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="num_blocks must be at least 1, got 0"):
         encoder(num_blocks=0)
     with pytest.raises(ConfigError, match="multipliers must be a list of at least one number"):
         encoder(multipliers=[])
+    with pytest.raises(ConfigError, match=r"input_range must be two numbers, .* got \[1.0, 0.0\]"):
+        encoder(input_range=[1.0, 0.0])

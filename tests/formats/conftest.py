@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.build import configs_folder, in_context, split_kind
+from vqtrain.errors import CheckpointError
+from vqtrain.formats.base import Converter
 from vqtrain.ranges import resolve_fractions
 
 SIZES = {
@@ -201,11 +203,17 @@ def drawn(shapes: Shapes) -> dict[str, Tensor]:
     weights = {}
     for name, shape in shapes.items():
         values = torch.randn(shape)
-        is_scale = "norm" in name and name.endswith("weight")
+        is_scale = len(shape) == 1 and name.endswith("weight")
         if len(shape) > 1:
             values = values / values[0].numel() ** 0.5
         weights[name] = (1.0 if is_scale else 0.0) + (values if len(shape) > 1 else 0.2 * values)
     return weights
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[[dict[str, tuple[int, ...]]], dict[str, Tensor]]:
+    """Draw weights of given names and shapes."""
+    return drawn
 
 
 @pytest.fixture(scope="session")
@@ -303,6 +311,33 @@ class Published:
 def published_cnn() -> type[Published]:
     """The first VQGAN's code by its names alone."""
     return Published
+
+
+@pytest.fixture
+def refusals(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """Say how a converter refuses weights of which one is missing, renamed or misshaped."""
+
+    def said(
+        converter: Converter, weights: dict[str, Tensor], key: str, section: str | None = None
+    ) -> dict[str, str]:
+        others = {name: item for name, item in weights.items() if name != key}
+        item, axis = weights[key], int(key.endswith("embedding.weight"))  # any number of codes
+        longer = torch.cat([item, item.narrow(axis, 0, 1)], dim=axis)
+        messages = {}
+        for what, wrong in {
+            "missing": others,
+            "renamed": {**others, f"{key}_": item},
+            "misshaped": {**others, key: longer},
+        }.items():
+            path = tmp_path / f"{what}.bin"
+            torch.save({section: wrong} if section else wrong, path)
+            with pytest.raises(CheckpointError) as raised:
+                converter.convert(path)
+            assert str(raised.value).startswith(f"cannot convert {path}: its weights do not fit: ")
+            messages[what] = str(raised.value)
+        return messages
+
+    return said
 
 
 @pytest.fixture(scope="session")

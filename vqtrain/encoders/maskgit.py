@@ -1,11 +1,13 @@
 """The encoder of MaskGIT, and of VQGAN+ and MaskBit."""
 
+from collections.abc import Sequence
 from typing import Annotated, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.encoders.base import Encoder
+from vqtrain.errors import require
 from vqtrain.layers.convolutional import WayDown
 from vqtrain.layers.level import check_levels
 from vqtrain.layers.resampling import Downsample
@@ -25,9 +27,11 @@ class MaskGITEncoder(Encoder):
         latent_channels: Channels of the latents, at least 1.
         downsampling: How the resolution is halved: ``pool`` averages 2 x 2 positions, as in
             MaskGIT; ``conv`` is a convolution of stride 2, as in VQGAN+ and MaskBit.
+        input_range: Black and white inside. The published networks have [0, 1]; their first
+            convolution pads with zeros, which are black there and gray in [-1, 1].
 
     Raises:
-        ConfigError: If a size is too small.
+        ConfigError: If a size is too small, or the range is none.
 
     References:
         Chang et al. 2022, arXiv:2202.04200; Weber et al. 2024, arXiv:2409.16211 (VQGAN+, MaskBit).
@@ -43,9 +47,15 @@ class MaskGITEncoder(Encoder):
         num_blocks: Annotated[int, at_least(1)],
         latent_channels: Annotated[int, at_least(1)],
         downsampling: Annotated[str, one_of("pool", "conv")],
+        input_range: Sequence[float],
     ) -> None:
         super().__init__()
         check_levels(multipliers=multipliers, attention_factors=[])
+        require(
+            len(input_range) == 2 and input_range[0] < input_range[1],
+            f"input_range must be two numbers, black and white, got {list(input_range)}",
+        )
+        self.black, self.white = input_range
         self.out_channels = latent_channels
         factor = 2 ** (len(multipliers) - 1)
         self.downsampling = (factor, factor)
@@ -66,4 +76,5 @@ class MaskGITEncoder(Encoder):
 
     def forward(self, samples: Float[Tensor, "b c h w"]) -> Float[Tensor, "b z h_z w_z"]:
         """Encode images in [-1, 1]."""
-        return self.layers(samples)
+        contrast, gray = (self.white - self.black) / 2, (self.white + self.black) / 2
+        return self.layers(samples * contrast + gray)
