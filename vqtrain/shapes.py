@@ -16,8 +16,41 @@ from torch import Tensor
 
 Images = Float[Tensor, "b c h w"]
 Pixels = UInt8[Tensor, "b c *size"]
+ImageSize = int | list[int]  # the side of squares, or height and width, in px
 Latents = Float[Tensor, "b c *grid"]
 Mask = Bool[Tensor, " b"]
+
+
+def sides(image_size: ImageSize) -> tuple[int, int]:
+    """Return height and width, in px.
+
+    Example:
+        >>> sides(64), sides([256, 384])
+        ((64, 64), (256, 384))
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return height, width
+
+
+def in_px(image_size: ImageSize) -> str:
+    """Write the size of images for people.
+
+    Example:
+        >>> in_px(64), in_px([256, 384])
+        ('64 x 64 px', '256 x 384 px (height x width)')
+    """
+    height, width = sides(image_size)
+    return f"{height} x {width} px{'' if height == width else ' (height x width)'}"
+
+
+def typed(image_size: ImageSize) -> str:
+    """Write a size as a user types it.
+
+    Example:
+        >>> typed(64), typed([256, 384])
+        ('64', '[256,384]')
+    """
+    return str(image_size).replace(" ", "")
 
 
 def by(size: Sequence[int]) -> str:

@@ -26,7 +26,7 @@ KL = {"kind": "kl", "arguments": {"size": None, "dim": 4, "kl_weight": 1e-6}}
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def save_tokenizer(folder: str, codebook: dict[str, object], image_size: int = 16) -> Tokenizer:
+def save_tokenizer(folder: str, codebook: dict[str, object], image_size: object = 16) -> Tokenizer:
     tokenizer = Tokenizer(
         encoder={
             "kind": "vqvae",
@@ -112,11 +112,11 @@ def test_several_tokenizers_are_compared_in_one_table(
 ) -> None:
     for name in ("ROUND_S", "WARM_UP_S"):
         monkeypatch.setattr(f"vqtrain.evaluation.cost.{name}", 0.0)
-    save_tokenizer("continuous", KL, image_size=24)
+    save_tokenizer("continuous", KL, image_size=[16, 24])
     assert main([*words, "tokenizer=own,continuous", "cost=true", "batch_size=2"]) == 0
     own, continuous = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
     assert (own["name"], continuous["name"]) == ("own", "continuous")
-    assert (continuous["image_size"], continuous["bits_per_pixel"]) == (24, None)
+    assert (continuous["image_size"], continuous["bits_per_pixel"]) == ([16, 24], None)
     assert (continuous["codebook"], list(continuous["baselines"])) == (None, ["down_up"])
     assert Path("evaluation", own["per_image"]).is_file()
     assert own["per_image"] == "1_own/per_image.parquet"

@@ -73,6 +73,8 @@ def test_a_whole_picture_stands_beside_its_reconstruction(
 @pytest.mark.usefixtures("tokenizer")
 def test_squares_and_tiles_are_made_on_request(pictures: Path) -> None:
     words = ["reconstruct", "tokenizer=tokenizer", f"images={pictures}", "limit=1"]
+    assert main([*words, "image_size=[12,20]", "out=wide"]) == 0
+    assert size_of_the_picture_in("wide") == (3 * (20 + 4) + 4, 12 + 4 + 20)
     assert main([*words, "image_size=16", "tile=32", "out=squares"]) == 0
     assert size_of_the_picture_in("squares") == (3 * 20 + 4, 16 + 4 + 20)
 
@@ -119,7 +121,7 @@ def test_a_damaged_picture_is_passed_over_and_said(
         (["tokenizer=tokenizer", "images=demo", "image_size=10"], "10 x 10 does not divide"),
         (
             ["tokenizer=tokenizer", "images=demo", "image_size=9000"],
-            "at most 8192 or null, got 9000",
+            "at most 8192 or a list, each item a whole number or null, got 9000",
         ),
         (["tokenizer=tokenizer", "images=demo", "image_size=0"], "image_size must be at least 1"),
         (

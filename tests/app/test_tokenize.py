@@ -91,6 +91,12 @@ def test_the_ids_are_those_of_the_tokenizer(words, tokenizer, pictures, capsys):
     assert "skipped     0\n" in shown
 
 
+def test_images_need_not_be_squares(words):
+    assert main([*words, "image_size=[8,24]"]) == 0
+    index = json.loads(Path("tokens/index.json").read_text())
+    assert (index["tokens"]["shape"], index["settings"]["image_size"]) == ([2, 6], [8, 24])
+
+
 def test_what_is_complete_is_said_to_be(words, capsys):
     assert main(words) == 0
     before = content_of("tokens")

@@ -41,7 +41,7 @@ def test_a_run_leaves_what_people_keep(
     tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["train", *tiny, "name=test"]) == 0
+    assert main(["train", *tiny, "name=test", "data.image_size=[16,24]"]) == 0
     latest = tmp_path / "runs/test/latest"
     assert latest.is_symlink()
     assert sorted(p.name for p in latest.iterdir() if not p.name.startswith(".")) == [

@@ -46,12 +46,22 @@ def test_possible_values_are_taken(change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_size": 0}, r"data\.image_size must be at least 1 and at most 8192, got 0"),
+        (
+            {"image_size": 0},
+            r"image_size must be at least 1 and at most 8192 or a list, each",
+        ),
         (
             {"image_size": 10**6},
-            r"data\.image_size must be at least 1 and at most 8192, got 1000000",
+            r"data\.image_size must be at least 1 and at most 8192 or a list, .* got 1000000",
         ),
-        ({"image_size": [64, 64]}, r"data\.image_size must be a whole number, got \[64, 64\]"),
+        (
+            {"image_size": [64]},
+            r"data\.image_size must be a whole number or \[height,width\], got \[64\]",
+        ),
+        (
+            {"image_size": [64, 0]},
+            r"a list, each item at least 1 and at most 8192, got \[64, 0\]",
+        ),
         ({"batch_size": -2}, r"data\.batch_size must be at least 1, got -2"),
         ({"batch_size": 8.5}, r"data\.batch_size must be a whole number, got 8\.5"),
         ({"batch_size": True}, r"data\.batch_size must be a whole number, got True"),

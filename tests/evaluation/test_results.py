@@ -16,7 +16,7 @@ from vqtrain.evaluation.results import read_evaluation, read_image_values
         ('{"tokenizers": [3]}', r"tokenizers\.0: "),
         (
             '{"tokenizers": [{"image_size": "large", "metrics": {}}]}',
-            r"tokenizers\.0\.image_size: ",
+            r"tokenizers\.0\.image_size\.int: ",
         ),
     ],
 )

@@ -184,7 +184,10 @@ def test_the_screen_says_what_a_number_is_what_it_took_and_what_was_passed_over(
 def test_a_cost_that_does_not_repeat_is_said() -> None:
     assert list(cost_lines(COST)) == [
         "parameters: encoder 1,200, codebook_entries 64",
-        "one image of 16 px: encode 0.003 GFLOPs, decode 0.003 GFLOPs; a multiply-add counts 2",
+        (
+            "one image of 16 x 16 px: encode 0.003 GFLOPs, decode 0.003 GFLOPs; "
+            "a multiply-add counts 2"
+        ),
         (
             "encode 1 on cpu: 2.00 ms, 95 % within 3.00 ms, 450.0 images/s, 2.0 MiB; noisy: "
             "two rounds differ by 25%; not repeated: the last run here differs by 50%"

@@ -56,11 +56,11 @@ def test_worst_and_best_are_cut_into_their_looks(evaluation: Path) -> None:
 
 def test_panels_are_those_that_were_put_together() -> None:
     random = np.random.default_rng(0)
-    panels = [random.integers(0, 256, (24, 24, 3), dtype=np.uint8) for _ in range(3)]
+    panels = [random.integers(0, 256, (24, 40, 3), dtype=np.uint8) for _ in range(3)]
     picture = np.asarray(side_by_side([(panel, "x") for panel in panels]))
-    for cut, panel in zip(split_panels(picture, 24) or [], panels, strict=True):
+    for cut, panel in zip(split_panels(picture, [24, 40]) or [], panels, strict=True):
         assert np.array_equal(cut, panel)
-    assert split_panels(picture, 23) is None
+    assert split_panels(picture, [23, 40]) is None
 
 
 @pytest.mark.parametrize(("side", "first"), [("worst", "b"), ("best", "c")])

@@ -20,8 +20,9 @@ from vqtrain.reports.images import (
 )
 
 
-def noise(seed: int, side: int = 16) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+def noise(seed: int, side: int = 16, width: int | None = None) -> np.ndarray:
+    shape = (side, width or side, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def decode(uri: str) -> np.ndarray:
@@ -67,9 +68,9 @@ def test_places_are_chosen_evenly_with_both_ends() -> None:
 
 
 def test_a_strip_is_cut_into_originals_and_reconstructions() -> None:
-    above, below = [noise(n) for n in range(3)], [noise(n) for n in range(3, 6)]
+    above, below = ([noise(n, 16, 24) for n in range(first, first + 3)] for first in (0, 3))
     strip = np.concatenate([np.concatenate(above, 1), np.concatenate(below, 1)], 0)
-    originals, made = split_strip(strip)
+    originals, made = split_strip(strip, [32, 48])
     assert [np.array_equal(a, b) for a, b in zip(originals, above, strict=True)] == [True] * 3
     assert [np.array_equal(a, b) for a, b in zip(made, below, strict=True)] == [True] * 3
 

@@ -18,6 +18,7 @@ from vqtrain.app.parts.output import ending_in_order, folder_of, new_folder, ref
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.parts.validation import ChosenImages, named_images, validation_images
 from vqtrain.data.remote.urls import shareable
+from vqtrain.data.settings import ImageSize
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.distributed import world_size
 from vqtrain.errors import ConfigError, as_failure, require
@@ -102,7 +103,7 @@ class Evaluate(Command):
         allow: list[str],
         images: str | list[str | dict[str, object]] | None,
         out: str,
-        image_size: int | None,
+        image_size: ImageSize | None,
         crop: str | None,
         batch_size: int,
         num_workers: int | None,

@@ -17,11 +17,13 @@ from vqtrain.app.parts.compose import CommandLine
 from vqtrain.app.parts.keys import build_kind, describe_kinds
 from vqtrain.app.parts.output import fill_whole, new_folder
 from vqtrain.data.decoding.images import decode_image
+from vqtrain.data.settings import ImageSize
 from vqtrain.data.sources.find import open_images
 from vqtrain.errors import BadSampleError, CheckpointError, ConfigError, DataError, VqtrainError
 from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.formats.base import Exporter, kinds_of
 from vqtrain.formats.parts.agreement import Agreement
+from vqtrain.shapes import sides
 from vqtrain.tokenizer.model import Tokenizer
 
 # Of the check; a third of them lose a share of their columns, a third of their rows.
@@ -46,7 +48,7 @@ class Export(Command):
         format: str,  # noqa: A002 - the key's name
         out: str,
         images: str | list[str | dict[str, object]],
-        image_size: int | None,
+        image_size: ImageSize | None,
         **options: object,
     ) -> int:
         """Export, and say what came of it."""
@@ -70,10 +72,10 @@ class Export(Command):
 def pictures_of(
     tokenizer: Tokenizer,
     images: str | list[str | dict[str, object]],
-    image_size: int | None,
+    image_size: ImageSize | None,
     count: int = PICTURES,
 ) -> list[Float[Tensor, "_ c _ _"]]:
-    """Read pictures from all over: squares, and where the tokenizer takes them, other shapes.
+    """Read pictures from all over: of the size, and where the tokenizer takes them, of others.
 
     Raises:
         ConfigError: If the size does not fit the tokenizer.
@@ -96,15 +98,15 @@ def pictures_of(
             pixels.append(decode_image(index.read(image_id), transform, None))
         except BadSampleError as error:
             raise DataError(f"cannot read {index.key(image_id)}: {error}") from error
-    squares = tokenizer.to_images(torch.stack(pixels))
+    whole = tokenizer.to_images(torch.stack(pixels))
     if tokenizer.codebook.token_grids:
-        return [squares]
-    f, side = math.lcm(*tokenizer.downsampling), transform.image_size
+        return [whole]
+    f, size = math.lcm(*tokenizer.downsampling), sides(transform.image_size)
     least = 2 * f
-    if side < least:
-        raise ConfigError(f"image_size must be at least {least}, two tokens, got {side}")
-    kept = max(least, int(KEPT_SHARE * side) // f * f)
-    batches = [squares[::3], squares[1::3, :, :, :kept], squares[2::3, :, :kept]]
+    if min(size) < least:
+        raise ConfigError(f"image_size must be at least {least}, two tokens, got {min(size)}")
+    rows, columns = (max(least, int(KEPT_SHARE * side) // f * f) for side in size)
+    batches = [whole[::3], whole[1::3, :, :, :columns], whole[2::3, :, :rows]]
     return [batch for batch in batches if len(batch)]
 
 

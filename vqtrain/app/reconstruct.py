@@ -11,6 +11,7 @@ from vqtrain.app.base import Command
 from vqtrain.app.parts.output import ending_in_order, fill_whole, new_folder
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.data.decoding.crops import CROPS
+from vqtrain.data.settings import ImageSize
 from vqtrain.data.sources.find import open_images
 from vqtrain.evaluation.reconstructions import PSNR_FILE, draw, draw_all, read_images
 from vqtrain.evaluation.settings import ImageSettings
@@ -34,7 +35,7 @@ class Reconstruct(Command):
         images: str | list[str | dict[str, object]],
         out: str,
         limit: Annotated[int, at_least(1)] | None,
-        image_size: int | None,
+        image_size: ImageSize | None,
         crop: Annotated[str, one_of(*CROPS)],
         tile: int | None,
         device: str,

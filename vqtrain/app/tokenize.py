@@ -32,6 +32,7 @@ from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.launchers.base import Ended, Job, Launcher
 from vqtrain.launchers.local import Local
 from vqtrain.ranges import at_least, within
+from vqtrain.shapes import sides
 from vqtrain.tokenizer.model import Tokenizer
 
 # The keys that say where the processes run; theirs are the others.
@@ -129,13 +130,12 @@ def make_token_plan(
         shard_size=shard_size,
         layout=layout,
     )
-    size = transform.image_size
     config = {key: tokenizer.config[key] for key in ("image", "downsampling", "token_ids")}
     return make_plan(
         open_images(images, role="training"),
         settings=token_settings,
         tokenizer={"sha256": hash_of(tokenizer), **config},
-        shape=tokenizer.token_shape(size, size),
+        shape=tokenizer.token_shape(*sides(transform.image_size)),
         size=tokenizer.vocab_size,
     )
 

@@ -9,11 +9,14 @@ from PIL import ImageColor
 from vqtrain.data.decoding.crops import CROPS
 from vqtrain.data.decoding.images import Transform
 from vqtrain.errors import ConfigError
-from vqtrain.ranges import at_least, at_most, check_fields, one_of, within
+from vqtrain.ranges import Range, at_least, at_most, check_fields, one_of, within
+from vqtrain.shapes import sides
 
 SAMPLINGS = ("permuted", "resampled")
 # A square with this side takes 0.2 GB.
 LARGEST_SIZE = 8192
+Side = Annotated[int, at_least(1), at_most(LARGEST_SIZE)]
+ImageSize = Side | Annotated[list[Side], Range("[height,width]", lambda both: len(both) == 2)]
 
 
 @final
@@ -25,11 +28,11 @@ class DataSettings:
         train: IMAGES to train on.
         val: IMAGES to validate on, or ``auto``.
         sampling: ``permuted`` for every image once per epoch, ``resampled`` for random draws.
-        image_size: Side of the square that the network sees, in px.
+        image_size: Side of the squares that the network sees, or their height and width, in px.
         channels: 3 for color, 1 for gray, or the number that the files have.
         range: The values of black and white in the files' own units; None for 0 to 255.
         background: The color under transparent pixels, a name or ``#rrggbb``.
-        crop: How an image becomes a square, a key of ``CROPS``.
+        crop: How an image becomes one of that size, a key of ``CROPS``.
         flip: Whether to mirror half of the training images left to right.
         batch_size: Images per batch and process.
         num_workers: Processes that load images, per training process; 0 loads in the training
@@ -43,7 +46,7 @@ class DataSettings:
     train: str | list[str | dict[str, object]]
     val: str | list[str | dict[str, object]]
     sampling: Annotated[str, one_of(*SAMPLINGS)]
-    image_size: Annotated[int, at_least(1), at_most(LARGEST_SIZE)]
+    image_size: ImageSize
     channels: Annotated[int, at_least(1)]
     range: list[int | float] | None
     background: str
@@ -64,7 +67,7 @@ class DataSettings:
     @property
     def sample_size(self) -> tuple[int, int]:
         """Height and width of the images that the network sees, in px."""
-        return self.image_size, self.image_size
+        return sides(self.image_size)
 
     @property
     def transform(self) -> Transform:

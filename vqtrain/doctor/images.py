@@ -18,6 +18,7 @@ from vqtrain.data.sources.index import ImageIndex
 from vqtrain.doctor.findings import Finding, join
 from vqtrain.doctor.speed import Planned, examine_speed
 from vqtrain.errors import BadSampleError
+from vqtrain.shapes import ImageSize, sides, typed
 
 MAX_SAMPLE, SAMPLE_S = 256, 4.0
 MAX_REASON = 100
@@ -153,17 +154,19 @@ def name(fault: Fault) -> str:
     return f"{f'{fault.key!r} in ' if fault.key else ''}{fault.shard} ({reason})"
 
 
-def describe_sizes(sizes: Sequence[tuple[int, int]], image_size: int, downsampling: int) -> Finding:
+def describe_sizes(
+    sizes: Sequence[tuple[int, int]], image_size: ImageSize, downsampling: int
+) -> Finding:
     """Tell the smallest, the median and the largest size by the short side, width before height."""
     ordered = sorted(sizes, key=lambda size: (min(size), max(size)))
     median = ordered[len(ordered) // 2]
     shown = {"smallest": ordered[0], "median": median, "largest": ordered[-1]}
     text = ", ".join(f"{word} {width} x {height} px" for word, (width, height) in shown.items())
     short = min(median)
-    if short < image_size:
+    if short < min(sides(image_size)):
         least = -(-LEAST_IMAGE_SIZE // downsampling) * downsampling
         fitting = max(least, short - short % downsampling)
-        text += f"; smaller than data.image_size={image_size}, try data.image_size={fitting}"
+        text += f"; smaller than data.image_size={typed(image_size)}, try data.image_size={fitting}"
     return Finding(name="sizes", found=text)
 
 

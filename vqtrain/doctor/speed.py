@@ -18,6 +18,7 @@ from vqtrain.data.sources.index import ImageIndex
 from vqtrain.doctor.findings import Finding
 from vqtrain.errors import DataError
 from vqtrain.ops.cores import count_cores
+from vqtrain.shapes import in_px, sides
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.settings import TrainerSettings
 from vqtrain.training.speed import Until, time_batches
@@ -192,11 +193,11 @@ def measure_steps(
 def describe_device(planned: Planned, rate: Rate) -> Finding:
     """Tell how many images a device uses up, and how this was found."""
     data, settings, objective = planned.data, planned.trainer, planned.module.objective
-    size, step_s = data.image_size, rate.batch_size / rate.images_per_s
+    size, step_s = in_px(data.image_size), rate.batch_size / rate.images_per_s
     where = "the GPU" if settings.uses_gpu else "the CPU"
     found = (
         f"{in_images(rate.images_per_s)} images/s on {where}: {step_s:.3g} s for {rate.batch_size} "
-        f"images of {size} x {size} px, {settings.precision}{planned.remark}"
+        f"images of {size}, {settings.precision}{planned.remark}"
     )
     if rate.batch_size < data.batch_size:
         found += f"; {data.batch_size} at once would have taken too long to try"
@@ -229,7 +230,7 @@ def describe_workers(
         at_most = max(1, cores // devices)
         found += f"; this machine has {cores} {'core' if cores == 1 else 'cores'}"
         remedy = f"data.num_workers={at_most}, and more cores"
-        smaller = PACKED_PER_CROPPED * data.image_size
+        smaller = PACKED_PER_CROPPED * max(sides(data.image_size))
         if short_side > smaller and data.crop != "native":  # which would show more of a picture
             remedy = f"data.num_workers={at_most}, and smaller pictures, made once: "
             remedy += f"vqtrain pack images=IMAGES out=DIR image_size={smaller}"

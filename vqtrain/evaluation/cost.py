@@ -13,6 +13,7 @@ from torch.autograd.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from vqtrain.errors import require
+from vqtrain.shapes import ImageSize, sides
 from vqtrain.tokenizer.model import Tokenizer
 
 WARM_UP_S = 0.3
@@ -74,7 +75,7 @@ class Cost:
 
     Attributes:
         device: What it ran on.
-        image_size: Side of the square images, in px.
+        image_size: Side of square images, or height and width, in px.
         parameters: Of encoder, decoder, projections and codebook; ``codebook_entries`` are the
             numbers in tables of codes, also of those that no optimizer trains, and counted apart.
         weights_bytes: Of all of them in memory.
@@ -89,7 +90,7 @@ class Cost:
     """
 
     device: str
-    image_size: int
+    image_size: ImageSize
     parameters: dict[str, int]
     weights_bytes: int
     encode_flops: int
@@ -111,7 +112,7 @@ class _Pass:
 def measure_cost(
     tokenizer: Tokenizer,
     *,
-    image_size: int,
+    image_size: ImageSize,
     device: torch.device,
     autocast: Autocast,
     batch_sizes: Sequence[int],
@@ -124,7 +125,7 @@ def measure_cost(
 
     Args:
         tokenizer: In eval mode, on the device.
-        image_size: Side of the square images, in px.
+        image_size: Side of square images, or height and width, in px.
         device: Where the tokenizer is.
         autocast: Makes the context of a call.
         batch_sizes: Images at once, each at least 1.
@@ -178,7 +179,7 @@ def count_parameters(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 @torch.no_grad()
-def count_flops(tokenizer: Tokenizer, image_size: int) -> tuple[int, int]:
+def count_flops(tokenizer: Tokenizer, image_size: ImageSize) -> tuple[int, int]:
     """Count the FLOPs of encoding and of decoding one image; a multiply-add counts 2.
 
     Nothing is computed: the tensors of the count have shapes and no values. So the count is the
@@ -186,7 +187,7 @@ def count_flops(tokenizer: Tokenizer, image_size: int) -> tuple[int, int]:
 
     Args:
         tokenizer: On any device.
-        image_size: Side of the image, in px.
+        image_size: Side of a square image, or height and width, in px.
 
     Raises:
         ConfigError: If the size does not fit the tokenizer.
@@ -198,7 +199,7 @@ def count_flops(tokenizer: Tokenizer, image_size: int) -> tuple[int, int]:
             decoder=tokenizer.specification["decoder"],
             channels=tokenizer.channels,
         ).eval()
-        images = torch.empty(1, shell.channels, image_size, image_size)
+        images = torch.empty(1, shell.channels, *sides(image_size))
     with FlopCounterMode(display=False) as encoding:
         quantized = shell.codebook(shell.latents(images))
     with FlopCounterMode(display=False) as decoding:
@@ -211,12 +212,12 @@ def count_flops(tokenizer: Tokenizer, image_size: int) -> tuple[int, int]:
 def _prepare(
     tokenizer: Tokenizer,
     batch_size: int,
-    image_size: int,
+    image_size: ImageSize,
     device: torch.device,
     autocast: Autocast,
 ) -> list[_Pass]:
     """Return both passes over a batch of images, warmed up, with the memory that each takes."""
-    shape = (batch_size, tokenizer.channels, image_size, image_size)
+    shape = (batch_size, tokenizer.channels, *sides(image_size))
     images = torch.rand(shape, device=device, dtype=tokenizer.dtype) * 2 - 1
 
     def encode() -> torch.Tensor:

@@ -25,6 +25,7 @@ from vqtrain.evaluation.repeats import compare_with_last
 from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.metrics.base import Metric, SampleMetric, SetMetric
 from vqtrain.metrics.parts.build import Given, describe, load_weights, why_not
+from vqtrain.shapes import in_px, sides
 from vqtrain.tokenizer.model import Tokenizer
 
 MAX_NAME = 100  # characters of a name in the name of a file
@@ -88,10 +89,7 @@ def choose_metrics(
     """
     fitting, notes = [], []
     for metric in metrics:
-        reasons = (
-            why_not(metric, each.channels, (each.image_size, each.image_size))
-            for each in transforms
-        )
+        reasons = (why_not(metric, each.channels, sides(each.image_size)) for each in transforms)
         reason = next(filter(None, reasons), None)
         if reason is None:
             fitting.append(metric)
@@ -169,8 +167,7 @@ def measure_all(
     seconds = {"hashing": time.perf_counter() - began} if of_sets else {}
     for model in models:
         tokenizer, transform = model.tokenizer, model.transform
-        size = transform.image_size
-        rate = bits_per_pixel(tokenizer, size, size)
+        rate = bits_per_pixel(tokenizer, *sides(transform.image_size))
         with shown(model.name) as progress:
             measured = measure(
                 tokenizer,
@@ -241,7 +238,7 @@ def entry_of(
     """Put together the results of a tokenizer, without its cost."""
     size, count = model.transform.image_size, len(measured.image_ids)
     images = {
-        "crop": f"{settings.crop} to {size} x {size} px",
+        "crop": f"{settings.crop} to {in_px(size)}",
         "images": f"{count:,}",
     }
     names = {
@@ -252,8 +249,8 @@ def entry_of(
         name=model.name,
         folder=model.folder,
         image_size=size,
-        tokens_per_image=tokens_per_image(model.tokenizer, size, size),
-        bits_per_pixel=bits_per_pixel(model.tokenizer, size, size),
+        tokens_per_image=tokens_per_image(model.tokenizer, *sides(size)),
+        bits_per_pixel=bits_per_pixel(model.tokenizer, *sides(size)),
         keys=[index.key(image_id) for image_id in measured.image_ids],
         measured=measured,
         rules={names[name]: {**rule, **images} for name, rule in rules.items()},

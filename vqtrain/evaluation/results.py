@@ -14,6 +14,7 @@ from vqtrain.errors import ConfigError
 from vqtrain.evaluation.cost import Cost
 from vqtrain.evaluation.tables import JSON_FILE
 from vqtrain.metrics.parts.declarations import learn
+from vqtrain.shapes import ImageSize
 
 Result = TypeVar("Result")
 
@@ -80,7 +81,7 @@ class TokenizerResult:
     """What a tokenizer reached; see docs/evaluation.md for the file."""
 
     name: str = ""
-    image_size: int
+    image_size: ImageSize
     count: int = 0
     tokens_per_image: int = 0
     bits_per_pixel: float | None = None

@@ -10,11 +10,12 @@ import torch
 from vqtrain.build import unknown
 from vqtrain.data.decoding.crops import CROPS
 from vqtrain.data.decoding.images import Transform
-from vqtrain.data.settings import LARGEST_SIZE
+from vqtrain.data.settings import ImageSize
 from vqtrain.errors import ConfigError
 from vqtrain.ops.cores import count_cores
 from vqtrain.ops.precision import PRECISIONS
-from vqtrain.ranges import at_least, at_most, check_fields, one_of
+from vqtrain.ranges import at_least, check_fields, one_of
+from vqtrain.shapes import sides
 from vqtrain.tokenizer.model import Tokenizer
 
 
@@ -27,7 +28,7 @@ class ImageSettings:
         ConfigError: If a value is impossible.
     """
 
-    image_size: Annotated[int, at_least(1), at_most(LARGEST_SIZE)] | None
+    image_size: ImageSize | None
     crop: Annotated[str, one_of(*CROPS)]
     batch_size: Annotated[int, at_least(1)]
     num_workers: Annotated[int, at_least(0)] | None
@@ -51,12 +52,12 @@ class ImageSettings:
             ConfigError: If no size is known, or it does not fit the tokenizer.
         """
         size = self.image_size or tokenizer.training_summary.get("image_size")
-        if not isinstance(size, int):
+        if not isinstance(size, int | list):
             raise ConfigError(
                 "the tokenizer does not say on which size it was trained: give image_size, a "
                 f"multiple of {math.lcm(*tokenizer.downsampling)}"
             )
-        tokenizer.token_shape(size, size)  # refuses a size that does not fit
+        tokenizer.token_shape(*sides(size))  # refuses a size that does not fit
         return Transform(
             image_size=size,
             channels=tokenizer.channels,

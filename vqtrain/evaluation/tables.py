@@ -15,6 +15,7 @@ from vqtrain.data.cache import write_whole
 from vqtrain.evaluation.comparison import RATE
 from vqtrain.evaluation.cost import Cost, Timing
 from vqtrain.evaluation.measure import Measured
+from vqtrain.shapes import ImageSize, in_px, typed
 from vqtrain.version import __version__
 
 JSON_FILE, MARKDOWN_FILE, PARQUET_FILE = "evaluation.json", "table.md", "per_image.parquet"
@@ -33,7 +34,7 @@ class Entry:
     Attributes:
         name: As the user wrote it.
         folder: Where its files are, below that of the evaluation.
-        image_size: Side of the images, in px.
+        image_size: Side of the images, or height and width, in px.
         tokens_per_image: Ids of one image; 0 of a continuous codebook.
         bits_per_pixel: Of the ids; None of a continuous codebook.
         keys: Names of the images that count.
@@ -44,7 +45,7 @@ class Entry:
 
     name: str
     folder: str
-    image_size: int
+    image_size: ImageSize
     tokens_per_image: int
     bits_per_pixel: float | None
     keys: Sequence[str]
@@ -146,7 +147,7 @@ def columns_and_rows(entries: Sequence[Entry]) -> tuple[list[str], list[list[str
         rows.append(
             {
                 "": entry.name,
-                "px": str(entry.image_size),
+                "px": typed(entry.image_size),
                 "tokens": f"{entry.tokens_per_image:,}" if entry.tokens_per_image else MISSING,
                 "bits/px": rate,
                 **_figures(measured.tokenizer.metrics),
@@ -212,8 +213,8 @@ def cost_lines(cost: Cost) -> Iterator[str]:
     parts = ", ".join(f"{name} {count:,}" for name, count in cost.parameters.items())
     yield f"parameters: {parts}"
     yield (
-        f"one image of {cost.image_size} px: encode {cost.encode_flops / 1e9:.3f} GFLOPs, decode "
-        f"{cost.decode_flops / 1e9:.3f} GFLOPs; a multiply-add counts 2"
+        f"one image of {in_px(cost.image_size)}: encode {cost.encode_flops / 1e9:.3f} GFLOPs, "
+        f"decode {cost.decode_flops / 1e9:.3f} GFLOPs; a multiply-add counts 2"
     )
     for timing in cost.timings:
         memory = ""

@@ -19,7 +19,7 @@ from vqtrain.formats.parts.agreement import (
     compare_reconstructions,
 )
 from vqtrain.ops.pixels import to_pixels
-from vqtrain.shapes import by
+from vqtrain.shapes import by, in_px, sides
 from vqtrain.tokenizer import storage
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -200,9 +200,8 @@ def tokens_of(tokenizer: Tokenizer) -> dict[str, object]:
         "choice of an id": codebook.selection_rule,
     }
     size = tokenizer.training_summary.get("image_size")
-    if isinstance(size, int) and codebook.num_codebooks:
-        shape = by(tokenizer.token_shape(size, size))
-        rows[f"ids of an image of {size} x {size} px"] = shape
+    if isinstance(size, int | list) and codebook.num_codebooks:
+        rows[f"ids of an image of {in_px(size)}"] = by(tokenizer.token_shape(*sides(size)))
     return rows
 
 

@@ -20,6 +20,7 @@ from vqtrain.evaluation.tables import JSON_FILE
 from vqtrain.metrics.parts.declarations import declaration
 from vqtrain.reports.blocks import (
     Block,
+    Cell,
     Charts,
     Facts,
     Item,
@@ -45,6 +46,7 @@ from vqtrain.reports.images import (
     read_image,
 )
 from vqtrain.reports.series import label, metric_axis
+from vqtrain.shapes import ImageSize, sides, typed
 
 IMAGE_BYTES = 3_000_000
 BINS, MOST_NAMED = 40, 3
@@ -112,6 +114,11 @@ def metric_names(tokenizers: Sequence[TokenizerResult]) -> list[str]:
     return list(dict.fromkeys(name for each in tokenizers for name in each.metrics))
 
 
+def size_cell(size: ImageSize) -> Cell:
+    """Make a cell of the side of squares, or of height and width."""
+    return number(size) if isinstance(size, int) else word(typed(size))
+
+
 def results_table(tokenizers: Sequence[TokenizerResult]) -> Table:
     """Make the table of tokenizers and baselines."""
     names = metric_names(tokenizers)
@@ -122,7 +129,7 @@ def results_table(tokenizers: Sequence[TokenizerResult]) -> Table:
             {
                 "name": word(each.name),
                 "kind": word("tokenizer"),
-                "px": number(each.image_size),
+                "px": size_cell(each.image_size),
                 "tokens": number(each.tokens_per_image or None),
                 "bits/px": number(each.bits_per_pixel, decimals=4),
                 **{label(name): number(each.metrics.get(name), decimals=4) for name in names},
@@ -134,7 +141,7 @@ def results_table(tokenizers: Sequence[TokenizerResult]) -> Table:
             {
                 "name": word(name, tone="quiet"),
                 "kind": word("baseline", tone="quiet"),
-                "px": number(each.image_size),
+                "px": size_cell(each.image_size),
                 "bits/px": number(found.bits_per_pixel, decimals=4),
                 **{label(name): number(found.metrics.get(name), decimals=4) for name in names},
             }
@@ -245,13 +252,13 @@ def captions_of(found: ImageValues, side: str) -> list[tuple[str, str]]:
 
 
 def items_of(
-    folder: Path, side: int, captions: Sequence[tuple[str, str]], budget: Budget
+    folder: Path, size: ImageSize, captions: Sequence[tuple[str, str]], budget: Budget
 ) -> list[Item]:
     """Split the images of a folder into their panels."""
     items = []
     for place, file in enumerate(sorted(folder.glob("*.png"))):
         image = read_image(file)
-        panels = None if image is None else split_panels(image, side)
+        panels = None if image is None else split_panels(image, size)
         if panels is not None:
             name, caption = captions[place] if place < len(captions) else (file.stem, "")
             versions = dict(zip((ORIGINAL, RECONSTRUCTION, IDS), panels, strict=False))
@@ -259,13 +266,16 @@ def items_of(
     return items
 
 
-def split_panels(image: RGB, side: int) -> list[RGB] | None:
-    """Split an image of ``side_by_side`` into its squares; None if it is another image."""
+def split_panels(image: RGB, size: ImageSize) -> list[RGB] | None:
+    """Split an image of ``side_by_side`` into its panels; None if it is another image."""
     height, width, _ = image.shape
-    if side < 1 or height != side + MARGIN + CAPTION_HEIGHT or (width - MARGIN) % (side + MARGIN):
+    rows, columns = sides(size)
+    if min(rows, columns) < 1 or height != rows + MARGIN + CAPTION_HEIGHT:
         return None
-    lefts = range(MARGIN, width - MARGIN, side + MARGIN)
-    return [image[MARGIN : MARGIN + side, left : left + side] for left in lefts]
+    if (width - MARGIN) % (columns + MARGIN):
+        return None
+    lefts = range(MARGIN, width - MARGIN, columns + MARGIN)
+    return [image[MARGIN : MARGIN + rows, left : left + columns] for left in lefts]
 
 
 def protocols(result: EvaluationResult) -> list[Block]:

@@ -1,5 +1,6 @@
 """A run's tokenizer on some of its validation images: reconstructions, worst cases, ids."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
@@ -23,7 +24,7 @@ from vqtrain.metrics.parts.codebook_usage import IdCounts
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.reports.images import IDS, ORIGINAL, RECONSTRUCTION, RGB, evenly
-from vqtrain.shapes import Pixels
+from vqtrain.shapes import Pixels, sides
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.results import RunResult
 
@@ -118,7 +119,7 @@ def examine(
     """
     tokenizer = tokenizer.to(device)
     chosen = index.select(np.array(evenly(len(index), limit), dtype=np.int64))
-    at_once = max(1, min(MOST_AT_ONCE, BATCH_PIXELS // transform.image_size**2))
+    at_once = max(1, min(MOST_AT_ONCE, BATCH_PIXELS // math.prod(sides(transform.image_size))))
     batches = ValidationBatches(
         chosen, transform=transform, batch_size=at_once, rank=0, world_size=1
     )

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vqtrain.reports.blocks import Block, Item, Layer, Text, Viewer
+from vqtrain.shapes import ImageSize, sides
 
 RGB = UInt8[np.ndarray, "_ _ 3"]
 ORIGINAL, RECONSTRUCTION, IDS = "original", "reconstruction", "ids"
@@ -144,9 +145,19 @@ def evenly(count: int, most: int) -> list[int]:
     return [round(place * (count - 1) / (most - 1)) for place in range(most)]
 
 
-def split_strip(strip: RGB) -> tuple[list[RGB], list[RGB]]:
-    """Split a strip of squares, originals above reconstructions, into these two rows."""
-    side = strip.shape[0] // 2
-    lefts = range(0, strip.shape[1] - side + 1, side)
-    rows = [[strip[top : top + side, left : left + side] for left in lefts] for top in (0, side)]
+def split_strip(strip: RGB, size: ImageSize) -> tuple[list[RGB], list[RGB]]:
+    """Split a strip of images, originals above reconstructions, into these two rows.
+
+    Args:
+        strip: The strip.
+        size: Of each image; its aspect ratio counts.
+    """
+    height, width = sides(size)
+    rows_px = strip.shape[0] // 2
+    columns_px = max(1, rows_px * width // height)
+    lefts = range(0, strip.shape[1] - columns_px + 1, columns_px)
+    rows = [
+        [strip[top : top + rows_px, left : left + columns_px] for left in lefts]
+        for top in (0, rows_px)
+    ]
     return rows[0], rows[1]

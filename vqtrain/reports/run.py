@@ -42,7 +42,7 @@ from vqtrain.reports.images import (
     split_strip,
 )
 from vqtrain.reports.series import charts_of, label
-from vqtrain.shapes import by
+from vqtrain.shapes import ImageSize, by, in_px, sides
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.results import ENVIRONMENT, METRICS, RunResult, read_config, read_run
 
@@ -104,7 +104,7 @@ def run_page(
         "summary": ("Summary", summary(run, tokenizer)),
         "curves": ("Curves", curve_blocks(run)),
         **examined_sections(images, examined, why_not),
-        "progress": ("Progress", progress_blocks(run_dir, images)),
+        "progress": ("Progress", progress_blocks(run, images)),
         "configuration": ("Configuration", configuration(run.config, compared)),
         "environment": ("Environment", environment(run)),
     }
@@ -160,16 +160,22 @@ def state_of(run: RunResult) -> str:
 
 def summary(run: RunResult, tokenizer: Tokenizer | None) -> list[Block]:
     """Show the most important facts."""
-    size, kind = run.setting("data.image_size", int), run.setting("codebook.kind", str)
+    size, kind = image_size(run), run.setting("codebook.kind", str)
     facts = [("steps", MISSING if run.step is None else f"{run.step:,}")]
     facts += [("codebook", kind)] if kind else []
     if tokenizer is not None and len(tokenizer.downsampling) != IMAGE_AXES:
         size = None
-    facts += [("image size", f"{size} x {size} px")] if size else []
+    facts += [("image size", in_px(size))] if size else []
     facts += tokenizer_facts(tokenizer, size) if tokenizer else []
     rows = list(validation_rows(run))
     no_rows = Text(text="No validation is logged yet.")
     return [Facts(rows=facts, is_large=True), table("Validation", rows) if rows else no_rows]
+
+
+def image_size(run: RunResult) -> ImageSize | None:
+    """Return the size of the run's images, if it is known."""
+    size: ImageSize | None = run.setting("data.image_size", int)
+    return size or run.setting("data.image_size", list)
 
 
 def validation_rows(run: RunResult) -> Iterator[dict[str, Cell]]:
@@ -195,7 +201,7 @@ def validation_rows(run: RunResult) -> Iterator[dict[str, Cell]]:
         yield row
 
 
-def tokenizer_facts(tokenizer: Tokenizer, size: int | None) -> list[tuple[str, str]]:
+def tokenizer_facts(tokenizer: Tokenizer, size: ImageSize | None) -> list[tuple[str, str]]:
     """Describe a tokenizer in a few numbers."""
     codebook = tokenizer.codebook
     facts: list[tuple[str, str]] = []
@@ -208,10 +214,11 @@ def tokenizer_facts(tokenizer: Tokenizer, size: int | None) -> list[tuple[str, s
     return facts
 
 
-def rate_facts(tokenizer: Tokenizer, size: int) -> list[tuple[str, str]]:
+def rate_facts(tokenizer: Tokenizer, size: ImageSize) -> list[tuple[str, str]]:
     """Give tokens and bits of images of a size; nothing if the size does not fit."""
     try:
-        shape, rate = tokenizer.token_shape(size, size), bits_per_pixel(tokenizer, size, size)
+        shape = tokenizer.token_shape(*sides(size))
+        rate = bits_per_pixel(tokenizer, *sides(size))
     except ConfigError:
         return []
     if rate is None:
@@ -266,15 +273,16 @@ def viewer_of(name: str, shown: Sequence[Shown], budget: Budget) -> list[Block]:
     return budget.viewer(name, items, right=RECONSTRUCTION)
 
 
-def progress_blocks(run_dir: Path, images: PageImages) -> list[Block]:
+def progress_blocks(run: RunResult, images: PageImages) -> list[Block]:
     """Show the same images over the steps of the training; nothing if there are no images."""
-    files = sorted((run_dir / "images").glob("step_*.png"))
+    files = sorted((run.run_dir / "images").glob("step_*.png"))
     strips = {}
     for place in evenly(len(files), MOST_STEPS):
         strip = read_image(files[place])
         if strip is not None:
             step = files[place].stem.removeprefix("step_")
-            strips[f"step {int(step):,}" if step.isdecimal() else step] = split_strip(strip)
+            name = f"step {int(step):,}" if step.isdecimal() else step
+            strips[name] = split_strip(strip, image_size(run) or 1)
     if not strips:
         return []
     budget = Budget(images, PROGRESS_BYTES)

@@ -27,6 +27,7 @@ from vqtrain.reports.blocks import (
 from vqtrain.reports.charts import Axis, Point, scatter
 from vqtrain.reports.images import ORIGINAL, RGB, Budget, PageImages, read_image, split_strip
 from vqtrain.reports.series import label, metric_axis
+from vqtrain.shapes import ImageSize
 from vqtrain.sweeps import results
 from vqtrain.sweeps.results import (
     DONE,
@@ -230,11 +231,12 @@ def link(folder: Path, job: JobResult) -> str:
 
 def reconstructions(folder: Path, sweep: SweepResult, images: PageImages) -> list[Block]:
     """Show the same images as each point reconstructs them."""
-    homes = {job.name: folder / job.run_dir for job in sweep.jobs}
+    jobs = {job.name: job for job in sweep.jobs}
     rows: dict[str, tuple[list[RGB], list[RGB]]] = {}
     # If there is no room for all, those on a frontier come first.
     for point in sorted(sweep.points, key=lambda each: not each.frontier):
-        strips = (last_strip(homes[name]) for name in point.jobs if name in homes)
+        shown = (jobs[name] for name in point.jobs if name in jobs)
+        strips = (last_strip(folder / job.run_dir, job.image_size or 1) for job in shown)
         strip = next((found for found in strips if found is not None), None)
         if strip is not None:
             rows[point.label] = strip
@@ -282,10 +284,11 @@ def first_that_fit(versions: Sequence[RGB], images: PageImages) -> list[int]:
     return numbers
 
 
-def last_strip(run: Path) -> tuple[list[RGB], list[RGB]] | None:
+def last_strip(run: Path, size: ImageSize) -> tuple[list[RGB], list[RGB]] | None:
     """Read originals and reconstructions of a run's last validation; None if there are none."""
     files = sorted((run / "images").glob("step_*.png"))
     strip = read_image(files[-1]) if files else None
-    if strip is None or strip.shape[0] < 2 or strip.shape[1] < strip.shape[0] // 2:
+    if strip is None or strip.shape[0] < 2:
         return None
-    return split_strip(strip)
+    rows = split_strip(strip, size)
+    return rows if rows[0] else None

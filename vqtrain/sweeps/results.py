@@ -12,6 +12,7 @@ from vqtrain.evaluation import results as evaluation
 from vqtrain.evaluation.results import TokenizerResult, read_json
 from vqtrain.metrics.parts.codebook_usage import is_collapsed
 from vqtrain.metrics.parts.declarations import declaration, learn
+from vqtrain.shapes import ImageSize
 from vqtrain.sweeps.job import SweepJob, read_failure, training_seconds
 from vqtrain.version import __version__
 
@@ -51,7 +52,8 @@ class JobResult:
         code: The exit code, if it has ended.
         reason: Why it failed, was interrupted or counts as collapsed.
         run_dir: Relative to the sweep's folder.
-        image_size: Side of the images, in px; this and all below are None or empty if unknown.
+        image_size: Side of the images, or height and width, in px; this and all below are None or
+            empty if unknown.
         tokens_per_image: Ids per image.
         bits_per_pixel: Of the ids.
         metrics: By name, from the evaluation.
@@ -68,7 +70,7 @@ class JobResult:
     code: int | None
     reason: str
     run_dir: str
-    image_size: int | None
+    image_size: ImageSize | None
     tokens_per_image: int | None
     bits_per_pixel: float | None
     metrics: Mapping[str, float]

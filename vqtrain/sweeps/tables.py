@@ -38,7 +38,7 @@ def rows_of(result: SweepResult) -> list[dict[str, object]]:
             "reason": job.reason,
             **{key: _cell(job.values.get(key)) for key in result.axes},
             "kind": job.kind,
-            "image_size": job.image_size,
+            "image_size": _cell(job.image_size),
             "tokens_per_image": job.tokens_per_image,
             "bits_per_pixel": job.bits_per_pixel,
             **{name: job.metrics.get(name) for name in result.metrics},

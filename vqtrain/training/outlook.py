@@ -12,6 +12,7 @@ from vqtrain.data.sources.folders import describe_others
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError
 from vqtrain.optim.settings import OptimSettings
+from vqtrain.shapes import ImageSize, in_px, sides, typed
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.settings import TrainerSettings
 
@@ -28,8 +29,8 @@ def describe_data(data: TrainingData) -> Iterator[str]:
         training = f"{len(data.training)} training images"
     else:
         training = f"{len(data.training.commands)} training shards in sequence"
-    size = settings.image_size
-    yield f"data: {training}, {len(validation)} validation images, {size} x {size} px"
+    size = in_px(settings.image_size)
+    yield f"data: {training}, {len(validation)} validation images, {size}"
     if isinstance(data.training, ImageIndex) and data.training.others:
         yield f"data.train: {describe_others(data.training.others)}"
     # With data.val=auto they are the same files.
@@ -82,25 +83,26 @@ def images_of_step(data: TrainingData, trainer: TrainerSettings) -> int:
     return data.settings.batch_size * trainer.accumulate * trainer.world_size
 
 
-def describe_enlarged(index: ImageIndex, image_size: int) -> str | None:
+def describe_enlarged(index: ImageIndex, image_size: ImageSize) -> str | None:
     """Look at some local images, and say if there are any smaller than the crop."""
     spread = np.linspace(0, len(index) - 1, min(MAX_LOOKED_AT, len(index))).astype(int)
-    sides = []
+    sizes = []
     for image_id in spread.tolist():
         if is_url(index.path(image_id)):
             continue
         try:
             encoded = index.read(image_id)
             with one_line(encoded):
-                sides.append(min(look_at(encoded)[0]))
+                sizes.append(look_at(encoded)[0])
         except BadSampleError:
             continue
-    small = [side for side in sides if side < image_size]
+    height, width = sides(image_size)
+    small = [min(size) for size in sizes if size[0] < width or size[1] < height]
     if not small:
         return None
     return (
-        f"{len(small)} of {len(sides)} training images that were looked at are enlarged to "
-        f"data.image_size={image_size}, the smallest from {min(small)} px: vqtrain doctor "
+        f"{len(small)} of {len(sizes)} training images that were looked at are enlarged to "
+        f"data.image_size={typed(image_size)}, the smallest from {min(small)} px: vqtrain doctor "
         "images=... proposes a size"
     )
 

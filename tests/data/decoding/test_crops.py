@@ -1,5 +1,7 @@
 """Crops of pictures whose pixels say where they come from."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -35,10 +37,14 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def square(rule, picture: Image.Image, size: int, generator=None) -> np.ndarray:
+def part(rule, picture: Image.Image, target: tuple[int, int], generator=None) -> np.ndarray:
     """Crop by a rule; rows, columns, channels."""
-    geometry = rule(picture.width, picture.height, size, generator)
-    return crop(torch.from_numpy(np.array(picture)), geometry, size).permute(1, 2, 0).numpy()
+    geometry = rule(picture.width, picture.height, target, generator)
+    return crop(torch.from_numpy(np.array(picture)), geometry, target).permute(1, 2, 0).numpy()
+
+
+def square(rule, picture: Image.Image, size: int, generator=None) -> np.ndarray:
+    return part(rule, picture, (size, size), generator)
 
 
 def bicubic(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -56,17 +62,38 @@ def levels_apart(one: np.ndarray, other: Image.Image | np.ndarray) -> int:
 
 @pytest.mark.parametrize("rule", CROPS.values(), ids=CROPS)
 @pytest.mark.parametrize("size", [*SIZES, (300, 1), (1, 300)])
-@pytest.mark.parametrize("seed", [None, *range(5)])
-def test_every_rule_gives_a_square_inside_the_picture(rule, size, seed):
-    generator = None if seed is None else np.random.default_rng(seed)
-    geometry = rule(*size, 8, generator)
-    left, top, width, height = geometry.box
-    assert min(left, top) >= 0
-    assert min(width, height) >= 1
-    assert left + width <= size[0]
-    assert top + height <= size[1]
-    for offset, resized in zip(geometry.offset, geometry.size, strict=True):
-        assert 0 <= offset <= resized - 8
+def test_every_rule_gives_a_crop_inside_the_picture(rule, size):
+    for target, seed in product([(8, 8), (8, 12), (15, 8)], [None, *range(5)]):
+        generator = None if seed is None else np.random.default_rng(seed)
+        geometry = rule(*size, target, generator)
+        left, top, width, height = geometry.box
+        assert min(left, top) >= 0
+        assert min(width, height) >= 1
+        assert left + width <= size[0]
+        assert top + height <= size[1]
+        for offset, resized, kept in zip(geometry.offset, geometry.size, target, strict=True):
+            assert 0 <= offset <= resized - kept
+
+
+@pytest.mark.parametrize("size", [*SIZES, (16, 9)])
+@pytest.mark.parametrize("target", [(6, 9), (12, 5)])
+def test_a_crop_that_is_no_square_is_the_largest_of_its_shape(size, target):
+    picture = noise(*size)
+    scale = max(target[0] / size[0], target[1] / size[1])
+    resized = bicubic(picture, tuple(int(side * scale + 1e-9) for side in size))
+    expected = center_crop(resized, [target[1], target[0]])
+    for rule in (resize, random_resized, maskbit, ldm):
+        assert levels_apart(part(rule, picture, target), expected) <= 1
+
+
+def test_random_parts_have_about_the_shape_of_the_crop():
+    generator = np.random.default_rng(0)
+    boxes = [random_resized(1000, 500, (64, 32), generator).box for _ in range(200)]
+    ratio = np.array([width / height for _, _, width, height in boxes])
+    assert 2 * 0.748 < ratio.min() < 2 * 0.80  # 3/4 to 4/3 of 64 / 32
+    assert 2 * 1.27 < ratio.max() < 2 * 1.336
+    boxes = [ldm(1000, 400, (64, 32), generator).box for _ in range(200)]
+    assert all(abs(width - 2 * height) <= 1 and width >= 400 for _, _, width, height in boxes)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 13])
@@ -74,10 +101,10 @@ def test_every_rule_gives_a_square_inside_the_picture(rule, size, seed):
 @pytest.mark.parametrize("rule", CROPS.values(), ids=CROPS)
 def test_any_number_of_channels_is_cut_like_each_alone(rule, dtype, channels):
     pixels = torch.from_numpy(np.array(noise(50, 37)))[..., :1]
-    geometry = rule(50, 37, 16, np.random.default_rng(0))
-    alone = crop(pixels.to(dtype), geometry, 16)
+    geometry = rule(50, 37, (16, 16), np.random.default_rng(0))
+    alone = crop(pixels.to(dtype), geometry, (16, 16))
     assert (alone.shape, alone.dtype) == ((1, 16, 16), dtype)
-    together = crop(pixels.to(dtype).expand(-1, -1, channels), geometry, 16)
+    together = crop(pixels.to(dtype).expand(-1, -1, channels), geometry, (16, 16))
     # The vectorized resampler of few channels rounds uint8 otherwise.
     far = (together.float() - alone.float()).abs().max()
     assert far <= (1 if dtype == torch.uint8 else 1e-4)
@@ -120,7 +147,7 @@ def test_validation_crops_equal_those_of_torchvision(size):
 def test_a_part_is_resized_as_by_pillow(size):
     picture = noise(*size)
     for seed in range(5):
-        geometry = random_resized(*size, 32, np.random.default_rng(seed))
+        geometry = random_resized(*size, (32, 32), np.random.default_rng(seed))
         left, top, width, height = geometry.box
         box = (left, top, left + width, top + height)
         expected = bicubic(picture.crop(box), (32, 32))
@@ -131,7 +158,7 @@ def test_a_part_is_resized_as_by_pillow(size):
 @pytest.mark.parametrize(("area_frac", "rule"), [((0.5, 1), random_resized), ((0.8, 1), maskbit)])
 def test_random_parts_draw_area_and_aspect_ratio_from_their_ranges(rule, area_frac):
     generator = np.random.default_rng(0)
-    boxes = [rule(1000, 800, 32, generator).box for _ in range(500)]
+    boxes = [rule(1000, 800, (32, 32), generator).box for _ in range(500)]
     left, top, width, height = np.array(boxes).T
     assert left.min() >= 0
     assert top.min() >= 0
@@ -149,28 +176,28 @@ def test_random_parts_draw_area_and_aspect_ratio_from_their_ranges(rule, area_fr
 def test_random_resized_of_a_long_picture_takes_the_middle():
     # At least half of 100 x 10 px at a ratio of at most 4/3 is 20 px high, so nothing fits: the
     # middle round(10 * 4/3) = 13 columns from (100 - 13) // 2 = 43 on.
-    geometry = random_resized(100, 10, 8, np.random.default_rng(0))
+    geometry = random_resized(100, 10, (8, 8), np.random.default_rng(0))
     assert geometry == Geometry(box=(43, 0, 13, 10), size=(8, 8), offset=(0, 0))
     # The same upright: the ratio is at least 3/4, so round(10 / (3/4)) = 13 rows.
-    assert random_resized(10, 100, 8, np.random.default_rng(0)).box == (0, 43, 10, 13)
+    assert random_resized(10, 100, (8, 8), np.random.default_rng(0)).box == (0, 43, 10, 13)
 
 
 def test_resize_crops_along_the_long_side_in_training():
     generator = np.random.default_rng(0)
-    geometries = [resize(64, 16, 8, generator) for _ in range(300)]
+    geometries = [resize(64, 16, (8, 8), generator) for _ in range(300)]
     assert {geometry.offset for geometry in geometries} == {(x, 0) for x in range(25)}
     assert {(geometry.box, geometry.size) for geometry in geometries} == {((0, 0, 64, 16), (32, 8))}
 
 
 def test_boxes_of_adm_by_hand():
     # 500 -> 250 -> 125 < 2 * 64, so 375 -> 187 -> 93; 93 becomes 64 and 125 * 64 / 93 = 86.02.
-    geometry = adm(500, 375, 64, None)
+    geometry = adm(500, 375, (64, 64), None)
     assert geometry.box == (0, 0, 500, 375)
     assert geometry.size == (86, 64)
     assert geometry.offset == (11, 0)  # (86 - 64) // 2
     # Squares of 1 / 1 to 1 / 0.8 of the short side: it is 64 to 80 px long.
     generator = np.random.default_rng(0)
-    geometries = [adm(500, 375, 64, generator) for _ in range(500)]
+    geometries = [adm(500, 375, (64, 64), generator) for _ in range(500)]
     assert {min(geometry.size) for geometry in geometries} == set(range(64, 81))
 
 
@@ -192,7 +219,7 @@ def published_adm(picture: Image.Image, size: int, target: int, left: int, top: 
 def test_adm_equals_the_published_loader(size, seed):
     picture = noise(*size)
     generators = [None if seed is None else np.random.default_rng(seed) for _ in range(2)]
-    geometry = adm(*size, 32, generators[0])
+    geometry = adm(*size, (32, 32), generators[0])
     expected = published_adm(picture, 32, min(geometry.size), *geometry.offset)
     # The halvings are equal; in the last step rows and columns round by a level each.
     assert levels_apart(square(adm, picture, 32, generators[1]), expected) <= 2
@@ -213,12 +240,12 @@ def test_halving_equals_pillows_box(size):
 
 
 def _whole(pixels: Tensor, geometry: Geometry) -> Tensor:
-    return crop(pixels, geometry, min(geometry.size)).permute(1, 2, 0)
+    return crop(pixels, geometry, (min(geometry.size),) * 2).permute(1, 2, 0)
 
 
 def test_ldm_takes_squares_of_at_least_half_the_short_side():
     generator = np.random.default_rng(0)
-    boxes = np.array([ldm(300, 200, 32, generator).box for _ in range(500)])
+    boxes = np.array([ldm(300, 200, (32, 32), generator).box for _ in range(500)])
     assert (boxes[:, 2] == boxes[:, 3]).all()
     assert boxes[:, 2].min() in range(100, 103)
     assert boxes[:, 2].max() in range(197, 201)
@@ -226,7 +253,7 @@ def test_ldm_takes_squares_of_at_least_half_the_short_side():
 
 @pytest.mark.parametrize("rule", CROPS.values(), ids=CROPS)
 def test_the_same_numbers_give_the_same_crop(rule):
-    one, again, other = (rule(90, 70, 16, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    one, again, other = (rule(90, 70, (16, 16), np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert one == again
     assert one != other
 
@@ -235,8 +262,8 @@ def test_the_same_numbers_give_the_same_crop(rule):
 def test_a_picture_too_thin_to_enlarge_is_refused(rule, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     # 1 x 20 px becomes 8 x 160 = 1,280 px.
-    with pytest.raises(BadSampleError, match="1 x 20 px is too thin for squares of 8 px"):
-        rule(1, 20, 8, None)
+    with pytest.raises(BadSampleError, match="1 x 20 px is too thin for crops of 8 x 8 px"):
+        rule(1, 20, (8, 8), None)
 
 
 def test_a_reduced_box_covers_the_same_part():

@@ -219,7 +219,7 @@ def test_pictures_stand_upright(encode, kind, orientation, expected):
     for crop, generator in (("native", None), ("native", np.random.default_rng(1))):
         square = load(encoded, generator, channels=1, crop=crop, image_size=side)
         again = None if generator is None else np.random.default_rng(1)
-        left, top, *_ = CROPS[crop](width, height, side, again).box
+        left, top, *_ = CROPS[crop](width, height, (side, side), again).box
         part = expected[:, top : top + side, left : left + side]
         assert np.abs(np.array(square) - part).mean() < 5
 

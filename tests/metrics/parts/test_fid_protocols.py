@@ -297,8 +297,8 @@ def test_rounding_of_adm_by_hand(value: float, expected: int) -> None:
 
 def test_boxes_of_adm_in_an_evaluation_by_hand() -> None:
     # 1001 x 600 is halved once, to 500 x 300; 300 becomes 256, and 500 * 256 / 300 = 426.67.
-    geometry = CROPS[PROTOCOLS["adm"].crop](1001, 600, 256, None)
-    assert geometry == adm(1001, 600, 256, None)
+    geometry = CROPS[PROTOCOLS["adm"].crop](1001, 600, (256, 256), None)
+    assert geometry == adm(1001, 600, (256, 256), None)
     assert geometry.size == (427, 256)
     assert geometry.offset == (85, 0)  # (427 - 256) // 2 = 85
 

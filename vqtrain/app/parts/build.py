@@ -23,7 +23,7 @@ from vqtrain.objective import Objective, build_adversarial, build_term
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.ranges import at_least, check, resolve_fractions
-from vqtrain.shapes import by
+from vqtrain.shapes import by, typed
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import TrainingCheckpoint
@@ -95,7 +95,8 @@ def build_module(
         channels=data.channels,
         pixel_range=data.pixel_range,
     )
-    where = f"data.image_size={size[0]}" if sample_size is None else f"sample_size={size}"
+    key = "data.image_size" if sample_size is None else "sample_size"
+    where = f"{key}={typed(data.image_size if sample_size is None else list(size))}"
     check_shapes(tokenizer, size, where)
     check_warmup(settings.optim, settings.trainer.max_steps, "trainer.max_steps")
     objective = build_objective(resolved, settings, context)
@@ -183,11 +184,11 @@ def build_discriminator(
     if not fits:
         if size != data.sample_size:
             raise ConfigError(f"a sample of {by(size)} does not fit this discriminator")
-        sizes = range(data.image_size, LARGEST_LEAST_SIZE)
+        sizes = range(min(size), LARGEST_LEAST_SIZE)
         least = next((n for n in sizes if takes(discriminator, data.channels, (n, n))), "more")
         raise ConfigError(
             f"data.image_size must be at least {least} for this discriminator, got "
-            f"{data.image_size}; with discriminator.num_layers=1 it takes smaller images"
+            f"{typed(data.image_size)}; with discriminator.num_layers=1 it takes smaller images"
         )
     return discriminator
 

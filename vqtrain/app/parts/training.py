@@ -261,7 +261,7 @@ def introduce(
 ) -> None:
     """Print what is about to run."""
     tokenizer, settings = module.tokenizer, data.settings
-    shape = by(tokenizer.token_shape(settings.image_size, settings.image_size))
+    shape = by(tokenizer.token_shape(*settings.sample_size))
     codebook = tokenizer.codebook
     tokens = f"{shape} tokens an image, {codebook.size} codes"
     if codebook.num_codebooks == 0:

@@ -1,8 +1,10 @@
-"""How an image of any size becomes a square: one geometry per value of ``data.crop``.
+"""How an image of any size becomes one of a fixed size: one geometry per value of ``data.crop``.
 
 With a generator a rule crops at random, for training; with None it takes the center, for
 validation. Every rule resamples by antialiased bicubic; where published code does otherwise, its
-rule says so. Rules and the tokenizers whose public code trains on ImageNet by the same boxes:
+rule says so. Rules were published for squares; of another crop, the "short side" of an image is
+the one with less to spare. Rules and the tokenizers whose public code trains on ImageNet by the
+same boxes:
 
 - ``resize``: 1d-tokenizer; RQ-VAE; enhancing-transformers (a ViT-VQGAN of third parties),
   Open-MAGVIT2 and taming-transformers, these three by bilinear, the last two without mirroring.
@@ -12,7 +14,7 @@ rule says so. Rules and the tokenizers whose public code trains on ImageNet by t
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -25,27 +27,29 @@ from PIL import Image
 from torch import Tensor
 
 from vqtrain.errors import BadSampleError
+from vqtrain.shapes import by
 
-# Share of the image's area and width / height that random_resized draws from.
+# Share of the image's area, and width / height relative to the crop's, that random_resized draws
+# from.
 AREA_FRAC = (0.5, 1.0)
 ASPECT_RATIO = (3 / 4, 4 / 3)
 # The same of MaskBit; its ratios are those above.
 MASKBIT_AREA_FRAC = (0.8, 1.0)
-# Share of the resized image's short side that the square of LlamaGen takes.
+# Share of the resized image's short side that the crop of LlamaGen takes.
 ADM_SIDE_FRAC = (0.8, 1.0)
-# Share of the image's short side that the square of latent-diffusion takes.
+# Share of the image's short side that the crop of latent-diffusion takes.
 LDM_SIDE_FRAC = (0.5, 1.0)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """Which part of an image becomes the square, and how it is resized.
+    """Which part of an image is kept, and how it is resized.
 
     Attributes:
         box: Left, top, width and height of the part that is used, in px of the image.
         size: Width and height that the box is resized to, in px.
-        offset: Left and top of the square in the resized box, in px.
+        offset: Left and top of the crop in the resized box, in px.
         halve: Whether to halve by averages first, as long as the box is at least twice ``size``.
     """
 
@@ -59,7 +63,7 @@ class Geometry:
         return min(self.box[2] / self.size[0], self.box[3] / self.size[1])
 
     def reduced(self, factor: int, *, width: int, height: int) -> "Geometry":
-        """Describe the same square in an image that was decoded ``factor`` times smaller.
+        """Describe the same crop in an image that was decoded ``factor`` times smaller.
 
         Args:
             factor: 2, 4 or 8.
@@ -75,41 +79,40 @@ class Geometry:
         return replace(self, box=(left, top, right - left, bottom - top))
 
 
-Crop = Callable[[int, int, int, np.random.Generator | None], Geometry]
+# Width and height of an image, and those of the crop, in px.
+Crop = Callable[[int, int, tuple[int, int], np.random.Generator | None], Geometry]
 
 
 def native(
-    width: int, height: int, image_size: int, generator: np.random.Generator | None
+    width: int, height: int, target: tuple[int, int], generator: np.random.Generator | None
 ) -> Geometry:
-    """Crop a square of native pixels, which keeps the finest detail of large images.
+    """Crop native pixels, which keeps the finest detail of large images.
 
-    An image that is smaller than the square is enlarged first.
+    An image that is smaller than the crop is enlarged first.
     """
-    if min(width, height) < image_size:
-        return resize(width, height, image_size, generator)
-    left, top = _offset(width, height, image_size, generator)
-    size = (image_size, image_size)
-    return Geometry(box=(left, top, *size), size=size, offset=(0, 0))
+    if width < target[0] or height < target[1]:
+        return resize(width, height, target, generator)
+    left, top = _offset(width, height, target, generator)
+    return Geometry(box=(left, top, *target), size=target, offset=(0, 0))
 
 
 def resize(
-    width: int, height: int, image_size: int, generator: np.random.Generator | None
+    width: int, height: int, target: tuple[int, int], generator: np.random.Generator | None
 ) -> Geometry:
-    """Resize the short side to the square's, then crop, which keeps whole objects.
+    """Resize until one side is that of the crop, then crop the other, which keeps whole objects.
 
     References:
         torchvision's Resize and CenterCrop, for validation.
     """
-    short = min(width, height)
-    size = (width * image_size // short, height * image_size // short)
-    _check_thin(width, height, size, image_size)
-    return Geometry(
-        box=(0, 0, width, height), size=size, offset=_offset(*size, image_size, generator)
-    )
+    side = _tight_side(width, height, target)
+    part, whole = target[side], (width, height)[side]
+    size = (width * part // whole, height * part // whole)
+    _check_thin(width, height, size, target)
+    return Geometry(box=(0, 0, width, height), size=size, offset=_offset(*size, target, generator))
 
 
 def random_resized(
-    width: int, height: int, image_size: int, generator: np.random.Generator | None
+    width: int, height: int, target: tuple[int, int], generator: np.random.Generator | None
 ) -> Geometry:
     """Resize a random part of random size and aspect ratio; for validation, as ``resize``.
 
@@ -117,24 +120,24 @@ def random_resized(
         Szegedy et al. 2014, arXiv:1409.4842, section 6; torchvision's RandomResizedCrop.
         Deviation: at least half the area instead of 8 %, as a tokenizer must see whole objects.
     """
-    return _random_part(width, height, image_size, AREA_FRAC, generator)
+    return _random_part(width, height, target, AREA_FRAC, generator)
 
 
 def maskbit(
-    width: int, height: int, image_size: int, generator: np.random.Generator | None
+    width: int, height: int, target: tuple[int, int], generator: np.random.Generator | None
 ) -> Geometry:
     """Resize a random part of at least 80 % of the area; for validation, as ``resize``.
 
     References:
         Weber et al. 2024, arXiv:2409.16211, and its code. Deviation: bicubic instead of bilinear.
     """
-    return _random_part(width, height, image_size, MASKBIT_AREA_FRAC, generator)
+    return _random_part(width, height, target, MASKBIT_AREA_FRAC, generator)
 
 
 def adm(
-    width: int, height: int, image_size: int, generator: np.random.Generator | None
+    width: int, height: int, target: tuple[int, int], generator: np.random.Generator | None
 ) -> Geometry:
-    """Resize the short side to 1 to 1.25 times the square's, then crop; to 1 for validation.
+    """Resize the short side to 1 to 1.25 times the crop's, then crop; to 1 for validation.
 
     An image of at least twice that size is halved by averages first, as often as it takes.
 
@@ -142,36 +145,40 @@ def adm(
         Dhariwal and Nichol 2021, arXiv:2105.05233, its code; Sun et al. 2024, arXiv:2406.06525,
         its code for training tokenizers.
     """
-    target = image_size
+    side = _tight_side(width, height, target)
+    length = target[side]
     if generator is not None:
-        least, most = (math.ceil(image_size / fraction) for fraction in reversed(ADM_SIDE_FRAC))
-        target = int(generator.integers(least, most, endpoint=True))
+        least, most = (math.ceil(length / fraction) for fraction in reversed(ADM_SIDE_FRAC))
+        length = int(generator.integers(least, most, endpoint=True))
     halved = (width, height)
-    while min(halved) >= 2 * target:
+    while halved[side] >= 2 * length:
         halved = (halved[0] // 2, halved[1] // 2)
-    scale = target / min(halved)
-    size = (round(halved[0] * scale), round(halved[1] * scale))
-    _check_thin(width, height, size, image_size)
-    offset = _offset(*size, image_size, generator)
+    scale = length / halved[side]
+    # Halving an odd number may leave the other side a pixel short of a crop that is no square.
+    size = (max(round(halved[0] * scale), target[0]), max(round(halved[1] * scale), target[1]))
+    _check_thin(width, height, size, target)
+    offset = _offset(*size, target, generator)
     if generator is None:
-        offset = ((size[0] - image_size) // 2, (size[1] - image_size) // 2)
+        offset = ((size[0] - target[0]) // 2, (size[1] - target[1]) // 2)
     return Geometry(box=(0, 0, width, height), size=size, offset=offset, halve=True)
 
 
 def ldm(
-    width: int, height: int, image_size: int, generator: np.random.Generator | None
+    width: int, height: int, target: tuple[int, int], generator: np.random.Generator | None
 ) -> Geometry:
-    """Resize a random square of at least half the short side; for validation, as ``resize``.
+    """Resize a random part of at least half the short side; for validation, as ``resize``.
 
     References:
         Rombach et al. 2022, arXiv:2112.10752, its code. Deviation: antialiased bicubic instead of
         area; the center for validation, where that code crops at random as well.
     """
     if generator is None:
-        return resize(width, height, image_size, None)
-    side = max(1, int(min(width, height) * generator.uniform(*LDM_SIDE_FRAC)))
-    left, top = _offset(width, height, side, generator)
-    return Geometry(box=(left, top, side, side), size=(image_size, image_size), offset=(0, 0))
+        return resize(width, height, target, None)
+    side = _tight_side(width, height, target)
+    length = max(1, int((width, height)[side] * generator.uniform(*LDM_SIDE_FRAC)))
+    sizes = (max(1, length * target[0] // target[side]), max(1, length * target[1] // target[side]))
+    left, top = _offset(width, height, sizes, generator)
+    return Geometry(box=(left, top, *sizes), size=target, offset=(0, 0))
 
 
 CROPS: dict[str, Crop] = {
@@ -185,9 +192,9 @@ CROPS: dict[str, Crop] = {
 
 
 def crop(
-    pixels: Shaped[Tensor, "h w c"], geometry: Geometry, image_size: int
-) -> Shaped[Tensor, "c size size"]:
-    """Resample a square out of an image by antialiased bicubic.
+    pixels: Shaped[Tensor, "h w c"], geometry: Geometry, target: tuple[int, int]
+) -> Shaped[Tensor, "c h_kept w_kept"]:
+    """Resample a part of an image by antialiased bicubic.
 
     Agrees with Pillow's bicubic, rows before columns, to a level or two: the two round their
     fixed-point numbers differently. Pillow begins with columns where that is less work, which shows
@@ -196,7 +203,7 @@ def crop(
     Args:
         pixels: uint8 or float32; floats may overshoot their range by some percent.
         geometry: A rule's answer for this width and height.
-        image_size: Side of the square, in px.
+        target: Width and height of the crop, in px.
 
     Returns:
         Of the same dtype; in memory the channels of a pixel are adjacent.
@@ -215,7 +222,7 @@ def crop(
         batch = F.interpolate(batch, size=size, mode="bicubic", antialias=True)
         pixels = batch[0].permute(1, 2, 0)
     left, top = geometry.offset
-    pixels = pixels[top : top + image_size, left : left + image_size]
+    pixels = pixels[top : top + target[1], left : left + target[0]]
     return pixels.permute(2, 0, 1)
 
 
@@ -246,39 +253,49 @@ def _mean(total: Shaped[Tensor, "h w c"], count: int) -> Shaped[Tensor, "h w c"]
     return (2 * total + count) // (2 * count)  # rounded half up
 
 
+def _tight_side(width: int, height: int, target: tuple[int, int]) -> int:
+    """Return 0 if a crop of the largest size takes the whole width, 1 if it takes the height."""
+    return 0 if width * target[1] <= height * target[0] else 1
+
+
 def _offset(
-    width: int, height: int, size: int, generator: np.random.Generator | None
+    width: int, height: int, target: tuple[int, int], generator: np.random.Generator | None
 ) -> tuple[int, int]:
-    spare_width, spare_height = width - size, height - size
+    spare_width, spare_height = width - target[0], height - target[1]
     if generator is None:
         return round(spare_width / 2), round(spare_height / 2)
     left = int(generator.integers(spare_width, endpoint=True))
     return left, int(generator.integers(spare_height, endpoint=True))
 
 
-def _check_thin(width: int, height: int, size: tuple[int, int], image_size: int) -> None:
+def _check_thin(width: int, height: int, size: tuple[int, int], target: tuple[int, int]) -> None:
     # A thin image would grow to more pixels than Pillow expects of any file.
     if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
-        raise BadSampleError(f"{width} x {height} px is too thin for squares of {image_size} px")
+        raise BadSampleError(f"{width} x {height} px is too thin for crops of {by(target)} px")
 
 
 def _random_part(
     width: int,
     height: int,
-    image_size: int,
+    target: tuple[int, int],
     area_frac: tuple[float, float],
     generator: np.random.Generator | None,
 ) -> Geometry:
     if generator is None:
-        return resize(width, height, image_size, None)
-    box = _random_box(width, height, area_frac, generator)
-    return Geometry(box=box, size=(image_size, image_size), offset=(0, 0))
+        return resize(width, height, target, None)
+    ratios = [ratio * (target[0] / target[1]) for ratio in ASPECT_RATIO]
+    box = _random_box(width, height, ratios, area_frac, generator)
+    return Geometry(box=box, size=target, offset=(0, 0))
 
 
 def _random_box(
-    width: int, height: int, area_frac: tuple[float, float], generator: np.random.Generator
+    width: int,
+    height: int,
+    ratios: Sequence[float],
+    area_frac: tuple[float, float],
+    generator: np.random.Generator,
 ) -> tuple[int, int, int, int]:
-    low, high = (math.log(ratio) for ratio in ASPECT_RATIO)
+    low, high = map(math.log, ratios)
     for _ in range(10):
         area = width * height * generator.uniform(*area_frac)
         ratio = math.exp(generator.uniform(low, high))
@@ -288,6 +305,6 @@ def _random_box(
             top = int(generator.integers(height - box_height, endpoint=True))
             return left, top, box_width, box_height
     # Too long an image for such boxes: the largest part in its middle with an allowed ratio.
-    box_width = min(width, round(height * ASPECT_RATIO[1]))
-    box_height = min(height, round(width / ASPECT_RATIO[0]))
+    box_width = min(width, round(height * ratios[1]))
+    box_height = min(height, round(width / ratios[0]))
     return (width - box_width) // 2, (height - box_height) // 2, box_width, box_height

@@ -24,6 +24,7 @@ from vqtrain.data.decoding.crops import CROPS, Geometry, crop
 from vqtrain.data.decoding.png import LUMA, fill_transparent, load_png, read_deep_png
 from vqtrain.errors import BadSampleError
 from vqtrain.ops.pixels import ValueRange
+from vqtrain.shapes import ImageSize, sides
 
 # Modes that Pillow converts to few others, and the one on the way to all.
 _DETOURS = {"La": "LA", "LAB": "RGB"}
@@ -48,7 +49,7 @@ class Transform:
     """How encoded images become arrays.
 
     Attributes:
-        image_size: Side of the square, in px.
+        image_size: Side of the square, or height and width, in px.
         channels: 1 for gray, 3 for color; any other number is that of the files.
         crop: A key of ``CROPS``.
         flip: Whether to mirror half of the images left to right; only with a generator.
@@ -56,7 +57,7 @@ class Transform:
         background: Color under transparent pixels, as ``PIL.ImageColor`` knows it.
     """
 
-    image_size: int
+    image_size: ImageSize
     channels: int
     crop: str
     flip: bool
@@ -81,7 +82,7 @@ def decode_image(
         BadSampleError: If the bytes are not a usable image.
     """
     with one_line(encoded):
-        return _decode_square(encoded, transform, generator)
+        return _decode_part(encoded, transform, generator)
 
 
 def decode_whole_image(encoded: bytes, transform: Transform) -> Shaped[Tensor, "c h w"]:
@@ -165,15 +166,16 @@ def from_array(
     return gray.round().to(torch.uint8) if value_range is None else gray
 
 
-def _decode_square(
+def _decode_part(
     encoded: bytes, transform: Transform, generator: np.random.Generator | None
 ) -> Shaped[Tensor, "c h w"]:
-    rule, side = CROPS[transform.crop], transform.image_size
+    rule, (rows, columns) = CROPS[transform.crop], sides(transform.image_size)
+    target = (columns, rows)
     channels, value_range = transform.channels, transform.range
     header = _jpeg_header(encoded) if channels in (1, 3) else None
     if header is not None:
         size, orientation = header
-        geometry = rule(*(size if orientation < 5 else size[::-1]), side, generator)
+        geometry = rule(*(size if orientation < 5 else size[::-1]), target, generator)
         factor = _draft_factor(geometry) if generator is not None else 1
         pixels = _upright(_decode_jpeg(encoded, size, channels, factor), orientation)
         if value_range is not None:
@@ -182,13 +184,13 @@ def _decode_square(
             geometry = geometry.reduced(factor, width=pixels.shape[1], height=pixels.shape[0])
     else:
         pixels = _decode(encoded, open_image(encoded), transform)
-        geometry = rule(pixels.shape[1], pixels.shape[0], side, generator)
-    square = crop(pixels, geometry, side)
+        geometry = rule(pixels.shape[1], pixels.shape[0], target, generator)
+    part = crop(pixels, geometry, target)
     if value_range is not None:
-        square = square.clamp(*value_range)  # bicubic overshoots at edges
+        part = part.clamp(*value_range)  # bicubic overshoots at edges
     if transform.flip and generator is not None and generator.random() < 0.5:
-        square = square.flip(-1)
-    return square
+        part = part.flip(-1)
+    return part
 
 
 def open_image(encoded: bytes) -> Image.Image | None:

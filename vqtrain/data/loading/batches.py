@@ -21,7 +21,7 @@ from vqtrain.data.loading.order import EndlessOrder, sample_generator
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError, DataError
-from vqtrain.shapes import Mask
+from vqtrain.shapes import Mask, sides
 
 # If this many images in a row cannot be read, something else is wrong.
 MAX_BAD_IN_A_ROW = 100
@@ -219,9 +219,9 @@ class ValidationBatches(Dataset[Batch]):
                 loaded[image_id] = decode_image(encoded, self.transform, None)
             except BadSampleError as error:
                 faults.append(self.index.fault(image_id, str(error)))
-        side, channels = self.transform.image_size, self.transform.channels
+        size, channels = sides(self.transform.image_size), self.transform.channels
         dtype = torch.uint8 if self.transform.range is None else torch.float32
-        blank = torch.zeros(channels, side, side, dtype=dtype)
+        blank = torch.zeros(channels, *size, dtype=dtype)
         is_good = np.array([image_id in loaded for image_id in image_ids])
         return Batch(
             samples=stack([loaded.get(image_id, blank) for image_id in image_ids]),
