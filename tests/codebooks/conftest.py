@@ -35,6 +35,7 @@ OPTIONS = {
     "grouped-vq": ["grouped", "inner=vq", "inner.sampling_temperature=0.5"],
     "grouped-bsq": ["grouped", "inner=bsq"],
     "grouped-gumbel": ["grouped", "inner=gumbel"],
+    "hierarchical-residual": ["hierarchical", "inner=residual"],
     "multiscale-vq": ["multiscale", "inner=vq"],
     "multiscale-bsq": ["multiscale", "inner=bsq"],
     "multiscale-sampled": ["multiscale", "inner.sampling_temperature=0.5"],
@@ -45,6 +46,7 @@ VARIANTS = {kind: [kind] for kind in KINDS} | OPTIONS
 # Few and small, and with codes that soon restart. At a temperature of 0.01 a softmax makes a
 # hundred times as much of a rounding error, at each step.
 SMALL = [
+    *("channels=8", "block_channels=8", "num_blocks=1"),
     *("size=16", "dim=4", "inner.dim=4", "scales=[1,2,4]", "num_codebooks=2", "num_convolutions=2"),
     *("decay=0.8", "inner.decay=0.8", "restart_below=0.5", "inner.restart_below=0.5"),
     *("entropy_temperature=0.1", "inner.entropy_temperature=0.1"),

@@ -23,6 +23,8 @@ def test_channels_are_split_in_order_and_ids_stand_by_group() -> None:
     quantized = codebook(z)
     assert quantized.token_ids.tolist() == [[[4], [10]]]  # 4 + 5 * 0, and 0 + 5 * 2
     assert quantized.z_q.tolist() == [[[1.0], [-1.0], [-1.0], [1.0]]]
+    grids = codebook.id_grids(quantized.token_ids[0])  # to look at: a list is a row
+    assert [grid.tolist() for grid in grids] == [[[4]], [[10]]]
 
 
 def test_the_loss_is_the_mean_of_the_groups() -> None:

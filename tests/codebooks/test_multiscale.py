@@ -121,6 +121,8 @@ def test_the_ids_of_all_scales_are_one_list() -> None:
     codebook = make(scales=[1, 2])
     assert codebook.tokens((2, 2)) == (5,)
     assert codebook.token_grids == ((1, 1), (2, 2))
+    grids = codebook.id_grids(torch.arange(5)[None])
+    assert [grid.tolist() for grid in grids] == [[[0]], [[1, 2], [3, 4]]]
     for grid in ((4,), (2, 4), (2, 2, 2)):
         with pytest.raises(ConfigError, match="need a square 2-D grid of 2 x 2"):
             codebook.tokens(grid)

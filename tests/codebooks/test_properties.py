@@ -69,6 +69,8 @@ class Batch:
         """Draw them, on the grid of the codebook if it takes one alone."""
         generator = torch.Generator().manual_seed(self.seed)
         grid = codebook.token_grids[-1] if codebook.token_grids else self.grid
+        if codebook.grid_unit > 1:  # of two axes
+            grid = (codebook.grid_unit * grid[0], codebook.grid_unit * grid[-1])
         shape = (self.samples, codebook.in_channels, *grid)
         return 10**self.magnitude * torch.randn(shape, generator=generator, **options)
 

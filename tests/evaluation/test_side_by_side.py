@@ -6,7 +6,6 @@ import torch
 from vqtrain.evaluation.side_by_side import (
     CAPTION_HEIGHT,
     MARGIN,
-    grids_of,
     ids_panel,
     side_by_side,
     to_panel,
@@ -46,12 +45,7 @@ def test_an_id_has_one_color_and_another_id_another() -> None:
 
 
 def test_several_codebooks_or_scales_are_several_grids() -> None:
-    token_ids = torch.arange(8).reshape(2, 2, 2)
-    assert [grid.tolist() for grid in grids_of(token_ids, ())] == token_ids.tolist()
-    assert [grid.tolist() for grid in grids_of(token_ids[:, 0], ())] == [[[0, 1]], [[4, 5]]]
-    scales = grids_of(torch.arange(5)[None], ((1, 1), (2, 2)))
-    assert [grid.tolist() for grid in scales] == [[[0]], [[1, 2], [3, 4]]]
-    panel = ids_panel(scales, 32, 32)
+    panel = ids_panel([torch.tensor([[0]]), torch.tensor([[1, 2], [3, 4]])], 32, 32)
     assert panel.shape == (32, 32, 3)
     # One beside the other: the first has one color, the second four.
     assert len({tuple(color) for color in panel[:, :14].reshape(-1, 3).tolist()}) == 1

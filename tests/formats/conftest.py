@@ -382,6 +382,7 @@ CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*
 SMALL = {
     "vqvae": ["channels=4", "block_channels=2", "num_blocks=0"],
     "cnn": ["channels=8", "multipliers=[1,2]", "attention_factors=[]", "num_blocks=1"],
+    "hierarchical": ["channels=4", "block_channels=2", "num_blocks=1"],
     "multiscale": ["scales=[1,3,4]", "num_convolutions=2"],
 }
 

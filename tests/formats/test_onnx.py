@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 def pictures(tokenizer: Tokenizer) -> list[Tensor]:
     """Other batches than the two traced, and other grids than 3 x 5 where they may be others."""
-    f, grids = tokenizer.downsampling[0], tokenizer.codebook.token_grids
+    f, grids = tokenizer.unit[0], tokenizer.codebook.token_grids
     sides = [grids[-1]] * 2 if grids else [(4, 4), (2, 7)]
     return [
         torch.rand(batch, 3, rows * f, columns * f) * 2 - 1
@@ -121,6 +121,7 @@ def test_half_the_precision_is_half_the_size_and_takes_the_same(
 
 
 def test_the_readme_follows_pixels_and_scales(make_tokenizer: Callable[..., Tokenizer]) -> None:
+    assert "[batch, 5*height/8, width/8]" in readme(make_tokenizer("hierarchical"))
     text = readme(make_tokenizer("multiscale"), "float32")
     assert "`images`: float32 [batch, 3, 16, 16]" in text
     assert "`token_ids`: int64 [batch, 26] in 0..15" in text  # 1 + 9 + 16

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 def pictures(tokenizer: Tokenizer) -> list[Tensor]:
     """Other batches than the two traced, and other grids than 3 x 5 where they may be others."""
-    f, grids = tokenizer.downsampling[0], tokenizer.codebook.token_grids
+    f, grids = tokenizer.unit[0], tokenizer.codebook.token_grids
     sides = [grids[-1]] * 2 if grids else [(4, 4), (2, 7)]
     return [
         torch.rand(batch, 3, rows * f, columns * f) * 2 - 1

@@ -19,6 +19,7 @@ SMALL = {
     "vqvae": ["channels=8", "block_channels=4", "num_blocks=1"],
     "cnn": ["channels=8", "multipliers=[1,2,2]", "attention_factors=[4]", "num_blocks=1"],
     "dvae": ["channels=4", "multipliers=[1,2]", "num_blocks=1"],
+    "hierarchical": ["channels=4", "block_channels=2", "num_blocks=1"],
     "multiscale": ["scales=[1,2,4]", "num_convolutions=2"],
 }
 

@@ -1,5 +1,6 @@
 """``vqtrain convert``: somebody else's checkpoint becomes a tokenizer directory."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,12 +57,14 @@ def conclude(
     """Say what was converted, and what can be done with it."""
     console = Console(highlight=False, soft_wrap=True)
     parts = tokenizer.specification
+    is_plain = tokenizer.codebook.grid_unit == 1
+    count = "one" if is_plain else math.prod(tokenizer.token_shape(*tokenizer.unit))
     parameters = sum(item.numel() for item in tokenizer.parameters())
     lines = {
         "converted": f"{source.name} ({kind}) to {folder}",
         "network": " ".join(f"{part}={parts[part]['kind']}" for part in parts),
         "parameters": f"{parameters:,}",
-        "token ids": f"{tokenizer.vocab_size:,}, one for {by(tokenizer.downsampling)} px",
+        "token ids": f"{tokenizer.vocab_size:,}, {count} for {by(tokenizer.unit)} px",
         **{name: str(value) for name, value in remarks.items()},
     }
     for name, line in lines.items():

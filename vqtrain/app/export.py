@@ -101,7 +101,7 @@ def pictures_of(
     whole = tokenizer.to_images(torch.stack(pixels))
     if tokenizer.codebook.token_grids:
         return [whole]
-    f, size = math.lcm(*tokenizer.downsampling), sides(transform.image_size)
+    f, size = math.lcm(*tokenizer.unit), sides(transform.image_size)
     least = 2 * f
     if min(size) < least:
         raise ConfigError(f"image_size must be at least {least}, two tokens, got {min(size)}")

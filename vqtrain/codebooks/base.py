@@ -1,9 +1,11 @@
 """The contract that every codebook keeps; ``contract.py`` checks it."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
@@ -59,7 +61,8 @@ class Codebook(nn.Module, ABC):
         selection_rule: How an id is chosen, in words; an exported tokenizer says it.
         token_grids: The grids whose ids one sample has, one after another, from coarse to fine,
             where the last one is the only grid of latents that the codebook takes; none where it
-            takes any grid, and each position has its own ids.
+            takes any grid.
+        grid_unit: What the sides of a grid must be multiples of.
         chooses_nearest: Whether an id is the row of one table that is nearest to the latent.
         learns_from_decoder: Whether its codes learn from the decoder's gradient alone.
         initial_std: Standard deviation that each channel of the first latents is to have, with a
@@ -73,6 +76,7 @@ class Codebook(nn.Module, ABC):
     id_order: str
     selection_rule: str
     token_grids: tuple[tuple[int, ...], ...] = ()
+    grid_unit: int = 1
     chooses_nearest: bool = False
     learns_from_decoder: bool = False
     initial_std: float | None = None
@@ -113,6 +117,23 @@ class Codebook(nn.Module, ABC):
             ConfigError: If the codebook does not take such a grid.
         """
         return grid
+
+    def grid(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the grid of latents of a sample, from the shape of its ids, as of ``tokens``.
+
+        Raises:
+            ConfigError: If no sample has ids of that shape.
+        """
+        return self.token_grids[-1] if self.token_grids else tokens
+
+    def id_grids(
+        self, token_ids: Int64[Tensor, " k *tokens"]
+    ) -> list[Int64[Tensor, "_rows _columns"]]:
+        """Return the ids of one sample as grids to look at, of each codebook or of each scale."""
+        if not self.token_grids:
+            return [ids.reshape(-1, ids.shape[-1]) for ids in token_ids]
+        parts = torch.split(token_ids[0], [math.prod(grid) for grid in self.token_grids])
+        return [part.reshape(grid) for part, grid in zip(parts, self.token_grids, strict=True)]
 
     def initialize(self, z: Float[Tensor, "b d *grid"]) -> None:
         """Start from latents of the data, once, before step 0, if the codes depend on them.

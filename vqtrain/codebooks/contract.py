@@ -43,6 +43,11 @@ def check(codebook: Codebook, grids: Sequence[tuple[int, ...]] = GRIDS) -> None:
                 for promise in (_check_decode, _check_finite, _check_not_finite, _check_gradients):
                     promise(copy.deepcopy(own), _latents(codebook, grid, dtype))
             _check_steps(copy.deepcopy(codebook).double(), grid)
+            found = codebook.grid(codebook.tokens(grid))
+            require(
+                found == grid,
+                f"grid() must give back the grid of the ids of tokens(), {by(grid)}, got {found}",
+            )
 
 
 def _latents(
@@ -52,7 +57,13 @@ def _latents(
 
 
 def _check_attributes(codebook: Codebook) -> None:
-    for name, least in (("dim", 1), ("in_channels", 1), ("num_codebooks", 0), ("size", 0)):
+    for name, least in (
+        ("dim", 1),
+        ("in_channels", 1),
+        ("num_codebooks", 0),
+        ("size", 0),
+        ("grid_unit", 1),
+    ):
         value = getattr(codebook, name, None)
         require(
             isinstance(value, int) and value >= least,

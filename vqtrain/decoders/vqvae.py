@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.decoders.base import Decoder
-from vqtrain.layers.residual import BottleneckBlock
+from vqtrain.layers.strided import strided_up
 from vqtrain.ranges import at_least, checked
 
 
@@ -44,18 +44,14 @@ class VQVAEDecoder(Decoder):
         super().__init__()
         self.in_channels = channels
         self.upsampling = (2**num_upsamplings, 2**num_upsamplings)
-        layers: list[nn.Module] = [nn.Conv2d(channels, channels, kernel_size=3, padding=1)]
-        layers.extend(
-            BottleneckBlock(channels=channels, block_channels=block_channels)
-            for _ in range(num_blocks)
+        self.layers = strided_up(
+            in_channels=channels,
+            out_channels=out_channels,
+            channels=channels,
+            block_channels=block_channels,
+            num_blocks=num_blocks,
+            num_upsamplings=num_upsamplings,
         )
-        width = channels
-        for remaining in reversed(range(num_upsamplings)):
-            next_width = {0: out_channels, 1: channels // 2}.get(remaining, channels)
-            layers.append(nn.ReLU(inplace=True))
-            layers.append(nn.ConvTranspose2d(width, next_width, kernel_size=4, stride=2, padding=1))
-            width = next_width
-        self.layers = nn.Sequential(*layers)
 
     @property
     def last_layer(self) -> nn.Module:

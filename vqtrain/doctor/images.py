@@ -68,9 +68,9 @@ def examine(planned: Planned, index: ImageIndex) -> Iterator[Finding]:
         yield describe_unreadable(sample, data.max_bad_fraction)
     if not sample.sizes:
         return
-    downsampling = math.lcm(*planned.module.tokenizer.downsampling)
+    unit = math.lcm(*planned.module.tokenizer.unit)
     shown = ", ".join(f"{mode}: {count}" for mode, count in sample.modes.most_common())
-    yield describe_sizes(sample.sizes, data.image_size, downsampling)
+    yield describe_sizes(sample.sizes, data.image_size, unit)
     yield Finding(name="modes", found=shown)
     short_side = int(np.median([min(size) for size in sample.sizes]))
     yield from examine_speed(planned, index, seconds=sample.seconds, short_side=short_side)
@@ -154,9 +154,7 @@ def name(fault: Fault) -> str:
     return f"{f'{fault.key!r} in ' if fault.key else ''}{fault.shard} ({reason})"
 
 
-def describe_sizes(
-    sizes: Sequence[tuple[int, int]], image_size: ImageSize, downsampling: int
-) -> Finding:
+def describe_sizes(sizes: Sequence[tuple[int, int]], image_size: ImageSize, unit: int) -> Finding:
     """Tell the smallest, the median and the largest size by the short side, width before height."""
     ordered = sorted(sizes, key=lambda size: (min(size), max(size)))
     median = ordered[len(ordered) // 2]
@@ -164,8 +162,8 @@ def describe_sizes(
     text = ", ".join(f"{word} {width} x {height} px" for word, (width, height) in shown.items())
     short = min(median)
     if short < min(sides(image_size)):
-        least = -(-LEAST_IMAGE_SIZE // downsampling) * downsampling
-        fitting = max(least, short - short % downsampling)
+        least = -(-LEAST_IMAGE_SIZE // unit) * unit
+        fitting = max(least, short - short % unit)
         text += f"; smaller than data.image_size={typed(image_size)}, try data.image_size={fitting}"
     return Finding(name="sizes", found=text)
 

@@ -1,13 +1,12 @@
 """The encoder of the VQ-VAE."""
 
-from itertools import pairwise
 from typing import Annotated, final
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqtrain.encoders.base import Encoder
-from vqtrain.layers.residual import BottleneckBlock
+from vqtrain.layers.strided import strided_down
 from vqtrain.ranges import at_least, checked
 
 
@@ -44,18 +43,13 @@ class VQVAEEncoder(Encoder):
         super().__init__()
         self.out_channels = channels
         self.downsampling = (2**num_downsamplings, 2**num_downsamplings)
-        widths = [in_channels, channels // 2] + [channels] * (num_downsamplings - 1)
-        layers: list[nn.Module] = []
-        for width, next_width in pairwise(widths):
-            layers.append(nn.Conv2d(width, next_width, kernel_size=4, stride=2, padding=1))
-            layers.append(nn.ReLU(inplace=True))
-        layers.append(nn.Conv2d(widths[-1], channels, kernel_size=3, padding=1))
-        layers.extend(
-            BottleneckBlock(channels=channels, block_channels=block_channels)
-            for _ in range(num_blocks)
+        self.layers = strided_down(
+            in_channels=in_channels,
+            channels=channels,
+            block_channels=block_channels,
+            num_blocks=num_blocks,
+            num_downsamplings=num_downsamplings,
         )
-        layers.append(nn.ReLU(inplace=True))
-        self.layers = nn.Sequential(*layers)
 
     def forward(self, samples: Float[Tensor, "b c h w"]) -> Float[Tensor, "b z h_z w_z"]:
         """Encode images in [-1, 1]; the latents are never negative."""

@@ -17,7 +17,7 @@ from vqtrain.data.decoding.images import decode_image, decode_whole_image
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError, DataError
 from vqtrain.evaluation.settings import ImageSettings
-from vqtrain.evaluation.side_by_side import grids_of, ids_panel, side_by_side, to_panel
+from vqtrain.evaluation.side_by_side import ids_panel, side_by_side, to_panel
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.shapes import by
@@ -64,7 +64,7 @@ def read_images(
     index: ImageIndex, tokenizer: Tokenizer, settings: ImageSettings, count: int
 ) -> Iterator[tuple[str, Float[Tensor, "1 c h w"] | str]]:
     """Bring the first images with their keys; for one that cannot be used, the reason."""
-    size = settings.image_size or math.lcm(*tokenizer.downsampling)
+    size = settings.image_size or math.lcm(*tokenizer.unit)
     transform = replace(settings, image_size=size).transform(tokenizer)
     for image_id in range(count):
         key = index.key(image_id)
@@ -73,9 +73,7 @@ def read_images(
             if settings.image_size is not None:
                 pixels = decode_image(encoded, transform, None)
             else:
-                pixels = whole_tokens(
-                    decode_whole_image(encoded, transform), tokenizer.downsampling
-                )
+                pixels = whole_tokens(decode_whole_image(encoded, transform), tokenizer.unit)
             yield key, tokenizer.to_images(pixels[None])
         except BadSampleError as error:
             yield key, str(error)
@@ -101,7 +99,7 @@ def draw(
         (to_panel(pixels), f"{value:.2f} dB"),
     ]
     if tokenizer.codebook.num_codebooks:
-        grids = grids_of(quantized.token_ids[0], tokenizer.codebook.token_grids)
+        grids = tokenizer.codebook.id_grids(quantized.token_ids[0])
         shape = by(tokenizer.token_shape(height, width))
         panels.append((ids_panel(grids, height, width), f"{shape} ids"))
     return side_by_side(panels), {"psnr": round(value, 4), "width": width, "height": height}

@@ -55,7 +55,7 @@ class ImageSettings:
         if not isinstance(size, int | list):
             raise ConfigError(
                 "the tokenizer does not say on which size it was trained: give image_size, a "
-                f"multiple of {math.lcm(*tokenizer.downsampling)}"
+                f"multiple of {math.lcm(*tokenizer.unit)}"
             )
         tokenizer.token_shape(*sides(size))  # refuses a size that does not fit
         return Transform(

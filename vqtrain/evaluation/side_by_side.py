@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from einops import rearrange
 from jaxtyping import Int64, UInt8
 from PIL import Image, ImageDraw, ImageFont
@@ -65,21 +64,6 @@ def ids_panel(
         place = (number % columns * (size[0] + gap), number // columns * (size[1] + gap))
         panel.paste(cell, place)
     return np.asarray(panel)
-
-
-def grids_of(
-    token_ids: Int64[Tensor, " k *tokens"], token_grids: Sequence[tuple[int, ...]]
-) -> list[Int64[Tensor, "_ _"]]:
-    """Return the ids of one image as grids: of each codebook, or of each scale; 1D ids as a row.
-
-    Args:
-        token_ids: As ``Quantized`` has them.
-        token_grids: As of ``Codebook``.
-    """
-    if not token_grids:
-        return [ids.reshape(-1, ids.shape[-1]) for ids in token_ids]
-    parts = torch.split(token_ids[0], [math.prod(grid) for grid in token_grids])
-    return [part.reshape(grid) for part, grid in zip(parts, token_grids, strict=True)]
 
 
 def _color(grid: Int64[Tensor, "rows columns"]) -> UInt8[np.ndarray, "rows columns c"]:

@@ -142,24 +142,24 @@ def runner(file: Path) -> Callable[[Tensor], Tensor]:
 
 def readme(tokenizer: Tokenizer, precision: str = "float32") -> str:
     """Say how to run the graphs, with what the tokenizer's pixels are."""
-    channels, k, (f, g) = (
-        tokenizer.channels,
-        tokenizer.codebook.num_codebooks,
-        tokenizer.downsampling,
-    )
-    grids, is_uint8 = tokenizer.codebook.token_grids, tokenizer.pixel_range is None
+    channels, codebook = tokenizer.channels, tokenizer.codebook
+    k, grids, (f, g) = codebook.num_codebooks, codebook.token_grids, tokenizer.downsampling
+    is_uint8 = tokenizer.pixel_range is None
     book = "" if k == 1 else f", {k}"
-    words = {
-        "images": f"[batch, {channels}, height, width]",
-        "ids": f"[batch{book}, height/{f}, width/{g}]",
-        "sizes": f"Any batch; height is a multiple of {f}, width of {g}.",
-    }
     if grids:
         height, width = f * grids[-1][0], g * grids[-1][1]
         words = {
             "images": f"[batch, {channels}, {height}, {width}]",
             "ids": f"[batch{book}, {sum(map(math.prod, grids))}]",
             "sizes": "Any batch; the codebook has scales, so images have one size: resize first.",
+        }
+    else:
+        (tall, wide), counts = tokenizer.unit, codebook.tokens((codebook.grid_unit,) * 2)
+        more, wider = (f"{count}*" if count > 1 else "" for count in counts)
+        words = {
+            "images": f"[batch, {channels}, height, width]",
+            "ids": f"[batch{book}, {more}height/{tall}, {wider}width/{wide}]",
+            "sizes": f"Any batch; height is a multiple of {tall}, width of {wide}.",
         }
     imports, picture = "import numpy as np\nimport onnxruntime", 'np.load("picture.npy")'
     if is_uint8 and channels in (1, 3):

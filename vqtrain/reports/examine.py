@@ -19,7 +19,7 @@ from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError, DataError
 from vqtrain.evaluation.measure import describe_ids
 from vqtrain.evaluation.results import CodebookUse
-from vqtrain.evaluation.side_by_side import grids_of, ids_panel, to_panel
+from vqtrain.evaluation.side_by_side import ids_panel, to_panel
 from vqtrain.metrics.parts.codebook_usage import IdCounts
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.ops.pixels import to_pixels
@@ -173,6 +173,6 @@ def versions_of(tokenizer: Tokenizer, pixels: Pixels) -> dict[str, RGB]:
     original, decoded, token_ids = reconstruct(tokenizer, pixels)
     versions = {ORIGINAL: to_panel(original), RECONSTRUCTION: to_panel(decoded)}
     if tokenizer.codebook.num_codebooks:
-        grids = grids_of(token_ids[0], tokenizer.codebook.token_grids)
+        grids = tokenizer.codebook.id_grids(token_ids[0])
         versions[IDS] = ids_panel(grids, *original.shape[2:])
     return versions

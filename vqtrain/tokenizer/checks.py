@@ -65,7 +65,7 @@ def check_token_shape(shape: Sequence[int], codebook: Codebook, decoder: Decoder
         expected, fits = ", ".join(map(str, found)), fits and tokens == found
     elif fits:
         try:
-            decoder.size(tokens)
+            decoder.size(codebook.grid(tokens))
         except ConfigError as error:
             fits, reason = False, f": {error}"
     if not fits:

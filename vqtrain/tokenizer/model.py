@@ -179,6 +179,11 @@ class Tokenizer(nn.Module):
         return self.encoder.downsampling
 
     @property
+    def unit(self) -> tuple[int, ...]:
+        """What the sides of a sample must be multiples of; the downsampling of most codebooks."""
+        return tuple(factor * self.codebook.grid_unit for factor in self.downsampling)
+
+    @property
     def device(self) -> torch.device:
         """Where its weights are."""
         return self.project_in.weight.device
@@ -353,7 +358,7 @@ class Tokenizer(nn.Module):
         """Turn a PIL image, or an array [h, w] or [h, w, c], into images in [-1, 1].
 
         Arrays are uint8, or hold values in ``pixel_range``. The image is center-cropped to
-        multiples of the downsampling, never resized; transparent parts become white.
+        multiples of ``unit``, never resized; transparent parts become white.
 
         Raises:
             BadSampleError: If its channels, its values or its size do not fit.
@@ -361,7 +366,7 @@ class Tokenizer(nn.Module):
         from vqtrain.tokenizer.preprocessing import to_pixels  # not needed to load a tokenizer
 
         pixels = to_pixels(
-            image, channels=self.channels, value_range=self.pixel_range, unit=self.downsampling
+            image, channels=self.channels, value_range=self.pixel_range, unit=self.unit
         )
         return self.to_images(pixels[None]).to(self.project_in.weight)
 

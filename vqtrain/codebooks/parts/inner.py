@@ -30,7 +30,7 @@ def build_inner(inner: Mapping[str, object], size: int, *, calls: int = 1) -> Co
     built = build("codebook", cast(str, kind), {**arguments, "size": size}, where="inner")
     assert isinstance(built, Codebook)
     require(
-        built.num_codebooks >= 1 and not built.token_grids,
+        built.num_codebooks >= 1 and not built.token_grids and built.grid_unit == 1,
         f"inner.kind={kind} has no ids at each position, so it cannot be inside another codebook",
     )
     require(

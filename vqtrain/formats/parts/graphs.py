@@ -84,12 +84,14 @@ def trace(tokenizer: Tokenizer) -> Programs:
     (f, g), grids = tokenizer.downsampling, tokenizer.codebook.token_grids
     batch = Dim("batch")
     image_dims, id_dims = {0: batch}, {0: batch}
-    rows, columns = grids[-1] if grids else TRACED_GRID
+    unit = tokenizer.codebook.grid_unit
+    rows, columns = grids[-1] if grids else (unit * side for side in TRACED_GRID)
     if not grids:
         height, width = Dim("rows", min=LEAST_SIDE), Dim("columns", min=LEAST_SIDE)
-        image_dims |= {2: f * height, 3: g * width}
+        image_dims |= {2: unit * f * height, 3: unit * g * width}
         first = 1 if tokenizer.codebook.num_codebooks == 1 else 2
-        id_dims |= {first: height, first + 1: width}
+        more, wider = tokenizer.codebook.tokens((unit, unit))
+        id_dims |= {first: more * height, first + 1: wider * width}
     images = torch.zeros(TRACED_BATCH, tokenizer.channels, rows * f, columns * g)
     shape = tokenizer.token_shape(rows * f, columns * g)
     token_ids = torch.zeros(TRACED_BATCH, *shape, dtype=torch.int64)

@@ -72,10 +72,10 @@ def write_preprocess(tokenizer: Tokenizer, out: Path) -> None:
     for name, value in {
         "IMPORT": "from PIL import Image, ImageOps\n" if of_pictures else "",
         "CHANNELS": tokenizer.channels,
-        "TOKEN": tokenizer.downsampling,
+        "TOKEN": tokenizer.unit,
         "RANGE": tokenizer.pixel_range,
         "WHAT": "a PIL image or an array" if of_pictures else "an array",
-        "UNIT": by(tokenizer.downsampling),
+        "UNIT": by(tokenizer.unit),
         "PICTURES": PICTURES if of_pictures else "",
     }.items():
         text = text.replace(f"@{name}@", str(value))
