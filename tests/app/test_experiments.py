@@ -23,10 +23,9 @@ def composed(*words: str) -> dict[str, Any]:
     return compose("train", read_command_line(list(words)))
 
 
-def built(*words: str) -> TokenizerTraining:
-    """Build all but the perceptual network, whose weights may not be here."""
-    config = composed(*words, "loss/perceptual=none")
-    with torch.device("meta"):  # some have hundreds of millions of parameters
+def built(config: dict[str, Any]) -> TokenizerTraining:
+    """Build all of a run without memory for its weights."""
+    with torch.device("meta"):
         return build_module(config, Settings.of(config))
 
 
@@ -41,6 +40,13 @@ def count(module: nn.Module | None) -> int:
 PUBLISHED = {
     "vqgan_f16_1024": (29_298_176, 42_449_795, (16, 16)),
     "vqgan_f16_16384": (29_298_176, 42_449_795, (16, 16)),
+    "vqgan_f8_gumbel": (26_345_728, 38_316_163, (32, 32)),
+    "llamagen_vq16": (29_298_176, 42_449_795, (16, 16)),
+    "llamagen_vq8": (28_559_232, 41_415_171, (32, 32)),
+    "ibq_16384": (46_752_256, 59_903_875, (16, 16)),
+    "rqvae_8x8x4": (41_101_312, 58_974_595, (4, 8, 8)),
+    # With the 3x3 convolutions next to the codebook.
+    "var_16": (44_107_872 + 9_248, 64_653_923 + 9_248, (680,)),
     "vqganplus_12bit": (25_151_936, 29_593_603, (16, 16)),
     "maskbit_lfq_14bit": (25_126_286, 29_363_203, (16, 16)),
     "openmagvit2_256": (49_751_442, 65_376_387, (16, 16)),
@@ -56,6 +62,13 @@ PUBLISHED = {
 # And of the whole tokenizers, with codebook and 1x1 convolutions around it.
 TOTALS = {
     "vqgan_f16_1024": 29_298_176 + 42_449_795 + 1024 * 256 + 2 * (256 * 256 + 256),
+    # Scores are a layer of 256 to 8,192.
+    "vqgan_f8_gumbel": 26_345_728 + 38_316_163 + 131_584 + 2_105_344 + 8192 * 256,
+    "llamagen_vq16": 29_298_176 + 42_449_795 + 16384 * 8 + (256 * 8 + 8) + (8 * 256 + 256),
+    "llamagen_vq8": 28_559_232 + 41_415_171 + 16384 * 8 + (256 * 8 + 8) + (8 * 256 + 256),
+    "ibq_16384": 46_752_256 + 59_903_875 + 131_584 + 16384 * 256,
+    "rqvae_8x8x4": 41_101_312 + 58_974_595 + 131_584,  # its codes are averages, no parameters
+    "var_16": 44_107_872 + 64_653_923 + 168_064 + 2 * 9_248 + 2 * (32 * 32 + 32),
     "vqganplus_12bit": 25_151_936 + 29_593_603 + 4096 * 64 + 2 * (64 * 64 + 64),
     "simvq_65k": 24_282_496 + 39_851_907 + 3 * (128 * 128 + 128),
     "bsq_vit_18bit": 174_816_210,
@@ -69,9 +82,9 @@ TOTALS = {
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_can_be_built_with_the_papers_sizes(name: str) -> None:
-    module = built(f"experiment={name}", SHARDS)
-    assert module.settings.max_steps > 0
-    tokenizer, side = module.tokenizer, composed(f"experiment={name}", SHARDS)["data"]["image_size"]
+    config = composed(f"experiment={name}", SHARDS, "loss/perceptual=none")
+    assert config["name"] == name
+    tokenizer, side = built(config).tokenizer, config["data"]["image_size"]
     if name in PUBLISHED:
         sizes = count(tokenizer.encoder), count(tokenizer.decoder)
         assert (*sizes, tokenizer.token_shape(side, side)) == PUBLISHED[name]
@@ -79,7 +92,9 @@ def test_an_experiment_can_be_built_with_the_papers_sizes(name: str) -> None:
 
 
 def test_the_vqgan_has_the_papers_adversarial_loss() -> None:
-    objective = built("experiment=vqgan_f16_1024", SHARDS).objective
+    # Without the perceptual network, whose weights may not be here.
+    config = composed("experiment=vqgan_f16_1024", SHARDS, "loss/perceptual=none")
+    objective = built(config).objective
     assert count(objective.discriminator) == 2_765_633
     adversarial = objective.adversarial
     assert (adversarial.weight.weight, adversarial.adaptive) == (0.8, True)
