@@ -313,6 +313,31 @@ def published_cnn() -> type[Published]:
     return Published
 
 
+@pytest.fixture(scope="session")
+def clip_block() -> Callable[[dict[str, Tensor], str, Tensor, int], Tensor]:
+    """A block with the names of open_clip, by torch's own attention."""
+
+    def block(w: dict[str, Tensor], name: str, x: Tensor, heads: int) -> Tensor:
+        def norm(part: str, x: Tensor) -> Tensor:
+            weight, bias = w[f"{name}.{part}.weight"], w[f"{name}.{part}.bias"]
+            return F.layer_norm(x, x.shape[-1:], weight, bias)
+
+        normed = norm("ln_1", x).transpose(0, 1)
+        out = f"{name}.attn.out_proj"
+        attended, _ = F.multi_head_attention_forward(
+            *(normed, normed, normed, x.shape[-1], heads),
+            *(w[f"{name}.attn.in_proj_{part}"] for part in ("weight", "bias")),
+            *(None, None, False, 0.0, w[f"{out}.weight"], w[f"{out}.bias"]),
+            need_weights=False,
+        )
+        x = x + attended.transpose(0, 1)
+        hidden = F.linear(norm("ln_2", x), *(w[f"{name}.mlp.c_fc.{p}"] for p in ("weight", "bias")))
+        last = (w[f"{name}.mlp.c_proj.{part}"] for part in ("weight", "bias"))
+        return x + F.linear(F.gelu(hidden), *last)
+
+    return block
+
+
 @pytest.fixture
 def refusals(tmp_path: Path) -> Callable[..., dict[str, str]]:
     """Say how a converter refuses weights of which one is missing, renamed or misshaped."""

@@ -33,7 +33,8 @@ def load(
 
     Args:
         weights: All of a file, by its names, in our layout.
-        names: What modules are called there and here, by the beginnings of names.
+        names: What modules are called there and here, by the beginnings of names; those of the
+            networks are the same where it says nothing.
         encoder: Its kind and arguments.
         codebook: In the same form.
         decoder: In the same form.
@@ -80,3 +81,24 @@ def stretched(
         if f"{name}.{part}" in weights
     }
     return {**weights, **scaled}
+
+
+def squeezed(
+    weights: Mapping[str, Shaped[Tensor, "..."]], name: str
+) -> dict[str, Shaped[Tensor, "..."]]:
+    """Let a first layer without padding that takes pixels in [0, 1] take them in [-1, 1].
+
+    It becomes a 1x1 convolution over the values of a patch.
+
+    Args:
+        weights: All of a file.
+        name: Of the layer, a convolution over patches with a bias.
+    """
+    own = dict(weights)
+    weight, bias = own.get(f"{name}.weight"), own.get(f"{name}.bias")
+    if weight is not None and weight.ndim == 4:
+        flat = weight.float().flatten(1)
+        own[f"{name}.weight"] = flat[..., None, None] / 2
+        if bias is not None and bias.shape == flat.shape[:1]:
+            own[f"{name}.bias"] = bias.float() + flat.double().sum(1).float() / 2
+    return own
