@@ -1,12 +1,16 @@
 """What many tests share: a seed, tiny pictures, the command line in a process of its own, ranks."""
 
+import ctypes
 import io
+import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache as once
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -71,39 +75,138 @@ def tiny(pictures: Path) -> list[str]:
     return [f"data.train={pictures}", *TINY]
 
 
-RunCommand = Callable[..., subprocess.CompletedProcess[str]]
-
-
 def environment() -> dict[str, str]:
     """One thread, no checks of shapes and nothing that quiets torch, as in real use."""
     kept = {name: value for name, value in os.environ.items() if name != QUIET_PROFILER}
     return {**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
+PR_SET_CHILD_SUBREAPER = 36  # of Linux
+# These differ from test to test, and nothing reads them before a command needs them.
+READ_LATE = ("PYTEST_CURRENT_TEST", "TORCH_HOME", "VQTRAIN_CACHE")
+
+
+def read_early(variables: Mapping[str, str]) -> dict[str, str]:
+    """Keep the variables that Python may have read at its start, or a module at its import."""
+    return {name: value for name, value in variables.items() if name not in READ_LATE}
+
+
+class Zygote:
+    """A process that has imported vqtrain, which takes 5 s, and forks others; see ``zygote.py``."""
+
+    def __init__(self) -> None:
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.variables = environment()
+        self.process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("zygote.py")],
+            stdin=theirs,
+            env=self.variables,
+            start_new_session=True,  # Ctrl-C is not for it
+        )
+        theirs.close()
+
+    def fork(self, request: Mapping[str, object], files: list[int]) -> int:
+        """Return the id of a process that has become a child of this one."""
+        prctl = ctypes.CDLL(None).prctl
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        socket.send_fds(self.channel, [json.dumps(request).encode()], files)
+        number = int(self.channel.recv(64))
+        assert self.channel.recv(64) == b"adopted"
+        prctl(PR_SET_CHILD_SUBREAPER, 0)
+        return number
+
+    def close(self) -> None:
+        """End it, but not what it has forked."""
+        self.channel.shutdown(socket.SHUT_RDWR)  # also of the copies that forks of this one hold
+        self.channel.close()
+        self.process.wait()
+
+
+class ForkedProcess(subprocess.Popen[str]):
+    """A Python process that a zygote forks, otherwise as if it were started."""
+
+    def __init__(self, zygote: Zygote, command: list[str], **options: object) -> None:
+        self.zygote = zygote
+        super().__init__(command, **options)  # type: ignore[call-overload]  # options of Popen
+
+    def _execute_child(  # type: ignore[override]  # what Popen gives all its options
+        self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *rest
+    ) -> None:
+        del executable, preexec_fn, close_fds, pass_fds
+        pipes, start_new_session = rest[3:9], rest[-2]
+        stdin, _, _, stdout, _, stderr = pipes
+        files = [own if file == -1 else file for own, file in enumerate((stdin, stdout, stderr))]
+        request = {
+            "words": args[1:],
+            "folder": os.fspath(cwd or Path.cwd()),
+            "environment": env,
+            "new_session": start_new_session,
+        }
+        self.pid = self.zygote.fork(request, files)
+        self._child_created = True
+        self._close_pipe_fds(*pipes)
+
+
+StartPython = Callable[..., subprocess.Popen[str]]
+RunCommand = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def start_python() -> Iterator[StartPython]:
+    """Start a script or a module that uses vqtrain, with options of ``Popen``; see ``Zygote``.
+
+    ``variables`` are more of the environment, that nothing reads before the script begins. Where a
+    test has changed others, or gives an environment of its own, the process is a new one.
+    """
+    zygote = None
+    one_at_a_time = Lock()
+
+    def start(
+        *words: str | Path, variables: Mapping[str, str] | None = None, **options: object
+    ) -> subprocess.Popen[str]:
+        nonlocal zygote
+        command, shared = [sys.executable, *map(str, words)], environment()
+        settings = {"text": True, "env": {**shared, **(variables or {})}, **options}
+        if sys.platform == "linux" and not {"env", "preexec_fn"} & options.keys():
+            with one_at_a_time:
+                zygote = zygote or Zygote()
+                if read_early(shared) == read_early(zygote.variables):
+                    return ForkedProcess(zygote, command, **settings)
+        return subprocess.Popen(command, **settings)  # type: ignore[call-overload]  # options of Popen
+
+    yield start
+    if zygote is not None:
+        zygote.close()
+
+
 @pytest.fixture
-def vqtrain(tmp_path: Path) -> RunCommand:
+def vqtrain(tmp_path: Path, start_python: StartPython) -> RunCommand:
     """Run ``vqtrain`` in a process of its own, in an empty folder."""
 
     def run(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "vqtrain", *words]
-        settings = {"cwd": tmp_path, "timeout": 240, "env": environment(), **options}
-        return subprocess.run(command, capture_output=True, text=True, check=False, **settings)  # type: ignore[call-overload]  # options of subprocess
+        files = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        settings = {"cwd": tmp_path, **files, **options}
+        with start_python("-m", "vqtrain", *words, **settings) as process:
+            try:
+                out, err = process.communicate(timeout=240)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     return run
 
 
 @pytest.fixture
-def start_vqtrain(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+def start_vqtrain(tmp_path: Path, start_python: StartPython) -> StartPython:
     """Start ``vqtrain`` and leave it running."""
 
     def start(*words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "vqtrain", *words],
+        return start_python(
+            *("-m", "vqtrain", *words),
             cwd=tmp_path,
-            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
             start_new_session=True,  # a group of its own, so that signals can go to all of it
         )
 
@@ -123,7 +226,7 @@ if world_size > 1 and __name__ == "__main__":  # not in a worker that was spawne
 
 
 @pytest.fixture
-def run_ranks(tmp_path: Path) -> Callable[[str, int], Path]:
+def run_ranks(tmp_path: Path, start_python: StartPython) -> Callable[[str, int], Path]:
     """Run a script on several gloo ranks; it sees ``rank``, ``world_size`` and ``folder``."""
 
     def run(script: str, world_size: int) -> Path:
@@ -134,12 +237,7 @@ def run_ranks(tmp_path: Path) -> Callable[[str, int], Path]:
         ending = "\nif dist.is_initialized(): dist.barrier(); dist.destroy_process_group()\n"
         file.write_text(RANK_PRELUDE + script + ending)
         processes = [
-            subprocess.Popen(
-                [sys.executable, str(file), str(rank), str(world_size), str(folder)],
-                env=environment(),
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            start_python(file, str(rank), str(world_size), str(folder), stderr=subprocess.PIPE)
             for rank in range(world_size)
         ]
         errors = [process.communicate(timeout=180)[1] for process in processes]

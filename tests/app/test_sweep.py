@@ -62,14 +62,16 @@ def steps(run_dir: Path) -> list[int]:
     return [json.loads(line)["step"] for line in lines]
 
 
-def process_of(run_dir: str) -> int | None:
+def process_of(cwd: Path, run_dir: str) -> int | None:
     """Find the process that trains into a run directory, but none of its children."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().decode().split("\0")
+            is_here = (folder / "cwd").readlink() == cwd
         except (OSError, UnicodeDecodeError):
             continue
-        if "vqtrain.launchers.parts.child" in words and f"run_dir={run_dir}" in words:
+        is_child = "vqtrain.launchers.parts.child" in words
+        if is_here and is_child and f"run_dir={run_dir}" in words:
             return int(folder.name)
     return None
 
@@ -88,7 +90,7 @@ def test_a_failure_a_kill_and_an_interruption_cost_no_run_twice(
     tiny: list[str],
     tmp_path: Path,
 ) -> None:
-    rates = ["0.001", "1e30", "0.002", "0.003", "0.004", "0.005"]
+    rates = ["0.001", "1e30", "0.002", "0.003", "0.004"]
     words = [
         *("sweep", *tiny, f"optim.lr={','.join(rates)}", "sweep_dir=sweep", "devices=2"),
         *("trainer.max_steps=120", "trainer.checkpoint_every=10", "trainer.validate_every=60"),
@@ -99,7 +101,7 @@ def test_a_failure_a_kill_and_an_interruption_cost_no_run_twice(
     # One is killed once it has a checkpoint, and the sweep while the one after it trains.
     killed, stopped = "lr0.001", "lr0.003"
     wait_until(lambda: list((jobs / killed / "checkpoints").glob("step_*")))
-    number = process_of(f"sweep/jobs/{killed}")
+    number = process_of(tmp_path, f"sweep/jobs/{killed}")
     assert number is not None
     os.kill(number, signal.SIGKILL)
     wait_until(lambda: list((jobs / stopped / "checkpoints").glob("step_*")))
@@ -111,7 +113,7 @@ def test_a_failure_a_kill_and_an_interruption_cost_no_run_twice(
     before = states(tmp_path / "sweep")
     assert before["lr0.001"] == before["lr0.003"] == "interrupted"
     assert before["lr1e+30"] == "failed"
-    assert process_of(f"sweep/jobs/{stopped}") is None
+    assert process_of(tmp_path, f"sweep/jobs/{stopped}") is None
     begun = {folder.name for folder in jobs.iterdir() if (folder / "log.txt").exists()}
     trained = {name for name in begun if (jobs / name / "checkpoints/step_00000120.ckpt").exists()}
     assert not trained.intersection((killed, stopped))
@@ -135,7 +137,7 @@ def test_a_failure_a_kill_and_an_interruption_cost_no_run_twice(
         assert len(steps(jobs / name)) == len(set(steps(jobs / name)))
     last = vqtrain(*words)
     assert last.returncode == 1
-    assert "done        5, not run again\nfailed      1, not run again\n" in last.stdout
+    assert "done        4, not run again\nfailed      1, not run again\n" in last.stdout
 
 
 @pytest.mark.ddp

@@ -404,12 +404,9 @@ def test_each_option_trains(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["compile", "deterministic"])
-def test_each_option_that_changes_the_process_trains(
-    option: str, tiny: list[str], tmp_path: Path, vqtrain: Run
-) -> None:
-    run = tmp_path / "run"
-    done = vqtrain("train", *tiny, f"trainer.{option}=true", f"run_dir={run}")
+def test_a_deterministic_run_trains(tiny: list[str], tmp_path: Path, vqtrain: Run) -> None:
+    run = tmp_path / "run"  # of a process of its own, which stays deterministic
+    done = vqtrain("train", *tiny, "trainer.deterministic=true", f"run_dir={run}")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert_trained(run)
@@ -425,6 +422,7 @@ def test_a_compiled_game_is_the_same_game(tiny: list[str], tmp_path: Path, vqtra
     done = vqtrain(*words, "trainer.compile=true", f"run_dir={tmp_path / 'compiled'}")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    assert_trained(tmp_path / "compiled")
     lines = [
         [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
         for run in ("plain", "compiled")

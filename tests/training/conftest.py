@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -97,6 +96,7 @@ CODEBOOK: dict[str, object] = {
     },
 }
 StepEndFunction = Callable[[Trainer, TokenizerTraining], None]
+StartPython = Callable[..., subprocess.Popen[str]]
 MakeModule = Callable[..., TokenizerTraining]
 MakeData = Callable[..., TrainingData]
 
@@ -351,21 +351,20 @@ sys.exit(main())
 class Noted:
     """Runs in a folder, of which every batch is noted."""
 
-    def __init__(self, folder: Path, words: list[str]) -> None:
+    def __init__(self, start_python: StartPython, folder: Path, words: list[str]) -> None:
         folder.mkdir()
-        self.folder, self.words = folder, words
+        self.start_python, self.folder, self.words = start_python, folder, words
         self.script = folder / "noting.py"
         self.script.write_text(NOTING)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start it, with some words more."""
-        return subprocess.Popen(
-            [sys.executable, str(self.script), "train", "run_dir=run", *self.words, *words],
-            env={**os.environ, "NOTES": str(self.folder / "notes"), "OMP_NUM_THREADS": "1"},
+        return self.start_python(
+            *(self.script, "train", "run_dir=run", *self.words, *words),
+            variables={"NOTES": str(self.folder / "notes")},
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
             start_new_session=True,
         )
 
@@ -400,6 +399,6 @@ class Noted:
 
 
 @pytest.fixture
-def noted_run(tmp_path: Path) -> Callable[[str, list[str]], Noted]:
+def noted_run(tmp_path: Path, start_python: StartPython) -> Callable[[str, list[str]], Noted]:
     """Prepare a run in a folder of some name, with some words."""
-    return lambda name, words: Noted(tmp_path / name, words)
+    return lambda name, words: Noted(start_python, tmp_path / name, words)

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -80,23 +79,24 @@ Outcome = tuple[subprocess.CompletedProcess[str], list[dict[str, torch.Tensor]],
 
 
 @pytest.fixture
-def train(tmp_path: Path, tiny: list[str]) -> Callable[..., Outcome]:
+def train(
+    tmp_path: Path, tiny: list[str], start_python: Callable[..., subprocess.Popen[str]]
+) -> Callable[..., Outcome]:
     """Train in a number of processes; return the states of all ranks and the logged lines."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
 
-    def train(name: str, *words: str, spoiled: str = "") -> Outcome:
+    def train(name: str, *words: str, **variables: str) -> Outcome:
         states, run = tmp_path / f"{name}-states", tmp_path / name
         states.mkdir()
-        variables = {"OMP_NUM_THREADS": "1", "STATES": str(states), "SPOILED": spoiled}
-        done = subprocess.run(
-            [sys.executable, str(script), "train", *tiny, *WORDS, *words, f"run_dir={run}"],
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **variables},
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
+        process = start_python(
+            *(script, "train", *tiny, *WORDS, *words, f"run_dir={run}"),
+            variables={"STATES": str(states), **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
+        printed = process.communicate(timeout=180)
+        done = subprocess.CompletedProcess(process.args, process.returncode, *printed)
         files = sorted(states.glob("rank-*.pt"))
         lines = (run / "metrics.jsonl").read_text().splitlines()
         return done, [torch.load(file) for file in files], [json.loads(line) for line in lines]
@@ -143,7 +143,7 @@ def test_two_ranks_equal_one_process_on_the_joined_batch(
 def test_a_step_that_is_bad_on_one_rank_is_skipped_on_both(
     train: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    done, ranks, lines = train("run", "trainer.devices=2", spoiled="3,30")
+    done, ranks, lines = train("run", "trainer.devices=2", SPOILED="3,30")
     assert done.returncode == 0, done.stderr
     for key, tensor in ranks[0].items():
         assert torch.equal(tensor, ranks[1][key]), key
@@ -158,7 +158,7 @@ def test_after_twenty_bad_steps_both_ranks_stop_with_a_checkpoint(
     train: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     bad = ",".join(map(str, range(5, 50)))
-    done, ranks, _ = train("run", "trainer.devices=2", spoiled=bad)
+    done, ranks, _ = train("run", "trainer.devices=2", SPOILED=bad)
     assert done.returncode == 1
     # One line of each process.
     assert done.stderr.count("20 steps in a row had a loss or a gradient that is not finite") == 2
@@ -171,11 +171,10 @@ def test_after_twenty_bad_steps_both_ranks_stop_with_a_checkpoint(
 
 @pytest.mark.ddp
 def test_two_ranks_make_one_offline_run_of_wandb(
-    train: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
     short = ["trainer.max_steps=4", "loss.adversarial.start_step=1", "trainer.validate_every=2"]
-    done, _, _ = train("run", "trainer.devices=2", "logger=wandb", *short)
+    done, _, _ = train("run", "trainer.devices=2", "logger=wandb", *short, WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     (offline,) = (tmp_path / "run/wandb").glob("offline-run-*")
     assert len(list(offline.glob("files/media/images/**/*.png"))) == 2
