@@ -245,7 +245,7 @@ class Published:
         """A convolution that keeps the size."""
         weight = self.weights[f"{name}.weight"]
         options = {"padding": weight.shape[-1] // 2, **options}
-        return F.conv2d(x, weight, self.weights[f"{name}.bias"], **options)
+        return F.conv2d(x, weight, self.weights.get(f"{name}.bias"), **options)
 
     def norm(self, name: str, x: Tensor) -> Tensor:
         """The norm of 32 groups."""

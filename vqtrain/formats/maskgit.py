@@ -8,22 +8,14 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from vqtrain.formats.base import Converter
-from vqtrain.formats.parts.cnn import VECTORS, Names, Table, about, count, has, renamed, vote, vq
-from vqtrain.formats.parts.convolutional import SAME, sizes
+from vqtrain.formats.parts.cnn import VECTORS, Names, about, count, has, renamed, vote, vq
+from vqtrain.formats.parts.convolutional import SAME, lfq, sizes
 from vqtrain.formats.parts.loading import BETA, load, stretched
 from vqtrain.formats.parts.pickles import read_weights
 from vqtrain.tokenizer.model import Tokenizer
 
 # All codes of a codebook of signs, and what makes ids of bits: neither is learned.
 SIGNS, POWERS = "quantize.codebook", "quantize.bits_to_indices"
-# Of its training there.
-LFQ = {
-    "commitment_weight": BETA,
-    "entropy_weight": 0.02,
-    "diversity": 1.0,
-    "temperature": 0.01,
-}
-MAX_GROUP_BITS = 20
 
 
 @final
@@ -50,13 +42,11 @@ def from_weights(weights: Mapping[str, Shaped[Tensor, "..."]]) -> Tokenizer:
     """
     names = module_names(weights)
     found = sizes({renamed(name, names): item for name, item in weights.items()})
+    table = vq(codebook_weight=1.0, commitment_weight=BETA)
+    size = {"size": vote(weights, (VECTORS, 0), default=1), "dim": found.latents}
+    codebook: dict[str, object] = {"kind": "vq", "arguments": {**table.arguments, **size}}
     if SIGNS in weights:
-        group_bits = min(found.latents, MAX_GROUP_BITS)
-        table = Table(kind="lfq", arguments={**LFQ, "group_bits": group_bits}, names=())
-        size = {"size": 2**found.latents}
-    else:
-        table = vq(codebook_weight=1.0, commitment_weight=BETA)
-        size = {"size": vote(weights, (VECTORS, 0), default=1), "dim": found.latents}
+        codebook = lfq(found, entropy_weight=0.02)
     learned = {name: item for name, item in weights.items() if name not in (SIGNS, POWERS)}
     encoder = {
         **found.encoder,
@@ -67,7 +57,7 @@ def from_weights(weights: Mapping[str, Shaped[Tensor, "..."]]) -> Tokenizer:
         stretched(learned, "decoder.conv_out"),
         [*names, *table.names],
         encoder={"kind": "maskgit", "arguments": encoder},
-        codebook={"kind": table.kind, "arguments": {**table.arguments, **size}},
+        codebook=codebook,
         decoder={"kind": "maskgit", "arguments": found.decoder},
         channels=found.channels,
         projects=False,

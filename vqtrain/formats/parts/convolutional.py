@@ -9,6 +9,8 @@ from torch import Tensor
 from vqtrain.errors import CheckpointError
 from vqtrain.formats.parts.cnn import GROUPS, count, has, vote
 
+# Weight of the commitment of LFQ in all of that code, and the bits of an entropy that are possible.
+COMMITMENT, MAX_GROUP_BITS = 0.25, 20
 # Where our modules are called as theirs.
 SAME = (("encoder.", "encoder.layers."), ("decoder.", "decoder.layers."))
 
@@ -76,3 +78,16 @@ def sizes(weights: Mapping[str, Shaped[Tensor, "..."]]) -> Sizes:
         latents=latents,
         channels=image_channels,
     )
+
+
+def lfq(found: Sizes, *, entropy_weight: float) -> dict[str, object]:
+    """Describe a codebook of the signs of the latents that goes on training as published."""
+    arguments = {
+        "size": 2**found.latents,
+        "commitment_weight": COMMITMENT,
+        "entropy_weight": entropy_weight,
+        "diversity": 1.0,
+        "temperature": 0.01,
+        "group_bits": min(found.latents, MAX_GROUP_BITS),
+    }
+    return {"kind": "lfq", "arguments": arguments}
