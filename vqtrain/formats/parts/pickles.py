@@ -12,7 +12,7 @@ import pickletools
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase, BytesIO
 from math import prod
@@ -74,6 +74,24 @@ class Inert:
     __setstate__ = __setitem__ = append = extend = add = ignore
 
 
+class Module:
+    """Stands where a file has a module of torch: keeps its tensors and the modules inside it.
+
+    Attributes:
+        state: What the file fills it with.
+    """
+
+    state: Mapping[str, object]
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state if isinstance(state, dict) else {}
+
+    def items(self, kind: str) -> dict[str, object]:
+        """Return what it holds of a kind, such as ``_parameters``, by name."""
+        found = getattr(self, "state", {}).get(kind)
+        return found if isinstance(found, dict) else {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Storage:
     """A run of values in a file, by its key there."""
@@ -98,7 +116,7 @@ Load = Callable[[Storage], Tensor]
 
 
 def read_weights(
-    path: Path, sections: Sequence[str] = ("state_dict",)
+    path: Path, sections: Sequence[str] = ("state_dict",), modules: re.Pattern[str] | None = None
 ) -> dict[str, Shaped[Tensor, "..."]]:
     """Read the tensors of a file by their names; nothing in it is run or imported.
 
@@ -106,6 +124,7 @@ def read_weights(
         path: What torch saved, of any version, or safetensors.
         sections: Keys of a checkpoint that may hold the weights, of which the first that exists is
             taken; without any, the file itself must hold them.
+        modules: Names of classes of modules; a file that is one gives what its state dict holds.
 
     Raises:
         CheckpointError: If it cannot be read, is damaged, or names what may do harm.
@@ -113,11 +132,11 @@ def read_weights(
     try:
         with path.open("rb") as file:
             if zipfile.is_zipfile(file):
-                return from_zip(file, sections)
+                return from_zip(file, sections, modules)
             file.seek(0)
             start = file.read(len(OLD_START))
             if start == OLD_START:
-                return from_old(file, sections)
+                return from_old(file, sections, modules)
         if path.suffix == ".safetensors" or start[8:9] == b"{":
             return read_safetensors(path)
         if start.startswith(b"PK"):
@@ -147,7 +166,9 @@ def read_safetensors(
         raise CheckpointError(f"it is damaged ({error})") from error
 
 
-def from_zip(file: BufferedIOBase, sections: Sequence[str]) -> dict[str, Tensor]:
+def from_zip(
+    file: BufferedIOBase, sections: Sequence[str], modules: re.Pattern[str] | None
+) -> dict[str, Tensor]:
     """Read the format of torch 1.6 and later."""
     size = file.seek(0, 2)
     with zipfile.ZipFile(file) as archive:
@@ -167,16 +188,19 @@ def from_zip(file: BufferedIOBase, sections: Sequence[str]) -> dict[str, Tensor]
 
         if f"{root}/byteorder" in archive.namelist() and member("byteorder") != b"little":
             raise CheckpointError("its numbers are big-endian")
-        return named(Unpickler(BytesIO(member("data.pkl"))).load(), sections, load)
+        content = Unpickler(BytesIO(member("data.pkl")), modules).load()
+        return named(content, sections, load)
 
 
-def from_old(file: BufferedIOBase, sections: Sequence[str]) -> dict[str, Tensor]:
+def from_old(
+    file: BufferedIOBase, sections: Sequence[str], modules: re.Pattern[str] | None
+) -> dict[str, Tensor]:
     """Read the format before torch 1.6: pickles, and all storages behind them."""
     Unpickler(file).load()  # the protocol
     system = Unpickler(file).load()
     if not system["little_endian"]:
         raise CheckpointError("its numbers are big-endian")
-    unpickler = Unpickler(file)
+    unpickler = Unpickler(file, modules)
     content = unpickler.load()
     places: dict[str, int] = {}
     for key in Unpickler(file).load():
@@ -214,6 +238,8 @@ def to_values(data: bytes, storage: Storage) -> Shaped[Tensor, " n"]:
 
 def named(content: object, sections: Sequence[str], load: Load) -> dict[str, Tensor]:
     """Load the tensors of the first section that is there, and drop all else."""
+    if isinstance(content, Module):
+        content = flat(content, "", set())
     if not isinstance(content, dict):
         raise CheckpointError("it holds no weights by name")
     chosen = next((content[s] for s in sections if isinstance(content.get(s), dict)), content)
@@ -226,16 +252,37 @@ def named(content: object, sections: Sequence[str], load: Load) -> dict[str, Ten
     }
 
 
+def flat(module: Module, prefix: str, seen: set[int]) -> dict[str, object]:
+    """List the tensors of a module and of those inside it, as its state dict does.
+
+    Raises:
+        CheckpointError: If a module is inside it twice: a small file could have any number so.
+    """
+    if id(module) in seen:
+        raise CheckpointError(f"its module {prefix[:-1]} is also elsewhere in it")
+    seen.add(id(module))
+    tensors = module.items("_parameters") | module.items("_buffers")
+    found = {f"{prefix}{name}": item for name, item in tensors.items()}
+    for name, child in module.items("_modules").items():
+        if isinstance(child, Module):
+            found |= flat(child, f"{prefix}{name}.", seen)
+    return found
+
+
 class Unpickler(pickle.Unpickler):
     """Reads plain containers and the places of tensors; other objects become ``Inert``.
+
+    Args:
+        file: Where it reads.
+        modules: Names of classes of modules, which become ``Module``; None if there are none.
 
     Attributes:
         storages: Those that were named, by their keys.
     """
 
-    def __init__(self, file: BufferedIOBase) -> None:
+    def __init__(self, file: BufferedIOBase, modules: re.Pattern[str] | None = None) -> None:
         super().__init__(file, encoding="latin1")
-        self.file = file
+        self.file, self.modules = file, modules
         self.storages: dict[str, Storage] = {}
 
     def load(self) -> Any:  # noqa: ANN401 - whatever the pickle holds
@@ -274,12 +321,16 @@ class Unpickler(pickle.Unpickler):
             return known[word]
         if INERT.fullmatch(word):
             return Inert
+        if self.modules is not None and self.modules.fullmatch(word):
+            return Module
         raise CheckpointError(
             f"it names {word}, which is not known to be harmless; nothing was run"
         )
 
-    def persistent_load(self, place: tuple[object, ...]) -> Storage:
-        """Read the description of a storage."""
+    def persistent_load(self, place: tuple[object, ...]) -> object:
+        """Read the description of a storage, or of a module's class before torch 1.6."""
+        if place[0] == "module" and place[1] is Module:
+            return Module
         kind, dtype, key, _, count, *view = place
         if kind != "storage" or not isinstance(dtype, torch.dtype) or any(view):
             raise CheckpointError(f"it holds a {kind}, not only tensors")
