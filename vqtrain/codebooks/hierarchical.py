@@ -40,8 +40,8 @@ class Hierarchical(Codebook):
         ConfigError: If a size is too small or the inner codebook does not fit.
 
     References:
-        Razavi et al. 2019, arXiv:1906.00446, section 3.1 and algorithm 1. Deviation: two levels;
-        and the sizes and the normalization, which is none, of the best known code, rosinality's.
+        Razavi et al. 2019, arXiv:1906.00446, section 3.1 and algorithm 1. Deviation: two levels
+        alone, with the networks of rosinality's vq-vae-2-pytorch.
     """
 
     grid_unit = 2
