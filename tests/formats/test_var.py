@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vqtrain.app.convert import tokens_of
 from vqtrain.errors import CheckpointError
 from vqtrain.formats.var import VAR
 
@@ -90,6 +91,7 @@ def test_ids_and_pixels_follow_its_scales(published_cnn, weights, images, conver
         total, rest = total + z_q, rest - z_q
     tokenizer = convert(weights)
     token_ids = tokenizer.encode(images)
+    assert tokens_of(tokenizer) == "680 for 32 x 32 px"
     assert token_ids.shape == (2, 680)
     assert torch.equal(token_ids, torch.cat(ids, dim=1))
     assert len(token_ids.unique()) > 24

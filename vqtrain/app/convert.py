@@ -3,6 +3,7 @@
 import math
 import shlex
 from collections.abc import Mapping
+from operator import mul
 from pathlib import Path
 from typing import final
 
@@ -51,20 +52,29 @@ def hashes(source: Path) -> dict[str, str]:
     return {file.name: sha256(file) for file in files if file.is_file()}
 
 
+def tokens_of(tokenizer: Tokenizer) -> str:
+    """Say how many ids there are for how many pixels."""
+    codebook, size = tokenizer.codebook, tokenizer.unit
+    if codebook.token_grids and codebook.grid_unit == 1:  # they are for samples of one size
+        size = tuple(map(mul, tokenizer.downsampling, codebook.token_grids[-1]))
+    elif codebook.grid_unit == 1:
+        k = codebook.num_codebooks
+        return f"{'one' if k == 1 else k} for {by(size)} px"
+    return f"{math.prod(tokenizer.token_shape(*size))} for {by(size)} px"
+
+
 def conclude(
     tokenizer: Tokenizer, kind: str, source: Path, folder: Path, remarks: Mapping[str, object]
 ) -> None:
     """Say what was converted, and what can be done with it."""
     console = Console(highlight=False, soft_wrap=True)
     parts = tokenizer.specification
-    is_plain = tokenizer.codebook.grid_unit == 1
-    count = "one" if is_plain else math.prod(tokenizer.token_shape(*tokenizer.unit))
     parameters = sum(item.numel() for item in tokenizer.parameters())
     lines = {
         "converted": f"{source.name} ({kind}) to {folder}",
         "network": " ".join(f"{part}={parts[part]['kind']}" for part in parts),
         "parameters": f"{parameters:,}",
-        "token ids": f"{tokenizer.vocab_size:,}, {count} for {by(tokenizer.unit)} px",
+        "token ids": f"{tokenizer.vocab_size:,}, {tokens_of(tokenizer)}",
         **{name: str(value) for name, value in remarks.items()},
     }
     for name, line in lines.items():
