@@ -270,7 +270,7 @@ def check_same(
     """
     wrong: dict[str, list[str]] = {}
     for difference in differences(weights, expected):
-        wrong.setdefault(difference.partition(".")[0], []).append(difference)
+        wrong.setdefault(re.split("[. ]", difference)[0], []).append(difference)
     if wrong:
         modules = "; ".join(f"{module}: {listed(items)}" for module, items in wrong.items())
         raise CheckpointError(f"its weights do not fit: {modules}")

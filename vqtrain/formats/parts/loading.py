@@ -26,6 +26,7 @@ def load(
     decoder: Part,
     channels: int,
     projects: bool,
+    sums: Mapping[str, str] | None = None,
 ) -> Tokenizer:
     """Build a tokenizer, and load weights into it of which none is missing or left over.
 
@@ -41,6 +42,7 @@ def load(
         channels: Of an image.
         projects: Whether the file has the projections to and from the codebook; without them ours
             pass everything as it is.
+        sums: Names in the file of tensors, and of others that are added to them here.
 
     Raises:
         CheckpointError: If a name is missing or unknown, or a shape is another.
@@ -55,13 +57,18 @@ def load(
         given += ("project_in.", "project_out.")
     theirs = flipped(names)
     sources = {name: renamed(name, theirs) for name in shapes if name.startswith(given)}
-    check_same(weights, {source: shapes[name] for name, source in sources.items()})
+    expected = {source: shapes[name] for name, source in sources.items()}
+    sums = sums or {}
+    check_same(weights, expected | {added: expected[to] for to, added in sums.items()})
     tokenizer = build()
     if not projects:
         for projection in (tokenizer.project_in, tokenizer.project_out):
             torch.nn.init.dirac_(projection.weight)
             torch.nn.init.zeros_(cast(Tensor, projection.bias))
     loaded = {name: weights[source].float() for name, source in sources.items()}
+    for name, source in sources.items():
+        if source in sums:
+            loaded[name] = loaded[name] + weights[sums[source]].float()
     tokenizer.load_weights(tokenizer.state_dict() | loaded)
     return tokenizer.eval()
 
