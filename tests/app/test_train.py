@@ -36,12 +36,30 @@ def assert_trained(run: Path) -> None:
     Tokenizer.from_pretrained(run)
 
 
+def test_networks_of_one_size_refuse_buckets(capsys: pytest.CaptureFixture[str]) -> None:
+    networks = [
+        f"{part}{value}"
+        for part in ("encoder", "decoder")
+        for value in ("=latent_query", ".dim=16", ".depth=1", ".num_heads=2")
+    ]
+    words = ["data.image_size=64", "data.aspect=buckets", "metrics=[psnr]"]
+    assert main(["train", "--print-config", *networks, *words]) == 2
+    assert "data.aspect=buckets: this encoder takes samples of 64 x 64, got 96 x 48" in one_line(
+        capsys
+    )
+    scales = ["codebook=multiscale", "codebook.scales=[1,4,16]", "codebook.num_convolutions=1"]
+    assert main(["train", "--print-config", *scales, *words]) == 2
+    assert "data.aspect=buckets: " in one_line(capsys)
+
+
 @pytest.mark.slow
 def test_a_run_leaves_what_people_keep(
     tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["train", *tiny, "name=test", "data.image_size=[16,24]"]) == 0
+    assert (
+        main(["train", *tiny, "name=test", "data.image_size=[16,24]", "data.aspect=buckets"]) == 0
+    )
     latest = tmp_path / "runs/test/latest"
     assert latest.is_symlink()
     assert sorted(p.name for p in latest.iterdir() if not p.name.startswith(".")) == [
@@ -54,6 +72,8 @@ def test_a_run_leaves_what_people_keep(
         "report.html",
         "tokenizer",
     ]
+    # Pictures of 24 x 20 px get the size of about 16 * 24 px whose shape is nearest to theirs.
+    assert "training images by height x width: 16 x 20: 32\n" in (latest / "log.txt").read_text()
     config = yaml.safe_load((latest / "config.yaml").read_text())
     assert config["data"]["train"] == str(pictures)
     assert config["encoder"]["kind"] == "vqvae"
@@ -115,6 +135,22 @@ def test_the_screen_shows_the_run_and_nothing_of_the_libraries(
         ("data.crop=midle", 2, "data.crop"),
         ("data.train=/nowhere/at/all", 2, "/nowhere/at/all"),
         ("data.sampling=resample", 2, "got 'resample'; did you mean resampled?"),
+        ("data.aspect=bucket", 2, "got 'bucket'; did you mean buckets?"),
+        (
+            "data.aspect=buckets data.sampling=resampled",
+            2,
+            "data.aspect=buckets needs data.sampling=permuted, got resampled",
+        ),
+        (
+            "data.aspect=buckets data.train=pipe:true data.val=demo",
+            2,
+            "data.aspect=buckets needs images whose sizes are known: pack what pipe: writes",
+        ),
+        (
+            "data.aspect=buckets data.image_size=28 discriminator=patchgan",
+            2,
+            "data.aspect=buckets: images of 40 x 20 px do not fit this discriminator",
+        ),
         ("data.range=[5,5]", 2, "data.range must be null or two numbers"),
         ("data.range=high", 2, "data.range must be a list, each item"),
         ("data.background=grue", 2, "data.background must be a color"),

@@ -138,6 +138,7 @@ def index_of(paths: list[str], n: int) -> ImageIndex:
         sizes=np.full(n, 2000, np.int64),
         keys=np.array([b"key"] * n),
         weights=np.ones(n, np.float32),
+        ratios=np.full(n, np.nan, np.float32),
         faults=(),
     )
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import pytest
 import torch
+from PIL import Image
 
 SETTINGS = [
     "trainer.log_every=5",
@@ -57,13 +58,35 @@ def storm(start: MakeRun, words: list[str], *, kills: list[tuple[int, int]]) -> 
 
 @pytest.mark.ddp
 @pytest.mark.parametrize(
-    ("ranks", "kills"), [(1, [(6, 0), (15, 2)]), pytest.param(2, [(13, 2)], marks=pytest.mark.soak)]
+    ("ranks", "kills", "more"),
+    [
+        (1, [(6, 0), (15, 2)], []),
+        pytest.param(2, [(13, 2)], [], marks=pytest.mark.soak),
+        pytest.param(2, [(6, 0), (13, 2)], ["data.aspect=buckets"], marks=pytest.mark.soak),
+    ],
 )
 def test_a_kill_changes_no_batch(
-    ranks: int, kills: list[tuple[int, int]], tiny: list[str], noted_run: MakeRun
+    ranks: int,
+    kills: list[tuple[int, int]],
+    more: list[str],
+    tiny: list[str],
+    pictures: Path,
+    tmp_path: Path,
+    noted_run: MakeRun,
 ) -> None:
+    folder = tmp_path / "some-wide"
+    folder.mkdir()
+    for number, path in enumerate(sorted(pictures.glob("*.png"))):
+        Image.open(path).crop((0, 0, 24, 20 if number % 3 else 12)).save(folder / path.name)
     # 32 images are 8 batches of 4 an epoch: the kills are in the midst of one.
-    words = [*tiny, *SETTINGS, f"trainer.devices={ranks}", "trainer.max_steps=20"]
+    words = [
+        *tiny[1:],
+        f"data.train={folder}",
+        *SETTINGS,
+        *more,
+        f"trainer.devices={ranks}",
+        "trainer.max_steps=20",
+    ]
     assert_equal_ends(*storm(noted_run, words, kills=kills), ranks=ranks)
 
 

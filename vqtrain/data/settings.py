@@ -8,11 +8,12 @@ from PIL import ImageColor
 
 from vqtrain.data.decoding.crops import CROPS
 from vqtrain.data.decoding.images import Transform
-from vqtrain.errors import ConfigError
+from vqtrain.errors import ConfigError, require
 from vqtrain.ranges import Range, at_least, at_most, check_fields, one_of, within
 from vqtrain.shapes import sides
 
 SAMPLINGS = ("permuted", "resampled")
+ASPECTS = ("fixed", "buckets")
 # A square with this side takes 0.2 GB.
 LARGEST_SIZE = 8192
 Side = Annotated[int, at_least(1), at_most(LARGEST_SIZE)]
@@ -29,6 +30,8 @@ class DataSettings:
         val: IMAGES to validate on, or ``auto``.
         sampling: ``permuted`` for every image once per epoch, ``resampled`` for random draws.
         image_size: Side of the squares that the network sees, or their height and width, in px.
+        aspect: ``fixed`` for images of ``image_size``; ``buckets`` for sizes of about that area, of
+            which each training image takes the one that is nearest to its own shape.
         channels: 3 for color, 1 for gray, or the number that the files have.
         range: The values of black and white in the files' own units; None for 0 to 255.
         background: The color under transparent pixels, a name or ``#rrggbb``.
@@ -55,6 +58,7 @@ class DataSettings:
     batch_size: Annotated[int, at_least(1)]
     num_workers: Annotated[int, at_least(0)]
     max_bad_fraction: Annotated[float, within(0, 1)]
+    aspect: Annotated[str, one_of(*ASPECTS)] = "fixed"
 
     def __post_init__(self) -> None:
         """Refuse invalid values."""
@@ -63,6 +67,10 @@ class DataSettings:
         _check_range(self.range)
         check_fields(self, "data")
         _check_background(self.background)
+        require(
+            self.aspect == "fixed" or self.sampling == "permuted",
+            f"data.aspect={self.aspect} needs data.sampling=permuted, got {self.sampling}",
+        )
 
     @property
     def sample_size(self) -> tuple[int, int]:

@@ -114,8 +114,15 @@ def measure_loading(
     data = planned.data
     batch_size = min(data.batch_size, max(1, int(LOADED_BATCH_S / seconds)))
     settings = replace(data, batch_size=batch_size)
-    place = {"rank": 0, "world_size": 1, "ranks_per_node": 1, "start": 0}
-    training = TrainingBatches(index, settings=settings, seed=planned.seed, **place)
+    training = TrainingBatches(
+        index,
+        settings=settings,
+        seed=planned.seed,
+        rank=0,
+        world_size=1,
+        ranks_per_node=1,
+        start=0,
+    )
     batches = iter(Loader(training, num_workers=1))
     images = next(batches).samples  # the worker had to start for it
     count, began = 0, time.perf_counter()

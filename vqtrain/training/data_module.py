@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from vqtrain import distributed
 from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches
+from vqtrain.data.loading.buckets import Buckets
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.loading.order import Repetitions
 from vqtrain.data.loading.streams import Cursor, StreamBatches
@@ -83,6 +84,7 @@ class TrainingData(LightningDataModule):
         seed: Seed of the run.
         start: Samples that the run has seen so far, over all ranks.
         num_nodes: Machines that the run is on.
+        buckets: The sizes of the training images, if they are of several.
 
     Attributes:
         consumed: Batches that this process has trained on since the run began or continued.
@@ -97,8 +99,10 @@ class TrainingData(LightningDataModule):
         seed: int,
         start: int,
         num_nodes: int,
+        buckets: Buckets | None = None,
     ) -> None:
         super().__init__()
+        self.buckets = buckets
         self.training, self.validation = training, validation
         self.settings, self.seed, self.start = settings, seed, start
         self.num_nodes = num_nodes
@@ -111,7 +115,8 @@ class TrainingData(LightningDataModule):
         """Samples of an epoch; None for a stream, whose end is not known."""
         if isinstance(self.training, Stream):
             return None
-        return len(Repetitions(self.training.weights, seed=self.seed))
+        labels = None if self.buckets is None else self.buckets.labels
+        return len(Repetitions(self.training.weights, seed=self.seed, labels=labels))
 
     @property
     def epochs(self) -> float | None:
@@ -172,7 +177,7 @@ class TrainingData(LightningDataModule):
 
     def train_dataloader(self) -> Timed:
         """Return batches without an end."""
-        self.batches = Timed(self.training_batches(self.settings))
+        self.batches = Timed(self.training_batches(self.settings, self.buckets))
         return self.batches
 
     def val_dataloader(self) -> list[int]:
@@ -186,10 +191,13 @@ class TrainingData(LightningDataModule):
         return waited_s
 
     def first_batches(self) -> Iterable[Batch]:
-        """Return the same batches, loaded in this process when they are needed."""
-        return self.training_batches(replace(self.settings, num_workers=0))
+        """Return the same batches, loaded in this process when they are needed.
 
-    def training_batches(self, settings: DataSettings) -> Loader[Batch]:
+        Without buckets: a codebook starts from latents of one shape.
+        """
+        return self.training_batches(replace(self.settings, num_workers=0), None)
+
+    def training_batches(self, settings: DataSettings, buckets: Buckets | None) -> Loader[Batch]:
         """Load training batches of this rank from ``start`` on."""
         if isinstance(self.training, Stream):
             batches: Dataset[Batch] = StreamBatches(
@@ -208,6 +216,7 @@ class TrainingData(LightningDataModule):
                 world_size=distributed.world_size(),
                 ranks_per_node=max(1, distributed.world_size() // self.num_nodes),
                 start=self.start,
+                buckets=buckets,
             )
         return Loader(batches, num_workers=settings.num_workers)
 

@@ -12,7 +12,7 @@ from vqtrain.data.sources.folders import describe_others
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError
 from vqtrain.optim.settings import OptimSettings
-from vqtrain.shapes import ImageSize, in_px, sides, typed
+from vqtrain.shapes import ImageSize, by, in_px, sides, typed
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.settings import TrainerSettings
 
@@ -31,6 +31,10 @@ def describe_data(data: TrainingData) -> Iterator[str]:
         training = f"{len(data.training.commands)} training shards in sequence"
     size = in_px(settings.image_size)
     yield f"data: {training}, {len(validation)} validation images, {size}"
+    if data.buckets is not None:
+        counts = np.bincount(data.buckets.labels).tolist()
+        found = [f"{by(each)}: {n:,}" for each, n in zip(data.buckets.sizes, counts, strict=True)]
+        yield f"training images by height x width: {', '.join(found)}"
     if isinstance(data.training, ImageIndex) and data.training.others:
         yield f"data.train: {describe_others(data.training.others)}"
     # With data.val=auto they are the same files.

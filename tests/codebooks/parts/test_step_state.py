@@ -38,6 +38,12 @@ def test_a_draw_takes_vectors_of_the_buffer_none_twice() -> None:
     assert rows <= {tuple(row) for row in vectors.flatten(0, 1).tolist()}
     assert samples.batches == []
     assert len(filled(samples, vectors).take(100)) == 6  # there are no more
+    # Images of several sizes have different numbers of vectors.
+    for part in vectors.flatten(0, 1).split([1, 3, 2]):
+        samples.add(part)
+    assert {tuple(row) for row in samples.take(6).tolist()} == {
+        tuple(row) for row in vectors.flatten(0, 1).tolist()
+    }
 
 
 def test_a_draw_does_not_depend_on_how_a_step_is_cut_into_batches() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.loading import batches as batches_module
 from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches, stack
+from vqtrain.data.loading.buckets import Buckets
 from vqtrain.data.loading.order import EndlessOrder
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.find import open_images
@@ -69,6 +70,28 @@ def test_every_sample_comes_once_an_epoch_at_its_position(numbered, world_size):
     assert all(sorted(epoch) == [f"{i:03d}" for i in range(10)] for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 6
     assert [int(key) for key in keys] == expected_ids(10, 0, 60)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_every_sample_comes_once_an_epoch_in_a_batch_of_its_size(numbered, world_size):
+    index = numbered(10)
+    buckets = Buckets(sizes=[(6, 4), (4, 6)], labels=np.array([0] * 6 + [1] * 4, np.uint8))
+    more = {"buckets": buckets, "world_size": world_size}
+    ranks = [training(index, rank=rank, **more) for rank in range(world_size)]
+    batches = [rank[m] for m in range(30 // world_size) for rank in ranks]
+    for batch in batches:
+        (bucket,) = {int(key) >= 6 for key in batch.keys}
+        assert batch.samples.shape == (2, 3, *buckets.sizes[bucket])
+    keys = [key for batch in batches for key in batch.keys]
+    for first in range(0, 60, 10):
+        assert sorted(keys[first : first + 10]) == [f"{i:03d}" for i in range(10)]
+    # The order is the same on any number of ranks, and so are the crops; a restart continues it.
+    alone = training(index, buckets=buckets)
+    restarted = [training(index, rank=rank, start=18, **more) for rank in range(world_size)]
+    for m, batch in enumerate(batches):
+        assert_equal(batch, alone[m])
+        if m >= 9 and m < 9 + world_size:
+            assert_equal(batch, restarted[m - 9][0])
 
 
 def test_a_batch_larger_than_the_data_spans_epochs(numbered):

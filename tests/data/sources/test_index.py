@@ -23,7 +23,8 @@ def make_index(records: list[tuple[str, int, int, str]]) -> ImageIndex:
         offsets=np.array([offset for _, offset, _, _ in records], dtype=np.int64),
         sizes=np.array([size for _, _, size, _ in records], dtype=np.int64),
         keys=np.array([key.encode() for _, _, _, key in records], dtype=np.bytes_),
-        weights=np.ones(len(records), dtype=np.float32),
+        weights=np.ones(len(records), np.float32),
+        ratios=np.full(len(records), np.nan, np.float32),
     )
 
 
@@ -178,7 +179,8 @@ def test_hold_out_counts(n, held_out):
         offsets=np.arange(n),
         sizes=np.ones(n, dtype=np.int64),
         keys=np.arange(n).astype("S8"),
-        weights=np.ones(n, dtype=np.float32),
+        weights=np.ones(n, np.float32),
+        ratios=np.full(n, np.nan, np.float32),
     )
     training, validation = hold_out(index)
     assert (len(training), len(validation)) == (n - held_out, held_out)

@@ -5,17 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-import numpy as np
 import torch
 
 from vqtrain.app.parts.own import check_metrics, check_objective, refuse_own
 from vqtrain.build import bind, build_part, in_context, split_kind
-from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.loading.buckets import bucket_sizes
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources.find import training_and_validation
-from vqtrain.data.sources.index import ImageIndex
 from vqtrain.discriminators.base import Discriminator
-from vqtrain.errors import BadSampleError, ConfigError, DataError
+from vqtrain.errors import ConfigError
 from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.parts.build import build_metrics, kind_of, load_weights, why_not
@@ -26,17 +23,13 @@ from vqtrain.ranges import at_least, check, resolve_fractions
 from vqtrain.shapes import by, typed
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.bad_samples import BadSamples
-from vqtrain.training.checkpoints import TrainingCheckpoint
-from vqtrain.training.data_module import SampleData, TrainingData
+from vqtrain.training.data_module import SampleData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.settings import MetricsSettings, TrainerSettings
 from vqtrain.training.validation import Validation
 
 # Images that need more pixels than this are not searched for.
 LARGEST_LEAST_SIZE = 256
-
-# If so many images cannot be read, it is their kind or a setting.
-MAX_TRIED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +93,8 @@ def build_module(
     check_shapes(tokenizer, size, where)
     check_warmup(settings.optim, settings.trainer.max_steps, "trainer.max_steps")
     objective = build_objective(resolved, settings, context)
+    if data.aspect == "buckets" and sample_size is None:
+        check_buckets(tokenizer, objective.discriminator, data)
     check_objective(objective, config, context)
     return TokenizerTraining(
         tokenizer=tokenizer,
@@ -309,6 +304,23 @@ def check_shapes(tokenizer: Tokenizer, size: Sequence[int], where: str) -> None:
         )
 
 
+def check_buckets(
+    tokenizer: Tokenizer, discriminator: Discriminator | None, data: DataSettings
+) -> None:
+    """Refuse sizes that one of the networks does not take.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    for size in bucket_sizes(data.image_size, tokenizer.downsampling):
+        check_shapes(tokenizer, size, "data.aspect=buckets")
+        if discriminator is not None and not takes(discriminator, data.channels, size):
+            raise ConfigError(
+                f"data.aspect=buckets: images of {by(size)} px do not fit this discriminator; with "
+                "discriminator.num_layers=1 it takes smaller ones"
+            )
+
+
 @torch.no_grad()
 def shapes_through(
     tokenizer: Tokenizer, shape: Sequence[int]
@@ -323,42 +335,3 @@ def shapes_through(
     finally:
         tokenizer.train()
     return tuple(latents.shape), tuple(decoded.shape)
-
-
-def check_some(index: ImageIndex, transform: Transform) -> None:
-    """Try some images, and refuse a setting with which none of them can be used."""
-    tried = np.linspace(0, len(index) - 1, min(MAX_TRIED, len(index))).astype(int).tolist()
-    reason = ""
-    for image_id in tried:
-        try:
-            decode_image(index.read(image_id), transform, None)
-        except BadSampleError as error:
-            reason = str(error)
-        else:
-            return
-    raise DataError(
-        f"none of {len(tried)} images of data.train that were tried can be used, the last one is "
-        f"{index.key(tried[-1])!r}: {reason}"
-    )
-
-
-def open_data(settings: Settings, seed: int, checkpoint: TrainingCheckpoint | None) -> TrainingData:
-    """Index the images, and take those to validate on evenly from all that there are."""
-    training, validation = training_and_validation(settings.data.train, settings.data.val)
-    if isinstance(training, ImageIndex):
-        check_some(training, settings.data.transform)
-    limit = settings.trainer.limit_val
-    if limit is not None and limit < len(validation):
-        validation = validation.select(np.arange(limit) * len(validation) // limit)
-    data = TrainingData(
-        training=training,
-        validation=validation,
-        settings=settings.data,
-        seed=seed,
-        start=checkpoint["training"]["samples"] if checkpoint else 0,
-        num_nodes=settings.trainer.num_nodes,
-    )
-    places = checkpoint["training"].get("places") if checkpoint else None
-    if places is not None:
-        data.continue_from(places, settings.trainer.world_size)
-    return data

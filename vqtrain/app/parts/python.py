@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from vqtrain.app.parts.build import Settings, build_module, build_validation, open_data
+from vqtrain.app.parts.build import Settings, build_module, build_validation
 from vqtrain.app.parts.compose import compose, read_command_line
+from vqtrain.app.parts.data import open_data
 from vqtrain.app.parts.inherit import begin_from
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.data_module import SampleData
@@ -57,7 +58,7 @@ def build_training(
     device = torch.device("cuda" if settings.trainer.uses_gpu else "cpu")
     own, bad_samples = data, None
     if own is None:
-        images = open_data(settings, config["seed"], None)
+        images = open_data(settings, config["seed"], None, module.tokenizer.downsampling)
         bad_samples = BadSamples(path=Path(folder) / "bad_samples.jsonl", data=images, say=print)
         own = images
     module.validation = build_validation(

@@ -132,6 +132,12 @@ def check_images(
     """
     saved, state, remarks = checkpoint["config"]["data"], checkpoint["training"], []
     assert isinstance(saved, Mapping), "a run has the group data"
+    before, now = saved["batch_size"], data.settings.batch_size
+    if data.buckets is not None and before != now:
+        raise CheckpointError(
+            f"data.aspect=buckets resumes only with data.batch_size={before}, of which its batches "
+            f"are, got {now}"
+        )
     if state["images"] != data.training.digest:
         train = config["data"]["train"]
         if train != saved["train"]:

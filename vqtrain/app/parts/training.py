@@ -19,9 +19,9 @@ from vqtrain.app.parts.build import (
     Settings,
     build_module,
     find_metrics,
-    open_data,
 )
 from vqtrain.app.parts.compose import CommandLine, compose
+from vqtrain.app.parts.data import open_data
 from vqtrain.app.parts.inherit import begin_from
 from vqtrain.app.parts.output import folder_of
 from vqtrain.app.parts.resume import check_images, continued_config, lookup_config
@@ -112,7 +112,7 @@ def train_on(
                 "raise trainer.max_steps to continue\n"
             )
         return 0
-    data = open_data(settings, config["seed"], checkpoint)
+    data = open_data(settings, config["seed"], checkpoint, module.tokenizer.downsampling)
     device = trainer.strategy.root_device
     metrics, best = find_metrics(config, settings, device)
     if checkpoint is not None:

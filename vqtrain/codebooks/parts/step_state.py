@@ -104,18 +104,21 @@ class SampleBuffer(StepState):
         buffer.
         """
         world, rank = distributed.world_size(), distributed.rank()
-        by_call = [torch.stack(self.batches[call :: self.calls]) for call in range(self.calls)]
-        available = sum(vectors.shape[0] * vectors.shape[1] * world for vectors in by_call)
+        own = self.batches[0].new_tensor([len(vectors) for vectors in self.batches])
+        # Of each rank, as images of several sizes give different numbers of vectors.
+        lengths = distributed.all_gather(own).cpu().long().reshape(world, -1)
+        order = [n for call in range(self.calls) for n in range(call, len(own), self.calls)]
+        ends = lengths[:, order].T.flatten().cumsum(0)
+        available = int(ends[-1])
         drawn = draw_positions(available, min(wanted, available))
-        found = by_call[0].new_zeros(len(drawn), by_call[0].shape[2])
-        for vectors in by_call:
-            batches, per_batch, _ = vectors.shape
-            place, vector = drawn // per_batch, drawn % per_batch
-            batch, owner = place // world, place % world
-            is_mine = (drawn >= 0) & (batch < batches) & (owner == rank)
-            mine = vectors[batch[is_mine].to(found.device), vector[is_mine].to(found.device)]
-            found[is_mine.to(found.device)] = mine
-            drawn = drawn - batches * world * per_batch  # what is left belongs to later calls
+        found = self.batches[0].new_zeros(len(drawn), self.batches[0].shape[1])
+        segment = torch.searchsorted(ends, drawn, right=True)
+        for place, number in enumerate(order):
+            mine = place * world + rank
+            is_here = segment == mine
+            first = int(ends[mine]) - len(self.batches[number])
+            vectors = (drawn[is_here] - first).to(found.device)
+            found[is_here.to(found.device)] = self.batches[number][vectors]
         self.discard_step()
         return distributed.all_reduce_sum(found)
 

@@ -6,7 +6,22 @@ import warnings
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from vqtrain.data.decoding.images import NPY, read_npy
+from vqtrain.data.decoding.images import NPY, one_line, open_image, orientation_of, read_npy
+from vqtrain.errors import BadSampleError
+
+
+def ratio_of(head: bytes) -> float:
+    """Return width / height of an image, upright, from the first bytes of its file.
+
+    Raises:
+        BadSampleError: If they do not say it.
+    """
+    with one_line(head):
+        image = open_image(head)
+        if image is None:
+            raise BadSampleError("its size is in no header that Pillow reads")
+        width, height = image.size
+        return height / width if orientation_of(image) >= 5 else width / height
 
 
 def look_at(encoded: bytes) -> tuple[tuple[int, int], str]:

@@ -130,7 +130,7 @@ def from_pillow(
     """
     image = load_png(image) if image.format == "PNG" else image
     image.load()  # turns a TIFF upright, but no other format
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     if image.mode.startswith(("I", "F")):
         array = np.asarray(image)
         if image.mode == "I" and value_range is None and 0 <= array.min() <= array.max() < 2**16:
@@ -222,7 +222,7 @@ def _jpeg_header(encoded: bytes) -> tuple[tuple[int, int], int] | None:
                 return None
             orientation = 1
             if has_exif:
-                orientation = _orientation(Image.open(io.BytesIO(encoded), formats=FORMATS))
+                orientation = orientation_of(Image.open(io.BytesIO(encoded), formats=FORMATS))
             return (width, height), orientation
         has_exif |= marker == _JPEG_EXIF
         start += 2 + length
@@ -253,7 +253,7 @@ def _decode(
     if encoded.startswith(NPY):
         return from_array(read_npy(encoded), channels=channels, value_range=value_range)
     if image is None or _loses_in_pillow(encoded, image, transform):
-        orientation = 1 if image is None else _orientation(image)
+        orientation = 1 if image is None else orientation_of(image)
         if image is not None and image.format == "PNG":
             array = read_deep_png(encoded, channels, transform.background)
             array = fill_transparent(array, image, channels, transform.background)
@@ -352,7 +352,7 @@ def _eight_bit(image: Image.Image, channels: int, background: str) -> UInt8[np.n
     return array
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """Return EXIF's orientation, 1 to 8; 1, upright, if it cannot be read."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)

@@ -11,12 +11,14 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.faults import Fault
+from vqtrain.data.loading.bucket_order import BucketOrder
+from vqtrain.data.loading.buckets import Buckets
 from vqtrain.data.loading.order import EndlessOrder, sample_generator
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.index import ImageIndex
@@ -85,8 +87,9 @@ class TrainingBatches(Dataset[Batch]):
     """Endless shuffled batches; number m is the m-th of this process from ``start``.
 
     Position p of the endless order is sample i of batch m on this rank, where
-    p = start + (m * world_size + rank) * batch_size + i. A bad image is replaced by another one,
-    drawn with the random numbers of its position.
+    p = start + (m * world_size + rank) * batch_size + i. With buckets the batch is number
+    p // batch_size of ``BucketOrder``. A bad image is replaced by another one, drawn with the
+    random numbers of its position.
 
     Attributes:
         index: Images to train on.
@@ -96,6 +99,7 @@ class TrainingBatches(Dataset[Batch]):
         world_size: Number of processes.
         ranks_per_node: Processes on each machine, which read ahead for each other.
         start: Samples that the run has seen so far, over all ranks.
+        buckets: The sizes of the images, if they are of several.
     """
 
     index: ImageIndex
@@ -106,6 +110,7 @@ class TrainingBatches(Dataset[Batch]):
     world_size: int
     ranks_per_node: int
     start: int
+    buckets: Buckets | None = None
 
     def __post_init__(self) -> None:
         """Begin an order."""
@@ -115,7 +120,13 @@ class TrainingBatches(Dataset[Batch]):
             weights=self.index.weights,
             seed=self.seed,
             sampling=self.settings.sampling,
+            labels=None if self.buckets is None else self.buckets.labels,
         )
+        self._bucket_order: BucketOrder | None = None
+        if self.buckets is not None:
+            self._bucket_order = BucketOrder(
+                self._order, self.buckets.labels, batch_size=self._batch_size
+            )
         self._read_ahead_to: int | None = None
 
     def __getitem__(self, number: int) -> Batch:
@@ -127,12 +138,11 @@ class TrainingBatches(Dataset[Batch]):
         step = self.start + number * self.world_size * self._batch_size
         self._read_ahead(step)
         first = step + self.rank * self._batch_size
+        transform, samples = self._samples(first)
         images, keys, faults = [], [], list[Fault]()
-        for epoch, position, image_id in zip(
-            *(a.tolist() for a in self._order.samples(first, self._batch_size)), strict=True
-        ):
+        for epoch, position, image_id in zip(*(a.tolist() for a in samples), strict=True):
             generator = sample_generator(seed=self.seed, epoch=epoch, position=position)
-            image, used_id = self._load(image_id, generator, faults)
+            image, used_id = self._load(image_id, transform, generator, faults)
             images.append(image)
             keys.append(self.index.key(used_id))
         return Batch(
@@ -142,13 +152,26 @@ class TrainingBatches(Dataset[Batch]):
             faults=faults,
         )
 
+    def _samples(self, first: int) -> tuple[Transform, tuple[Int64[np.ndarray, " b"], ...]]:
+        """Look up the batch that begins at a position: its transform; epochs, positions, images."""
+        if self.buckets is None or self._bucket_order is None:
+            return self._transform, self._order.samples(first, self._batch_size)
+        batch = self._bucket_order.batch(first // self._batch_size)
+        size = list(self.buckets.sizes[batch.bucket])
+        transform = replace(self._transform, image_size=size)
+        return transform, (batch.epochs, batch.positions, batch.ids)
+
     def _load(
-        self, image_id: int, generator: np.random.Generator, faults: list[Fault]
+        self,
+        image_id: int,
+        transform: Transform,
+        generator: np.random.Generator,
+        faults: list[Fault],
     ) -> tuple[Tensor, int]:
         for _ in range(MAX_BAD_IN_A_ROW):
             try:
                 encoded = self.index.read(image_id)
-                return decode_image(encoded, self._transform, generator), image_id
+                return decode_image(encoded, transform, generator), image_id
             except BadSampleError as error:
                 faults.append(self.index.fault(image_id, str(error)))
                 image_id = int(generator.integers(len(self.index)))
@@ -162,6 +185,8 @@ class TrainingBatches(Dataset[Batch]):
         worker = get_worker_info()
         workers, worker_id = (worker.num_workers, worker.id) if worker else (1, 0)
         end = step + self.world_size * self._batch_size + self._order.lead
+        if self.buckets is not None:  # batches that are not yet full, one of each size
+            end += len(self.buckets.sizes) * self._batch_size
         begin = self._read_ahead_to
         if begin is None:
             begin = self._order.window_start(step)

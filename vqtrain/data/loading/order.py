@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import final
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, UInt8
 
 # One read from a disk, or one request to an object store: large enough that a seek costs little in
 # comparison, on a spinning disk (10 ms) and in a bucket (50 ms).
@@ -87,6 +87,12 @@ class EpochOrder:
         """Return the first position of the window that holds a position."""
         return int(self._firsts[np.searchsorted(self._firsts, position, side="right") - 1])
 
+    @property
+    def window_starts(self) -> list[int]:
+        """The first position of each window."""
+        starts: list[int] = self._firsts.tolist()
+        return starts
+
     def block(self, number: int) -> Int64[np.ndarray, " m"]:
         """List the samples of the n-th block that is read."""
         samples = self.starts[number] + np.arange(self._block_size)
@@ -115,17 +121,28 @@ class Repetitions:
         weights: The w of each image, above 0. Of images with the same w, a share equal to its
             fractional part is seen once more; the epochs take turns through all of them.
         seed: Seed of the run.
+        labels: A number of each image: every epoch has as many samples with each number.
     """
 
-    def __init__(self, weights: Float32[np.ndarray, " n"], *, seed: int) -> None:
+    def __init__(
+        self,
+        weights: Float32[np.ndarray, " n"],
+        *,
+        seed: int,
+        labels: UInt8[np.ndarray, " n"] | None = None,
+    ) -> None:
         self._seed = seed
         self._groups = [
             (float(weight), np.flatnonzero(weights == weight)) for weight in np.unique(weights)
         ]
+        self._labels = np.zeros(len(weights), np.uint8) if labels is None else labels
         counts = [
             count
             for weight, ids in self._groups
-            for count in [*[len(ids)] * int(weight), _extra(weight, len(ids))]
+            for count in [
+                *[len(ids)] * int(weight),
+                sum(_extra(weight, len(part)) for part in self._parts(ids)),
+            ]
         ]
         self._firsts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._extras: dict[tuple[int, int], Int64[np.ndarray, " m"]] = {}
@@ -153,11 +170,19 @@ class Repetitions:
             # Those of this epoch and of the next one, which may be read ahead.
             self._extras = {k: v for k, v in self._extras.items() if abs(k[0] - epoch) <= 1}
             weight, ids = self._groups[group]
-            count = _extra(weight, len(ids))
             generator = np.random.Generator(np.random.PCG64([self._seed, _SUBSET, group]))
-            turns = (epoch * count + np.arange(count)) % len(ids)
-            self._extras[epoch, group] = np.sort(ids[generator.permutation(len(ids))[turns]])
+            extras = []
+            for part in self._parts(ids):
+                count = _extra(weight, len(part))
+                turns = (epoch * count + np.arange(count)) % len(part)
+                extras.append(part[generator.permutation(len(part))[turns]])
+            self._extras[epoch, group] = np.sort(np.concatenate(extras))
         return self._extras[epoch, group]
+
+    def _parts(self, ids: Int64[np.ndarray, " m"]) -> list[Int64[np.ndarray, " _"]]:
+        """Split images by their labels."""
+        labels = self._labels[ids]
+        return [ids[labels == label] for label in np.unique(labels)]
 
 
 def _extra(weight: float, count: int) -> int:
@@ -174,6 +199,7 @@ class EndlessOrder:
         weights: How often each image is seen in an epoch.
         seed: Seed of the run.
         sampling: ``permuted``, or ``resampled`` to draw with replacement.
+        labels: As in ``Repetitions``.
     """
 
     def __init__(
@@ -183,8 +209,9 @@ class EndlessOrder:
         weights: Float32[np.ndarray, " n"],
         seed: int,
         sampling: str,
+        labels: UInt8[np.ndarray, " n"] | None = None,
     ) -> None:
-        self._repetitions = Repetitions(weights, seed=seed)
+        self._repetitions = Repetitions(weights, seed=seed, labels=labels)
         self._block_size = block_size_for(sizes)
         self._seed, self._sampling = seed, sampling
         self._epochs: dict[int, EpochOrder] = {}
@@ -219,6 +246,10 @@ class EndlessOrder:
         """Return the first position of the window that holds a position."""
         epoch, within = divmod(position, self.epoch_size)
         return epoch * self.epoch_size + self._epoch(epoch).window_start(within)
+
+    def window_starts(self, epoch: int) -> list[int]:
+        """Return the position of the first sample of each window of an epoch."""
+        return self._epoch(epoch).window_starts
 
     def blocks(
         self, start: int, end: int, *, part: int, parts: int

@@ -79,6 +79,7 @@ def make_report(plan: Plan, folder: ShardFolder, counts: Mapping[str, int]) -> R
                 offsets=offsets,
                 sizes=sizes,
                 keys=[plan.keys[image_id] for image_id in ids],
+                ratios=[width / height for width, height in zip(widths, heights, strict=True)],
             )
             entries[split].append(
                 ShardEntry(

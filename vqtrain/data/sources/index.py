@@ -1,5 +1,6 @@
 """An index of encoded images and the positions of their bytes, for all kinds of sources."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +29,7 @@ MIN_HELD_OUT = 16
 MAX_HELD_OUT = 5_000
 
 # Attributes of each image that name no file.
-_PLAIN = ("offsets", "sizes", "keys", "weights")
+_PLAIN = ("offsets", "sizes", "keys", "weights", "ratios")
 
 
 @final
@@ -48,6 +49,7 @@ class ImageIndex:
         sizes: Length of an image, in bytes.
         keys: Names of the images, as utf-8 bytes; not necessarily unique.
         weights: How often an image is seen in an epoch, above 0.
+        ratios: Width / height of each image, upright; NaN where it is not known.
         faults: Files and images that were found unusable by indexing.
         others: How many files were not taken because they are neither images nor tars, by suffix.
     """
@@ -58,6 +60,7 @@ class ImageIndex:
     sizes: Int64[np.ndarray, " n"]
     keys: Shaped[np.ndarray, " n"]
     weights: Float32[np.ndarray, " n"]
+    ratios: Float32[np.ndarray, " n"]
     faults: tuple[Fault, ...] = ()
     others: Mapping[str, int] = field(default_factory=dict)
 
@@ -89,11 +92,12 @@ class ImageIndex:
         """Describe what is wrong with an image."""
         return Fault(shard=shown(self.path(image_id)), key=self.key(image_id), reason=reason)
 
-    def read(self, image_id: int) -> bytes:
+    def read(self, image_id: int, *, limit: int | None = None) -> bytes:
         """Read the encoded bytes of an image.
 
         Args:
             image_id: Position in this index, in [0, n).
+            limit: The most bytes to read, from the first one on; None for all.
 
         Raises:
             BadSampleError: If the file is gone, cannot be read or has become shorter.
@@ -101,6 +105,7 @@ class ImageIndex:
         """
         path = self.path(image_id)
         offset, size = int(self.offsets[image_id]), int(self.sizes[image_id])
+        size = size if limit is None else min(size, limit)
         if is_url(path):
             return reading.read(path, offset, size)
         try:
@@ -172,6 +177,7 @@ def make_index(
     offsets: Sequence[int] = (),
     sizes: Sequence[int] = (),
     keys: Sequence[bytes] = (),
+    ratios: Sequence[float] | None = None,
     faults: Iterable[Fault] = (),
     others: Mapping[str, int] | None = None,
 ) -> ImageIndex:
@@ -183,6 +189,7 @@ def make_index(
         sizes=np.array(sizes, dtype=np.int64),
         keys=np.array(keys, dtype=np.bytes_),
         weights=np.ones(len(keys), dtype=np.float32),
+        ratios=np.array([math.nan] * len(keys) if ratios is None else ratios, dtype=np.float32),
         faults=tuple(faults),
         others=dict(others or {}),
     )

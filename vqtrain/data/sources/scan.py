@@ -49,7 +49,7 @@ SYSTEM_FOLDERS = frozenset(
 MEMBERS_SUFFIX = ".members.npz"
 
 # Part of every cache name: increase it when the result of a scan changes.
-_SCAN_VERSION = 3
+_SCAN_VERSION = 4
 
 # First bytes of compressed files, in which a member is found only by reading all before it.
 COMPRESSIONS = {
@@ -166,13 +166,19 @@ def scan_tar(tar: Path | RemoteFile) -> ImageIndex:
         offsets=members.offsets,
         sizes=members.sizes,
         keys=members.keys,
+        ratios=members.ratios or None,
         faults=[Fault(shard=shown(source.path), key=k, reason=r) for k, r in members.faults],
         others=members.others,
     )
 
 
 def write_members(
-    tar: Path, *, offsets: Sequence[int], sizes: Sequence[int], keys: Sequence[str]
+    tar: Path,
+    *,
+    offsets: Sequence[int],
+    sizes: Sequence[int],
+    keys: Sequence[str],
+    ratios: Sequence[float] = (),
 ) -> Path:
     """List where the images of a tar are, so that it need not be scanned.
 
@@ -181,6 +187,7 @@ def write_members(
         offsets: Where each image begins in the tar, in bytes.
         sizes: Length of each image, in bytes.
         keys: Name of each image.
+        ratios: Width / height of each image, upright; none if they are not known.
 
     Returns:
         The file written, next to the tar.
@@ -188,7 +195,8 @@ def write_members(
     Raises:
         OSError: If it cannot be written.
     """
-    members = _Members(list(offsets), list(sizes), [os.fsencode(key) for key in keys])
+    names = [os.fsencode(key) for key in keys]
+    members = _Members(list(offsets), list(sizes), names, ratios=list(ratios))
     path = Path(_members_name(str(tar)))
     write_whole(path, _pack(members, size=tar.stat().st_size))
     return path
@@ -209,6 +217,7 @@ class _Members:
         keys: Name of each image.
         faults: Key and reason of each fault.
         others: How many files there are of each suffix in samples without an image.
+        ratios: Width / height of each image, or none.
     """
 
     offsets: list[int] = field(default_factory=list)
@@ -216,6 +225,7 @@ class _Members:
     keys: list[bytes] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
+    ratios: list[float] = field(default_factory=list)
 
 
 @final
@@ -338,6 +348,7 @@ def _pack(members: _Members, *, size: int) -> bytes:
         keys=np.array(members.keys, dtype=np.bytes_),
         faults=np.array(members.faults, dtype=np.str_).reshape(-1, 2),
         others=np.array(list(members.others.items()), dtype=np.str_).reshape(-1, 2),
+        ratios=np.array(members.ratios, dtype=np.float32),
     )
     return packed.getvalue()
 
@@ -353,16 +364,18 @@ def _unpack(packed: bytes | None, *, size: int) -> _Members | None:
             # Packs of older versions do not count them.
             counts = arrays["others"].tolist() if "others" in arrays else []
             others = Counter({suffix: int(count) for suffix, count in counts})
+            ratios = arrays["ratios"].tolist() if "ratios" in arrays else []
             is_sound = (
                 int(arrays["tar_bytes"]) == size
                 and offsets.shape == sizes.shape == keys.shape
+                and len(ratios) in (0, len(keys))
                 and bool(np.all((offsets >= 0) & (sizes >= 0) & (offsets + sizes <= size)))
             )
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None  # cut off by a full disk, or another file
     if not is_sound:
         return None
-    return _Members(offsets.tolist(), sizes.tolist(), keys.tolist(), faults, others)
+    return _Members(offsets.tolist(), sizes.tolist(), keys.tolist(), faults, others, ratios)
 
 
 def _load(entry: Path, *, size: int) -> _Members | None:

@@ -1,0 +1,86 @@
+"""The images of a run, opened and tried before it starts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vqtrain.app.parts.build import Settings
+from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.loading.buckets import bucket_sizes, make_buckets, with_ratios
+from vqtrain.data.sources.find import training_and_validation
+from vqtrain.data.sources.index import ImageIndex
+from vqtrain.errors import BadSampleError, ConfigError, DataError
+from vqtrain.training.checkpoints import TrainingCheckpoint
+from vqtrain.training.data_module import TrainingData
+
+# If so many images cannot be read, it is their kind or a setting.
+MAX_TRIED = 8
+
+
+def check_some(index: ImageIndex, transform: Transform) -> None:
+    """Try some images, and refuse a setting with which none of them can be used."""
+    tried = np.linspace(0, len(index) - 1, min(MAX_TRIED, len(index))).astype(int).tolist()
+    reason = ""
+    for image_id in tried:
+        try:
+            decode_image(index.read(image_id), transform, None)
+        except BadSampleError as error:
+            reason = str(error)
+        else:
+            return
+    raise DataError(
+        f"none of {len(tried)} images of data.train that were tried can be used, the last one is "
+        f"{index.key(tried[-1])!r}: {reason}"
+    )
+
+
+def open_data(
+    settings: Settings,
+    seed: int,
+    checkpoint: TrainingCheckpoint | None,
+    downsampling: Sequence[int],
+) -> TrainingData:
+    """Index the images, and take those to validate on evenly from all that there are.
+
+    Args:
+        settings: Those of the run.
+        seed: Of the run.
+        checkpoint: What it continues from.
+        downsampling: Of the encoder, by which the sizes of buckets can be divided.
+
+    Raises:
+        ConfigError: If images cannot have several sizes.
+        CheckpointError: If the order of the checkpoint cannot be continued.
+        DataError: If there are no such images.
+    """
+    training, validation = training_and_validation(settings.data.train, settings.data.val)
+    if isinstance(training, ImageIndex):
+        check_some(training, settings.data.transform)
+    buckets = None
+    if settings.data.aspect == "buckets":
+        if not isinstance(training, ImageIndex):
+            raise ConfigError(
+                "data.aspect=buckets needs images whose sizes are known: pack what pipe: writes"
+            )
+        training = with_ratios(training, settings.data.transform)
+        buckets = make_buckets(
+            training.ratios,
+            bucket_sizes(settings.data.image_size, downsampling),
+            least=settings.data.batch_size,
+        )
+    limit = settings.trainer.limit_val
+    if limit is not None and limit < len(validation):
+        validation = validation.select(np.arange(limit) * len(validation) // limit)
+    data = TrainingData(
+        training=training,
+        validation=validation,
+        settings=settings.data,
+        seed=seed,
+        start=checkpoint["training"]["samples"] if checkpoint else 0,
+        num_nodes=settings.trainer.num_nodes,
+        buckets=buckets,
+    )
+    places = checkpoint["training"].get("places") if checkpoint else None
+    if places is not None:
+        data.continue_from(places, settings.trainer.world_size)
+    return data
