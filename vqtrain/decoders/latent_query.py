@@ -89,12 +89,13 @@ class LatentQueryDecoder(Decoder):
 
     def size(self, grid: Sequence[int]) -> tuple[int, ...]:
         """Return the size of the images, for all latents or, with nested dropout, the first n."""
-        least = self.num_tokens if self.nested_dropout == "none" else 1
+        nested = self.nested_dropout != "none"
+        least = 1 if nested else self.num_tokens
+        first = " or the first of them" if nested else ""
+        how = "" if nested else ": train with nested_dropout to decode the first n"
         require(
             len(grid) == 1 and least <= grid[0] <= self.num_tokens,
-            f"this decoder takes {by([self.num_tokens])} latents"
-            f"{' or the first of them' if least == 1 else ''}, got a grid of {by(grid)}"
-            f"{'' if least == 1 else ': train with nested_dropout to decode the first n'}",
+            f"the decoder takes {self.num_tokens} latents{first}, got a grid of {by(grid)}{how}",
         )
         return tuple(n * factor for n, factor in zip(self.patches, self.upsampling, strict=True))
 

@@ -274,9 +274,11 @@ def check_shapes(tokenizer: Tokenizer, size: Sequence[int], where: str) -> None:
     """
     try:
         tokenizer.token_shape(*size)
+        grid = tokenizer.encoder.grid(size)
+        tokenizer.decoder.size(grid)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    grid, shape = tokenizer.encoder.grid(size), (1, tokenizer.channels, *size)
+    shape = (1, tokenizer.channels, *size)
     try:
         try:
             with torch.device("meta"):

@@ -1,0 +1,93 @@
+"""Every encoder with every decoder, codebook and discriminator: it trains, or is refused in a line.
+
+Adds up over all of them, as no pair of parts knows the other; run with ``-s`` to see how many.
+"""
+
+from collections import Counter
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+
+from vqtrain.app.parts.build import Settings, build_module
+from vqtrain.app.parts.compose import compose, read_command_line
+from vqtrain.build import kinds
+from vqtrain.errors import ConfigError
+from vqtrain.training.module import TokenizerTraining
+
+SIZE = 32
+# So few weights that a step takes milliseconds; each network has 8 px per latent where it can.
+SMALL = {
+    "encoder": {
+        "cnn": ["channels=8", "multipliers=[1,1,1,2]", "num_blocks=1", "attention_factors=[8]"],
+        "dvae": ["channels=8"],
+        "latent_query": ["patch_size=8", "num_tokens=4", "dim=8", "depth=1", "num_heads=2"],
+        "magvit2": ["channels=8", "multipliers=[1,1,1,2]", "num_blocks=1"],
+        "maskgit": ["channels=8", "multipliers=[1,1,1,2]", "num_blocks=1"],
+        "vit": ["patch_size=8", "dim=8", "depth=1", "num_heads=2"],
+        "vqvae": ["channels=8", "block_channels=4", "num_downsamplings=3"],
+    },
+    "codebook": {
+        "multiscale": ["scales=[1,2,4]", "num_convolutions=2", "inner.dim=4"],
+        "residual": ["inner.dim=4"],
+        "grouped": ["inner.dim=4", "num_codebooks=2"],
+        "bsq": [],
+        "fsq": [],
+        "lfq": [],
+    },
+    "discriminator": {"patchgan": ["channels=4", "num_layers=1"]},
+}
+DECODER = {"vqvae": ["channels=8", "block_channels=4", "num_upsamplings=3"]}
+
+
+def words(group: str, kind: str) -> list[str]:
+    """The choice of a part, with small sizes."""
+    small = SMALL["encoder" if group == "decoder" else group]
+    sizes = DECODER.get(kind, small.get(kind, [])) if group == "decoder" else small.get(kind)
+    if sizes is None:
+        sizes = ["dim=4"]
+    return [f"{group}={kind}", *(f"{group}.{size}" for size in sizes)]
+
+
+def read(*overrides: str) -> dict[str, Any]:
+    """Compose a training run of two images of 32 px."""
+    common = [f"data.image_size={SIZE}", "data.batch_size=2", "codebook.size=16"]
+    common += ["loss.adversarial.start_step=0", "trainer.max_steps=10", "data.train=demo"]
+    return compose("train", read_command_line([*common, *overrides]))
+
+
+def step(module: TokenizerTraining) -> None:
+    """One step without a trainer, forward and backward."""
+    samples = torch.rand(2, 3, SIZE, SIZE) * 2 - 1
+    codebook = module.tokenizer.codebook
+    codebook.begin_step(0, 0)
+    output = module.tokenizer(samples)
+    last = module.tokenizer.decoder.last_layer.weight
+    total = module.objective(samples, output, last, 0, is_last=True).total
+    assert torch.isfinite(total)
+    total.backward()
+    codebook.update(0)
+
+
+@pytest.mark.parametrize("encoder", kinds("encoder"))
+def test_every_combination_trains_or_is_refused_in_one_line(encoder: str) -> None:
+    found: Counter[str] = Counter()
+    groups = {
+        group: [read(*words(group, kind))[group] for kind in kinds(group)]
+        for group in ("decoder", "codebook", "discriminator")
+    }
+    config = read(*words("encoder", encoder), "discriminator=patchgan")
+    settings = Settings.of(config)
+    for decoder, codebook, discriminator in product(*groups.values()):
+        config |= {"decoder": decoder, "codebook": codebook, "discriminator": discriminator}
+        try:
+            module = build_module(config, settings)
+        except ConfigError as error:
+            assert "\n" not in str(error)
+            found["refused"] += 1
+            continue
+        step(module)
+        found["trained"] += 1
+    print(f"encoder={encoder}: {dict(found)}")
+    assert found["trained"]
