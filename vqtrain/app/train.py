@@ -3,9 +3,8 @@
 from typing import final
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.compose import CommandLine, compose
+from vqtrain.app.parts.compose import CommandLine, compose, lookup_config
 from vqtrain.app.parts.describe import describe_keys
-from vqtrain.app.parts.resume import lookup_config
 
 
 @final

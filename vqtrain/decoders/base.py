@@ -44,6 +44,7 @@ class Decoder(nn.Module, ABC):
         """
         axes = len(self.upsampling)
         if len(grid) != axes:
-            raise ConfigError(f"the decoder takes latents on a grid of {axes} axes, got a grid of {by(grid)}",
-        )
+            raise ConfigError(
+                f"the decoder takes latents on a grid of {axes} axes, got a grid of {by(grid)}"
+            )
         return tuple(n * factor for n, factor in zip(grid, self.upsampling, strict=True))

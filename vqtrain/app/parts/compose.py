@@ -364,3 +364,13 @@ def is_group_choice(word: str, config_dir: Path | None) -> bool:
     """Say whether a word such as ``codebook=fsq`` chooses from a group."""
     key = re.sub(r"^[+~]*", "", word.partition("=")[0]).partition("@")[0]
     return key in group_choices(config_dir)
+
+
+def lookup_config(command_line: CommandLine) -> dict[str, Any]:
+    """Compose the keys that locate the run; other keys may fit its configuration alone."""
+    words = [
+        word
+        for word in command_line.overrides
+        if is_group_choice(word, command_line.config_dir) or parse(word).key_or_group == "name"
+    ]
+    return compose("train", replace(command_line, overrides=words), is_whole=False)

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from vqtrain.app.parts.compose import (
@@ -11,6 +10,7 @@ from vqtrain.app.parts.compose import (
     compose,
     flatten,
     is_group_choice,
+    lookup_config,
     parse,
     put,
 )
@@ -52,16 +52,6 @@ MAX_SHOWN = 3
 
 # Groups of which every key is free.
 FREE_GROUPS = ("logger", "weights")
-
-
-def lookup_config(command_line: CommandLine) -> dict[str, Any]:
-    """Compose the keys that locate the run; other keys may fit its configuration alone."""
-    words = [
-        word
-        for word in command_line.overrides
-        if is_group_choice(word, command_line.config_dir) or parse(word).key_or_group == "name"
-    ]
-    return compose("train", replace(command_line, overrides=words), is_whole=False)
 
 
 def continued_config(

@@ -20,11 +20,11 @@ from vqtrain.app.parts.build import (
     build_module,
     find_metrics,
 )
-from vqtrain.app.parts.compose import CommandLine, compose
+from vqtrain.app.parts.compose import CommandLine, compose, lookup_config
 from vqtrain.app.parts.data import open_data
 from vqtrain.app.parts.inherit import begin_from
 from vqtrain.app.parts.output import folder_of
-from vqtrain.app.parts.resume import check_images, continued_config, lookup_config
+from vqtrain.app.parts.resume import check_images, continued_config
 from vqtrain.data.remote.urls import shareable
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.ops.signals import OutOfTime, time_limit
