@@ -50,13 +50,13 @@ def test_published_sizes(sizes: dict[str, int], total: float) -> None:
 def written_out(module: LatentQueryDecoder, latents: Tensor) -> Tensor:
     """The patches' queries and the latents as one sequence."""
     b = len(latents)
-    queries = module.mask_token + module.positions.weight.flatten(1).T
-    parts = [module.class_token.expand(b, -1, -1), queries.expand(b, -1, -1)]
-    parts.append(latents.transpose(1, 2) + module.latent_positions)
-    x = module.transformer.pre_norm(torch.cat(parts, dim=1))
-    for block in module.transformer.blocks:
+    queries = module.queries.mask_token + module.queries.positions.weight.flatten(1).T
+    parts = [module.queries.class_token.expand(b, -1, -1), queries.expand(b, -1, -1)]
+    parts.append(latents.transpose(1, 2) + module.queries.latent_positions)
+    x = module.queries.transformer.pre_norm(torch.cat(parts, dim=1))
+    for block in module.queries.transformer.blocks:
         x = block(x)
-    tokens = module.transformer.norm(x)[:, 1:7]
+    tokens = module.queries.transformer.norm(x)[:, 1:7]
     flat = module.head.to_pixels.weight[..., 0, 0]
     patches = (tokens @ flat.T + module.head.to_pixels.bias).reshape(b, 2, 3, 3, 8, 8)
     pixels = patches.permute(0, 3, 1, 4, 2, 5).reshape(b, 3, 16, 24)

@@ -19,6 +19,7 @@ def encoder(**changes: object) -> LatentQueryEncoder:
         "num_heads": 2,
         "attention": "self",
         "positions": "learned",
+        "transpose": True,
     }
     return LatentQueryEncoder(**{**sizes, **changes})  # type: ignore[arg-type]  # as above
 
@@ -79,6 +80,9 @@ def test_encoder_equals_its_sequence_written_out() -> None:
     latents, want = module(images), written_out(module, images)
     assert latents.shape == (2, 16, 5)
     torch.testing.assert_close(latents, want, rtol=0, atol=1e-9)
+    # One latent after the other, in rows of 5 values for each of 16 channels.
+    module.transpose = False
+    torch.testing.assert_close(module(images).flatten(1), want.transpose(1, 2).flatten(1))
     gradients = [torch.autograd.grad(y.square().sum(), images)[0] for y in (latents, want)]
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
 

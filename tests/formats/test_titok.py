@@ -1,14 +1,14 @@
-"""TiTok, beside a forward pass written from its description."""
+"""TiTok of one stage and of two, beside a forward pass written from its description."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vqtrain.errors import CheckpointError
 from vqtrain.formats.titok import TiTok
 
 Weights = dict[str, Tensor]
@@ -17,10 +17,46 @@ Draw = Callable[[Shapes], Weights]
 
 # The decoder may be larger than the encoder, as in BL-64.
 DIMS, DEPTHS = {"encoder": 16, "decoder": 24}, {"encoder": 2, "decoder": 1}
+PIXEL_CODES = 10
+PIXEL_BLOCKS = {  # in the order of execution
+    "mid.0": (64, 64),
+    "up.3.block.0": (64, 64),
+    "up.2.block.0": (64, 32),
+    "up.1.block.0": (32, 32),
+    "up.0.block.0": (32, 32),
+}
 HEAD_DIM, PATCH, TOKENS, CODES, CODE_DIM = 4, 8, 6, 24, 5
 
 
-def published(draw: Draw) -> Weights:
+def second_stage() -> Shapes:
+    """List what a second stage adds: four levels of 32, 32, 32 and 64 channels, one block each."""
+    dim = DIMS["decoder"]
+    shapes: Shapes = {
+        "decoder.ffn.0.weight": (2 * dim, dim, 1, 1),
+        "decoder.ffn.0.bias": (2 * dim,),
+        "decoder.ffn.2.weight": (PIXEL_CODES, 2 * dim, 1, 1),
+        "decoder.ffn.2.bias": (PIXEL_CODES,),
+        "pixel_quantize.embedding.weight": (PIXEL_CODES, 6),
+        "pixel_decoder.conv_in.weight": (64, 6, 3, 3),
+        "pixel_decoder.conv_in.bias": (64,),
+        "pixel_decoder.norm_out.weight": (32,),
+        "pixel_decoder.norm_out.bias": (32,),
+        "pixel_decoder.conv_out.weight": (3, 32, 3, 3),
+        "pixel_decoder.conv_out.bias": (3,),
+    }
+    for name, (of, to) in PIXEL_BLOCKS.items():
+        block, resampling = f"pixel_decoder.{name}", f"pixel_decoder.{name[:5]}upsample_conv"
+        shapes |= {f"{block}.conv1.weight": (to, of, 3, 3), f"{block}.conv2.weight": (to, to, 3, 3)}
+        for norm, channels in (("norm1", of), ("norm2", to)):
+            shapes |= {f"{block}.{norm}.{part}": (channels,) for part in ("weight", "bias")}
+        if of != to:
+            shapes[f"{block}.nin_shortcut.weight"] = (to, to, 1, 1)
+        if name[:5] in ("up.1.", "up.2.", "up.3."):
+            shapes |= {f"{resampling}.weight": (to, to, 3, 3), f"{resampling}.bias": (to,)}
+    return shapes
+
+
+def published(draw: Draw, stages: int = 1) -> Weights:
     shapes: Shapes = {
         "latent_tokens": (TOKENS, DIMS["encoder"]),
         "encoder.patch_embed.weight": (DIMS["encoder"], 3, PATCH, PATCH),
@@ -57,15 +93,22 @@ def published(draw: Draw) -> Weights:
                 f"{block}.mlp.c_proj.bias": (dim,),
             }
         shapes |= {f"{name}.{part}": (dim,) for name in norms for part in ("weight", "bias")}
-    return draw(shapes)
+    if stages == 2:
+        shapes = {name: shape for name, shape in shapes.items() if "decoder.conv_out" not in name}
+        shapes |= second_stage()
+    weights = draw(shapes)
+    if stages == 2:
+        weights["pixel_decoder.conv_out.weight"] /= 4  # the pixels are about in [0, 1]
+    return weights
 
 
 class Model:
     """Its forward pass in double precision, with pixels in [0, 1]."""
 
-    def __init__(self, weights: Weights, clip_block: Callable[..., Tensor]) -> None:
+    def __init__(self, weights: Weights, clip_block: Callable[..., Tensor], cnn: Any) -> None:
         self.w = {name: item.double() for name, item in weights.items()}
-        self.clip_block = clip_block
+        self.clip_block, self.cnn = clip_block, cnn(self.w)
+        self.has_stages = "pixel_decoder.conv_in.weight" in weights
 
     def norm(self, name: str, x: Tensor) -> Tensor:
         """A layer norm."""
@@ -89,6 +132,8 @@ class Model:
         grid = grid.flatten(2).transpose(1, 2)
         latents = w["latent_tokens"].expand(len(pixels), -1, -1)
         latents = self.norm("encoder.ln_post", self.transformer("encoder", grid, latents)[:, 17:])
+        if self.has_stages:  # it takes the rows of values for those of channels
+            latents = latents.reshape(-1, DIMS["encoder"], TOKENS).transpose(1, 2)
         return F.linear(latents, w[f"{out}.weight"][..., 0, 0], w[f"{out}.bias"])
 
     def decode(self, z_q: Tensor) -> Tensor:
@@ -97,11 +142,30 @@ class Model:
         latents = F.linear(z_q, w[f"{embed}.weight"], w[f"{embed}.bias"])
         grid = w["decoder.mask_token"].expand(len(z_q), 16, -1)
         grid = self.norm("decoder.ln_post", self.transformer("decoder", grid, latents)[:, 1:17])
+        if self.has_stages:
+            return self.decode_second(grid.transpose(1, 2).unflatten(2, (4, 4)))
         values = F.linear(grid, w["decoder.ffn.0.weight"][..., 0, 0], w["decoder.ffn.0.bias"])
         # Of a patch: row, column, channel; patches row by row.
         pixels = values.reshape(-1, 4, 4, PATCH, PATCH, 3).permute(0, 5, 1, 3, 2, 4)
         pixels = pixels.reshape(-1, 3, 4 * PATCH, 4 * PATCH)
         return F.conv2d(pixels, w[f"{out}.weight"], w[f"{out}.bias"], padding=1)
+
+    def decode_second(self, grid: Tensor) -> Tensor:
+        """Pixels of what the queries have become [b, d, rows, columns]."""
+        conv, norm = self.cnn.conv, self.cnn.norm
+        shares = conv("decoder.ffn.2", conv("decoder.ffn.0", grid).tanh()).softmax(dim=1)
+        codes = self.w["pixel_quantize.embedding.weight"]
+        h = conv("pixel_decoder.conv_in", torch.einsum("nchw,cd->ndhw", shares, codes))
+        for name in PIXEL_BLOCKS:
+            block = f"pixel_decoder.{name}"
+            x = conv(f"{block}.conv1", F.silu(norm(f"{block}.norm1", h)))
+            x = conv(f"{block}.conv2", F.silu(norm(f"{block}.norm2", x)))
+            is_joined = f"{block}.nin_shortcut.weight" in self.w
+            h = x + (conv(f"{block}.nin_shortcut", x) if is_joined else h)
+            resampling = f"pixel_decoder.{name[:5]}upsample_conv"
+            if f"{resampling}.weight" in self.w:
+                h = conv(resampling, h.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
+        return conv("pixel_decoder.conv_out", F.silu(norm("pixel_decoder.norm_out", h)))
 
 
 def save(weights: Weights, tmp_path: Path) -> Path:
@@ -109,16 +173,18 @@ def save(weights: Weights, tmp_path: Path) -> Path:
     return tmp_path / "titok.bin"
 
 
-@pytest.mark.parametrize("l2_normalize", [False, True])
+@pytest.mark.parametrize(("stages", "l2_normalize"), [(1, False), (1, True), (2, True)])
 def test_ids_and_pixels_follow_the_description(
     draw: Draw,
     clip_block: Callable[..., Tensor],
+    published_cnn: Callable[..., Any],
     images: Tensor,
     tmp_path: Path,
+    stages: int,
     l2_normalize: bool,
 ) -> None:
-    square, weights = images[..., :32], published(draw)
-    model = Model(weights, clip_block)
+    square, weights = images[..., :32], published(draw, stages)
+    model = Model(weights, clip_block, published_cnn)
     z = model.encode((square.double() + 1) / 2)
     table = 2 * z.flatten(0, 1)[torch.arange(CODES) % (2 * TOKENS)] + torch.randn(CODES, CODE_DIM)
     weights["quantize.embedding.weight"] = table.float()
@@ -126,8 +192,8 @@ def test_ids_and_pixels_follow_the_description(
     if l2_normalize:
         z, table = F.normalize(z, dim=-1), F.normalize(table, dim=-1)
     ids = torch.cdist(z, table).argmin(-1)
-    converter = TiTok(l2_normalize=l2_normalize, head_dim=HEAD_DIM)
-    tokenizer = converter.convert(save(weights, tmp_path))
+    said = {} if stages == 2 else {"l2_normalize": l2_normalize}
+    tokenizer = TiTok(**said, head_dim=HEAD_DIM).convert(save(weights, tmp_path))
     assert torch.equal(tokenizer.encode(square), ids)
     assert len(ids.unique()) > 4
     with torch.no_grad():
@@ -139,33 +205,33 @@ def test_ids_and_pixels_follow_the_description(
 
 
 @pytest.mark.parametrize(
-    "key",
+    ("stages", "key"),
     [
-        "latent_tokens",
-        "encoder.latent_token_positional_embedding",
-        "encoder.class_embedding",
-        "encoder.positional_embedding",
-        "encoder.patch_embed.weight",
-        "encoder.conv_out.weight",
-        "decoder.transformer.0.attn.in_proj_weight",
-        "decoder.latent_token_positional_embedding",
-        "decoder.mask_token",
-        "decoder.ffn.0.bias",
-        "decoder.conv_out.bias",
-        "quantize.embedding.weight",
+        (1, "latent_tokens"),
+        (1, "encoder.latent_token_positional_embedding"),
+        (1, "encoder.class_embedding"),
+        (1, "encoder.positional_embedding"),
+        (1, "encoder.patch_embed.weight"),
+        (1, "encoder.conv_out.weight"),
+        (1, "decoder.transformer.0.attn.in_proj_weight"),
+        (1, "decoder.latent_token_positional_embedding"),
+        (1, "decoder.mask_token"),
+        (1, "decoder.ffn.0.bias"),
+        (1, "decoder.conv_out.bias"),
+        (1, "quantize.embedding.weight"),
+        (2, "encoder.patch_embed.bias"),
+        (2, "decoder.ffn.2.bias"),
+        (2, "pixel_quantize.embedding.weight"),
+        (2, "pixel_decoder.up.2.upsample_conv.bias"),
+        (2, "pixel_decoder.up.2.block.0.nin_shortcut.weight"),
+        (2, "pixel_decoder.conv_out.bias"),
     ],
 )
 def test_a_wrong_key_is_named(
-    draw: Draw, refusals: Callable[..., dict[str, str]], key: str
+    draw: Draw, refusals: Callable[..., dict[str, str]], stages: int, key: str
 ) -> None:
-    said = refusals(TiTok(head_dim=HEAD_DIM), published(draw), key)
-    assert said["missing"].endswith(f"{key} is missing")
+    said = refusals(TiTok(head_dim=HEAD_DIM), published(draw, stages), key)
+    assert f": {key} is missing" in said["missing"]
     assert f": {key} is missing" in said["renamed"]
     assert said["renamed"].endswith(f"{key}_ is unknown")
     assert f"{key} is [" in said["misshaped"]
-
-
-def test_two_stages_are_refused(draw: Draw, tmp_path: Path) -> None:
-    weights = published(draw) | {"pixel_decoder.conv_in.bias": torch.ones(2)}
-    with pytest.raises(CheckpointError, match=r"it was trained in two stages \(pixel_decoder"):
-        TiTok(head_dim=HEAD_DIM).convert(save(weights, tmp_path))

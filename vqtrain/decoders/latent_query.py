@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from typing import Annotated, final
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vqtrain.decoders.base import Decoder
 from vqtrain.errors import require
+from vqtrain.layers.patch_queries import PatchQueries
 from vqtrain.layers.patches import HEADS, PixelHead, grid_of
-from vqtrain.layers.positions import TABLES, build_table
-from vqtrain.layers.transformer import ATTENTIONS, QueryTransformer
+from vqtrain.layers.positions import TABLES
+from vqtrain.layers.transformer import ATTENTIONS
 from vqtrain.ranges import at_least, checked, one_of
 from vqtrain.shapes import by
 
@@ -69,17 +69,18 @@ class LatentQueryDecoder(Decoder):
         super().__init__()
         self.in_channels, self.num_tokens = dim, num_tokens
         self.upsampling = (patch_size, patch_size)
-        self.patches = grid_of(sample_size, patch_size)
-        self.latent_positions = nn.Parameter(torch.randn(num_tokens, dim) * dim**-0.5)
-        self.positions = build_table(positions, grid=self.patches, dim=dim)
+        self.queries = PatchQueries(
+            grid=grid_of(sample_size, patch_size),
+            num_tokens=num_tokens,
+            dim=dim,
+            depth=depth,
+            num_heads=num_heads,
+            attention=attention,
+            positions=positions,
+        )
         self.nested_dropout = nested_dropout
         if nested_dropout != "none":
             self.dropped = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02))
-        self.class_token = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
-        self.mask_token = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
-        self.transformer = QueryTransformer(
-            dim=dim, depth=depth, num_heads=num_heads, attention=attention
-        )
         self.head = PixelHead(head, dim=dim, out_channels=out_channels, patch_size=patch_size)
 
     @property
@@ -97,19 +98,16 @@ class LatentQueryDecoder(Decoder):
             len(grid) == 1 and least <= grid[0] <= self.num_tokens,
             f"the decoder takes {self.num_tokens} latents{first}, got a grid of {by(grid)}{how}",
         )
-        return tuple(n * factor for n, factor in zip(self.patches, self.upsampling, strict=True))
+        return tuple(
+            n * factor for n, factor in zip(self.queries.grid, self.upsampling, strict=True)
+        )
 
     def forward(self, z_q: Float[Tensor, "b z n"]) -> Float[Tensor, "b c h w"]:
         """Decode quantized latents into images, about in [-1, 1] but not clamped to it."""
         latents = z_q.transpose(1, 2)
         if self.nested_dropout != "none":
             latents = self._with_dropped(latents)
-        b = len(latents)
-        queries = self.mask_token + self.positions.added(self.patches).to(latents.dtype)
-        queries = torch.cat([self.class_token, queries]).expand(b, -1, -1)
-        tokens = self.transformer(queries, latents + self.latent_positions)[:, 1:]
-        rows = self.patches[0]
-        return self.head(rearrange(tokens, "b (rows columns) d -> b d rows columns", rows=rows))
+        return self.head(self.queries(latents))
 
     def _with_dropped(self, latents: Float[Tensor, "b m z"]) -> Float[Tensor, "b n z"]:
         b, m = latents.shape[:2]

@@ -32,6 +32,9 @@ class LatentQueryEncoder(Encoder):
         attention: ``self``: patches and queries are one sequence; ``cross``: queries attend to the
             patches through a gate that is closed at first.
         positions: Codes of the patches: ``learned``, ``learned_2d`` or ``sincos_2d``.
+        transpose: Whether the channels of a latent stay together. False cuts the values of all
+            latents, one after the other, into ``dim`` rows for the channels, as the code of the
+            published two-stage models does.
 
     Raises:
         ConfigError: If a size is invalid, or sizes do not fit each other.
@@ -56,9 +59,10 @@ class LatentQueryEncoder(Encoder):
         num_heads: Annotated[int, at_least(1)],
         attention: Annotated[str, one_of(*ATTENTIONS)],
         positions: Annotated[str, one_of(*TABLES)],
+        transpose: bool,
     ) -> None:
         super().__init__()
-        self.out_channels, self.num_tokens = dim, num_tokens
+        self.out_channels, self.num_tokens, self.transpose = dim, num_tokens, transpose
         self.downsampling = (patch_size, patch_size)
         self.sample_size = tuple(sample_size)
         self.embed = nn.Conv2d(in_channels * patch_size**2, dim, 1)
@@ -84,4 +88,7 @@ class LatentQueryEncoder(Encoder):
         tokens = tokens + self.positions.added(patches.shape[2:]).to(tokens.dtype)
         b = len(tokens)
         tokens = torch.cat([self.class_token.expand(b, -1, -1), tokens], dim=1)
-        return self.transformer(self.queries.expand(b, -1, -1), tokens).transpose(1, 2)
+        latents = self.transformer(self.queries.expand(b, -1, -1), tokens)
+        if self.transpose:
+            return latents.transpose(1, 2)
+        return latents.reshape(b, self.out_channels, self.num_tokens)

@@ -44,12 +44,6 @@ def sizes(weights: Mapping[str, Shaped[Tensor, "..."]]) -> Sizes:
         vote(weights, (rf"{down}{level}{block}", 0), (rf"{up}{level}{block}", 0))
         for level in range(count(weights, "encoder.layers.down."))
     ]
-    for width in (channels, *widths):
-        if width % GROUPS or width % channels:
-            raise CheckpointError(
-                f"its levels have {widths} channels and its first layer {channels}: all must be "
-                f"multiples of the first, and of the {GROUPS} groups of the norms"
-            )
     image_channels = vote(
         weights, (r"encoder\.layers\.conv_in\.\w+", 1), (r"decoder\.layers\.conv_out\.\w+", 0)
     )
@@ -61,7 +55,7 @@ def sizes(weights: Mapping[str, Shaped[Tensor, "..."]]) -> Sizes:
     )
     shared = {
         "channels": channels,
-        "multipliers": [width // channels for width in widths],
+        "multipliers": multiples(channels, widths),
         "latent_channels": latents,
     }
     return Sizes(
@@ -78,6 +72,21 @@ def sizes(weights: Mapping[str, Shaped[Tensor, "..."]]) -> Sizes:
         latents=latents,
         channels=image_channels,
     )
+
+
+def multiples(channels: int, widths: list[int]) -> list[int]:
+    """Express the widths of levels as multiples of the first layer's.
+
+    Raises:
+        CheckpointError: If they are none, or the norms cannot have their 32 groups.
+    """
+    for width in (channels, *widths):
+        if width % GROUPS or width % channels:
+            raise CheckpointError(
+                f"its levels have {widths} channels and its first layer {channels}: all must be "
+                f"multiples of the first, and of the {GROUPS} groups of the norms"
+            )
+    return [width // channels for width in widths]
 
 
 def lfq(found: Sizes, *, entropy_weight: float) -> dict[str, object]:
