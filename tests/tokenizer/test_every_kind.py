@@ -18,7 +18,11 @@ CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*
 SMALL = {
     "vqvae": ["channels=8", "block_channels=4", "num_blocks=1"],
     "cnn": ["channels=8", "multipliers=[1,2,2]", "attention_factors=[4]", "num_blocks=1"],
-    "dvae": ["channels=4", "multipliers=[1,2]", "num_blocks=1"],
+    "latent_query": ["patch_size=4", "num_tokens=4", "dim=8", "depth=1", "num_heads=2"],
+    "magvit2": ["channels=8", "multipliers=[1,2,2]", "num_blocks=1"],
+    "maskgit": ["channels=8", "multipliers=[1,2,2]", "num_blocks=1"],
+    "vit": ["patch_size=4", "dim=8", "depth=1", "num_heads=2"],
+    "dvae": ["channels=4", "multipliers=[1,2,2]", "num_blocks=1"],
     "hierarchical": ["channels=4", "block_channels=2", "num_blocks=1"],
     "multiscale": ["scales=[1,2,4]", "num_convolutions=2"],
 }
@@ -32,19 +36,24 @@ def parts(kind: str, *groups: str) -> dict[str, Any]:
     words += [f"{group}.{word}" for group in groups for word in small]
     config = resolve_fractions(compose("train", read_command_line(words)), max_steps=20)
     found = {group: dict(config[group]) for group in groups}
-    context = {"in_channels": 3, "out_channels": 3}
+    context = {"in_channels": 3, "out_channels": 3, "sample_size": (16, 16)}
     return {part: in_context(part, split_kind(of), context) for part, of in found.items()}
 
 
-@pytest.fixture(params=NETWORKS)
-def network(request: pytest.FixtureRequest) -> str:
-    return request.param
+# A sequence of latents has no scales.
+PAIRS = [
+    (network, codebook)
+    for network in NETWORKS
+    for codebook in CODEBOOKS
+    if network != "latent_query" or codebook not in ("hierarchical", "multiscale")
+]
 
 
-@pytest.fixture(params=CODEBOOKS)
-def tokenizer(request: pytest.FixtureRequest, network: str) -> Tokenizer:
+@pytest.fixture(params=PAIRS, ids="-".join)
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    network, codebook = request.param
     made = Tokenizer(
-        **parts(network, "encoder", "decoder"), **parts(request.param, "codebook"), channels=3
+        **parts(network, "encoder", "decoder"), **parts(codebook, "codebook"), channels=3
     )
     made.codebook.initialize(made.latents(torch.rand(4, 3, 16, 16) * 2 - 1))
     return made.eval()

@@ -112,7 +112,8 @@ class MultiScale(Codebook):
         self.tokens(tuple(z.shape[2:]))
         found: list[Quantized] = []
         errors: list[Tensor] = []
-        total = torch.zeros_like(z)
+        # In the layout of decode, whatever that of the latents is: others round differently.
+        total = torch.zeros_like(z, memory_format=torch.contiguous_format)
         for number, scale in enumerate(self.scales):
             quantized = self.codebook(F.adaptive_avg_pool2d(z - total.detach(), scale))
             found.append(quantized)
