@@ -87,7 +87,7 @@ def test_on_a_terminal_there_is_a_bar(pictures, capsys, monkeypatch):
     assert "are done" not in printed
 
 
-@pytest.mark.parametrize("out", ["{000..003}", "~tilde", "a=b", "two words", "x]", "#1"])
+@pytest.mark.parametrize("out", ["{000..003}", "a~b", "./~tilde", "a=b", "two words", "x]", "#1"])
 def test_out_is_taken_as_typed(pictures, tmp_path, out):
     assert main(["pack", f"images={pictures}", f"out={out}", "val=0"]) == 0
     assert len(names_in(tmp_path / out)) == 48
