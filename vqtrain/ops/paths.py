@@ -13,7 +13,14 @@ def expand(path: str | Path) -> Path:
         ConfigError: If there is neither that user nor a file of that name.
     """
     expanded = os.path.expanduser(path)  # noqa: PTH111 - Path raises for an unknown ~user
-    first = Path(expanded).parts[:1]
-    if first and first[0].startswith("~") and not os.path.lexists(first[0]):
-        raise ConfigError(f"{path}: there is no user {first[0][1:]!r}, and no file {first[0]} here")
+    first = next(iter(Path(expanded).parts), "")
+    if not first.startswith("~"):
+        return Path(expanded)
+    if not expanded.startswith("~"):  # ./~name, of which a path would drop the ./
+        return Path.cwd() / expanded
+    if not os.path.lexists(first):
+        raise ConfigError(
+            f"{path}: there is no user {first[1:]!r}, and no file {first} here; a new file of "
+            f"that name is ./{first}"
+        )
     return Path(expanded)
