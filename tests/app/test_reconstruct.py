@@ -73,6 +73,10 @@ def test_a_whole_picture_stands_beside_its_reconstruction(
 @pytest.mark.usefixtures("tokenizer")
 def test_squares_and_tiles_are_made_on_request(pictures: Path) -> None:
     words = ["reconstruct", "tokenizer=tokenizer", f"images={pictures}", "limit=1"]
+    # 24 x 20 px are 6 x 5 tokens; scaled to 12 of them and back, and in one tile of 32 x 32 px.
+    for number, more in enumerate((["max_tokens=12", "pad=true"], ["tile=32", "thumbnail=true"])):
+        assert main([*words, *more, f"out=whole-{number}"]) == 0
+        assert size_of_the_picture_in(f"whole-{number}") == (3 * (24 + 4) + 4, 20 + 4 + 20)
     assert main([*words, "image_size=[12,20]", "out=wide"]) == 0
     assert size_of_the_picture_in("wide") == (3 * (20 + 4) + 4, 12 + 4 + 20)
     assert main([*words, "image_size=16", "tile=32", "out=squares"]) == 0
@@ -117,6 +121,11 @@ def test_a_damaged_picture_is_passed_over_and_said(
         (
             ["tokenizer=tokenizer", "images=demo", "tile=10"],
             "tile must be a multiple of 4 px and at least 32",
+        ),
+        (["tokenizer=tokenizer", "images=demo", "thumbnail=true"], "thumbnail=true needs tile="),
+        (
+            ["tokenizer=tokenizer", "images=demo", "pad=true", "image_size=16"],
+            "image_size crops images, which max_tokens, pad and thumbnail keep whole",
         ),
         (["tokenizer=tokenizer", "images=demo", "image_size=10"], "10 x 10 does not divide"),
         (

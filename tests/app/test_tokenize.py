@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from vqtrain.app import tokenize as command
 from vqtrain.app.tokenize import hash_of
@@ -23,6 +24,7 @@ from vqtrain.cli import main
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.tokens.read import read
 from vqtrain.launchers.base import Done, Ended, Job
+from vqtrain.tokenizer.any_size import AnySize, Layout, decode, encode
 from vqtrain.tokenizer.model import Tokenizer
 
 SMALL = ["batch_size=4", "shard_size=10", "num_workers=0", "device=cpu"]
@@ -95,6 +97,26 @@ def test_images_need_not_be_squares(words):
     assert main([*words, "image_size=[8,24]"]) == 0
     index = json.loads(Path("tokens/index.json").read_text())
     assert (index["tokens"]["shape"], index["settings"]["image_size"]) == ([2, 6], [8, 24])
+
+
+def test_images_of_any_size_have_ids_of_their_shape_and_a_layout(words, tokenizer, pictures):
+    kept = [word for word in words if not word.startswith("batch_size")]
+    assert main([*kept, "pad=true", "max_tokens=12"]) == 0
+    index = json.loads(Path("tokens/index.json").read_text())
+    assert (index["tokens"]["shape"], index["settings"]["max_tokens"]) == (None, 12)
+    sample = next(read("tokens", verify=True))
+    layout = Layout.from_json(sample.fields["layout.json"])
+    # 12 x 15 px are the largest of this shape that 12 tokens of 4 px hold, 3 x 4.
+    assert (layout.size, layout.resized, layout.encoded) == ((20, 24), (12, 15), (12, 16))
+    ids = torch.from_numpy(sample.token_ids.astype(np.int64))
+    assert ids.shape == (3, 4)
+    assert decode(tokenizer, ids, layout).shape == (1, 3, 20, 24)
+    whole = Image.open(pictures / f"{sample.key}.png").convert("RGB")
+    images = tokenizer.to_images(torch.from_numpy(np.array(whole)).permute(2, 0, 1)[None])
+    expected = encode(tokenizer, images, AnySize(pad=True, max_tokens=12)).token_ids
+    assert torch.equal(ids, expected)
+    assert main([*kept, "tile=32", "thumbnail=true", "out=tiles"]) == 0
+    assert next(read("tiles")).token_ids.shape == (1, 8, 8)
 
 
 def test_what_is_complete_is_said_to_be(words, capsys):

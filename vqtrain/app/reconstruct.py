@@ -13,11 +13,12 @@ from vqtrain.app.parts.progress import shown_progress
 from vqtrain.data.decoding.crops import CROPS
 from vqtrain.data.settings import ImageSize
 from vqtrain.data.sources.find import open_images
+from vqtrain.errors import require
 from vqtrain.evaluation.reconstructions import PSNR_FILE, draw, draw_all, read_images
 from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.ops.precision import PRECISIONS
 from vqtrain.ranges import at_least, one_of
-from vqtrain.tokenizer.checks import check_tile
+from vqtrain.tokenizer.any_size import AnySize
 from vqtrain.tokenizer.model import Tokenizer
 
 MAX_NAMED = 3
@@ -37,7 +38,7 @@ class Reconstruct(Command):
         limit: Annotated[int, at_least(1)] | None,
         image_size: ImageSize | None,
         crop: Annotated[str, one_of(*CROPS)],
-        tile: int | None,
+        any_size: AnySize,
         device: str,
         precision: Annotated[str, one_of(*PRECISIONS)],
     ) -> int:
@@ -51,8 +52,11 @@ class Reconstruct(Command):
             precision=precision,
         )
         loaded = settings.placed(Tokenizer.from_pretrained(tokenizer, allow=allow))
-        if tile is not None:
-            check_tile(tile, loaded.downsampling)
+        any_size.check(loaded.encoder)
+        require(
+            image_size is None or not any_size.keeps_whole,
+            "image_size crops images, which max_tokens, pad and thumbnail keep whole: leave it out",
+        )
         index = open_images(images, role="validation")
         folder = new_folder(out)
         console = Console(highlight=False, soft_wrap=True)
@@ -61,9 +65,9 @@ class Reconstruct(Command):
             rows, faults = fill_whole(
                 folder,
                 lambda unfinished: draw_all(
-                    read_images(index, loaded, settings, total),
+                    read_images(index, loaded, settings, total, any_size),
                     unfinished,
-                    draw=lambda images: draw(loaded, images, settings, tile),
+                    draw=lambda images: draw(loaded, images, settings, any_size),
                     progress=lambda done: progress(str(folder), done, total),
                 ),
             )

@@ -6,6 +6,7 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, final
@@ -26,18 +27,23 @@ from vqtrain.data.shards.writer import progress_of
 from vqtrain.data.sources.find import open_images
 from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan
 from vqtrain.data.tokens.report import UNFINISHED, Report, read_report
-from vqtrain.data.tokens.write import Encode, write
+from vqtrain.data.tokens.write import Describe, Encode, write
 from vqtrain.errors import ConfigError, FailedError, Interrupted, VqtrainError, require
 from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.launchers.base import Ended, Job, Launcher
 from vqtrain.launchers.local import Local
 from vqtrain.ranges import at_least, within
 from vqtrain.shapes import sides
+from vqtrain.tokenizer.any_size import AnySize, layout_of
+from vqtrain.tokenizer.any_size import encode as encode_any_size
+from vqtrain.tokenizer.checks import LEAST_TILE
 from vqtrain.tokenizer.model import Tokenizer
 
 # The keys that say where the processes run; theirs are the others.
 LAUNCH_KEYS = ("launcher", "devices", "jobs", "launcher_options")
 MAX_NAMED = 3
+# The field of a sample that says how its ids become an image again.
+LAYOUT_FIELD = "layout.json"
 
 
 @final
@@ -54,6 +60,7 @@ class Tokenize(Command):
         *,
         words: list[str],
         settings: ImageSettings,
+        any_size: AnySize,
         tokenizer: str,
         allow: list[str],
         images: str | list[str | dict[str, object]],
@@ -76,7 +83,16 @@ class Tokenize(Command):
             raise ConfigError(f"share={share} is of one process: leave out the launcher")
         console = Console(highlight=False, soft_wrap=True)
         model = Tokenizer.from_pretrained(tokenizer, allow=allow)
-        plan = make_token_plan(model, images, settings, shard_size=shard_size, layout=layout)
+        any_size.check(model.encoder)
+        is_any = any_size.keeps_whole or any_size.tile is not None
+        plan = make_token_plan(
+            model,
+            images,
+            settings,
+            shard_size=shard_size,
+            layout=layout,
+            any_size=any_size if is_any else None,
+        )
         was_complete = (folder / INDEX).is_file()
         report: Report | None
         try:
@@ -91,7 +107,8 @@ class Tokenize(Command):
                     report = write(
                         plan,
                         out=folder,
-                        encode=encoder(model, settings),
+                        encode=encoder(model, settings, any_size if is_any else None),
+                        describe=describer(model, any_size) if is_any else None,
                         share=part,
                         num_workers=settings.workers,
                         max_bad_fraction=max_bad_fraction,
@@ -113,14 +130,25 @@ def make_token_plan(
     *,
     shard_size: int,
     layout: str,
+    any_size: AnySize | None = None,
 ) -> Plan:
     """Decide what is written.
+
+    Images are cropped to one size, or with ``any_size`` kept whole.
 
     Raises:
         ConfigError: If the tokenizer makes no ids, or a setting does not fit it.
         DataError: If there are no such images.
     """
     tokenizer.check_ids()
+    if any_size is not None:
+        require(
+            settings.image_size is None,
+            "image_size crops images, which max_tokens, pad, tile and thumbnail keep whole: leave "
+            "it out",
+        )
+        size = [any_size.tile or LEAST_TILE * unit for unit in tokenizer.unit]
+        settings = replace(settings, image_size=size, batch_size=1)
     transform = settings.transform(tokenizer)
     token_settings = TokenSettings(
         transform=transform,
@@ -129,13 +157,14 @@ def make_token_plan(
         device=find_device(settings.device).type,
         shard_size=shard_size,
         layout=layout,
+        any_size=None if any_size is None else {"image_size": None, **asdict(any_size)},
     )
     config = {key: tokenizer.config[key] for key in ("image", "downsampling", "token_ids")}
     return make_plan(
         open_images(images, role="training"),
         settings=token_settings,
         tokenizer={"sha256": hash_of(tokenizer), **config},
-        shape=tokenizer.token_shape(*sides(transform.image_size)),
+        shape=None if any_size else tokenizer.token_shape(*sides(transform.image_size)),
         size=tokenizer.vocab_size,
     )
 
@@ -151,7 +180,19 @@ def hash_of(tokenizer: Tokenizer) -> str:
     return digest.hexdigest()
 
 
-def encoder(tokenizer: Tokenizer, settings: ImageSettings) -> Encode:
+def describer(tokenizer: Tokenizer, any_size: AnySize) -> Describe:
+    """Return what says of an image's size how its ids are put back."""
+
+    def describe(size: tuple[int, int]) -> tuple[str, bytes]:
+        layout = layout_of(size, tokenizer.unit, any_size)
+        return LAYOUT_FIELD, layout.to_json()
+
+    return describe
+
+
+def encoder(
+    tokenizer: Tokenizer, settings: ImageSettings, any_size: AnySize | None = None
+) -> Encode:
     """Put a tokenizer on its device, and return what turns pixels into ids there."""
     placed = settings.placed(tokenizer)
 
@@ -160,6 +201,8 @@ def encoder(tokenizer: Tokenizer, settings: ImageSettings) -> Encode:
         images = placed.to_images(pixels.to(placed.device, non_blocking=True), placed.dtype)
         try:
             with settings.autocast():
+                if any_size is not None:
+                    return encode_any_size(placed, images, any_size).token_ids[None]
                 return placed.encode(images)
         except torch.OutOfMemoryError as error:
             raise VqtrainError(
@@ -246,7 +289,7 @@ def conclude(console: Console, out: Path, share: str, report: Report | None) -> 
     tokens, skipped = report["tokens"], report["skipped"]
     console.print(
         f"tokens      {report['samples']:,} samples in {len(report['files']):,} files, "
-        f"{report['bytes'] / 1e6:,.1f} MB: {tokens['dtype']} {tokens['shape']}, "
+        f"{report['bytes'] / 1e6:,.1f} MB: {tokens['dtype']} {tokens['shape'] or 'of any shape'}, "
         f"{tokens['size']:,} ids",
         markup=False,
     )

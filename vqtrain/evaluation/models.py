@@ -295,7 +295,7 @@ def save_images(
                     index.read(entry.measured.image_ids[place]), model.transform, None
                 )
                 images = model.tokenizer.to_images(pixels[None])
-                drawn, _ = draw(model.tokenizer, images, settings, None)
+                drawn, _ = draw(model.tokenizer, images, settings)
                 name = file_name(entry.keys[place], ()).replace("/", "-")[-MAX_NAME:]
                 (folder / word).mkdir(exist_ok=True)
                 drawn.save(folder / word / f"{number:02d}_{name}.png")

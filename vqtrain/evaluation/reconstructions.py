@@ -21,9 +21,12 @@ from vqtrain.evaluation.side_by_side import ids_panel, side_by_side, to_panel
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.shapes import by
+from vqtrain.tokenizer.any_size import AnySize, arrange, cropped, layout_of, restore
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.preprocessing import whole_tokens
 
+# Images that fit as they are.
+NO_CHANGE = AnySize()
 PSNR_FILE = "psnr.jsonl"
 
 
@@ -61,7 +64,7 @@ def draw_all(
 
 
 def read_images(
-    index: ImageIndex, tokenizer: Tokenizer, settings: ImageSettings, count: int
+    index: ImageIndex, tokenizer: Tokenizer, settings: ImageSettings, count: int, any_size: AnySize
 ) -> Iterator[tuple[str, Float[Tensor, "1 c h w"] | str]]:
     """Bring the first images with their keys; for one that cannot be used, the reason."""
     size = settings.image_size or math.lcm(*tokenizer.unit)
@@ -73,7 +76,9 @@ def read_images(
             if settings.image_size is not None:
                 pixels = decode_image(encoded, transform, None)
             else:
-                pixels = whole_tokens(decode_whole_image(encoded, transform), tokenizer.unit)
+                pixels = decode_whole_image(encoded, transform)
+                if not any_size.keeps_whole:
+                    pixels = whole_tokens(pixels, tokenizer.unit)
             yield key, tokenizer.to_images(pixels[None])
         except BadSampleError as error:
             yield key, str(error)
@@ -84,14 +89,18 @@ def draw(
     tokenizer: Tokenizer,
     images: Float[Tensor, "1 c h w"],
     settings: ImageSettings,
-    tile: int | None,
+    any_size: AnySize = NO_CHANGE,
 ) -> tuple[Picture, dict[str, Any]]:
     """Draw an image, its reconstruction and its ids; and return its PSNR and its size."""
-    height, width = images.shape[2:]
+    layout = layout_of((images.shape[2], images.shape[3]), tokenizer.unit, any_size)
+    tile = None if layout.tiles else any_size.tile
     with settings.autocast():
-        own = images.to(tokenizer.device, tokenizer.dtype)
+        own = arrange(images.to(tokenizer.device, tokenizer.dtype), layout)
         quantized = tokenizer.quantize(tokenizer.latents(own, tile=tile))
         reconstruction = tokenizer.decode_latents(quantized.z_q, tile=tile)
+    reconstruction = restore(reconstruction.clamp(-1, 1), layout)
+    images = cropped(images, layout)
+    height, width = images.shape[2:]
     original, pixels = to_pixels(images), to_pixels(reconstruction.cpu())
     value = float(PSNR()(pixels, original))
     panels = [
@@ -100,8 +109,9 @@ def draw(
     ]
     if tokenizer.codebook.num_codebooks:
         grids = tokenizer.codebook.id_grids(quantized.token_ids[0])
-        shape = by(tokenizer.token_shape(height, width))
-        panels.append((ids_panel(grids, height, width), f"{shape} ids"))
+        shape = by(tokenizer.token_shape(*layout.encoded))
+        caption = f"{shape} ids" if len(own) == 1 else f"{len(own)} x {shape} ids, the first"
+        panels.append((ids_panel(grids, height, width), caption))
     return side_by_side(panels), {"psnr": round(value, 4), "width": width, "height": height}
 
 

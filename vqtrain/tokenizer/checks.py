@@ -9,7 +9,9 @@ from torch import Tensor
 
 from vqtrain.codebooks.base import Codebook
 from vqtrain.decoders.base import Decoder
+from vqtrain.encoders.base import Encoder
 from vqtrain.errors import ConfigError, VqtrainError, require
+from vqtrain.shapes import by
 
 LEAST_TILE = 8  # tokens
 # Of a sample in [-1, 1]: bicubic resampling reaches 1.9 at most, a decoder's overshoot much less.
@@ -73,12 +75,22 @@ def check_token_shape(shape: Sequence[int], codebook: Codebook, decoder: Decoder
         raise ConfigError(f"token ids must be [b, {book}{expected}], got {list(shape)}{reason}")
 
 
-def check_tile(tile: int, downsampling: Sequence[int]) -> None:
-    """Refuse pieces of a sample that do not divide into tokens, or are little but seams."""
-    unit = math.lcm(*downsampling)
+def check_tile(tile: int, encoder: Encoder) -> None:
+    """Refuse pieces of a sample that are no grid of tokens, or are little but seams."""
+    unit = math.lcm(*encoder.downsampling)
     least = LEAST_TILE * unit
     if tile < least or tile % unit:
         raise ConfigError(f"tile must be a multiple of {unit} px and at least {least}, got {tile}")
+    axes = len(encoder.downsampling)
+    try:
+        grid = encoder.grid((tile,) * axes)
+    except ConfigError as error:
+        raise ConfigError(f"tile={tile} does not fit this tokenizer: {error}") from error
+    require(
+        len(grid) == axes,
+        f"tile={tile} needs tokens that each have a place in the image, but this tokenizer makes "
+        f"sequences of {by(grid)}",
+    )
 
 
 def differences(

@@ -247,7 +247,7 @@ class Tokenizer(nn.Module):
             checks.check_values(own)
         if tile is None:
             return self.project_in(self.encoder(own))
-        checks.check_tile(tile, self.downsampling)
+        checks.check_tile(tile, self.encoder)
         unit = self.downsampling
         return self.project_in(in_tiles(self.encoder, own, tile=[tile] * len(unit), unit=unit))
 
@@ -350,7 +350,7 @@ class Tokenizer(nn.Module):
         hidden = self.project_out(z_q.to(self.dtype))
         if tile is None:
             return self.decoder(hidden)
-        checks.check_tile(tile, self.downsampling)
+        checks.check_tile(tile, self.encoder)
         tiles = [tile // factor for factor in self.downsampling]
         return in_tiles(self.decoder, hidden, tile=tiles, unit=[1] * len(tiles))
 

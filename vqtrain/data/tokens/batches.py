@@ -6,14 +6,16 @@ from itertools import accumulate
 from typing import final
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
-from vqtrain.data.decoding.images import Transform
+from vqtrain.data.decoding.images import Transform, decode_whole_image
 from vqtrain.data.loading.batches import Batch, ValidationBatches
 from vqtrain.data.shards.writer import Fields
 from vqtrain.data.sources.fields import find_fields
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError
+from vqtrain.shapes import sides
 
 # The field of the ids. A source's field with this name is renamed.
 IDS_FIELD = "npy"
@@ -32,6 +34,7 @@ class TokenBatches(Dataset[Batch]):
         counts: Images of each batch, at most ``batch_size``.
         transform: How images become arrays.
         batch_size: Images per batch.
+        keeps_whole: Whether images stay as large as they are; then a batch is one image.
     """
 
     images: ImageIndex
@@ -39,6 +42,7 @@ class TokenBatches(Dataset[Batch]):
     counts: Sequence[int]
     transform: Transform
     batch_size: int
+    keeps_whole: bool = False
 
     def __post_init__(self) -> None:
         """Look for the fields."""
@@ -54,7 +58,10 @@ class TokenBatches(Dataset[Batch]):
         end = self._ends[number]
         image_ids = range(end - self.counts[number], end)
         part = self.images.select(np.array(image_ids))
-        batch = ValidationBatches(part, transform=self.transform, batch_size=self.batch_size)[0]
+        if self.keeps_whole:
+            batch = self._whole(image_ids[0])
+        else:
+            batch = ValidationBatches(part, transform=self.transform, batch_size=self.batch_size)[0]
         for position, image_id in enumerate(image_ids):
             fields: Fields = ()
             if batch.mask[position]:
@@ -67,6 +74,21 @@ class TokenBatches(Dataset[Batch]):
         mine = [self.images.fault(image_id, "") for image_id in image_ids]
         batch.faults += [f for f in self._fields.faults if replace(f, reason="") in mine]
         return batch
+
+    def _whole(self, image_id: int) -> Batch:
+        """Load one image with all its pixels."""
+        faults = []
+        try:
+            pixels = decode_whole_image(self.images.read(image_id), self.transform)
+        except BadSampleError as error:
+            pixels = torch.zeros(self.transform.channels, *sides(self.transform.image_size))
+            faults.append(self.images.fault(image_id, str(error)))
+        return Batch(
+            samples=pixels[None],
+            mask=torch.tensor([not faults]),
+            keys=[self.images.key(image_id)],
+            faults=faults,
+        )
 
     def _read_fields(self, image_id: int) -> Fields:
         index = self._fields.index

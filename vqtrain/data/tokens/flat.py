@@ -34,7 +34,7 @@ def flatten(
     header = {
         "descr": np.dtype(form["dtype"]).str,
         "fortran_order": False,
-        "shape": (samples, *form["shape"]),
+        "shape": (samples, *(form["shape"] or [])),
     }
     with (state / ARRAY).open("wb") as array, (state / SAMPLES).open("wb") as lines:
         np.lib.format.write_array_header_1_0(array, header)

@@ -29,6 +29,7 @@ class TokenSettings:
         device: The kind of device, because devices round differently.
         shard_size: Images per shard.
         layout: ``webdataset`` or ``flat``.
+        any_size: How images of any size are encoded, by key; None for images of one size.
 
     Raises:
         ConfigError: If a value is invalid.
@@ -40,10 +41,16 @@ class TokenSettings:
     device: str
     shard_size: Annotated[int, at_least(1)]
     layout: Annotated[str, one_of(*LAYOUTS)]
+    any_size: dict[str, object] | None = None
 
     def __post_init__(self) -> None:
         """Refuse invalid values."""
         check_fields(self, "")
+        require(
+            self.any_size is None or (self.batch_size == 1 and self.layout == "webdataset"),
+            "ids of images of any size differ in shape: they need batch_size=1 and "
+            "layout=webdataset",
+        )
 
     def described(self) -> dict[str, object]:
         """Write the keys as a user types them."""
@@ -55,6 +62,7 @@ class TokenSettings:
             "device": self.device,
             "shard_size": self.shard_size,
             "layout": self.layout,
+            **(self.any_size or {}),
         }
 
 
@@ -100,7 +108,7 @@ def make_plan(
     *,
     settings: TokenSettings,
     tokenizer: Mapping[str, object],
-    shape: Sequence[int],
+    shape: Sequence[int] | None,
     size: int,
 ) -> Plan:
     """Decide on names and types.
@@ -109,7 +117,7 @@ def make_plan(
         images: The images to encode.
         settings: The settings.
         tokenizer: What identifies the tokenizer, as plain data.
-        shape: Of the ids of one image.
+        shape: Of the ids of one image; None if it differs from image to image.
         size: Number of ids; the smallest unsigned type that holds them is written.
 
     Raises:
@@ -127,7 +135,11 @@ def make_plan(
             "format": FORMAT,
             "version": VERSION,
             "tokenizer": dict(tokenizer),
-            "tokens": Form(shape=list(shape), dtype=np.min_scalar_type(size - 1).name, size=size),
+            "tokens": Form(
+                shape=None if shape is None else list(shape),
+                dtype=np.min_scalar_type(size - 1).name,
+                size=size,
+            ),
             "settings": settings.described(),
             "images": {"count": len(images), "digest": images.digest},
         },

@@ -137,13 +137,14 @@ def from_npy(content: bytes, form: Form, where: str) -> UInt[np.ndarray, "*token
     Raises:
         DataError: If they have another form.
     """
-    file, dtype, shape = io.BytesIO(content), np.dtype(form["dtype"]), tuple(form["shape"])
+    file, dtype = io.BytesIO(content), np.dtype(form["dtype"])
     try:
         np.lib.format.read_magic(file)
         found = np.lib.format.read_array_header_1_0(file)
     except ValueError as error:
         raise DataError(f"the ids of {where} cannot be read: {error}") from error
     rest = len(content) - file.tell()
+    shape = found[0] if form["shape"] is None else tuple(form["shape"])
     if found != (shape, False, dtype) or rest != dtype.itemsize * int(np.prod(shape)):
         raise DataError(
             f"the ids of {where} are not {dtype} {list(shape)}: the shard is damaged, or not of "
@@ -158,10 +159,8 @@ def _read_flat(folder: Path, report: Report) -> Iterator[TokenSample]:
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {folder / ARRAY}: {error}") from error
     form = report["tokens"]
-    if array.dtype != np.dtype(form["dtype"]) or array.shape != (
-        report["samples"],
-        *form["shape"],
-    ):
+    shape = (report["samples"], *(form["shape"] or []))
+    if array.dtype != np.dtype(form["dtype"]) or array.shape != shape:
         raise DataError(f"{folder / ARRAY} is {array.dtype} {list(array.shape)}, not as its index")
     with (folder / SAMPLES).open(encoding="utf-8") as lines:
         for row, line in zip(array, lines, strict=True):

@@ -15,9 +15,9 @@ LAYOUTS = ("webdataset", "flat")
 
 
 class Form(TypedDict):
-    """The ids of one image: their shape, dtype and number of possible ids."""
+    """The ids of one image: their shape, None if it differs, dtype and number of possible ids."""
 
-    shape: list[int]
+    shape: list[int] | None
     dtype: str
     size: int
 
@@ -66,7 +66,7 @@ def _check(folder: Path, found: Mapping[str, object]) -> None:
     form, files = found.get("tokens"), found.get("files")
     is_form = (
         isinstance(form, dict)
-        and isinstance(form.get("shape"), list)
+        and isinstance(form.get("shape", ""), list | None)
         and form.get("dtype") in ("uint8", "uint16", "uint32", "uint64")
     )
     if not is_form or not isinstance(files, list):

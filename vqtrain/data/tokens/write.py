@@ -30,6 +30,8 @@ AHEAD = 4
 
 # From pixels to the ids of each image, on any device.
 Encode = Callable[[Shaped[Tensor, "b c h w"]], Int64[Tensor, " b *tokens"]]
+# From the height and width of an image to a field that its ids need.
+Describe = Callable[[tuple[int, int]], tuple[str, bytes]]
 
 
 def write(
@@ -41,6 +43,7 @@ def write(
     num_workers: int,
     max_bad_fraction: float,
     progress: Progress,
+    describe: Describe | None = None,
 ) -> Report | None:
     """Encode images, or continue where an earlier call with the same plan was interrupted.
 
@@ -57,6 +60,7 @@ def write(
         max_bad_fraction: Largest share of all images that may be bad; at least one may, unless it
             is 0.
         progress: Called after each batch.
+        describe: Makes a field of each image from its size, if images are of any.
 
     Returns:
         The content of index.json, or None while shards of other processes are missing.
@@ -91,7 +95,7 @@ def write(
             if not isinstance(begun, ShareWriter):
                 return cast(Report, begun)
             with closing(begun):
-                _encode(plan, encode, begun, num_workers, limit, progress)
+                _encode(plan, encode, describe, begun, num_workers, limit, progress)
         with folder.locked():
             return _conclude(plan, folder, limit)
 
@@ -99,6 +103,7 @@ def write(
 def _encode(
     plan: Plan,
     encode: Encode,
+    describe: Describe | None,
     writer: ShareWriter,
     num_workers: int,
     limit: float,
@@ -110,7 +115,7 @@ def _encode(
     with (
         explained_workers(num_workers),
         as_failure(),
-        closing(_encoded(plan, encode, writer, num_workers)) as encoded,
+        closing(_encoded(plan, encode, describe, writer, num_workers)) as encoded,
     ):
         for (shard, image_ids), batch in encoded:
             skipped += len(image_ids) - int(batch.mask.sum())
@@ -120,7 +125,11 @@ def _encode(
 
 
 def _encoded(
-    plan: Plan, encode: Encode, writer: ShareWriter, num_workers: int
+    plan: Plan,
+    encode: Encode,
+    describe: Describe | None,
+    writer: ShareWriter,
+    num_workers: int,
 ) -> Generator[tuple[tuple[int, range], Batch]]:
     """Load, encode and write at the same time; yield what was encoded."""
     if not writer.rest:
@@ -131,12 +140,16 @@ def _encoded(
         counts=[len(ids) for _, ids in writer.rest],
         transform=plan.settings.transform,
         batch_size=plan.settings.batch_size,
+        keeps_whole=plan.settings.any_size is not None,
     )
     loader = Loader(batches, numbers=range(len(writer.rest)), num_workers=num_workers)
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as pool:
         for part, batch in zip(writer.rest, loader, strict=True):
             token_ids = encode(batch.samples)
+            if describe is not None:
+                height, width = batch.samples.shape[2:]
+                batch.fields = [(*own, describe((height, width))) for own in batch.fields]
             waiting.append(pool.submit(writer.add, *part, batch, token_ids))
             if len(waiting) > AHEAD:
                 waiting.popleft().result()
