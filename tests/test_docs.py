@@ -24,6 +24,12 @@ WALKTHROUGH = ROOT / "docs/extending.md"
 OTHERS = [page for page in PAGES if page != WALKTHROUGH]
 
 
+def some_tokenizer() -> Tokenizer:
+    """A small one, for commands that start from one."""
+    config = compose("train", read_command_line(["encoder.channels=8", "decoder.channels=8"]))
+    return build_module(config, Settings.of(config)).tokenizer
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -82,6 +88,9 @@ def test_a_command_line_describes_a_run(
         file.write_text(text)
     command, *rest = words
     assert command in kinds("command")
+    for word in rest:
+        if word.startswith("init_from="):
+            some_tokenizer().save_pretrained(tmp_path / word.removeprefix("init_from="))
     if command == "train":
         config = compose("train", read_command_line(rest))
         config["loss"]["perceptual"] = {"kind": "none"}  # its network's weights may not be here

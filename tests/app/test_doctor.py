@@ -389,13 +389,13 @@ def test_a_mistake_is_one_line(
 
 def test_short_keys_stand_for_those_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     short = ["images={a}", "image_size=32", "crop=adm", "batch_size=2", "precision=64-true"]
-    words = [*short, "device=cuda", "experiment=demo", "codebook.size=8"]
+    words = [*short, "device=cpu", "experiment=demo", "codebook.size=8"]
     assert main(["doctor", "--print-config", *words]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
     data, trainer = config["data"], config["trainer"]
     assert data["train"] == "{a}"
     assert (data["image_size"], data["crop"], data["batch_size"]) == (32, "adm", 2)
-    assert (trainer["precision"], trainer["accelerator"]) == ("64-true", "gpu")
+    assert (trainer["precision"], trainer["accelerator"]) == ("64-true", "cpu")
     assert (config["name"], config["codebook"]["size"]) == ("demo", 8)
 
 
