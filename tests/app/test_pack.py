@@ -231,4 +231,4 @@ def test_ctrl_c_at_a_terminal_is_one_line(
     out, err = process.communicate(timeout=60)
     if times == 1:
         assert (process.returncode, err) == (130, "")
-        assert out.splitlines()[-1].startswith("stopped; the shards that are whole are kept")
+        assert out.splitlines()[-1].startswith("stopped, shards are kept")

@@ -199,8 +199,8 @@ def test_a_step_is_that_of_the_run(precision: str, plan: Plan) -> None:
     planned = plan(f"trainer.precision={precision}", "discriminator=patchgan", "data.image_size=32")
     forward, seen = planned.module.objective.forward, []
 
-    def watch(images: Tensor, *arguments: object) -> object:
-        terms = forward(images, *arguments)
+    def watch(images: Tensor, *arguments: object, **named: object) -> object:
+        terms = forward(images, *arguments, **named)
         seen.append((images.dtype, len(images), terms.total.requires_grad))
         return terms
 
