@@ -4,6 +4,7 @@ import ctypes
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from torch import Tensor
 # The profiler of torch reads this once in a process, whichever test uses it first.
 QUIET_PROFILER = "KINETO_LOG_LEVEL"
 os.environ.setdefault(QUIET_PROFILER, "99")
+
+# Ignored where nohup has started the tests, and vqtrain honors that.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 TINY = [
     "encoder.channels=8",

@@ -213,7 +213,11 @@ def test_the_screen_shows_the_run_and_nothing_of_the_libraries(
             "weights.alex must be a file",
         ),
         ("metrics.names=[psnr,lpipss]", 2, "unknown metric 'lpipss', did you mean 'lpips'?"),
-        ("metrics=[psnr,mse]", 2, "unknown metric 'mse', valid are: dists, fid, lpips"),
+        (
+            "metrics=[psnr,mse]",
+            2,
+            "unknown metric 'mse', valid are: chroma_error, dists, fid, lpips",
+        ),
         ("metrics=[]", 2, "metrics must name at least one, such as metrics=[psnr]"),
         ("metrics.names=psnr", 2, "metrics must be a list, such as metrics=[psnr], got 'psnr'"),
         ("metrics=[ssim] metrics.best=psnr", 2, "must be one of the metrics (ssim), got 'psnr'"),

@@ -26,6 +26,7 @@ from vqtrain.codebooks.ema import EMA
 from vqtrain.codebooks.fsq import FSQ
 from vqtrain.codebooks.grouped import Grouped
 from vqtrain.codebooks.gumbel import Gumbel
+from vqtrain.codebooks.hierarchical import Hierarchical
 from vqtrain.codebooks.ibq import IBQ
 from vqtrain.codebooks.kl import KL
 from vqtrain.codebooks.lfq import LFQ
@@ -731,4 +732,5 @@ def test_multiscale_equals_a_plain_loop(
 
 def test_every_kind_is_compared() -> None:
     compared = {BSQ, EMA, FSQ, Grouped, Gumbel, IBQ, KL, LFQ, MultiScale, Residual, SimVQ, VQ}
+    compared.add(Hierarchical)  # in its own test, with its networks written out
     assert {resolve("codebook", kind) for kind in kinds("codebook")} == compared

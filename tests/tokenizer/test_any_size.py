@@ -152,7 +152,10 @@ def test_sequences_of_tokens_have_no_tiles(tile: int) -> None:
     network |= {"sample_size": [32, 32], "attention": "self", "positions": "learned"}
     more = {"out_channels": 3, "head": "linear", "nested_dropout": "none"}
     tokenizer = Tokenizer(
-        encoder={"kind": "latent_query", "arguments": {**network, "in_channels": 3}},
+        encoder={
+            "kind": "latent_query",
+            "arguments": {**network, "in_channels": 3, "transpose": True},
+        },
         codebook={"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}},
         decoder={"kind": "latent_query", "arguments": {**network, **more}},
         channels=3,

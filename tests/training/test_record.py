@@ -157,6 +157,9 @@ def test_other_ranks_write_nothing(
     validation = make_validation(data)
     console = RunConsole(log=tmp_path / "log.txt", max_steps=2, data=data, is_main=False)
     record = Record(path=tmp_path / "metrics.jsonl", console=console, tracker=None)
-    fit(make_module(max_steps=2), *step_end(validation, record), data=data)
+    # A codebook that asks no other rank for samples, as there is none.
+    fsq = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
+    module = make_module(max_steps=2, codebook=fsq)
+    fit(module, *step_end(validation, record), data=data)
     assert validation.results
     assert list(tmp_path.iterdir()) == []

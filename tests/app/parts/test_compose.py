@@ -130,6 +130,7 @@ def test_the_words_of_a_command_line_are_sorted(tmp_path: Path) -> None:
         (["--config-dir", "/absent"], "got '/absent'"),
         (["--print-confg"], "unknown option '--print-confg', did you mean '--print-config'?"),
         (["data.train"], "cannot read 'data.train': write key=value"),
+        (["=5"], "cannot read '=5': write key=value"),
         (["data.trian=x"], "unknown key 'data.trian', did you mean 'data.train'?"),
         (["optim.lrr=1"], "did you mean 'optim.lr'?"),
         (

@@ -91,7 +91,7 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
                 overrides.append(word)
             else:
                 paths[key] = value
-        elif equals or word.startswith("~"):
+        elif (equals and key.strip()) or word.startswith("~"):
             is_plain = key == "name" and PLAIN.fullmatch(value)
             overrides.append(f"{key}='{value}'" if is_plain else word)
         else:
