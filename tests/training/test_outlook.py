@@ -73,7 +73,7 @@ def test_what_does_not_fit_the_images_is_named(
         "smallest from 20 px: vqtrain doctor images=... proposes a size"
     )
     assert shared.startswith("3 of 3 validation images are training images, too, ")
-    assert few.startswith("12 training images are few, and optim.warmup_steps is 0: experiment=")
+    assert few.startswith("12 training images are few, and optim.warmup_steps is 0: 5% is")
     (large,) = told(photographs, batch_size=4)[3:]
     assert large.startswith("a step takes 8 images, more than the 6 there are, ")
 

@@ -77,8 +77,8 @@ def warnings_of(
         )
     if count < FEW_IMAGES and not optim.warmup_steps:
         yield (
-            f"{count:,} training images are few, and optim.warmup_steps is 0: "
-            "experiment=small_vqgan has settings for a few hundred photographs"
+            f"{count:,} training images are few, and optim.warmup_steps is 0: 5% is gentler; "
+            "experiment=small_vqgan is made for a few hundred photographs"
         )
 
 
