@@ -24,8 +24,9 @@ from torch import Tensor
 QUIET_PROFILER = "KINETO_LOG_LEVEL"
 os.environ.setdefault(QUIET_PROFILER, "99")
 
-# Ignored where nohup has started the tests, and vqtrain honors that.
+# Ignored where nohup or a shell's & has started the tests, and vqtrain honors that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = [
     "encoder.channels=8",
