@@ -11,7 +11,7 @@ import pytest
 from vqtrain.app.evaluate import Evaluate
 from vqtrain.app.parts.compose import compose, parse, put, read_command_line
 from vqtrain.app.parts.keys import page_of, read_values
-from vqtrain.app.parts.resume import differences
+from vqtrain.app.parts.resume import FREE, differences
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.models import names_of
 from vqtrain.launchers.local import Local
@@ -80,7 +80,7 @@ def test_a_train_command_describes_the_run(usual: dict[str, Any]) -> None:
         flops=1,
     )
     typed = compose("train", read_command_line(train_command(job, "sweep")[1:]))
-    assert differences(config, typed, free=(), warned=()) == ([], [])
+    assert differences(config, typed, free=FREE, warned=()) == ([], [])
     assert typed["data"]["train"] == "a/{0..9} b,c.tar"
     assert typed["seed"] == 1 != usual["seed"]
     assert (typed["name"], typed["run_dir"], typed["resume"]) == ("1e-3_[x]", "/a, b/{c}=d", "auto")
