@@ -2,10 +2,16 @@
 
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
 
 from vqtrain.errors import DataError
+
+Value = TypeVar("Value")
 
 
 def cache_folder() -> Path:
@@ -41,3 +47,36 @@ def write_whole(path: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def cached(
+    entry: Path,
+    *,
+    load: Callable[[], Value | None],
+    compute: Callable[[], Value],
+    pack: Callable[[Value], bytes],
+) -> Value:
+    """Take a value from the cache, or compute it and leave it there, once on each machine.
+
+    If the cache cannot be written, it is computed every time.
+
+    Args:
+        entry: Its file in the folder of caches.
+        load: Reads the file; None if it is not there or does not fit.
+        compute: Finds the value otherwise.
+        pack: Gives the content of the file.
+    """
+    found = load()
+    if found is not None:
+        return found
+    with ExitStack() as stack:
+        # The other ranks of a machine wait. NotImplementedError: no locks on that disk.
+        with suppress(OSError, NotImplementedError):
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(entry.with_suffix(".lock")))
+        found = load()
+        if found is None:
+            found = compute()
+            with suppress(OSError):
+                write_whole(entry, pack(found))
+        return found

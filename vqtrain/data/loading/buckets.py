@@ -3,17 +3,16 @@
 import io
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import final
 
 import numpy as np
-from filelock import FileLock
 from jaxtyping import Float32, UInt8
 
-from vqtrain.data.cache import cache_folder, write_whole
+from vqtrain.data.cache import cache_folder, cached
 from vqtrain.data.decoding.headers import ratio_of
 from vqtrain.data.decoding.images import Transform, decode_whole_image
 from vqtrain.data.sources.index import ImageIndex
@@ -103,22 +102,14 @@ def with_ratios(index: ImageIndex, transform: Transform) -> ImageIndex:
     digest = blake2b("\0".join(index.paths).encode(errors="surrogateescape"), digest_size=16)
     digest.update(index.digest.encode())
     entry = cache_folder() / "ratios" / f"{digest.hexdigest()}.npy"
-    ratios = _load(entry, len(index))
-    if ratios is None:
-        with ExitStack() as stack:
-            # Ranks of one machine read them once. NotImplementedError: no locks on that disk.
-            with suppress(OSError, NotImplementedError):
-                entry.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(entry.with_suffix(".lock")))
-            ratios = _load(entry, len(index))
-            if ratios is None:
-                ratios = index.ratios.copy()
-                for image_id in unknown.tolist():
-                    ratios[image_id] = _ratio(index, image_id, transform)
-                with suppress(OSError):
-                    packed = io.BytesIO()
-                    np.save(packed, ratios)
-                    write_whole(entry, packed.getvalue())
+
+    def compute() -> Float32[np.ndarray, " n"]:
+        ratios = index.ratios.copy()
+        for image_id in unknown.tolist():
+            ratios[image_id] = _ratio(index, image_id, transform)
+        return ratios
+
+    ratios = cached(entry, load=lambda: _load(entry, len(index)), compute=compute, pack=_pack)
     return replace(index, ratios=ratios)
 
 
@@ -129,6 +120,12 @@ def _ratio(index: ImageIndex, image_id: int, transform: Transform) -> float:
         _, height, width = decode_whole_image(index.read(image_id), transform).shape
         return width / height
     return math.nan  # reported when its turn comes
+
+
+def _pack(ratios: Float32[np.ndarray, " n"]) -> bytes:
+    packed = io.BytesIO()
+    np.save(packed, ratios)
+    return packed.getvalue()
 
 
 def _load(entry: Path, count: int) -> Float32[np.ndarray, " n"] | None:

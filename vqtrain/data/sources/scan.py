@@ -9,16 +9,14 @@ import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path, PurePath, PurePosixPath
 from typing import final
 
 import numpy as np
-from filelock import FileLock
 
-from vqtrain.data.cache import cache_folder, write_whole
+from vqtrain.data.cache import cache_folder, cached, write_whole
 from vqtrain.data.faults import Fault
 from vqtrain.data.remote.files import read_small
 from vqtrain.data.remote.reading import open_file
@@ -148,18 +146,12 @@ def scan_tar(tar: Path | RemoteFile) -> ImageIndex:
         source = _LocalTar(tar.absolute())
     name = blake2b(os.fsencode(f"{_SCAN_VERSION} {source.identity}"), digest_size=16).hexdigest()
     entry = cache_folder() / "tar-index" / f"{name}.npz"
-    members = _load(entry, size=source.size)
-    if members is None:
-        with ExitStack() as stack:
-            # Ranks of one machine scan a tar once. NotImplementedError: no locks on that disk.
-            with suppress(OSError, NotImplementedError):
-                entry.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(FileLock(entry.with_suffix(".lock")))
-            members = _load(entry, size=source.size)
-            if members is None:
-                members = _unpack(source.read_list(), size=source.size) or _scan(source)
-                with suppress(OSError):
-                    write_whole(entry, _pack(members, size=source.size))
+    members = cached(
+        entry,
+        load=lambda: _load(entry, size=source.size),
+        compute=lambda: _unpack(source.read_list(), size=source.size) or _scan(source),
+        pack=lambda found: _pack(found, size=source.size),
+    )
     return make_index(
         paths=[source.path],
         path_ids=[0] * len(members.keys),
