@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vqtrain.errors import CheckpointError
 from vqtrain.formats.base import Converter
-from vqtrain.formats.parts.cnn import about, check_same, has, vote
-from vqtrain.formats.parts.loading import load
+from vqtrain.formats.parts.cnn import about, has, vote
+from vqtrain.formats.parts.loading import check_same, load
 from vqtrain.formats.parts.pickles import read_weights
 from vqtrain.tokenizer.model import Tokenizer
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import final
 
 from vqtrain.formats.base import Converter
-from vqtrain.formats.parts.cnn import Names, about, assemble, count, drop, vq
+from vqtrain.formats.parts.cnn import about, assemble, count, drop, vq
+from vqtrain.formats.parts.loading import Names
 from vqtrain.formats.parts.pickles import read_weights
 from vqtrain.tokenizer.model import Tokenizer
 

@@ -8,9 +8,9 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from vqtrain.formats.base import Converter
-from vqtrain.formats.parts.cnn import Names, about, averaged, count, drop, has, renamed
+from vqtrain.formats.parts.cnn import about, averaged, count, drop, has
 from vqtrain.formats.parts.convolutional import SAME, lfq, sizes
-from vqtrain.formats.parts.loading import load
+from vqtrain.formats.parts.loading import Names, load, renamed
 from vqtrain.formats.parts.pickles import read_weights
 from vqtrain.tokenizer.model import Tokenizer
 

@@ -8,9 +8,9 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from vqtrain.formats.base import Converter
-from vqtrain.formats.parts.cnn import VECTORS, Names, about, count, has, renamed, vote, vq
+from vqtrain.formats.parts.cnn import VECTORS, about, count, has, vote, vq
 from vqtrain.formats.parts.convolutional import SAME, lfq, sizes
-from vqtrain.formats.parts.loading import BETA, load, stretched
+from vqtrain.formats.parts.loading import BETA, Names, load, renamed, stretched
 from vqtrain.formats.parts.pickles import read_weights
 from vqtrain.tokenizer.model import Tokenizer
 

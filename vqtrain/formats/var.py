@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vqtrain.codebooks.parts.table import PLAIN
 from vqtrain.formats.base import Converter
-from vqtrain.formats.parts.cnn import VECTORS, Names, Table, about, assemble, drop
+from vqtrain.formats.parts.cnn import VECTORS, Table, about, assemble, drop
+from vqtrain.formats.parts.loading import Names
 from vqtrain.formats.parts.pickles import read_weights
 from vqtrain.tokenizer.model import Tokenizer
 

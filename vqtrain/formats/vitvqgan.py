@@ -8,8 +8,8 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from vqtrain.formats.base import Converter
-from vqtrain.formats.parts.cnn import Names, about, count, drop, vote, vq
-from vqtrain.formats.parts.loading import BETA, load, squeezed, stretched
+from vqtrain.formats.parts.cnn import about, count, drop, vote, vq
+from vqtrain.formats.parts.loading import BETA, Names, load, squeezed, stretched
 from vqtrain.formats.parts.pickles import read_weights
 from vqtrain.formats.parts.vit import block_names, heads_of, laid_out, side_of
 from vqtrain.tokenizer.model import Tokenizer

@@ -8,8 +8,8 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from vqtrain.formats.base import Converter
-from vqtrain.formats.parts.cnn import Names, about, has, part, vote
-from vqtrain.formats.parts.loading import BETA, load
+from vqtrain.formats.parts.cnn import about, has, part, vote
+from vqtrain.formats.parts.loading import BETA, Names, load
 from vqtrain.formats.parts.pickles import read_weights
 from vqtrain.tokenizer.model import Tokenizer
 

@@ -7,24 +7,20 @@ blocks and attentions there are, and its shapes say how wide they are. What a fi
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import cast
 
-import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
 from vqtrain.codebooks.parts.table import PLAIN
 from vqtrain.errors import CheckpointError, ConfigError
-from vqtrain.tokenizer.checks import differences
+from vqtrain.formats.parts.loading import Names, listed, load, renamed
 from vqtrain.tokenizer.model import Tokenizer
 
-# Names of a file and of ours, by their beginnings. One there may be several here, which it stacks.
-Names = Sequence[tuple[str, str]]
 PROJECTIONS: Names = (("quant_conv.", "project_in."), ("post_quant_conv.", "project_out."))
 # Where they are 3x3 convolutions.
 CONVOLUTIONS: Names = (
@@ -43,8 +39,6 @@ FOREIGN = {
     r"norm\w*\.running_mean$": "batch normalization",
 }
 
-# Differences of a module that are named; more only say that it is another network.
-MAX_NAMED = 3
 GROUPS = 32
 
 
@@ -145,39 +139,16 @@ def assemble(
     published = {renamed(name, names): item for name, item in weights.items()}
     arguments, channels = network(published)
     is_wide = bool(arguments["latent_convolution"])
-    build = partial(
-        Tokenizer,
+    return load(
+        weights,
+        [*names, *(CONVOLUTIONS if is_wide else PROJECTIONS), *table.names],
         encoder={"kind": "cnn", "arguments": {**arguments, "in_channels": channels}},
         codebook={"kind": table.kind, "arguments": sized(published, table)},
         decoder={"kind": "cnn", "arguments": {**arguments, "out_channels": channels}},
         channels=channels,
+        projects=not is_wide,  # else they are in the networks
+        copies=table.copies,
     )
-    with torch.device("meta"):  # a wrong shape could be of any size
-        shapes = build().state_dict()
-    own_names = [*names, *(CONVOLUTIONS if is_wide else PROJECTIONS), *table.names]
-    given = ("encoder.", "decoder.", *(own for _, own in own_names))
-    theirs = flipped(own_names)
-    stacks: dict[str, list[str]] = {}
-    for name in shapes:
-        if name.startswith(given):
-            stacks.setdefault(renamed(name, theirs), []).append(name)
-    expected = {of: torch.cat([shapes[name] for name in stack]) for of, stack in stacks.items()}
-    check_same(weights, expected | {copy: expected[of] for copy, of in table.copies.items()})
-    for copy, of in table.copies.items():
-        if not torch.equal(weights[copy], weights[of]):
-            raise CheckpointError(f"{copy} differs from {of}, of which it must be a copy")
-    tokenizer = build()
-    if is_wide:  # they are in the networks
-        for projection in (tokenizer.project_in, tokenizer.project_out):
-            torch.nn.init.dirac_(projection.weight)
-            torch.nn.init.zeros_(cast(Tensor, projection.bias))
-    # What the file has not, counters and schedules of a training, starts from zero.
-    loaded = tokenizer.state_dict()
-    for of, stack in stacks.items():
-        parts = weights[of].float().chunk(len(stack))
-        loaded |= dict(zip(stack, parts, strict=True))
-    tokenizer.load_weights(loaded)
-    return tokenizer.eval()
 
 
 def network(weights: Mapping[str, Shaped[Tensor, "..."]]) -> tuple[dict[str, object], int]:
@@ -260,28 +231,6 @@ def check_foreign(weights: Mapping[str, Shaped[Tensor, "..."]]) -> None:
         )
 
 
-def check_same(
-    weights: Mapping[str, Shaped[Tensor, "..."]], expected: Mapping[str, Shaped[Tensor, "..."]]
-) -> None:
-    """Compare names and shapes, and list differences by module.
-
-    Raises:
-        CheckpointError: If there are any.
-    """
-    wrong: dict[str, list[str]] = {}
-    for difference in differences(weights, expected):
-        wrong.setdefault(re.split("[. ]", difference)[0], []).append(difference)
-    if wrong:
-        modules = "; ".join(f"{module}: {listed(items)}" for module, items in wrong.items())
-        raise CheckpointError(f"its weights do not fit: {modules}")
-
-
-def listed(items: Sequence[str]) -> str:
-    """Join the first of several remarks, and count the others."""
-    rest = f" and {len(items) - MAX_NAMED} more" if len(items) > MAX_NAMED else ""
-    return f"{', '.join(items[:MAX_NAMED])}{rest}"
-
-
 def vote(
     weights: Mapping[str, Shaped[Tensor, "..."]],
     *places: tuple[str, int],
@@ -315,19 +264,6 @@ def count(weights: Mapping[str, Shaped[Tensor, "..."]], beginning: str) -> int:
 def has(weights: Mapping[str, Shaped[Tensor, "..."]], beginning: str) -> bool:
     """Say whether there is a name with this beginning."""
     return any(name.startswith(beginning) for name in weights)
-
-
-def renamed(name: str, names: Names) -> str:
-    """Replace the beginning of a name by another, if it is one of those listed."""
-    for old, new in names:
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
-
-
-def flipped(names: Names) -> Names:
-    """Turn names back."""
-    return [(new, old) for old, new in names]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """From a file's weights and our modules to a tokenizer, strictly, for networks of any kind."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -8,10 +9,15 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from vqtrain.formats.parts.cnn import Names, check_same, flipped, renamed
+from vqtrain.errors import CheckpointError
+from vqtrain.tokenizer.checks import differences
 from vqtrain.tokenizer.model import Tokenizer
 
 Part = Mapping[str, object]  # kind and arguments
+# Names of a file and of ours, by their beginnings. One there may be several here, which it stacks.
+Names = Sequence[tuple[str, str]]
+# Differences of a module that are named; more only say that it is another network.
+MAX_NAMED = 3
 
 # Weight of the smaller term of the codebook's loss in nearly all published code.
 BETA = 0.25
@@ -27,6 +33,7 @@ def load(
     channels: int,
     projects: bool,
     sums: Mapping[str, str] | None = None,
+    copies: Mapping[str, str] | None = None,
 ) -> Tokenizer:
     """Build a tokenizer, and load weights into it of which none is missing or left over.
 
@@ -43,9 +50,10 @@ def load(
         projects: Whether the file has the projections to and from the codebook; without them ours
             pass everything as it is.
         sums: Names in the file of tensors, and of others that are added to them here.
+        copies: Names in the file of tensors that it holds a second time, and where they are first.
 
     Raises:
-        CheckpointError: If a name is missing or unknown, or a shape is another.
+        CheckpointError: If a name is missing or unknown, a shape is another, or a copy differs.
     """
     build = partial(
         Tokenizer, encoder=encoder, codebook=codebook, decoder=decoder, channels=channels
@@ -56,20 +64,29 @@ def load(
     if projects:
         given += ("project_in.", "project_out.")
     theirs = flipped(names)
-    sources = {name: renamed(name, theirs) for name in shapes if name.startswith(given)}
-    expected = {source: shapes[name] for name, source in sources.items()}
-    sums = sums or {}
-    check_same(weights, expected | {added: expected[to] for to, added in sums.items()})
+    stacks: dict[str, list[str]] = {}
+    for name in shapes:
+        if name.startswith(given):
+            stacks.setdefault(renamed(name, theirs), []).append(name)
+    expected = {of: torch.cat([shapes[name] for name in stack]) for of, stack in stacks.items()}
+    sums, copies = sums or {}, copies or {}
+    more = {name: expected[of] for name, of in copies.items()}
+    check_same(weights, expected | more | {added: expected[to] for to, added in sums.items()})
+    for copy, of in copies.items():
+        if not torch.equal(weights[copy], weights[of]):
+            raise CheckpointError(f"{copy} differs from {of}, of which it must be a copy")
     tokenizer = build()
     if not projects:
         for projection in (tokenizer.project_in, tokenizer.project_out):
             torch.nn.init.dirac_(projection.weight)
             torch.nn.init.zeros_(cast(Tensor, projection.bias))
-    loaded = {name: weights[source].float() for name, source in sources.items()}
-    for name, source in sources.items():
-        if source in sums:
-            loaded[name] = loaded[name] + weights[sums[source]].float()
-    tokenizer.load_weights(tokenizer.state_dict() | loaded)
+    loaded = tokenizer.state_dict()
+    for of, stack in stacks.items():
+        whole = weights[of].float()
+        if of in sums:
+            whole = whole + weights[sums[of]].float()
+        loaded |= dict(zip(stack, whole.chunk(len(stack)), strict=True))
+    tokenizer.load_weights(loaded)
     return tokenizer.eval()
 
 
@@ -109,3 +126,38 @@ def squeezed(
         if bias is not None and bias.shape == flat.shape[:1]:
             own[f"{name}.bias"] = bias.float() + flat.double().sum(1).float() / 2
     return own
+
+
+def check_same(
+    weights: Mapping[str, Shaped[Tensor, "..."]], expected: Mapping[str, Shaped[Tensor, "..."]]
+) -> None:
+    """Compare names and shapes, and list differences by module.
+
+    Raises:
+        CheckpointError: If there are any.
+    """
+    wrong: dict[str, list[str]] = {}
+    for difference in differences(weights, expected):
+        wrong.setdefault(re.split("[. ]", difference)[0], []).append(difference)
+    if wrong:
+        modules = "; ".join(f"{module}: {listed(items)}" for module, items in wrong.items())
+        raise CheckpointError(f"its weights do not fit: {modules}")
+
+
+def listed(items: Sequence[str]) -> str:
+    """Join the first of several remarks, and count the others."""
+    rest = f" and {len(items) - MAX_NAMED} more" if len(items) > MAX_NAMED else ""
+    return f"{', '.join(items[:MAX_NAMED])}{rest}"
+
+
+def renamed(name: str, names: Names) -> str:
+    """Replace the beginning of a name by another, if it is one of those listed."""
+    for old, new in names:
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def flipped(names: Names) -> Names:
+    """Turn names back."""
+    return [(new, old) for old, new in names]

@@ -8,7 +8,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from vqtrain.errors import CheckpointError
-from vqtrain.formats.parts.cnn import Names
+from vqtrain.formats.parts.loading import Names
 
 # Modules of a block there and here: of open_clip, from which most have theirs.
 CLIP: Names = (
