@@ -17,7 +17,9 @@ from vqtrain.ranges import (
     check,
     check_fields,
     checked,
+    edits,
     expected,
+    nearest,
     one_of,
     resolve_fractions,
     within,
@@ -119,6 +121,15 @@ def test_keys_of_no_group_stand_alone_in_messages() -> None:
         bind(run, {}, where="")
     with pytest.raises(ConfigError, match=r"^unknown key 'limi', did you mean 'limit'"):
         bind(run, {"limi": 1}, where="")
+
+
+def test_the_nearest_word_is_the_fewest_edits_away() -> None:
+    # Edits by hand: a pair swapped is one, and so is a letter more, less or changed.
+    assert [edits("fqs", each) for each in ("fsq", "lfq", "vq", "fqs", "")] == [1, 2, 2, 0, 3]
+    assert edits("resampel", "resampled") == 2
+    assert nearest("fqs", ["lfq", "fsq", "vq"]) == "fsq"
+    assert nearest("lqf", ["lfq", "fsq", "vq"]) == "lfq"
+    assert nearest("network", ["vq"]) is None
 
 
 def test_shares_of_the_run_become_steps() -> None:

@@ -5,7 +5,6 @@ The kind word is the registry: ``codebook: fsq`` is the one final class of
 holds for every group of ``GROUPS``. What the kinds of a group share is in its package's ``parts/``.
 """
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vqtrain.errors import ConfigError
-from vqtrain.ranges import check, dotted, widened
+from vqtrain.ranges import check, dotted, nearest, widened
 
 Built = TypeVar("Built")
 
@@ -146,8 +145,8 @@ def third_party(kind: str, *, where: str) -> type:
     except (ImportError, AttributeError, ValueError) as error:
         names = vars(sys.modules[module_name]) if module_name in sys.modules else {}
         classes = [name for name, value in names.items() if inspect.isclass(value)]
-        near = difflib.get_close_matches(class_name, classes, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = nearest(class_name, classes)
+        hint = f"; did you mean {near!r}?" if near else ""
         raise ConfigError(f"{where}: cannot import {kind!r}: {error}{hint}") from error
     if not inspect.isclass(found):
         raise ConfigError(f"{where}: {kind!r} is not a class")
@@ -377,14 +376,14 @@ def unknown(what: str, word: str, valid: Iterable[str]) -> str:
     group = f"{word.rpartition('.')[0]}."
     siblings = {key.removeprefix(group): key for key in choices if key.startswith(group)}
     if siblings:  # the common start of their names says nothing about the rest
-        near = difflib.get_close_matches(word.removeprefix(group), siblings, n=1)
-        near, choices = [siblings[name] for name in near], list(siblings.values())
+        near = nearest(word.removeprefix(group), siblings)
+        near, choices = near and siblings[near], list(siblings.values())
     else:
         # A key within a group is never a misspelt group.
         similar = [choice for choice in choices if "." in choice or "." not in word]
-        near = difflib.get_close_matches(word, similar, n=1)
+        near = nearest(word, similar)
     if near:
-        return f"unknown {what} {word!r}, did you mean {near[0]!r}?"
+        return f"unknown {what} {word!r}, did you mean {near!r}?"
     if not choices or (len(choices) > MAX_LISTED and not siblings):
         return f"unknown {what} {word!r}, --help lists the valid ones"
     return f"unknown {what} {word!r}, valid are: {', '.join(choices)}"

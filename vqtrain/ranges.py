@@ -112,11 +112,49 @@ def check(key: str, value: object, hint: object) -> None:
     if wanted is not None:
         choices = choices_of(hint)
         words = [str(item) for item in (value if isinstance(value, list) else [value])]
-        near = [difflib.get_close_matches(word, choices, n=1) for word in words]
-        found = [f"; did you mean {each[0]}?" for each in near if each and each[0] not in words]
+        near = [nearest(word, choices) for word in words]
+        found = [f"; did you mean {each}?" for each in near if each and each not in words]
         if expected([value], hint) is None:
             found = [f"; write {key}=[{value}]"]
         raise ConfigError(f"{key} must be {wanted}, got {value!r}{''.join(found[:1])}")
+
+
+def nearest(word: str, valid: Iterable[str], *, alike: float = 0.6) -> str | None:
+    """Return the valid word that a misspelt one stands for: of those alike, the fewest edits away.
+
+    Args:
+        word: As it was typed.
+        valid: What it may stand for.
+        alike: The least ratio of ``difflib`` at which words are alike.
+
+    Returns:
+        The word, or None if none is alike.
+
+    Example:
+        >>> nearest("fqs", ["fsq", "lfq", "vq"]), nearest("net", ["vq"])
+        ('fsq', None)
+    """
+    choices = list(valid)
+    found = difflib.get_close_matches(word, choices, n=max(1, len(choices)), cutoff=alike)
+    return min(found, key=lambda choice: edits(word, choice), default=None)
+
+
+def edits(one: str, other: str) -> int:
+    """Count the edits between two words: a letter more, less or changed, or neighbors swapped.
+
+    The optimal string alignment distance; swapped letters are the commonest slip of all.
+    """
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for row, letter in enumerate(one, start=1):
+        counts = [row]
+        for column, its in enumerate(other, start=1):
+            counts.append(min(last[column], counts[-1], last[column - 1] - (letter == its)) + 1)
+            swapped = row > 1 and column > 1 and one[row - 2 : row] == its + other[column - 2]
+            if swapped:
+                counts[-1] = min(counts[-1], before[column - 2] + 1)
+        before, last = last, counts
+    return last[-1]
 
 
 def dotted(where: str, name: str) -> str:

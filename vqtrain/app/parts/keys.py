@@ -1,7 +1,6 @@
 """From the words of a command line to a command's arguments, and to its help."""
 
 import dataclasses
-import difflib
 import inspect
 import json
 import re
@@ -17,7 +16,7 @@ from vqtrain.app.base import Command
 from vqtrain.app.parts.compose import CommandLine, flatten, parse, read_command_line
 from vqtrain.build import bind, config_of, kinds, resolve, unknown
 from vqtrain.errors import ConfigError
-from vqtrain.ranges import check, choices_of, widened
+from vqtrain.ranges import check, choices_of, nearest, widened
 
 # The default of a key that must be given.
 REQUIRED = "???"
@@ -96,7 +95,7 @@ def split_words(
         command_line = read_command_line([word for word in words if word not in own])
         for word in command_line.overrides:
             key = word.partition("=")[0]
-            if "." not in key and difflib.get_close_matches(key, defaults, cutoff=ALIKE):
+            if "." not in key and nearest(key, defaults, alike=ALIKE):
                 raise ConfigError(unknown("key", key, defaults))
         return own, command_line
     command_line = read_command_line(words)

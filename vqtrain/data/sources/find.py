@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from difflib import get_close_matches
 from glob import glob
 from itertools import groupby, product
 from pathlib import Path, PurePosixPath
@@ -32,6 +31,7 @@ from vqtrain.data.sources.scan import (
     scan_tar,
 )
 from vqtrain.errors import ConfigError, DataError, naming
+from vqtrain.ranges import nearest
 
 # Requests at the same time: a thousand remote tars open in seconds.
 THREADS = 16
@@ -367,6 +367,6 @@ def _explain_missing(pattern: str, root: Path) -> str:
     siblings = []
     with suppress(OSError):
         siblings = [path.name for path in missing.parent.iterdir()]
-    near = get_close_matches(missing.name, siblings, n=1)
-    suggestion = f": did you mean {missing.parent / near[0]}?" if near else ""
+    near = nearest(missing.name, siblings)
+    suggestion = f": did you mean {missing.parent / near}?" if near else ""
     return f"{pattern} does not exist{suggestion}"
