@@ -108,7 +108,7 @@ def test_a_missing_argument_is_named() -> None:
 
 
 def test_what_a_module_refuses_is_prefixed_with_its_kind() -> None:
-    with pytest.raises(ConfigError, match=r"^codebook=fsq: levels must be one or more"):
+    with pytest.raises(ConfigError, match=r"^codebook=fsq: codebook\.levels must be one or more"):
         build.build("codebook", "fsq", {"size": None, "levels": [], "eps": 0.001})
 
 

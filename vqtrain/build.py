@@ -180,7 +180,9 @@ def build(
             return factory(**checked)
         return build_own(factory, checked, contract_of(group))
     except ConfigError as error:
-        raise ConfigError(f"{where}={kind}: {error}") from error
+        is_of_argument = str(error).partition(" ")[0] in checked
+        key = f"{where}." if is_of_argument else ""
+        raise ConfigError(f"{where}={kind}: {key}{error}") from error
     except RuntimeError as error:  # torch has no special type for this on the CPU
         if "allocate memory" not in str(error):
             raise

@@ -241,7 +241,10 @@ def test_a_grid_becomes_runs_a_table_and_a_picture_and_clusters_give_the_same(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["codebook=lfq", "codebook.size=16,20"], "codebook.size=20: codebook=lfq: size must be a"),
+        (
+            ["codebook=lfq", "codebook.size=16,20"],
+            "codebook.size=20: codebook=lfq: codebook.size",
+        ),
         (["codebook.size=16"], "name a key with several values"),
         (["codebook=vq,fq"], "unknown codebook 'fq', did you mean 'lfq'?"),
         (["optim.lr=interval(0,1)"], "has no end of values: list them"),

@@ -412,3 +412,39 @@ def test_a_metric_is_not_chosen_as_a_group_is() -> None:
         composed("metric=psnr")
     with pytest.raises(ConfigError, match=r"metrics are a list: write metrics=\[psnr\]"):
         composed("metrics=psnr")
+
+
+OWN_ENCODER = "encoder=vqtrain.encoders.vqvae:VQVAEEncoder"
+OWN_VALUES = ("encoder.block_channels=8", "encoder.num_downsamplings=2")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["experiment=var_demo", "codebook=ema"],
+            "experiment=var_demo sets codebook.scales, which",
+        ),
+        (
+            ["experiment=small_vqgan", OWN_ENCODER, *OWN_VALUES],
+            f"encoder.multipliers, which {OWN_ENCODER} does not have: leave out with ~encoder.att",
+        ),
+        (  # a term of the loss, whose key has a slash and a dot
+            ["experiment=mix", "loss/reconstruction=l2"],
+            "sets loss.reconstruction.l1, which loss.reconstruction=l2 does not have",
+        ),
+    ],
+)
+def test_a_key_of_the_experiment_that_another_part_lacks_is_refused(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults: [{override /loss/reconstruction: mix}]\n"
+    (tmp_path / "experiment/mix.yaml").write_text(f"{text}loss: {{reconstruction: {{l1: 2.0}}}}\n")
+    typed = [f"--config-dir={tmp_path}", *words]
+    with pytest.raises(ConfigError) as raised:
+        composed(*typed)
+    assert message in str(raised.value)
+    without = [word for word in str(raised.value).split() if word.startswith("~")]
+    config = flatten(composed(*typed, *without))
+    assert not config.keys() & {word.removeprefix("~") for word in without}

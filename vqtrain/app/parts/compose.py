@@ -18,21 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vqtrain.app.parts.choices import metric_entries
-from vqtrain.build import CONTEXT, GROUPS, configs_folder, kinds, parameters_of, resolve, unknown
+from vqtrain.app.parts.choose import INNER_CODEBOOK, choose_class, choose_part, open_key
+from vqtrain.build import configs_folder, unknown
 from vqtrain.errors import ConfigError
 from vqtrain.ops.paths import expand
-
-# Codebooks that are made of another one name it here.
-INNER_CODEBOOK = "codebook.inner"
 
 # Folders of configs that are no groups of ``vqtrain train``.
 OTHER_FOLDERS = ("command", "format", "launcher", "metric")
 
 # The choice of a part that is that of init_from.
 INHERITED = "init_from"
-
-# Groups of which the user names the keys.
-OPEN_GROUPS = ("callbacks.",)
 
 # Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
 PATH_KEYS = (
@@ -171,6 +166,8 @@ def compose(name: str, command_line: CommandLine, *, is_whole: bool = True) -> d
     for key in sorted(OmegaConf.missing_keys(config)) if is_whole else []:
         raise ConfigError(f"{key} has no value yet: set {key}=...")
     inherit(plain, inherited, [override.key_or_group for override in parsed])
+    if is_whole:
+        check_experiment(name, plain, parsed, command_line.config_dir)
     plain["metrics"]["names"] = metric_entries(plain["metrics"]["names"], command_line.config_dir)
     return plain
 
@@ -225,61 +222,6 @@ def inherit(
             put(plain, key, composed[key])
 
 
-def choose_class(word: str, choices: dict[str, list[str]]) -> str:
-    """Let ``encoder=package.module:Class`` choose a class, and ``loss/mine=l2`` add a term.
-
-    Hydra gets a config that holds the kind and every argument of the class: its default, or
-    none yet, so that ``encoder.width=8`` sets it.
-    """
-    key, _, value = word.partition("=")
-    group = "codebook" if key == INNER_CODEBOOK else key
-    is_new_term = group.startswith("loss/") and group not in choices
-    is_class = ":" in value and group in choices and part_of(group) in GROUPS
-    if not is_new_term and not is_class:
-        return word
-    files = list(configs_folder().glob(f"loss/*/{value}.yaml")) if ":" not in value else []
-    node = yaml.safe_load(files[0].read_text()) if files else config_of_class(group, value)
-    ConfigStore.instance().store(group=group, name=value, node=node)
-    choices.setdefault(group, []).append(value)
-    return f"+{word}" if is_new_term else word
-
-
-def part_of(group: str) -> str:
-    """Return the group of parts that a config group chooses from."""
-    return "adversarial" if group == "loss/adversarial" else group.partition("/")[0]
-
-
-def config_of_class(group: str, kind: str) -> dict[str, object]:
-    """Write a third party's class as a config of a group would; terms have the keys of ours."""
-    common = {"loss": "loss/reconstruction/l1.yaml", "adversarial": "loss/adversarial/hinge.yaml"}
-    part, missing = part_of(group), "???"
-    ours = common.get(part)
-    node = yaml.safe_load((configs_folder() / ours).read_text()) if ours else {}
-    for name, parameter in parameters_of(resolve(part, kind, where=group)).items():
-        if name not in CONTEXT:
-            node[name] = missing if parameter.default is parameter.empty else parameter.default
-    return {**node, "kind": kind}
-
-
-def choose_part(word: str, choices: Mapping[str, Sequence[str]]) -> str:
-    """Let ``codebook.inner=fsq`` choose a file, as ``codebook=fsq`` does, and metrics be a list."""
-    key, _, value = word.partition("=")
-    if key == "metric" or (key == "metrics" and value in kinds("metric")):
-        raise ConfigError(f"metrics are a list: write metrics=[{value}]")
-    if key == "metrics" and value.startswith("["):
-        return f"metrics.names={value}"
-    if key != INNER_CODEBOOK:
-        return word
-    if value not in choices["codebook"]:
-        raise ConfigError(unknown(key, value, choices["codebook"]))
-    return f"codebook@{INNER_CODEBOOK}={value}"
-
-
-def open_key(word: str) -> str:
-    """Let ``callbacks.mine.every=3`` add a key, without the ``+`` that Hydra asks for."""
-    return f"++{word}" if word.startswith(OPEN_GROUPS) else word
-
-
 def parse(word: str) -> Override:
     """Read ``key=value`` by Hydra's grammar."""
     try:
@@ -313,6 +255,47 @@ def check_key(
     keys = [*flatten(known), *choices]
     if key not in keys and not override.is_add():
         raise ConfigError(unknown("key", key, keys))
+
+
+def check_experiment(
+    name: str, plain: Mapping[str, Any], parsed: Sequence[Override], config_dir: Path | None
+) -> None:
+    """Refuse what an experiment sets of its own part, where the command line chose another one.
+
+    Args:
+        name: The primary config.
+        plain: The composed configuration.
+        parsed: What it was composed of.
+        config_dir: The user's own folder of configs, or None.
+
+    Raises:
+        ConfigError: If there are such keys; the message says how to leave them out.
+    """
+    typed = {override.key_or_group: override.value() for override in parsed}
+    for chosen in parsed if "experiment" in typed else []:
+        group, word = chosen.key_or_group, chosen.value()
+        where = (chosen.package or group).replace("/", ".")
+        node = node_of(plain, where)
+        if chosen.is_delete() or node.get("kind") in (None, "none"):
+            continue
+        add = "+" if chosen.is_add() else ""
+        own = node_of(call_hydra(name, [f"{add}{group}={word}"], config_dir), group)
+        keys = sorted(f"{where}.{key}" for key in node.keys() - own.keys())
+        foreign = [key for key in keys if key not in typed]
+        if foreign:
+            raise ConfigError(
+                f"experiment={typed['experiment']} sets {', '.join(foreign)}, which "
+                f"{where}={word} does not have: leave out with "
+                f"{' '.join(f'~{key}' for key in foreign)}"
+            )
+
+
+def node_of(config: Mapping[str, Any], group: str) -> Mapping[str, Any]:
+    """Return a group of the configuration; empty if there is none, or if it is a value."""
+    node: object = config
+    for word in group.replace("/", ".").split("."):
+        node = node.get(word) if isinstance(node, Mapping) else None
+    return node if isinstance(node, Mapping) else {}
 
 
 def call_hydra(name: str, overrides: Sequence[str], config_dir: Path | None) -> DictConfig:

@@ -4,8 +4,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vqtrain.app.parts.choose import OPEN_GROUPS
 from vqtrain.app.parts.compose import (
-    OPEN_GROUPS,
     CommandLine,
     compose,
     flatten,
