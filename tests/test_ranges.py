@@ -1,9 +1,10 @@
 """Values that fit their annotated types and ranges, and what is said of others."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypedDict, Unpack
 
 import pytest
 
@@ -109,6 +110,27 @@ def test_arguments_of_a_checked_function_are_in_their_ranges() -> None:
     assert double(count=2) == 4
     with pytest.raises(ConfigError, match=r"^count must be at least 1, got 0$"):
         double(count=0)
+
+
+class Sizes(TypedDict):
+    """Arguments that functions share."""
+
+    width: Count
+
+
+def test_shared_arguments_are_checked_as_if_they_were_written_out() -> None:
+    @checked
+    def area(*, height: Count, **sizes: Unpack[Sizes]) -> int:
+        return height * sizes["width"]
+
+    assert str(inspect.signature(area)).count("Annotated[int") == 2
+    assert bind(area, {"height": 2, "width": 3}, where="x") == 6
+    with pytest.raises(ConfigError, match=r"^width must be at least 1, got 0$"):
+        area(height=2, width=0)
+    with pytest.raises(ConfigError, match=r"^x\.width is missing$"):
+        bind(area, {"height": 2}, where="x")
+    with pytest.raises(ConfigError, match=r"^x: unknown key 'widths', did you mean 'width'"):
+        bind(area, {"height": 2, "widths": 3}, where="x")
 
 
 def test_keys_of_no_group_stand_alone_in_messages() -> None:

@@ -18,7 +18,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ParamSpec, TypeVar, final
+from typing import Annotated, Any, ParamSpec, TypeVar, Unpack, final
 
 from vqtrain.errors import ConfigError
 
@@ -88,17 +88,35 @@ def check_fields(settings: Any, where: str) -> None:  # noqa: ANN401 - any datac
 
 
 def checked(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Let a function, such as a constructor, refuse arguments that are out of range."""
+    """Let a function, such as a constructor, refuse arguments that are out of range.
+
+    Arguments that several functions share may be a ``TypedDict``, taken as
+    ``**shared: Unpack[Shared]``. They stand in the signature as if each were written there.
+    """
     signature = inspect.signature(function)
+    hints = typing.get_type_hints(function, include_extras=True)
+    parameters = []
+    for each in signature.parameters.values():
+        if typing.get_origin(hints.get(each.name)) is Unpack:
+            (declared,) = typing.get_args(hints.pop(each.name))
+            shared = typing.get_type_hints(declared, include_extras=True)
+            hints |= shared
+            parameters += [
+                inspect.Parameter(name, each.KEYWORD_ONLY, annotation=hint)
+                for name, hint in shared.items()
+            ]
+        else:
+            parameters.append(each)
+    signature = signature.replace(parameters=parameters)
 
     @functools.wraps(function)
     def call(*positional: Parameters.args, **named: Parameters.kwargs) -> Result:
-        hints = typing.get_type_hints(function, include_extras=True)
         for name, value in signature.bind(*positional, **named).arguments.items():
             if any(ranges for _, ranges in options(hints.get(name))):
                 check(name, value, hints[name])
         return function(*positional, **named)
 
+    call.__annotations__, call.__dict__["__signature__"] = hints, signature
     return call
 
 

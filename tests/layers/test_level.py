@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
 from vqtrain.errors import ConfigError
-from vqtrain.layers.level import Level, Middle, check_levels
-
-GOOD = {"multipliers": [1, 2], "attention_factors": [1, 2]}
+from vqtrain.layers.attention import SpatialAttention
+from vqtrain.layers.level import Level, Middle, build_levels
+from vqtrain.layers.resampling import Downsample, Multipliers, Upsample
+from vqtrain.ranges import check
 
 
 def level(*, use_attention: bool, downsample: bool, upsample: bool) -> Level:
@@ -47,18 +49,21 @@ def test_middle_keeps_the_shape_and_uses_its_three_parts() -> None:
     assert torch.equal(middle(x), middle.block_2(middle.attn_1(middle.block_1(x))))
 
 
-def test_good_levels_pass() -> None:
-    assert check_levels(**GOOD) is None
+@pytest.mark.parametrize("upsample", [False, True])
+def test_levels_have_their_widths_and_attention(upsample: bool) -> None:
+    sizes = {"channels": 8, "multipliers": [1, 2], "num_blocks": 1, "latent_channels": 3}
+    built = build_levels([8, 8], upsample=upsample, attention_factors=[2], dropout=0.0, **sizes)
+    assert [each.block[0].conv1.weight.shape[0] for each in built] == [8, 16]
+    assert [isinstance(each.attn[0], SpatialAttention) for each in built] == [False, True]
+    changed = [(Downsample, nn.Identity), (nn.Identity, nn.Identity)]
+    if upsample:
+        changed = [(nn.Identity, nn.Identity), (nn.Identity, Upsample)]
+    assert [(type(each.downsample), type(each.upsample)) for each in built] == changed
+    with pytest.raises(ConfigError, match=r"attention_factors must be taken from \[1, 2\], got 4"):
+        build_levels([8, 8], upsample=upsample, attention_factors=[4], dropout=0.0, **sizes)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"multipliers": []}, r"multipliers .* got \[\]"),
-        ({"multipliers": [1, 0]}, r"multipliers .* got \[1, 0\]"),
-        ({"attention_factors": [4]}, r"attention_factors must be taken from \[1, 2\], got 4"),
-    ],
-)
-def test_impossible_levels_are_refused(change: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_levels(**{**GOOD, **change})
+@pytest.mark.parametrize("multipliers", [[], [1, 0]])
+def test_impossible_multipliers_are_refused(multipliers: list[int]) -> None:
+    with pytest.raises(ConfigError, match=r"multipliers must be a list of at least one number"):
+        check("multipliers", multipliers, Multipliers)

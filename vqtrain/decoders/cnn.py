@@ -1,15 +1,17 @@
 """The decoder of the VQGAN."""
 
-from typing import Annotated, final
+from typing import Annotated, Unpack, final
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.decoders.base import Decoder
-from vqtrain.layers.level import Level, Middle, check_levels
+from vqtrain.layers.convolutional import widths_of
+from vqtrain.layers.level import Levels, Middle, build_levels
 from vqtrain.layers.norm import group_norm
-from vqtrain.ranges import at_least, checked, within
+from vqtrain.layers.resampling import factors
+from vqtrain.ranges import at_least, checked
 
 
 @final
@@ -21,23 +23,16 @@ class CNNDecoder(Decoder):
 
     Args:
         out_channels: Channels of the images, at least 1.
-        channels: Channels that the multipliers multiply, at least 1.
-        multipliers: Width of each level, each at least 1; n levels upsample by 2**(n - 1).
-        num_blocks: Residual blocks in each level of the encoder, at least 1; here it is one more.
-        attention_factors: Downsampling factors of the levels whose blocks attention follows.
-        latent_channels: Channels of the latents, at least 1.
-        dropout: Share of activations dropped in each residual block, in [0, 1).
         latent_convolution: Whether another 3x3 convolution comes first, as in VAR: its code has it
             in the place of the 1x1 projection from the codebook.
+        **levels: See ``Levels``; each level here has one block more than ``num_blocks``.
 
     Raises:
         ConfigError: If a size is too small, an attention factor fits no level,
             or ``dropout`` is not in [0, 1).
 
     References:
-        Esser et al. 2021, arXiv:2012.09841, table 7; Tian et al. 2024, arXiv:2404.02905.
-        Deviation: attention is placed by downsampling factor, not by resolution, so that it does
-        not depend on the size of the images; channels that 32 does not divide are allowed.
+        As of ``vqtrain.encoders.cnn``, with the same deviation.
     """
 
     @checked
@@ -45,39 +40,19 @@ class CNNDecoder(Decoder):
         self,
         *,
         out_channels: Annotated[int, at_least(1)],
-        channels: Annotated[int, at_least(1)],
-        multipliers: list[int],
-        num_blocks: Annotated[int, at_least(1)],
-        attention_factors: list[int],
-        latent_channels: Annotated[int, at_least(1)],
-        dropout: Annotated[float, within(0, 1, below_high=True)],
         latent_convolution: bool = False,
+        **levels: Unpack[Levels],
     ) -> None:
         super().__init__()
-        check_levels(multipliers=multipliers, attention_factors=attention_factors)
-        last = len(multipliers) - 1
-        self.in_channels = latent_channels
-        self.upsampling = (2**last, 2**last)
-        widths = [channels * multiplier for multiplier in multipliers]
+        z, widths = levels["latent_channels"], widths_of(levels)
+        self.in_channels, self.upsampling = z, factors(levels["multipliers"])
         self.post_quant_conv = (
-            nn.Conv2d(latent_channels, latent_channels, kernel_size=3, padding=1)
-            if latent_convolution
-            else nn.Identity()
+            nn.Conv2d(z, z, kernel_size=3, padding=1) if latent_convolution else nn.Identity()
         )
-        self.conv_in = nn.Conv2d(latent_channels, widths[-1], kernel_size=3, padding=1)
-        self.mid = Middle(channels=widths[-1], dropout=dropout)
-        self.up = nn.ModuleList(
-            Level(
-                in_channels=widths[min(level + 1, last)],
-                out_channels=width,
-                num_blocks=num_blocks + 1,
-                use_attention=2**level in attention_factors,
-                dropout=dropout,
-                downsample=False,
-                upsample=level != 0,
-            )
-            for level, width in enumerate(widths)
-        )
+        self.conv_in = nn.Conv2d(z, widths[-1], kernel_size=3, padding=1)
+        self.mid = Middle(channels=widths[-1], dropout=levels["dropout"])
+        one_more: Levels = {**levels, "num_blocks": levels["num_blocks"] + 1}
+        self.up = build_levels([*widths[1:], widths[-1]], upsample=True, **one_more)
         self.norm_out = group_norm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], out_channels, kernel_size=3, padding=1)
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.decoders.base import Decoder
-from vqtrain.layers.level import check_levels
+from vqtrain.layers.resampling import Multipliers, factors
 from vqtrain.layers.scaled import convolution, scaled_groups
 from vqtrain.ranges import at_least, checked
 
@@ -31,8 +31,7 @@ class DVAEDecoder(Decoder):
         ConfigError: If a size is too small.
 
     References:
-        Ramesh et al. 2021, arXiv:2102.12092, appendix A.1, and its code. Deviation: images are not
-        clamped, so that gradients pass.
+        As of ``vqtrain.encoders.dvae``. Deviation: images are not clamped, so that gradients pass.
     """
 
     @checked
@@ -42,15 +41,13 @@ class DVAEDecoder(Decoder):
         out_channels: Annotated[int, at_least(1)],
         latent_channels: Annotated[int, at_least(1)],
         channels: Annotated[int, at_least(4)],
-        multipliers: list[int],
+        multipliers: Multipliers,
         num_blocks: Annotated[int, at_least(1)],
     ) -> None:
         super().__init__()
-        check_levels(multipliers=multipliers, attention_factors=[])
-        widths = [channels * multiplier for multiplier in multipliers]
         self.in_channels = latent_channels
-        factor = 2 ** (len(widths) - 1)
-        self.upsampling = (factor, factor)
+        widths = [channels * multiplier for multiplier in multipliers]
+        self.upsampling = factors(multipliers)
         groups = scaled_groups(
             widths[::-1],
             in_channels=latent_channels,

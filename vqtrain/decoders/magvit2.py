@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, final
+from typing import Annotated, Unpack, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.decoders.base import Decoder
 from vqtrain.errors import require
-from vqtrain.layers.convolutional import WayUp
-from vqtrain.layers.level import check_levels
-from vqtrain.layers.resampling import DepthToSpace
-from vqtrain.layers.residual import ResidualBlock
+from vqtrain.layers.convolutional import Stages, WayUp
+from vqtrain.layers.resampling import DepthToSpace, factors
 from vqtrain.ranges import at_least, checked
 
 
@@ -22,17 +20,14 @@ class MAGVIT2Decoder(Decoder):
 
     Args:
         out_channels: Channels of the images, at least 1.
-        channels: Channels that the multipliers multiply, at least 1.
-        multipliers: Width of each stage, each at least 1; n stages upsample by 2**(n - 1).
-        num_blocks: Residual blocks of each stage, and before the first, at least 1.
-        latent_channels: Channels of the latents, at least 1.
         adaptive_norm: Whether the statistics of the latents scale and shift each stage.
+        **stages: See ``Stages``.
 
     Raises:
         ConfigError: If a size is too small.
 
     References:
-        Luo et al. 2024, arXiv:2409.04410; after Yu et al. 2023, arXiv:2310.05737 (MAGVIT-v2).
+        As of ``vqtrain.encoders.magvit2``.
     """
 
     @checked
@@ -40,26 +35,18 @@ class MAGVIT2Decoder(Decoder):
         self,
         *,
         out_channels: Annotated[int, at_least(1)],
-        channels: Annotated[int, at_least(1)],
-        multipliers: list[int],
-        num_blocks: Annotated[int, at_least(1)],
-        latent_channels: Annotated[int, at_least(1)],
         adaptive_norm: bool,
+        **stages: Unpack[Stages],
     ) -> None:
         super().__init__()
-        check_levels(multipliers=multipliers, attention_factors=[])
-        self.in_channels = latent_channels
-        factor = 2 ** (len(multipliers) - 1)
-        self.upsampling = (factor, factor)
+        self.in_channels = stages["latent_channels"]
+        self.upsampling = factors(stages["multipliers"])
         self.layers = WayUp(
-            lambda before, after: ResidualBlock(in_channels=before, out_channels=after, bias=False),
             lambda width: DepthToSpace(channels=width),
+            shortcut="input",
             out_channels=out_channels,
-            channels=channels,
-            multipliers=multipliers,
-            num_blocks=num_blocks,
-            latent_channels=latent_channels,
             adaptive_norm=adaptive_norm,
+            **stages,
         )
 
     @property

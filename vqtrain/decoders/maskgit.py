@@ -1,15 +1,13 @@
 """The decoder of MaskGIT, and of VQGAN+ and MaskBit."""
 
-from typing import Annotated, final
+from typing import Annotated, Unpack, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.decoders.base import Decoder
-from vqtrain.layers.convolutional import WayUp
-from vqtrain.layers.level import check_levels
-from vqtrain.layers.resampling import Upsample
-from vqtrain.layers.residual import ResidualBlock
+from vqtrain.layers.convolutional import Stages, WayUp
+from vqtrain.layers.resampling import Upsample, factors
 from vqtrain.ranges import at_least, checked
 
 
@@ -19,44 +17,27 @@ class MaskGITDecoder(Decoder):
 
     Args:
         out_channels: Channels of the images, at least 1.
-        channels: Channels that the multipliers multiply, at least 1.
-        multipliers: Width of each stage, each at least 1; n stages upsample by 2**(n - 1).
-        num_blocks: Residual blocks of each stage, and before the first, at least 1.
-        latent_channels: Channels of the latents, at least 1.
+        **stages: See ``Stages``.
 
     Raises:
         ConfigError: If a size is too small.
 
     References:
-        Chang et al. 2022, arXiv:2202.04200; Weber et al. 2024, arXiv:2409.16211 (VQGAN+, MaskBit).
+        As of ``vqtrain.encoders.maskgit``.
     """
 
     @checked
     def __init__(
-        self,
-        *,
-        out_channels: Annotated[int, at_least(1)],
-        channels: Annotated[int, at_least(1)],
-        multipliers: list[int],
-        num_blocks: Annotated[int, at_least(1)],
-        latent_channels: Annotated[int, at_least(1)],
+        self, *, out_channels: Annotated[int, at_least(1)], **stages: Unpack[Stages]
     ) -> None:
         super().__init__()
-        check_levels(multipliers=multipliers, attention_factors=[])
-        self.in_channels = latent_channels
-        factor = 2 ** (len(multipliers) - 1)
-        self.upsampling = (factor, factor)
+        self.in_channels = stages["latent_channels"]
+        self.upsampling = factors(stages["multipliers"])
         self.layers = WayUp(
-            lambda before, after: ResidualBlock(
-                in_channels=before, out_channels=after, bias=False, shortcut="output"
-            ),
             lambda width: Upsample(channels=width),
+            shortcut="output",
             out_channels=out_channels,
-            channels=channels,
-            multipliers=multipliers,
-            num_blocks=num_blocks,
-            latent_channels=latent_channels,
-            adaptive_norm=False,
+            **stages,
         )
 
     @property

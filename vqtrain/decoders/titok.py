@@ -1,7 +1,7 @@
 """The decoder of the two-stage TiTok, which decodes into the codes of another tokenizer."""
 
 from collections.abc import Sequence
-from typing import Annotated, final
+from typing import Annotated, Unpack, final
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vqtrain.decoders.base import Decoder
 from vqtrain.decoders.maskgit import MaskGITDecoder
 from vqtrain.errors import require
+from vqtrain.layers.convolutional import Stages
 from vqtrain.layers.patch_queries import PatchQueries
 from vqtrain.layers.patches import grid_of
 from vqtrain.ranges import at_least, checked
@@ -28,10 +29,8 @@ class TiTokDecoder(Decoder):
         depth: Blocks, at least 1.
         num_heads: Attention heads, which divide ``dim``.
         num_codes: Codes that are mixed, at least 1.
-        channels: Of MaskGIT's decoder, at least 1; the multipliers multiply them.
-        multipliers: Width of each stage, each at least 1; n stages make patches of 2**(n - 1) px.
-        num_blocks: Residual blocks of each stage, and before the first, at least 1.
-        latent_channels: Channels of a code, at least 1.
+        **stages: Of MaskGIT's decoder, see ``Stages``; a patch takes the place of a latent, and a
+            code has the channels of a latent.
 
     Raises:
         ConfigError: If a size is invalid, or sizes do not fit each other.
@@ -52,20 +51,11 @@ class TiTokDecoder(Decoder):
         depth: Annotated[int, at_least(1)],
         num_heads: Annotated[int, at_least(1)],
         num_codes: Annotated[int, at_least(1)],
-        channels: Annotated[int, at_least(1)],
-        multipliers: list[int],
-        num_blocks: Annotated[int, at_least(1)],
-        latent_channels: Annotated[int, at_least(1)],
+        **stages: Unpack[Stages],
     ) -> None:
         super().__init__()
         self.in_channels, self.num_tokens = dim, num_tokens
-        self.pixels = MaskGITDecoder(
-            out_channels=out_channels,
-            channels=channels,
-            multipliers=multipliers,
-            num_blocks=num_blocks,
-            latent_channels=latent_channels,
-        )
+        self.pixels = MaskGITDecoder(out_channels=out_channels, **stages)
         self.upsampling = self.pixels.upsampling
         self.queries = PatchQueries(
             grid=grid_of(sample_size, self.upsampling[0]),
@@ -79,7 +69,7 @@ class TiTokDecoder(Decoder):
         self.scores = nn.Sequential(
             nn.Conv2d(dim, 2 * dim, 1), nn.Tanh(), nn.Conv2d(2 * dim, num_codes, 1)
         )
-        codes = torch.empty(num_codes, latent_channels)
+        codes = torch.empty(num_codes, stages["latent_channels"])
         self.codes = nn.Parameter(nn.init.uniform_(codes, -1 / num_codes, 1 / num_codes))
 
     @property

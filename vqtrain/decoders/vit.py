@@ -1,15 +1,14 @@
 """The decoder of the ViT-VQGAN: a transformer that ends in patches."""
 
 from collections.abc import Sequence
-from typing import Annotated, final
+from typing import Annotated, Unpack, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.decoders.base import Decoder
 from vqtrain.layers.patches import HEADS, PixelHead, grid_of
-from vqtrain.layers.positions import KINDS
-from vqtrain.layers.transformer import ACTIVATIONS, GridTransformer
+from vqtrain.layers.transformer import Blocks, GridTransformer
 from vqtrain.ranges import at_least, checked, one_of
 
 
@@ -21,17 +20,9 @@ class ViTDecoder(Decoder):
         out_channels: Channels of the images, at least 1.
         sample_size: Height and width in training; positions are interpolated to others.
         patch_size: Side of a patch, in px, at least 1.
-        dim: Channels of the tokens, and of the latents.
-        depth: Blocks, at least 1.
-        num_heads: Attention heads, at least 1.
-        head_dim: Channels of each head; None for ``dim`` / ``num_heads``.
-        mlp_dim: Channels inside the MLPs; None for 4 ``dim``.
-        activation: Inside the MLPs, ``gelu`` or ``tanh``.
-        qkv_bias: Whether queries, keys and values have biases.
-        pre_norm: Whether a layer norm comes before the first block.
-        positions: Position codes: ``learned``, ``learned_2d``, ``sincos_2d`` or ``rope_2d``.
         head: From tokens to pixels: ``linear``; ``tanh_mlp``, with a hidden layer; ``conv``, with a
             3x3 convolution of the pixels.
+        **transformer: See ``Blocks``; latents have the channels of tokens.
 
     Raises:
         ConfigError: If a size is invalid, or sizes do not fit each other.
@@ -48,31 +39,15 @@ class ViTDecoder(Decoder):
         out_channels: Annotated[int, at_least(1)],
         sample_size: Sequence[int],
         patch_size: Annotated[int, at_least(1)],
-        dim: Annotated[int, at_least(1)],
-        depth: Annotated[int, at_least(1)],
-        num_heads: Annotated[int, at_least(1)],
-        head_dim: Annotated[int, at_least(1)] | None,
-        mlp_dim: Annotated[int, at_least(1)] | None,
-        activation: Annotated[str, one_of(*ACTIVATIONS)],
-        qkv_bias: bool,
-        pre_norm: bool,
-        positions: Annotated[str, one_of(*KINDS)],
         head: Annotated[str, one_of(*HEADS)],
+        **transformer: Unpack[Blocks],
     ) -> None:
         super().__init__()
-        self.in_channels = dim
+        dim = self.in_channels = transformer["dim"]
         self.upsampling = (patch_size, patch_size)
         self.transformer = GridTransformer(
             grid=grid_of(sample_size, patch_size),
-            dim=dim,
-            depth=depth,
-            num_heads=num_heads,
-            head_dim=head_dim,
-            mlp_dim=mlp_dim,
-            activation=activation,
-            qkv_bias=qkv_bias,
-            pre_norm=pre_norm,
-            positions=positions,
+            **transformer,
         )
         self.head = PixelHead(head, dim=dim, out_channels=out_channels, patch_size=patch_size)
 

@@ -26,9 +26,7 @@ class VQVAEDecoder(Decoder):
         ConfigError: If a size is too small.
 
     References:
-        van den Oord et al. 2017, arXiv:1711.00937, section 4.1, and the 3x3 convolution before the
-        residual blocks that its reference implementation in Sonnet adds.
-        Deviation: any number of upsamplings; the paper has 2.
+        As of ``vqtrain.encoders.vqvae``, with the same deviation.
     """
 
     @checked

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.encoders.base import Encoder
-from vqtrain.layers.level import check_levels
+from vqtrain.layers.resampling import Multipliers, factors
 from vqtrain.layers.scaled import convolution, scaled_groups
 from vqtrain.ranges import at_least, checked
 
@@ -37,15 +37,13 @@ class DVAEEncoder(Encoder):
         *,
         in_channels: Annotated[int, at_least(1)],
         channels: Annotated[int, at_least(4)],
-        multipliers: list[int],
+        multipliers: Multipliers,
         num_blocks: Annotated[int, at_least(1)],
     ) -> None:
         super().__init__()
-        check_levels(multipliers=multipliers, attention_factors=[])
         widths = [channels * multiplier for multiplier in multipliers]
         self.out_channels = widths[-1]
-        factor = 2 ** (len(widths) - 1)
-        self.downsampling = (factor, factor)
+        self.downsampling = factors(multipliers)
         groups = scaled_groups(
             widths,
             in_channels=channels,

@@ -1,14 +1,13 @@
 """The encoder of Open-MAGVIT2, and without its adaptive norm of SimVQ."""
 
-from typing import Annotated, final
+from typing import Annotated, Unpack, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.encoders.base import Encoder
-from vqtrain.layers.convolutional import WayDown
-from vqtrain.layers.level import check_levels
-from vqtrain.layers.residual import ResidualBlock
+from vqtrain.layers.convolutional import Stages, WayDown
+from vqtrain.layers.resampling import factors
 from vqtrain.ranges import at_least, checked
 
 
@@ -18,10 +17,7 @@ class MAGVIT2Encoder(Encoder):
 
     Args:
         in_channels: Channels of the images, at least 1.
-        channels: Channels that the multipliers multiply, at least 1.
-        multipliers: Width of each stage, each at least 1; n stages downsample by 2**(n - 1).
-        num_blocks: Residual blocks of each stage, and after the last, at least 1.
-        latent_channels: Channels of the latents, at least 1.
+        **stages: See ``Stages``.
 
     Raises:
         ConfigError: If a size is too small.
@@ -32,27 +28,16 @@ class MAGVIT2Encoder(Encoder):
 
     @checked
     def __init__(
-        self,
-        *,
-        in_channels: Annotated[int, at_least(1)],
-        channels: Annotated[int, at_least(1)],
-        multipliers: list[int],
-        num_blocks: Annotated[int, at_least(1)],
-        latent_channels: Annotated[int, at_least(1)],
+        self, *, in_channels: Annotated[int, at_least(1)], **stages: Unpack[Stages]
     ) -> None:
         super().__init__()
-        check_levels(multipliers=multipliers, attention_factors=[])
-        self.out_channels = latent_channels
-        factor = 2 ** (len(multipliers) - 1)
-        self.downsampling = (factor, factor)
+        self.out_channels = stages["latent_channels"]
+        self.downsampling = factors(stages["multipliers"])
         self.layers = WayDown(
-            lambda before, after: ResidualBlock(in_channels=before, out_channels=after, bias=False),
             lambda width: nn.Conv2d(width, width, kernel_size=3, stride=2, padding=1),
+            shortcut="input",
             in_channels=in_channels,
-            channels=channels,
-            multipliers=multipliers,
-            num_blocks=num_blocks,
-            latent_channels=latent_channels,
+            **stages,
         )
 
     def forward(self, samples: Float[Tensor, "b c h w"]) -> Float[Tensor, "b z h_z w_z"]:

@@ -1,7 +1,8 @@
 """What networks of residual blocks without attention share: the ways down and up."""
 
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Annotated, TypedDict, Unpack, final
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +10,41 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.layers.norm import group_norm
-from vqtrain.layers.residual import ResidualBlock
+from vqtrain.layers.resampling import Multipliers
+from vqtrain.layers.residual import ResidualBlock, Shortcut
+from vqtrain.ranges import at_least
 
-Block = Callable[[int, int], ResidualBlock]  # from the channels in and out
 Resampling = Callable[[int], nn.Module]  # from the channels
+
+
+class Stages(TypedDict):
+    """Sizes that both ways have.
+
+    Attributes:
+        channels: Channels that the multipliers multiply, at least 1.
+        multipliers: Width of each stage, from the full resolution, each at least 1; n stages make
+            2**(n - 1) px a latent.
+        num_blocks: Residual blocks of each stage, at least 1.
+        latent_channels: Channels of the latents, at least 1.
+    """
+
+    channels: Annotated[int, at_least(1)]
+    multipliers: Multipliers
+    num_blocks: Annotated[int, at_least(1)]
+    latent_channels: Annotated[int, at_least(1)]
+
+
+def build_blocks(widths: Sequence[int], shortcut: Shortcut) -> nn.ModuleList:
+    """Build residual blocks with these channels before, between and after them."""
+    return nn.ModuleList(
+        ResidualBlock(in_channels=before, out_channels=after, bias=False, shortcut=shortcut)
+        for before, after in pairwise(widths)
+    )
+
+
+def widths_of(stages: Stages) -> list[int]:
+    """Return the channels of each stage."""
+    return [stages["channels"] * multiplier for multiplier in stages["multipliers"]]
 
 
 @final
@@ -20,25 +52,14 @@ class Stage(nn.Module):
     """Residual blocks at one resolution, then the change to the next.
 
     Args:
-        block: Builds a block.
-        in_channels: Channels in.
-        out_channels: Channels out.
-        num_blocks: Blocks, at least 1.
+        widths: Channels before the first block, and after each.
         resampling: The change; ``nn.Identity()`` for none.
+        shortcut: Of the blocks, see ``ResidualBlock``.
     """
 
-    def __init__(
-        self,
-        block: Block,
-        *,
-        in_channels: int,
-        out_channels: int,
-        num_blocks: int,
-        resampling: nn.Module,
-    ) -> None:
+    def __init__(self, widths: Sequence[int], resampling: nn.Module, shortcut: Shortcut) -> None:
         super().__init__()
-        widths = [in_channels] + [out_channels] * num_blocks
-        self.block = nn.ModuleList(map(block, widths, widths[1:]))
+        self.block = build_blocks(widths, shortcut)
         self.resampling = resampling
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h_next w_next"]:
@@ -53,40 +74,33 @@ class WayDown(nn.Module):
     """From images to latents: stages, each at half the resolution of the one before.
 
     Args:
-        block: Builds a residual block.
         downsampling: Builds what halves the resolution.
+        shortcut: Of the residual blocks, see ``ResidualBlock``.
         in_channels: Channels of the images.
-        channels: Channels that the multipliers multiply.
-        multipliers: Width of each stage; n stages downsample by 2**(n - 1).
-        num_blocks: Residual blocks of each stage, and after them.
-        latent_channels: Channels of the latents.
+        **stages: See ``Stages``; as many blocks follow the last one.
     """
 
     def __init__(
         self,
-        block: Block,
         downsampling: Resampling,
         *,
+        shortcut: Shortcut,
         in_channels: int,
-        channels: int,
-        multipliers: list[int],
-        num_blocks: int,
-        latent_channels: int,
+        **stages: Unpack[Stages],
     ) -> None:
         super().__init__()
-        widths = [channels * multiplier for multiplier in multipliers]
+        latent_channels, num_blocks = stages["latent_channels"], stages["num_blocks"]
+        channels, widths = stages["channels"], widths_of(stages)
         self.conv_in = nn.Conv2d(in_channels, channels, kernel_size=3, padding=1, bias=False)
         self.down = nn.ModuleList(
             Stage(
-                block,
-                in_channels=before,
-                out_channels=width,
-                num_blocks=num_blocks,
-                resampling=downsampling(width) if level < len(widths) - 1 else nn.Identity(),
+                [before] + [width] * num_blocks,
+                nn.Identity() if level == len(widths) - 1 else downsampling(width),
+                shortcut,
             )
-            for level, (before, width) in enumerate(zip([channels, *widths], widths, strict=False))
+            for level, (before, width) in enumerate(pairwise([channels, *widths]))
         )
-        self.mid = nn.ModuleList(block(widths[-1], widths[-1]) for _ in range(num_blocks))
+        self.mid = build_blocks([widths[-1]] * (num_blocks + 1), shortcut)
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], latent_channels, kernel_size=1)
 
@@ -105,43 +119,36 @@ class WayUp(nn.Module):
     Stages are counted from the full resolution, as on the way down, so ``up.0`` comes last.
 
     Args:
-        block: Builds a residual block.
         upsampling: Builds what doubles the resolution.
+        shortcut: Of the residual blocks, see ``ResidualBlock``.
         out_channels: Channels of the images.
-        channels: Channels that the multipliers multiply.
-        multipliers: Width of each stage; n stages upsample by 2**(n - 1).
-        num_blocks: Residual blocks of each stage, and before them.
-        latent_channels: Channels of the latents.
         adaptive_norm: Whether the latents scale and shift the input of each stage.
+        **stages: See ``Stages``; as many blocks precede the first one.
     """
 
     def __init__(
         self,
-        block: Block,
         upsampling: Resampling,
         *,
+        shortcut: Shortcut,
         out_channels: int,
-        channels: int,
-        multipliers: list[int],
-        num_blocks: int,
-        latent_channels: int,
-        adaptive_norm: bool,
+        adaptive_norm: bool = False,
+        **stages: Unpack[Stages],
     ) -> None:
         super().__init__()
-        widths = [channels * multiplier for multiplier in multipliers]
+        latent_channels, num_blocks = stages["latent_channels"], stages["num_blocks"]
+        widths = widths_of(stages)
         inputs = [*widths[1:], widths[-1]]
         self.conv_in = nn.Conv2d(latent_channels, widths[-1], kernel_size=3, padding=1)
-        self.mid = nn.ModuleList(block(widths[-1], widths[-1]) for _ in range(num_blocks))
+        self.mid = build_blocks([widths[-1]] * (num_blocks + 1), shortcut)
         self.adaptive = nn.ModuleList(
             AdaptiveGroupNorm(width, latent_channels) for width in inputs if adaptive_norm
         )
         self.up = nn.ModuleList(
             Stage(
-                block,
-                in_channels=before,
-                out_channels=width,
-                num_blocks=num_blocks,
-                resampling=upsampling(width) if level else nn.Identity(),
+                [before] + [width] * num_blocks,
+                upsampling(width) if level else nn.Identity(),
+                shortcut,
             )
             for level, (before, width) in enumerate(zip(inputs, widths, strict=True))
         )

@@ -1,30 +1,63 @@
 """Parts of the VQGAN encoder and decoder: levels of one resolution, and the middle."""
 
-from typing import final
+from collections.abc import Sequence
+from typing import Annotated, Unpack, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.errors import ConfigError
 from vqtrain.layers.attention import SpatialAttention
+from vqtrain.layers.convolutional import Stages, widths_of
 from vqtrain.layers.resampling import Downsample, Upsample
 from vqtrain.layers.residual import ResidualBlock
+from vqtrain.ranges import within
 
 
-def check_levels(*, multipliers: list[int], attention_factors: list[int]) -> None:
-    """Refuse levels of the encoder or the decoder that cannot be built.
+class Levels(Stages):
+    """Sizes that encoder and decoder have; each stage is a level.
+
+    Attributes:
+        attention_factors: Downsampling factors of the levels whose blocks attention follows.
+        dropout: Share of activations dropped in each residual block, in [0, 1).
+    """
+
+    attention_factors: list[int]
+    dropout: Annotated[float, within(0, 1, below_high=True)]
+
+
+def build_levels(
+    inputs: Sequence[int], *, upsample: bool, **levels: Unpack[Levels]
+) -> nn.ModuleList:
+    """Build the levels of an encoder or a decoder, from the full resolution.
+
+    Args:
+        inputs: Channels before each level.
+        upsample: Whether all but the first level double the resolution, as in a decoder; if not,
+            all but the last halve it.
+        **levels: See ``Levels``.
 
     Raises:
-        ConfigError: If there is no level, a width is below 1, or an attention factor fits no level.
+        ConfigError: If an attention factor fits no level.
     """
-    if not multipliers or min(multipliers) < 1:
-        raise ConfigError(
-            f"multipliers must be a list of at least one number, each at least 1, got {multipliers}"
-        )
-    factors = [2**level for level in range(len(multipliers))]
-    for factor in attention_factors:
+    widths = widths_of(levels)
+    last = len(widths) - 1
+    factors = [2**level for level in range(len(widths))]
+    for factor in levels["attention_factors"]:
         if factor not in factors:
             raise ConfigError(f"attention_factors must be taken from {factors}, got {factor}")
+    return nn.ModuleList(
+        Level(
+            in_channels=before,
+            out_channels=width,
+            num_blocks=levels["num_blocks"],
+            use_attention=2**level in levels["attention_factors"],
+            dropout=levels["dropout"],
+            downsample=not upsample and level != last,
+            upsample=upsample and level != 0,
+        )
+        for level, (before, width) in enumerate(zip(inputs, widths, strict=True))
+    )
 
 
 @final

@@ -1,11 +1,29 @@
 """Halving and doubling the resolution of a feature map."""
 
-from typing import final
+from typing import Annotated, final
 
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from vqtrain.ranges import Range
+
+# The width of each stage of a network over that of the first; between stages the resolution is
+# halved or doubled.
+Multipliers = Annotated[
+    list[int],
+    Range(
+        "a list of at least one number, each at least 1",
+        lambda multipliers: len(multipliers) > 0 and min(multipliers) >= 1,
+    ),
+]
+
+
+def factors(multipliers: Multipliers) -> tuple[int, int]:
+    """Return the pixels per latent along both axes: n stages change the resolution n - 1 times."""
+    factor = 2 ** (len(multipliers) - 1)
+    return factor, factor
 
 
 @final

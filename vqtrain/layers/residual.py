@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from vqtrain.layers.norm import group_norm
 
+Shortcut = Literal["input", "output"]
+
 
 @final
 class BottleneckBlock(nn.Module):
@@ -55,7 +57,7 @@ class ResidualBlock(nn.Module):
         out_channels: int,
         dropout: float = 0.0,
         bias: bool = True,
-        shortcut: Literal["input", "output"] = "input",
+        shortcut: Shortcut = "input",
     ) -> None:
         super().__init__()
         self.shortcut = shortcut

@@ -1,7 +1,7 @@
 """Pre-norm transformers: blocks over tokens, and a stack of them over a grid."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import Annotated, TypedDict, Unpack, final
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.errors import require
-from vqtrain.layers.positions import Rope2d, build_table, rotate
+from vqtrain.layers.positions import KINDS, Rope2d, build_table, rotate
+from vqtrain.ranges import at_least, one_of
 
 ACTIVATIONS = ("gelu", "tanh")
 ATTENTIONS = ("self", "cross")
@@ -194,58 +195,64 @@ class QueryTransformer(nn.Module):
         return self.norm(queries)
 
 
+class Blocks(TypedDict):
+    """Sizes and choices of a ``GridTransformer``.
+
+    Attributes:
+        dim: Channels of the tokens, at least 1.
+        depth: Blocks, at least 1.
+        num_heads: Attention heads, at least 1.
+        head_dim: Channels of each head; None for ``dim`` / ``num_heads``.
+        mlp_dim: Channels inside the MLPs; None for 4 ``dim``.
+        activation: Inside the MLPs, ``gelu`` or ``tanh``.
+        qkv_bias: Whether queries, keys and values have biases.
+        pre_norm: Whether a layer norm comes before the first block too.
+        positions: Position codes: ``learned``, ``learned_2d``, ``sincos_2d`` or ``rope_2d``.
+    """
+
+    dim: Annotated[int, at_least(1)]
+    depth: Annotated[int, at_least(1)]
+    num_heads: Annotated[int, at_least(1)]
+    head_dim: Annotated[int, at_least(1)] | None
+    mlp_dim: Annotated[int, at_least(1)] | None
+    activation: Annotated[str, one_of(*ACTIVATIONS)]
+    qkv_bias: bool
+    pre_norm: bool
+    positions: Annotated[str, one_of(*KINDS)]
+
+
 @final
 class GridTransformer(nn.Module):
     """A transformer over all tokens of a grid of rows and columns.
 
     Args:
         grid: Rows and columns in training; positions are interpolated to others.
-        dim: Channels of the tokens.
-        depth: Blocks.
-        num_heads: Attention heads.
-        head_dim: Channels of each head; None for ``dim`` / ``num_heads``.
-        mlp_dim: Channels inside the MLPs; None for 4 ``dim``.
-        activation: Of the MLPs, one of ``ACTIVATIONS``.
-        qkv_bias: Whether queries, keys and values have biases.
-        pre_norm: Whether a layer norm comes before the first block too.
-        positions: One of ``positions.KINDS``.
+        **sizes: See ``Blocks``.
 
     Raises:
         ConfigError: If the heads do not divide ``dim``, or ``positions`` do not fit the channels.
     """
 
-    def __init__(
-        self,
-        *,
-        grid: Sequence[int],
-        dim: int,
-        depth: int,
-        num_heads: int,
-        head_dim: int | None,
-        mlp_dim: int | None,
-        activation: str,
-        qkv_bias: bool,
-        pre_norm: bool,
-        positions: str,
-    ) -> None:
+    def __init__(self, *, grid: Sequence[int], **sizes: Unpack[Blocks]) -> None:
         super().__init__()
-        head_dim = head_dim or whole_heads(dim, num_heads)
+        dim, num_heads, positions = sizes["dim"], sizes["num_heads"], sizes["positions"]
+        head_dim = sizes["head_dim"] or whole_heads(dim, num_heads)
         self.positions = (
             Rope2d(grid, head_dim)
             if positions == "rope_2d"
             else build_table(positions, grid=grid, dim=dim)
         )
-        self.pre_norm = nn.LayerNorm(dim, eps=EPS) if pre_norm else nn.Identity()
+        self.pre_norm = nn.LayerNorm(dim, eps=EPS) if sizes["pre_norm"] else nn.Identity()
         self.blocks = nn.ModuleList(
             TransformerBlock(
                 dim=dim,
                 num_heads=num_heads,
                 head_dim=head_dim,
-                mlp_dim=mlp_dim or 4 * dim,
-                activation=activation,
-                qkv_bias=qkv_bias,
+                mlp_dim=sizes["mlp_dim"] or 4 * dim,
+                activation=sizes["activation"],
+                qkv_bias=sizes["qkv_bias"],
             )
-            for _ in range(depth)
+            for _ in range(sizes["depth"])
         )
         self.norm = nn.LayerNorm(dim, eps=EPS)
         initialize(self)
