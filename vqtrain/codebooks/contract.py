@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vqtrain.codebooks.base import Codebook, Quantized
 from vqtrain.errors import ConfigError, require
+from vqtrain.layers.promises import repeatable
 from vqtrain.shapes import by
 
 # Grids of latents of one, two and three axes.
@@ -32,8 +33,7 @@ def check(codebook: Codebook, grids: Sequence[tuple[int, ...]] = GRIDS) -> None:
     Raises:
         ConfigError: For the first promise that is not kept.
     """
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
+    with repeatable():
         _check_attributes(codebook)
         taken = [grid for grid in (*grids, *codebook.token_grids[-1:]) if _takes(codebook, grid)]
         require(bool(taken), f"tokens() takes none of the grids {list(grids)}")

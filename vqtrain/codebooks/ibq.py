@@ -73,12 +73,8 @@ class IBQ(TableCodebook):
         metrics = {"distance": distance.detach()}
         if not self.training:
             loss = (self.index_weight + self.codebook_weight + self.commitment_weight) * distance
-            return Quantized(
-                z_q=to_grid(chosen, token_ids),
-                token_ids=token_ids[:, None],
-                loss=loss,
-                metrics=metrics,
-            )
+            z_q = to_grid(chosen, token_ids)
+            return Quantized(z_q=z_q, token_ids=token_ids[:, None], loss=loss, metrics=metrics)
         soft = soft_lookup(flat, self.vectors, None, self.vectors.detach())
         quantized = chosen + (soft - soft.detach())
         loss = self.index_weight * F.mse_loss(quantized, flat)
@@ -88,12 +84,8 @@ class IBQ(TableCodebook):
             found = entropies(flat / self.entropy_temperature, self.vectors, None)
             loss = loss + self.entropy_weight * (found.per_sample - found.codebook)
             metrics |= found.metrics
-        return Quantized(
-            z_q=to_grid(quantized, token_ids),
-            token_ids=token_ids[:, None],
-            loss=loss,
-            metrics=metrics,
-        )
+        z_q = to_grid(quantized, token_ids)
+        return Quantized(z_q=z_q, token_ids=token_ids[:, None], loss=loss, metrics=metrics)
 
     @torch.no_grad()
     def initialize(self, z: Float[Tensor, "b c *grid"]) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vqtrain.decoders.base import Decoder
 from vqtrain.errors import require
-from vqtrain.layers.promises import check_factors, check_gradients, check_result
+from vqtrain.layers.promises import check_factors, check_gradients, check_result, repeatable
 
 BATCH, TOKENS = 2, 4
 
@@ -26,8 +26,7 @@ def check(decoder: Decoder, *, out_channels: int = 3, grid: Sequence[int] | None
     check_factors("upsampling", decoder.upsampling)
     grid = tuple(grid or (TOKENS for _ in decoder.upsampling))
     shape = (BATCH, out_channels, *decoder.size(grid))
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
+    with repeatable():
         for dtype in (torch.float32, torch.float64):
             z_q = torch.randn(BATCH, decoder.in_channels, *grid, dtype=dtype)
             samples = decoder.to(dtype).eval()(z_q)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import require
-from vqtrain.layers.promises import check_gradients
+from vqtrain.layers.promises import check_gradients, repeatable
 
 
 def check(
@@ -25,8 +25,7 @@ def check(
     """
     count = discriminator.least_batch_size
     require(count >= 1, f"least_batch_size must be at least 1, got {count}")
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
+    with repeatable():
         for dtype in (torch.float32, torch.float64):
             samples = torch.rand(count, in_channels, *sample_size, dtype=dtype) * 2 - 1
             samples.requires_grad_()

@@ -6,7 +6,7 @@ import torch
 
 from vqtrain.encoders.base import Encoder
 from vqtrain.errors import ConfigError, require
-from vqtrain.layers.promises import check_factors, check_gradients, check_result
+from vqtrain.layers.promises import check_factors, check_gradients, check_result, repeatable
 from vqtrain.shapes import by
 
 BATCH, TOKENS = 2, 4
@@ -28,8 +28,7 @@ def check(
     check_factors("downsampling", encoder.downsampling)
     size = tuple(sample_size or (TOKENS * factor for factor in encoder.downsampling))
     shape = (BATCH, encoder.out_channels, *encoder.grid(size))
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
+    with repeatable():
         for dtype in (torch.float32, torch.float64):
             samples = torch.rand(BATCH, in_channels, *size, dtype=dtype) * 2 - 1
             latents = encoder.to(dtype).eval()(samples)

@@ -178,6 +178,17 @@ def count_parameters(tokenizer: Tokenizer) -> dict[str, int]:
     }
 
 
+def without_values(tokenizer: Tokenizer) -> Tokenizer:
+    """Build its modules on torch's meta device: shapes, which cost no memory and no time."""
+    with torch.device("meta"):
+        return Tokenizer(
+            encoder=tokenizer.specification["encoder"],
+            codebook=tokenizer.specification["codebook"],
+            decoder=tokenizer.specification["decoder"],
+            channels=tokenizer.channels,
+        )
+
+
 @torch.no_grad()
 def count_flops(tokenizer: Tokenizer, image_size: ImageSize) -> tuple[int, int]:
     """Count the FLOPs of encoding and of decoding one image; a multiply-add counts 2.
@@ -192,14 +203,8 @@ def count_flops(tokenizer: Tokenizer, image_size: ImageSize) -> tuple[int, int]:
     Raises:
         ConfigError: If the size does not fit the tokenizer.
     """
-    with torch.device("meta"):
-        shell = Tokenizer(
-            encoder=tokenizer.specification["encoder"],
-            codebook=tokenizer.specification["codebook"],
-            decoder=tokenizer.specification["decoder"],
-            channels=tokenizer.channels,
-        ).eval()
-        images = torch.empty(1, shell.channels, *sides(image_size))
+    shell = without_values(tokenizer).eval()
+    images = torch.empty(1, shell.channels, *sides(image_size), device="meta")
     with FlopCounterMode(display=False) as encoding:
         quantized = shell.codebook(shell.latents(images))
     with FlopCounterMode(display=False) as decoding:

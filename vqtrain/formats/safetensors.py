@@ -16,7 +16,6 @@ from vqtrain.formats.parts.agreement import (
     Agreement,
     Tolerance,
     compare,
-    compare_reconstructions,
 )
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.shapes import by, in_px, sides
@@ -113,8 +112,12 @@ def compare_with(
     """Compare a tokenizer with what was loaded; nothing may differ."""
     exactly = Tolerance(ids_frac=0.0, pixels=0.0)
     if tokenizer.codebook.num_codebooks == 0:
-        return compare_reconstructions(
-            tokenizer, images, reconstruct=lambda batch: loaded(batch).samples, tolerance=exactly
+        return compare(
+            tokenizer,
+            images,
+            encode=None,
+            decode=lambda batch: loaded(batch).samples,
+            tolerance=exactly,
         )
     return compare(tokenizer, images, encode=loaded.encode, decode=loaded.decode, tolerance=exactly)
 

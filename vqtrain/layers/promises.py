@@ -1,12 +1,21 @@
 """Checks that the contracts of several groups of networks share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from vqtrain.errors import require
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Compute gradients, and draw the same random numbers each time; others draw theirs as ever."""
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        yield
 
 
 def check_factors(name: str, factors: object) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from vqtrain.errors import require
+from vqtrain.layers.promises import repeatable
 from vqtrain.losses.base import LossTerm
 
 
@@ -19,8 +20,7 @@ def check(term: LossTerm, *, in_channels: int = 3, sample_size: Sequence[int] = 
     Raises:
         ConfigError: For the first promise that is not kept.
     """
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
+    with repeatable():
         samples = torch.rand(2, in_channels, *sample_size) * 2 - 1
         reconstructions = (samples + 0.1 * torch.randn_like(samples)).requires_grad_()
         loss = term(reconstructions, samples)

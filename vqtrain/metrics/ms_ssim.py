@@ -2,11 +2,11 @@
 
 from typing import final
 
-import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from vqtrain.metrics.base import SampleMetric, check_pair
+from vqtrain.metrics.base import SampleMetric
+from vqtrain.metrics.parts.structure import WINDOW, of_each
 from vqtrain.shapes import Pixels
 
 
@@ -27,10 +27,7 @@ class MSSSIM(SampleMetric):
     higher_is_better = True
     axes, min_size = 2, 176
     package = "torchmetrics"
-    definition = (
-        "Gaussian window of 11 px, sigma 1.5 px, range 255, K1 0.01, K2 0.03, all "
-        "channels, five scales with weights 0.0448 0.2856 0.3001 0.2363 0.1333"
-    )
+    definition = f"{WINDOW}, five scales with weights 0.0448 0.2856 0.3001 0.2363 0.1333"
 
     def __call__(self, reconstruction: Pixels, original: Pixels) -> Float64[Tensor, " b"]:
         """Return the value of each image; see ``SampleMetric``."""
@@ -38,12 +35,5 @@ class MSSSIM(SampleMetric):
             multiscale_structural_similarity_index_measure,
         )
 
-        check_pair(self, reconstruction, original)
-        # One by one: a convolution may round an image differently in another batch.
-        values = [
-            multiscale_structural_similarity_index_measure(
-                one[None].double(), other[None].double(), data_range=255.0, normalize="relu"
-            )
-            for one, other in zip(reconstruction, original, strict=True)
-        ]
-        return torch.stack(values)
+        measure = multiscale_structural_similarity_index_measure
+        return of_each(self, measure, reconstruction, original, normalize="relu")

@@ -2,11 +2,11 @@
 
 from typing import final
 
-import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from vqtrain.metrics.base import SampleMetric, check_pair
+from vqtrain.metrics.base import SampleMetric
+from vqtrain.metrics.parts.structure import WINDOW, of_each
 from vqtrain.shapes import Pixels
 
 
@@ -27,22 +27,10 @@ class SSIM(SampleMetric):
     higher_is_better = True
     axes, min_size = 2, 11
     package = "torchmetrics"
-    definition = (
-        "Gaussian window of 11 px, sigma 1.5 px, range 255, K1 0.01, K2 0.03, all "
-        "channels, mirrored border"
-    )
+    definition = f"{WINDOW}, mirrored border"
 
     def __call__(self, reconstruction: Pixels, original: Pixels) -> Float64[Tensor, " b"]:
         """Return the value of each image; see ``SampleMetric``."""
         from torchmetrics.functional.image import structural_similarity_index_measure  # seconds
 
-        check_pair(self, reconstruction, original)
-        # One by one: a convolution may round an image differently in another batch.
-        values = [
-            structural_similarity_index_measure(
-                one[None].double(), other[None].double(), data_range=255.0
-            )
-            for one, other in zip(reconstruction, original, strict=True)
-        ]
-        assert all(isinstance(value, Tensor) for value in values), "no full image is asked for"
-        return torch.stack(values)  # type: ignore[arg-type]  # asserted
+        return of_each(self, structural_similarity_index_measure, reconstruction, original)

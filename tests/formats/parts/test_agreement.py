@@ -11,7 +11,6 @@ from vqtrain.errors import VqtrainError
 from vqtrain.formats.parts.agreement import (
     Tolerance,
     compare,
-    compare_reconstructions,
     near_ties,
 )
 
@@ -110,11 +109,8 @@ def test_a_tokenizer_without_ids_is_compared_by_its_images(
 ) -> None:
     tokenizer = make_tokenizer("kl")
     exactly = Tolerance(pixels=0.0)
-    agreement = compare_reconstructions(
-        tokenizer, images, reconstruct=lambda batch: tokenizer(batch).samples, tolerance=exactly
-    )
+    options = {"encode": None, "tolerance": exactly}
+    agreement = compare(tokenizer, images, decode=lambda batch: tokenizer(batch).samples, **options)
     assert str(agreement) == "3 images: pixels differ by at most 0.0e+00"
     with pytest.raises(VqtrainError, match="does not agree"):
-        compare_reconstructions(
-            tokenizer, images, reconstruct=lambda batch: batch, tolerance=exactly
-        )
+        compare(tokenizer, images, decode=lambda batch: batch, **options)

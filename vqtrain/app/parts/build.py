@@ -13,6 +13,7 @@ from vqtrain.data.loading.buckets import bucket_sizes
 from vqtrain.data.settings import DataSettings
 from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import ConfigError
+from vqtrain.evaluation.cost import without_values
 from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.parts.build import build_metrics, kind_of, load_weights, why_not
@@ -281,14 +282,7 @@ def check_shapes(tokenizer: Tokenizer, size: Sequence[int], where: str) -> None:
     shape = (1, tokenizer.channels, *size)
     try:
         try:
-            with torch.device("meta"):
-                empty = Tokenizer(
-                    encoder=tokenizer.specification["encoder"],
-                    codebook=tokenizer.specification["codebook"],
-                    decoder=tokenizer.specification["decoder"],
-                    channels=tokenizer.channels,
-                )
-            latents, decoded = shapes_through(empty, shape)
+            latents, decoded = shapes_through(without_values(tokenizer), shape)
         except RuntimeError:
             latents, decoded = shapes_through(tokenizer, shape)
     except RuntimeError as error:

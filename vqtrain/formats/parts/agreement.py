@@ -60,7 +60,7 @@ def compare(
     tokenizer: Tokenizer,
     images: Sequence[Float[Tensor, "_ c _ _"]],
     *,
-    encode: Callable[[Tensor], Tensor],
+    encode: Callable[[Tensor], Tensor] | None,
     decode: Callable[[Tensor], Tensor],
     tolerance: Tolerance,
 ) -> Agreement:
@@ -69,8 +69,9 @@ def compare(
     Args:
         tokenizer: The reference, in eval mode.
         images: Batches in [-1, 1], of any sizes.
-        encode: From images to ids, as ``Tokenizer.encode``.
-        decode: From ids to images, as ``Tokenizer.decode``.
+        encode: From images to ids, as ``Tokenizer.encode``; None for a tokenizer without ids.
+        decode: From ids to images, as ``Tokenizer.decode``; without ids, from images to
+            reconstructions.
         tolerance: What may differ.
 
     Raises:
@@ -79,6 +80,10 @@ def compare(
     count = ids = other_ids = 0
     gaps = []
     for batch in images:
+        count += len(batch)
+        if encode is None:
+            gaps.append((tokenizer(batch).samples - decode(batch)).abs().max())
+            continue
         mine, theirs = tokenizer.encode(batch), encode(batch)
         differs = mine != theirs
         if tolerance.near is not None and bool(differs.any()):
@@ -88,37 +93,11 @@ def compare(
                     f"the export gives other ids at {int(wrong.sum())} of {wrong.numel()} places, "
                     "which are no near ties: it is not the same tokenizer"
                 )
-        count, ids = count + len(batch), ids + mine.numel()
-        other_ids += int(differs.sum())
+        ids, other_ids = ids + mine.numel(), other_ids + int(differs.sum())
         gaps.append((tokenizer.decode(mine) - decode(mine)).abs().max())
     pixels = float(torch.stack(gaps).max())  # NaN if one is, other than by Python's max
     agreement = Agreement(images=count, ids=ids, other_ids=other_ids, pixels=pixels)
     return checked(agreement, tolerance)
-
-
-@torch.no_grad()
-def compare_reconstructions(
-    tokenizer: Tokenizer,
-    images: Sequence[Float[Tensor, "_ c _ _"]],
-    *,
-    reconstruct: Callable[[Tensor], Tensor],
-    tolerance: Tolerance,
-) -> Agreement:
-    """Compare another implementation of the way to latents and back, for a tokenizer without ids.
-
-    Args:
-        tokenizer: The reference, in eval mode.
-        images: Batches in [-1, 1], of any sizes.
-        reconstruct: From images to images, as the forward pass.
-        tolerance: What may differ.
-
-    Raises:
-        VqtrainError: If more differs.
-    """
-    gaps = [(tokenizer(batch).samples - reconstruct(batch)).abs().max() for batch in images]
-    count = sum(len(batch) for batch in images)
-    pixels = float(torch.stack(gaps).max())
-    return checked(Agreement(images=count, ids=0, other_ids=0, pixels=pixels), tolerance)
 
 
 def checked(agreement: Agreement, tolerance: Tolerance) -> Agreement:

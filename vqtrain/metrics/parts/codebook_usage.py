@@ -1,4 +1,7 @@
-"""How much of a codebook is used, from one histogram of all ids of all ranks."""
+"""How much of a codebook is used, from one histogram of all ids of all ranks.
+
+``counts`` says how often each id of each codebook was seen.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,9 +23,6 @@ LARGEST_DENSE = 2**22
 def usage(counts: Int64[Tensor, "k size"]) -> Float64[Tensor, ""]:
     """Return the fraction of ids that were seen, in [0, 1], as the mean over codebooks.
 
-    Args:
-        counts: How often each id of each codebook was seen.
-
     Example:
         >>> usage(torch.tensor([[5, 0, 1, 0]])).item()
         0.5
@@ -36,9 +36,6 @@ def perplexity(counts: Int64[Tensor, "k size"]) -> Float64[Tensor, ""]:
     It is the number of ids that would carry as much information if all were equally frequent. A
     codebook of which no id was seen counts as 0.
 
-    Args:
-        counts: How often each id of each codebook was seen.
-
     Example:
         >>> round(perplexity(torch.tensor([[3, 3, 3, 0]])).item(), 6)
         3.0
@@ -51,9 +48,6 @@ def perplexity(counts: Int64[Tensor, "k size"]) -> Float64[Tensor, ""]:
 
 def top1_share(counts: Int64[Tensor, "k size"]) -> Float64[Tensor, ""]:
     """Return the share of the most frequent id, in [0, 1], as the mean over codebooks.
-
-    Args:
-        counts: How often each id of each codebook was seen.
 
     Example:
         >>> top1_share(torch.tensor([[3, 1, 0, 0]])).item()

@@ -137,9 +137,9 @@ class Protocol:
         weights: Its file, a key of ``vqtrain.weights.KNOWN``.
         network: Builds a network from that file, from pixels of three channels to features; a
             WeightsError if it is damaged or that of another network.
+        resize: How pixels are resized for Inception, in words.
         to_pixels: Rounds reconstructions.
         rounding: The same in words.
-        resize: How pixels are resized for Inception, in words.
         crop: How papers that follow it crop images, a key of ``vqtrain.data.decoding.crops.CROPS``.
     """
 
@@ -147,10 +147,10 @@ class Protocol:
     module: str
     weights: str
     network: Callable[[Path], nn.Module]
-    to_pixels: Callable[[Images], Shaped[Tensor, "b c h w"]]
-    rounding: str
     resize: str
-    crop: str
+    to_pixels: Callable[[Images], Shaped[Tensor, "b c h w"]] = to_pixels
+    rounding: str = "to the nearest of 256 levels"
+    crop: str = "resize"
 
 
 TORCH_FIDELITY = Protocol(
@@ -158,10 +158,7 @@ TORCH_FIDELITY = Protocol(
     module="torch_fidelity",
     weights="inception",
     network=TorchFidelityFeatures,
-    to_pixels=to_pixels,
-    rounding="to the nearest of 256 levels",
     resize="to 299 px inside the network, bilinear as in TensorFlow 1, no antialiasing",
-    crop="resize",
 )
 
 PROTOCOLS = {
@@ -182,16 +179,12 @@ PROTOCOLS = {
         to_pixels=unrounded_pixels,
         rounding="none: clamped floats",
         resize="to 299 px inside the network, bilinear with half-pixel centers, no antialiasing",
-        crop="resize",
     ),
     "clean_fid": Protocol(
         package="clean-fid",
         module="cleanfid",
         weights="clean_fid",
         network=CleanFIDFeatures,
-        to_pixels=to_pixels,
-        rounding="to the nearest of 256 levels",
         resize="to 299 px by Pillow in float, bicubic, antialiased",
-        crop="resize",
     ),
 }
