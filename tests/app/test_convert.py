@@ -12,6 +12,7 @@ import torch
 from taming.modules.diffusionmodules.model import Decoder, Encoder
 from torch import nn
 
+from vqtrain.app.convert import tokens_of
 from vqtrain.app.parts.keys import main as run_command
 from vqtrain.app.parts.keys import page_of_kind
 from vqtrain.cli import main as command_line
@@ -77,6 +78,17 @@ def test_the_last_screen_says_what_was_converted_and_what_is_next(checkpoint, ca
     assert train == (
         "  vqtrain train init_from='my tokenizer' data.train=FOLDER data.image_size=256"
     )
+
+
+def test_ids_are_counted_of_the_size_that_a_network_takes():
+    network = {"sample_size": [16, 16], "patch_size": 4, "num_tokens": 5, "dim": 8, "depth": 1}
+    network |= {"num_heads": 2, "attention": "self", "positions": "learned"}
+    ends = {"out_channels": 3, "head": "linear", "nested_dropout": "none"}
+    codebook = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
+    encoder = {"kind": "latent_query", "arguments": network | {"in_channels": 3, "transpose": True}}
+    decoder = {"kind": "latent_query", "arguments": network | ends}
+    tokenizer = Tokenizer(encoder=encoder, codebook=codebook, decoder=decoder, channels=3)
+    assert tokens_of(tokenizer) == "5 for 16 x 16 px"
 
 
 def test_the_summary_names_the_source_and_not_where_it_was(checkpoint):

@@ -33,7 +33,7 @@ def test_a_run_leaves_its_page_and_what_it_was_started_with(
     assert "16 of 16 validation images" in html
     assert "report" not in (run_dir / "log.txt").read_text()  # it ends as the training does
     facts = json.loads((run_dir / "environment.json").read_text())
-    assert facts["command"] == shlex.join(["vqtrain", "train", *tiny, f"run_dir={run_dir}"])
+    assert facts["commands"] == [shlex.join(["vqtrain", "train", *tiny, f"run_dir={run_dir}"])]
     assert facts["torch"] == torch.__version__
     assert f"run_dir={run_dir}</code>" in html
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vqtrain import Tokenizer
 from vqtrain.errors import ConfigError
-from vqtrain.formats.onnx import ONNX, TOLERANCES, readme
+from vqtrain.formats.onnx import ONNX, TOLERANCES, readme, runner
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +41,24 @@ def test_every_codebook_goes_there(tokenizer: Tokenizer, tmp_path: Path) -> None
     # The rest is said in a file, from which the ids keep their meaning.
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["token_ids"]["id_order"] == tokenizer.codebook.id_order
+    refuse_what_means_nothing(tokenizer, tmp_path, images[0])
+
+
+def refuse_what_means_nothing(tokenizer: Tokenizer, folder: Path, images: Tensor) -> None:
+    encode, decode = runner(folder / "encoder.onnx"), runner(folder / "decoder.onnx")
+    with_nan = images.clone()
+    with_nan[-1, -1, -1, -1] = torch.nan
+    for wrong in (with_nan, images + 3):
+        with pytest.raises(Exception, match=r"Gather node.* out of data bounds"):
+            encode(wrong)
+    for wrong in (images[:, :, 1:], images[..., 1:]):
+        with pytest.raises(Exception, match=r"cannot be reshaped|invalid dimensions"):
+            encode(wrong)
+    for wrong_id in (-1, tokenizer.vocab_size):
+        token_ids = tokenizer.encode(images)
+        token_ids[0, ..., -1] = wrong_id
+        with pytest.raises(Exception, match=r"Gather node.* out of data bounds"):
+            decode(token_ids)
 
 
 @pytest.mark.slow

@@ -194,10 +194,12 @@ def test_pictures_that_are_broken_are_left_out(make_run: MakeRun) -> None:
 
 def test_the_environment_is_shown_with_its_command(make_run: MakeRun) -> None:
     run = make_run("run")
-    facts = {"command": "vqtrain train data.train=https://a:b@host/x.tar", "torch": "2", "GPUs": []}
+    commands = ["vqtrain train data.train=https://a:b@host/x.tar", "vqtrain train resume=auto"]
+    facts = {"commands": commands, "torch": "2", "GPUs": []}
     (run / "environment.json").write_text(json.dumps(facts))
-    code, rows = sections(page_of(run))["environment"].blocks
-    assert code.text == "vqtrain train data.train=https://host/x.tar"  # type: ignore[union-attr]
+    *codes, rows = sections(page_of(run))["environment"].blocks
+    shown = ["vqtrain train data.train=https://host/x.tar", "vqtrain train resume=auto"]
+    assert [code.text for code in codes] == shown  # type: ignore[union-attr]
     assert ("torch", "2") in rows.rows  # type: ignore[union-attr]
     (run / "environment.json").write_text("[]")
     assert "environment.json" in words(sections(page_of(run))["environment"])

@@ -17,7 +17,6 @@ from vqtrain.tokenizer.any_size import (
     tile_grid,
 )
 
-UNIT = (4, 4)
 NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
 ENCODER = {"in_channels": 3, "num_downsamplings": 2}
 DECODER = {"out_channels": 3, "num_upsamplings": 2}
@@ -46,28 +45,32 @@ def image(height: int, width: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 48), (33, 47), (1, 3), (5, 200)])
-def test_padding_repeats_the_border_and_is_cropped_again(height: int, width: int) -> None:
+def test_padding_repeats_the_border_and_is_cropped_again(
+    tokenizer: Tokenizer, height: int, width: int
+) -> None:
     images = image(height, width)
-    layout = layout_of((height, width), UNIT, AnySize(pad=True))
+    layout = layout_of((height, width), tokenizer, AnySize(pad=True))
     padded = arrange(images, layout)
     assert padded.shape[2:] == (-(-height // 4) * 4, -(-width // 4) * 4)
     assert torch.equal(padded[:, :, -1, :width], images[:, :, -1])
     assert torch.equal(restore(padded, layout), images)
 
 
-def test_without_padding_the_center_is_kept() -> None:
+def test_without_padding_the_center_is_kept(tokenizer: Tokenizer) -> None:
     images = image(35, 46)
-    layout = layout_of((35, 46), UNIT, AnySize())
+    layout = layout_of((35, 46), tokenizer, AnySize())
     assert torch.equal(arrange(images, layout), images[:, :, 1:33, 1:45])
     assert torch.equal(restore(arrange(images, layout), layout), cropped(images, layout))
     with pytest.raises(ConfigError, match="an image of 3 x 46 px holds no token of 4 x 4 px: pad"):
-        layout_of((3, 46), UNIT, AnySize())
+        layout_of((3, 46), tokenizer, AnySize())
 
 
 @pytest.mark.parametrize("pad", [False, True])
 @pytest.mark.parametrize("size", [(300, 200), (64, 64), (40, 500), (20, 30)])
-def test_an_image_is_scaled_to_at_most_so_many_tokens(size: tuple[int, int], pad: bool) -> None:
-    layout = layout_of(size, UNIT, AnySize(max_tokens=100, pad=pad))
+def test_an_image_is_scaled_to_at_most_so_many_tokens(
+    tokenizer: Tokenizer, size: tuple[int, int], pad: bool
+) -> None:
+    layout = layout_of(size, tokenizer, AnySize(max_tokens=100, pad=pad))
     rows, columns = (n // 4 for n in layout.encoded)
     assert rows * columns <= 100
     assert all(n <= own for n, own in zip(layout.resized, size, strict=True))
@@ -83,6 +86,21 @@ def test_an_image_is_scaled_to_at_most_so_many_tokens(size: tuple[int, int], pad
         assert (back - images).abs().mean() < 0.05
 
 
+def test_the_ids_of_all_levels_count() -> None:
+    inner = {"kind": "fsq", "size": None, "levels": None, "eps": 1e-3}
+    levels = {"size": 16, "channels": 4, "block_channels": 2, "num_blocks": 0, "inner": inner}
+    tokenizer = Tokenizer(
+        encoder={"kind": "vqvae", "arguments": NETWORK | ENCODER},
+        codebook={"kind": "hierarchical", "arguments": levels},
+        decoder={"kind": "vqvae", "arguments": NETWORK | DECODER},
+        channels=3,
+    )
+    # 5 ids of 8 x 8 px, 4 of the bottom level and 1 of the top level: 20 x 5 of 100, 4 x 5 x 5.
+    layout = layout_of((64, 80), tokenizer, AnySize(max_tokens=100))
+    assert layout.encoded == (32, 40)
+    assert tokenizer.token_shape(*layout.encoded) == (20, 5)
+
+
 def test_grids_of_tiles_follow_the_aspect_ratio() -> None:
     assert tile_grid((3072, 4096), 448, 12) == (3, 4)
     assert tile_grid((4096, 3072), 448, 12) == (4, 3)
@@ -92,16 +110,16 @@ def test_grids_of_tiles_follow_the_aspect_ratio() -> None:
     assert tile_grid((100, 5000), 64, 6) == (1, 6)
 
 
-def test_tiles_come_row_by_row_after_one_of_the_whole() -> None:
+def test_tiles_come_row_by_row_after_one_of_the_whole(tokenizer: Tokenizer) -> None:
     images = image(48, 96)
-    layout = layout_of((48, 96), UNIT, AnySize(tile=32, thumbnail=True, max_tiles=8))
+    layout = layout_of((48, 96), tokenizer, AnySize(tile=32, thumbnail=True, max_tiles=8))
     tiles = arrange(images, layout)
     assert (layout.tiles, tiles.shape) == ((2, 4), (9, 3, 32, 32))
     whole = F.interpolate(images, size=(64, 128), mode="bicubic", antialias=True)
     assert torch.equal(tiles[1 + 4 + 2], whole[0, :, 32:, 64:96])
     assert (tiles[0].mean((1, 2)) - images[0].mean((1, 2))).abs().max() < 0.02
     assert (restore(tiles, layout) - images).abs().mean() < 0.02
-    one = layout_of((32, 32), UNIT, AnySize(tile=32, thumbnail=True))
+    one = layout_of((32, 32), tokenizer, AnySize(tile=32, thumbnail=True))
     assert arrange(image(32, 32), one).shape == (1, 3, 32, 32)
 
 

@@ -254,6 +254,23 @@ def test_preprocess_takes_pictures_and_arrays_and_crops_to_whole_tokens() -> Non
     assert torch.equal(tokenizer.to_pixels(images), expected)
 
 
+def test_preprocess_refuses_sizes_that_the_tokenizer_does_not_take() -> None:
+    network = {"sample_size": [16, 16], "patch_size": 4, "num_tokens": 5, "dim": 8, "depth": 1}
+    network |= {"num_heads": 2, "attention": "self", "positions": "learned"}
+    starts = {"in_channels": 3, "transpose": True}
+    ends = {"out_channels": 3, "head": "linear", "nested_dropout": "none"}
+    tokenizer = Tokenizer(
+        encoder={"kind": "latent_query", "arguments": network | starts},
+        codebook=FSQ,
+        decoder={"kind": "latent_query", "arguments": network | ends},
+        channels=3,
+    )
+    assert tokenizer.preprocess(Image.new("RGB", (19, 16))).shape == (1, 3, 16, 16)
+    message = r"takes samples of 16 x 16, got 20 x 16: resize the image first$"
+    with pytest.raises(BadSampleError, match=message):
+        tokenizer.preprocess(Image.new("RGB", (19, 20)))
+
+
 MODES = ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
 MODES += ("LA", "La", "PA", "RGBX", "RGBa", "I", "I;16", "I;16B", "I;16L", "I;16N")
 

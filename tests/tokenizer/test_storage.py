@@ -176,6 +176,18 @@ def test_a_place_without_a_tokenizer_is_named(
         Tokenizer.from_pretrained(path)
 
 
+@pytest.mark.parametrize("given", ["runs/photos", "runs/fotos", "runs/fotos/"])
+def test_the_run_that_may_be_meant_is_named(
+    given: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs/photos/1").mkdir(parents=True)
+    Path("runs/photos/latest").symlink_to("1")
+    saved.rename("runs/photos/1/tokenizer")
+    with pytest.raises(CheckpointError, match=r", did you mean runs/photos/latest\?$"):
+        Tokenizer.from_pretrained(given)
+
+
 class Trap:
     """Its pickle makes a file when it is loaded."""
 

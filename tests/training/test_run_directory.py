@@ -133,7 +133,7 @@ def test_auto_goes_on_with_the_latest_run_if_it_is_unfinished(
     assert find_checkpoint("auto", None, "a") is None  # not the latest
     point_latest(unfinished)
     # The run itself and not latest, which may point elsewhere before the run has ended.
-    assert find_checkpoint("auto", None, "a") == checkpoint_of(unfinished, 7)
+    assert find_checkpoint("auto", None, "a") == checkpoint_of(Path("runs/a/2"), 7)
     assert find_checkpoint("auto", None, "b") is None
 
 
@@ -142,13 +142,20 @@ def test_a_run_or_a_file_can_be_named(tmp_path: Path, monkeypatch: pytest.Monkey
     point_latest(run_dir)
     newest, older = checkpoint_of(run_dir, 7), checkpoint_of(run_dir, 3)
     assert find_checkpoint(str(run_dir), None, "any") == newest
-    assert find_checkpoint(str(tmp_path / "runs/a/latest"), None, "any") == newest
+    for link in ("runs/a/latest", "runs/a/latest/checkpoints/step_00000007.ckpt"):
+        assert find_checkpoint(str(tmp_path / link), None, "any") == newest
     assert find_checkpoint(str(older), None, "any") == older
     assert find_checkpoint(str(run_dir), "elsewhere", "any") == newest
     monkeypatch.setenv("HOME", str(tmp_path))
     assert find_checkpoint("~/runs/a/1", None, "any") == newest
     monkeypatch.chdir(tmp_path)
-    assert find_checkpoint("runs/a/1", None, "any") == newest
+    # As it was given, but for the link, which may point elsewhere before the run has ended.
+    for given in ("runs/a/1", "runs/a/latest", f"runs/a/latest/checkpoints/{newest.name}"):
+        assert find_checkpoint(given, None, "any") == checkpoint_of(Path("runs/a/1"), 7)
+    monkeypatch.chdir(newest.parent)
+    found = find_checkpoint(newest.name, None, "any")
+    assert found is not None
+    assert found.parent.parent == run_dir
 
 
 @pytest.mark.parametrize("resume", ["auto", "run"])
@@ -225,10 +232,11 @@ def test_the_environment_names_versions_and_no_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "of-the-environment")
-    write_environment(tmp_path, command="vqtrain train seed=1", processes=2)
+    commands = ["vqtrain train seed=1", "vqtrain train resume=auto"]
+    write_environment(tmp_path, commands=commands, processes=2)
     text = (tmp_path / "environment.json").read_text()
     facts = json.loads(text)
-    assert (facts["command"], facts["processes"]) == ("vqtrain train seed=1", 2)
+    assert (facts["commands"], facts["processes"]) == (commands, 2)
     assert (facts["torch"], facts["python"]) == (torch.__version__, platform.python_version())
     assert facts["CPU"]
     assert "of-the-environment" not in text

@@ -3,9 +3,10 @@
 import math
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from operator import mul
 from pathlib import Path
-from typing import final
+from typing import Any, cast, final
 
 from rich.console import Console
 
@@ -53,14 +54,18 @@ def hashes(source: Path) -> dict[str, str]:
 
 
 def tokens_of(tokenizer: Tokenizer) -> str:
-    """Say how many ids there are for how many pixels."""
-    codebook, size = tokenizer.codebook, tokenizer.unit
-    if codebook.token_grids and codebook.grid_unit == 1:  # they are for samples of one size
-        size = tuple(map(mul, tokenizer.downsampling, codebook.token_grids[-1]))
-    elif codebook.grid_unit == 1:
-        k = codebook.num_codebooks
-        return f"{'one' if k == 1 else k} for {by(size)} px"
-    return f"{math.prod(tokenizer.token_shape(*size))} for {by(size)} px"
+    """Say how many ids there are for how many pixels: the fewest that there can be."""
+    grids = tokenizer.codebook.token_grids
+    arguments = cast(Mapping[str, Any], tokenizer.specification["encoder"]["arguments"])
+    sizes = [tokenizer.unit]
+    # Of a codebook and of an encoder that take samples of one size alone.
+    sizes += [tuple(map(mul, tokenizer.downsampling, grids[-1]))] if grids else []
+    sizes += [tuple(arguments["sample_size"])] if "sample_size" in arguments else []
+    for size in sizes:
+        with suppress(ConfigError):
+            count = math.prod(tokenizer.token_shape(*size))
+            return f"{'one' if count == 1 else count} for {by(size)} px"
+    return "for samples of one size"
 
 
 def conclude(

@@ -184,7 +184,7 @@ def describer(tokenizer: Tokenizer, any_size: AnySize) -> Describe:
     """Return what says of an image's size how its ids are put back."""
 
     def describe(size: tuple[int, int]) -> tuple[str, bytes]:
-        layout = layout_of(size, tokenizer.unit, any_size)
+        layout = layout_of(size, tokenizer, any_size)
         return LAYOUT_FIELD, layout.to_json()
 
     return describe

@@ -19,12 +19,14 @@ class Train(Command):
 
     def run(self, *, words: list[str], command_line: CommandLine) -> int:
         """Train, or show the configuration."""
+        composed = None
         if command_line.print_config or lookup_config(command_line)["resume"] is None:
-            compose("train", command_line)  # a wrong word is answered before Lightning is imported
+            # Here, so that a wrong word is answered before Lightning is imported.
+            composed = compose("train", command_line)
         if command_line.print_config:
             from vqtrain.app.parts.planned import print_config
 
             return print_config(command_line)
         from vqtrain.app.parts.training import train
 
-        return train(command_line, words)
+        return train(command_line, words, composed)

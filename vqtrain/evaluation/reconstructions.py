@@ -92,7 +92,7 @@ def draw(
     any_size: AnySize = NO_CHANGE,
 ) -> tuple[Picture, dict[str, Any]]:
     """Draw an image, its reconstruction and its ids; and return its PSNR and its size."""
-    layout = layout_of((images.shape[2], images.shape[3]), tokenizer.unit, any_size)
+    layout = layout_of((images.shape[2], images.shape[3]), tokenizer, any_size)
     tile = None if layout.tiles else any_size.tile
     with settings.autocast():
         own = arrange(images.to(tokenizer.device, tokenizer.dtype), layout)

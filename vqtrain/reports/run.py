@@ -44,7 +44,14 @@ from vqtrain.reports.images import (
 from vqtrain.reports.series import charts_of, label
 from vqtrain.shapes import ImageSize, by, in_px, sides
 from vqtrain.tokenizer.model import Tokenizer
-from vqtrain.training.results import ENVIRONMENT, METRICS, RunResult, read_config, read_run
+from vqtrain.training.results import (
+    ENVIRONMENT,
+    METRICS,
+    RunResult,
+    commands_of,
+    read_config,
+    read_run,
+)
 
 # Bytes of the images of each section, which keep a page well below 5 MB.
 SOME_BYTES, WORST_BYTES, PROGRESS_BYTES = 1_300_000, 700_000, 1_000_000
@@ -303,14 +310,14 @@ def progress_blocks(run: RunResult, images: PageImages) -> list[Block]:
 
 
 def environment(run: RunResult) -> list[Block]:
-    """Show the command line, versions and hardware of the run."""
+    """Show the command lines, versions and hardware of the run."""
     if not run.environment:
         return [Text(text=f"{ENVIRONMENT} is missing or damaged.")]
-    facts = dict(run.environment)
-    command = facts.pop("command", None)
+    commands = commands_of(run.environment)
+    facts = {k: v for k, v in run.environment.items() if k not in ("command", "commands")}
     rows = [row for name, value in facts.items() for row in flat(name, value)]
     blocks: list[Block] = [Facts(rows=rows)]
-    return [Code(text=shareable(str(command))), *blocks] if command else blocks
+    return [*(Code(text=shareable(command)) for command in commands), *blocks]
 
 
 def flat(name: str, value: object) -> list[tuple[str, str]]:

@@ -32,8 +32,8 @@ class AnySize:
     """How images of any size are encoded; commands take the fields as keys.
 
     Attributes:
-        max_tokens: The most positions of the grid: larger images are scaled down to it, at their
-            own aspect ratio; None for any number.
+        max_tokens: The most ids of an image, of each codebook: larger images are scaled down to
+            it, at their own aspect ratio; None for any number.
         pad: Whether to repeat the last rows and columns until both sides divide into tokens;
             otherwise the border that makes no whole token is cut off.
         tile: Side in px of the tiles in which images are computed; None for no tiles.
@@ -132,12 +132,12 @@ class AnySizeTokens:
     layout: Layout
 
 
-def layout_of(size: tuple[int, int], unit: Sequence[int], settings: AnySize) -> Layout:
+def layout_of(size: tuple[int, int], tokenizer: Tokenizer, settings: AnySize) -> Layout:
     """Decide what becomes of an image.
 
     Args:
         size: Its height and width, in px.
-        unit: Height and width of a token, in px.
+        tokenizer: The tokenizer that is to encode it.
         settings: The settings.
 
     Raises:
@@ -154,7 +154,10 @@ def layout_of(size: tuple[int, int], unit: Sequence[int], settings: AnySize) -> 
             tiles=(rows, columns),
             has_thumbnail=rows * columns > 1,
         )
-    resized = _scaled(size, unit, settings)
+    unit = tokenizer.unit
+    # Of the smallest image; larger ones have as many times more as they are larger.
+    tokens = math.prod(tokenizer.codebook.tokens((tokenizer.codebook.grid_unit,) * len(unit)))
+    resized = _scaled(size, unit, tokens, settings)
     encoded = _whole(resized, unit, pad=settings.pad)
     if not all(encoded):
         raise ConfigError(
@@ -226,7 +229,7 @@ def encode(
     """
     settings.check(tokenizer.encoder)
     size = (images.shape[2], images.shape[3])
-    layout = layout_of(size, tokenizer.unit, settings)
+    layout = layout_of(size, tokenizer, settings)
     arranged = arrange(images, layout)
     if layout.tiles is not None:
         return AnySizeTokens(token_ids=tokenizer.encode(arranged, batch_size=TILES), layout=layout)
@@ -280,7 +283,9 @@ def tile_grid(size: tuple[int, int], tile: int, max_tiles: int) -> tuple[int, in
     return max((g for g in fitting if distances[g] <= nearest + 1e-9), key=math.prod)
 
 
-def _scaled(size: tuple[int, int], unit: Sequence[int], settings: AnySize) -> tuple[int, int]:
+def _scaled(
+    size: tuple[int, int], unit: Sequence[int], tokens: int, settings: AnySize
+) -> tuple[int, int]:
     """Return the largest size at the same aspect ratio that has at most ``max_tokens``."""
     most = settings.max_tokens
     if most is None:
@@ -289,7 +294,7 @@ def _scaled(size: tuple[int, int], unit: Sequence[int], settings: AnySize) -> tu
     for length in range(longest, 0, -1):
         height, width = (max(1, round(n * length / longest)) for n in size)
         grid = _whole((height, width), unit, pad=settings.pad)
-        if math.prod(grid) // math.prod(unit) <= most:
+        if math.prod(grid) // math.prod(unit) * tokens <= most:
             return height, width
     return 1, 1
 

@@ -358,17 +358,18 @@ class Tokenizer(nn.Module):
         """Turn a PIL image, or an array [h, w] or [h, w, c], into images in [-1, 1].
 
         Arrays are uint8, or hold values in ``pixel_range``. The image is center-cropped to
-        multiples of ``unit``, never resized; transparent parts become white.
+        multiples of ``unit``, never resized; transparent parts become white. Sizes that the encoder
+        or the codebook does not take are refused.
 
         Raises:
             BadSampleError: If its channels, its values or its size do not fit.
         """
-        from vqtrain.tokenizer.preprocessing import to_pixels  # not needed to load a tokenizer
+        from vqtrain.tokenizer.preprocessing import fitting, to_pixels  # not needed to load one
 
         pixels = to_pixels(
             image, channels=self.channels, value_range=self.pixel_range, unit=self.unit
         )
-        return self.to_images(pixels[None]).to(self.project_in.weight)
+        return self.to_images(fitting(pixels, self.token_shape)[None]).to(self.project_in.weight)
 
     def to_images(
         self, pixels: Shaped[Tensor, "b c *size"], dtype: torch.dtype = torch.float32

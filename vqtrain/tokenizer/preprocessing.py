@@ -1,6 +1,6 @@
 """From an image or an array in memory to pixels that divide into tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from einops import rearrange
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from vqtrain.data.decoding.images import from_array, from_pillow, one_line
-from vqtrain.errors import BadSampleError
+from vqtrain.errors import BadSampleError, ConfigError
 from vqtrain.ops.pixels import ValueRange
 
 
@@ -43,6 +43,21 @@ def to_pixels(
     else:
         pixels = from_array(image, channels=channels, value_range=value_range)
     return whole_tokens(rearrange(pixels, "h w c -> c h w"), unit)
+
+
+def fitting(
+    pixels: Shaped[Tensor, "c h w"], token_shape: Callable[..., object]
+) -> Shaped[Tensor, "c h w"]:
+    """Return pixels of a size that a tokenizer takes, as ``Tokenizer.token_shape`` says.
+
+    Raises:
+        BadSampleError: If it does not: some encoders and codebooks take one size alone.
+    """
+    try:
+        token_shape(*pixels.shape[1:])
+    except ConfigError as error:
+        raise BadSampleError(f"{error}: resize the image first") from error
+    return pixels
 
 
 def whole_tokens(

@@ -6,6 +6,7 @@ import pickle
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NotRequired, TypedDict, cast
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from vqtrain.errors import CheckpointError
 from vqtrain.ops.paths import expand
 from vqtrain.ops.pixels import UINT8_RANGE, ValueRange
+from vqtrain.ranges import nearest
 from vqtrain.tokenizer.migrations import FORMAT_VERSION, migrated
 from vqtrain.version import __version__
 
@@ -127,11 +129,29 @@ def read(path: str, *, allow: Sequence[str]) -> tuple[TokenizerConfig, dict[str,
     if location.is_file():
         tokenizer = read_checkpoint(location)["tokenizer"]
         return current(tokenizer["config"], tokenizer["weights"], str(location), allow)
+    what = f"looked for {CONFIG_FILE} there and in its folder tokenizer/"
     if not location.exists():
-        raise CheckpointError(f"no tokenizer at {path}: there is no such file or directory")
-    raise CheckpointError(
-        f"no tokenizer at {path}: looked for {CONFIG_FILE} there and in its folder tokenizer/"
-    )
+        what = "there is no such file or directory"
+    raise CheckpointError(f"no tokenizer at {path}: {what}{suggestion(location)}")
+
+
+def suggestion(location: Path) -> str:
+    """Name the tokenizer that may be meant: the latest run of a name, or a folder spelt like it."""
+    folder = location.parent
+    siblings: list[str] = []
+    with suppress(OSError):
+        siblings = [each.name for each in folder.iterdir()]
+    near = nearest(location.name, siblings) if not location.exists() else None
+    for place in (location, *([folder / near] if near else [])):
+        for found in (place, place / "latest"):
+            if found != location and is_tokenizer(found):
+                return f", did you mean {found}?"
+    return ""
+
+
+def is_tokenizer(directory: Path) -> bool:
+    """Say whether a directory is that of a tokenizer, or of a run that has one."""
+    return any((each / CONFIG_FILE).is_file() for each in (directory, directory / "tokenizer"))
 
 
 def download(repository: str) -> str:

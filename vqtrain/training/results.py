@@ -87,16 +87,12 @@ def read_run(run_dir: Path) -> RunResult:
     """
     config = read_config(run_dir)
     metrics, damaged = read_metrics(run_dir / METRICS)
-    try:
-        environment = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        environment = None
     return RunResult(
         run_dir=run_dir,
         config=config,
         metrics=metrics,
         damaged=damaged,
-        environment=environment if isinstance(environment, dict) else {},
+        environment=read_environment(run_dir),
     )
 
 
@@ -114,6 +110,24 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"cannot read {file}: it must hold a mapping")
     return config
+
+
+def read_environment(run_dir: Path) -> dict[str, object]:
+    """Read with what a run was started, and where; nothing if that cannot be read."""
+    try:
+        environment = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return environment if isinstance(environment, dict) else {}
+
+
+def commands_of(environment: Mapping[str, object]) -> list[str]:
+    """Return the commands of a run, in their order, from its ``environment.json``.
+
+    The oldest files hold the last command alone.
+    """
+    found = environment.get("commands", environment.get("command"))
+    return [str(each) for each in (found if isinstance(found, list) else [found]) if each]
 
 
 def read_metrics(file: Path) -> tuple[dict[str, Curve], int]:

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -78,17 +78,26 @@ def find_checkpoint(resume: str, run_dir: str | None, name: str) -> Path | None:
         if run_dir is not None:
             return last_checkpoint(expand(run_dir))
         latest = latest_of(name)
-        return last_checkpoint(latest.resolve()) if is_unfinished(latest) else None
-    path = expand(resume)
+        return last_checkpoint(of_the_run(latest)) if is_unfinished(latest) else None
+    path = of_the_run(expand(resume))
     if path.is_file():
-        return path.resolve()
-    checkpoint = last_checkpoint(path.resolve())
+        # The run directory is two folders up, which a path from inside it does not name.
+        return path.resolve() if path.parent.name in ("", "..") else path
+    checkpoint = last_checkpoint(path)
     if checkpoint is None:
         what = "it holds no checkpoint" if path.exists() else "there is no such file or directory"
         if last_checkpoint(path / "latest") is not None:
             what += f", did you mean {resume.rstrip('/')}/latest?"
         raise CheckpointError(f"cannot resume from {resume}: {what}")
     return checkpoint
+
+
+def of_the_run(path: Path) -> Path:
+    """Name the run itself in place of the link ``latest``, which may point elsewhere soon."""
+    for link in (path, *path.parents):
+        if link.name == "latest" and link.is_symlink():
+            return link.parent / link.readlink() / path.relative_to(link)
+    return path
 
 
 def last_checkpoint(run_dir: Path) -> Path | None:
@@ -143,19 +152,19 @@ def write_config(run_dir: Path, config: Mapping[str, object]) -> None:
     write_whole(run_dir / results.CONFIG, text.encode())
 
 
-def write_environment(run_dir: Path, *, command: str, processes: int) -> None:
+def write_environment(run_dir: Path, *, commands: Sequence[str], processes: int) -> None:
     """Write what a run was started with, and on what, as ``environment.json``.
 
     It can be shown to others: it holds no name of a machine or a user, and no environment variable.
 
     Args:
         run_dir: The run directory.
-        command: The command line, without passwords.
+        commands: The command lines, without passwords: of its start, then of each resume.
         processes: How many train together.
     """
     has_gpus = torch.cuda.is_available()
     facts = {
-        "command": command,
+        "commands": list(commands),
         "vqtrain": __version__,
         "git commit": git_commit(),
         "python": platform.python_version(),

@@ -1,5 +1,6 @@
 """What a command's yaml says, what a third party's signature says, and what was typed."""
 
+import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated
 import pytest
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.keys import arguments_of, hints_of, page_of, read_page
+from vqtrain.app.parts.keys import arguments_of, hints_of, is_closed, page_of, read_page
 from vqtrain.build import configs_folder, kinds, resolve
 from vqtrain.cli import main
 from vqtrain.errors import ConfigError
@@ -86,6 +87,26 @@ def test_the_help_shows_the_usage_and_two_examples(word: str) -> None:
     page = page_of(word, command)
     assert page.about.startswith(f"usage: vqtrain {word}")
     assert page.examples.count(f"\n  vqtrain {word} ") + (word == "doctor") >= 2
+
+
+@pytest.mark.parametrize("word", COMMANDS)
+def test_a_wrong_word_is_refused_before_the_command_is_imported(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = resolve("command", word)()
+    parameters = inspect.signature(command.run).parameters.values()
+    takes_others = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
+    assert is_closed(word) is not (command.is_composed or takes_others)
+    if not is_closed(word):
+        return
+    monkeypatch.setattr("vqtrain.app.parts.keys.resolve", None)
+    for words, message in (
+        (["foo=1"], "unknown key 'foo'"),
+        (["--print-config"], "has no configuration"),
+        ([], "name the "),
+    ):
+        assert main([word, *words]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_code_config_and_test_come_in_threes() -> None:

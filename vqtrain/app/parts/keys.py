@@ -1,6 +1,7 @@
 """From the words of a command line to a command's arguments, and to its help."""
 
 import dataclasses
+import importlib
 import inspect
 import json
 import re
@@ -8,13 +9,14 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import yaml
 
 from vqtrain.app.base import Command
 from vqtrain.app.parts.compose import CommandLine, flatten, parse, read_command_line
-from vqtrain.build import bind, config_of, kinds, resolve, unknown
+from vqtrain.build import bind, config_of, kinds, package_of, resolve, unknown
 from vqtrain.errors import ConfigError
 from vqtrain.ranges import check, choices_of, nearest, widened
 
@@ -23,6 +25,8 @@ REQUIRED = "???"
 # Arguments that are no keys.
 CONTEXT = ("words", "command_line")
 USAGE, EXAMPLES = "usage: ", "examples:"
+# In the source of a command that takes other keys than those of its yaml.
+OPEN = re.compile(r"is_composed = True|\*\*options")
 # Keys this much alike are taken for one of them, misspelt.
 ALIKE = 0.8
 OPTIONS = "options:\n  --help   show this"
@@ -64,6 +68,10 @@ def main(word: str, words: Sequence[str]) -> int:
     Raises:
         VqtrainError: If a word is wrong, or the command fails.
     """
+    if is_closed(word):
+        # What is wrong is said before the command is imported, which takes seconds.
+        page = read_page(config_of("command", word).read_text(encoding="utf-8"))
+        check_words(words, page)
     factory = resolve("command", word)
     command: Command = factory()
     page = page_of(word, command)
@@ -75,11 +83,52 @@ def main(word: str, words: Sequence[str]) -> int:
         sections += [COMPOSED_OPTIONS if command.is_composed else OPTIONS, page.examples]
         sys.stdout.write("\n\n".join(filter(None, sections)) + "\n")
         return 0
+    check_required(values, page)
+    context = {"words": list(words), "command_line": command_line}
+    return command.run(**arguments_of(command.run, values, context))
+
+
+def is_closed(word: str) -> bool:
+    """Say whether a command of ours takes the keys of its yaml alone, by its source."""
+    package = importlib.import_module(package_of("command"))
+    source = Path(package.__path__[0], f"{word}.py")
+    return ":" not in word and not OPEN.search(source.read_text(encoding="utf-8"))
+
+
+def check_words(words: Sequence[str], page: Page) -> None:
+    """Refuse words that a command without other keys does not take.
+
+    Raises:
+        ConfigError: If one is no key of it, or one that must be given is missing.
+    """
+    command_line = read_closed(words)
+    values = {**page.defaults, **typed_values(command_line)}
+    for key in values:
+        if not is_key(key, page.defaults):
+            raise ConfigError(unknown("key", key, page.defaults))
+    if not command_line.show_help:
+        check_required(values, page)
+
+
+def check_required(values: Mapping[str, Any], page: Page) -> None:
+    """Refuse a command line without a key that must be given."""
     for key, default in page.defaults.items():
         if default == REQUIRED and values[key] in (REQUIRED, ""):
             raise ConfigError(f"name the {key}: {page.about.splitlines()[0].removeprefix(USAGE)}")
-    context = {"words": list(words), "command_line": command_line}
-    return command.run(**arguments_of(command.run, values, context))
+
+
+def typed_values(command_line: CommandLine) -> dict[str, Any]:
+    """Return the values of all keys that were typed."""
+    overrides = [parse(word) for word in command_line.overrides]
+    return {**{each.key_or_group: each.value() for each in overrides}, **command_line.paths}
+
+
+def read_closed(words: Sequence[str]) -> CommandLine:
+    """Read the command line of a command that has no configuration."""
+    command_line = read_command_line(words)
+    if command_line.config_dir is not None or command_line.print_config:
+        raise ConfigError("this command has no configuration: its only option is --help")
+    return command_line
 
 
 def split_words(
@@ -98,10 +147,7 @@ def split_words(
             if "." not in key and nearest(key, defaults, alike=ALIKE):
                 raise ConfigError(unknown("key", key, defaults))
         return own, command_line
-    command_line = read_command_line(words)
-    if command_line.config_dir is not None or command_line.print_config:
-        raise ConfigError("this command has no configuration: its only option is --help")
-    return list(words), command_line
+    return list(words), read_closed(words)
 
 
 def read_values(
@@ -112,13 +158,11 @@ def read_values(
     Raises:
         ConfigError: If a key is unknown, or a value cannot be read.
     """
-    command_line = read_command_line(words)
-    overrides = [parse(word) for word in command_line.overrides]
-    typed = {override.key_or_group: override.value() for override in overrides}
+    typed = typed_values(read_command_line(words))
     parameters = inspect.signature(command.run).parameters.values()
     takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
     values: dict[str, Any] = {}
-    for key, value in {**defaults, **typed, **command_line.paths}.items():
+    for key, value in {**defaults, **typed}.items():
         if not takes_any and not is_key(key, defaults):
             raise ConfigError(unknown("key", key, defaults))
         group, _, name = key.rpartition(".")

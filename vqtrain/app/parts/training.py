@@ -22,6 +22,7 @@ from vqtrain.app.parts.build import (
 )
 from vqtrain.app.parts.compose import CommandLine, compose, lookup_config
 from vqtrain.app.parts.data import open_data
+from vqtrain.app.parts.ending import allowing, conclude
 from vqtrain.app.parts.inherit import begin_from
 from vqtrain.app.parts.output import folder_of
 from vqtrain.app.parts.resume import check_images, continued_config
@@ -36,24 +37,19 @@ from vqtrain.training import checkpoints, run_directory
 from vqtrain.training.bad_samples import FILE as BAD_SAMPLES
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import TrainingCheckpoint
-from vqtrain.training.console import RunConsole, duration
+from vqtrain.training.console import RunConsole
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.launch import build_trainer, quiet_libraries
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.outlook import describe_data, describe_length, warnings_of
-from vqtrain.training.run import Outcome, fit
-from vqtrain.training.run_directory import latest_of, new_run_dir, read_config
+from vqtrain.training.results import commands_of, read_environment
+from vqtrain.training.run import fit
+from vqtrain.training.run_directory import latest_of, new_run_dir
 from vqtrain.training.trackers.build import build_tracker
 from vqtrain.training.trackers.lightning import build_logger
 from vqtrain.training.user_callbacks import build_callbacks
 from vqtrain.training.validation import Validation
 from vqtrain.version import __version__
-
-WHY = {
-    "time": "out of time",
-    "signal": "stopped by a signal",
-    "callback": "stopped by a callback",
-}
 
 # What file systems allow.
 MAX_NAME_BYTES = 255
@@ -64,21 +60,22 @@ REPORT_IMAGES = 16
 REPORT_S = 60.0
 
 
-def train(command_line: CommandLine, words: Sequence[str]) -> int:
+def train(command_line: CommandLine, words: Sequence[str], composed: dict[str, Any] | None) -> int:
     """Check everything that can be checked before the first step, then run.
 
     Args:
         command_line: What was typed after ``vqtrain train``.
         words: The same as it was typed.
+        composed: The configuration of a run from its start; None if it may be one that is resumed.
     """
     quiet_libraries()
     typed = shareable(shlex.join(["vqtrain", "train", *words]))
-    checkpoint, run_dir, remarks = locate(lookup_config(command_line))
+    checkpoint, run_dir, remarks = locate(composed or lookup_config(command_line))
     if checkpoint is not None:
         config, changes = continued_config(command_line, checkpoint["config"])
         remarks += changes
     else:
-        config = compose("train", command_line)
+        config = composed or compose("train", command_line)
     settings = Settings.of(config)
     trainer = build_trainer(settings.trainer)
     try:
@@ -140,7 +137,8 @@ def train_on(
         if trainer.is_global_zero:
             resuming = checkpoint is not None
             stack.enter_context(run_directory.claim(run_dir, resuming=resuming))
-            describe_run(run_dir, config, typed, processes=settings.trainer.world_size)
+            earlier = commands_of(read_environment(run_dir)) if resuming else []
+            describe_run(run_dir, config, [*earlier, typed], settings.trainer.world_size)
             introduce(console, module, data, run_dir, checkpoint, begun, remarks)
         logger = build_logger(
             config["logger"], run_dir=run_dir, name=config["name"], is_main=trainer.is_global_zero
@@ -157,7 +155,7 @@ def train_on(
             )
         stack.enter_context(tracker or nullcontext())
         began = time.monotonic()
-        with failure_reported(console, run_dir, data, device):
+        with failure_reported(console, run_dir, config, data, device):
             outcome = fit(
                 trainer=trainer,
                 module=module,
@@ -172,38 +170,48 @@ def train_on(
                 callbacks=callbacks,
                 checkpoint=checkpoint,
             )
-        conclude(console, run_dir, outcome, bad_samples, seconds=time.monotonic() - began)
+        conclude(console, run_dir, config, outcome, bad_samples, seconds=time.monotonic() - began)
         if outcome.signal_number is None:
-            write_report(console, run_dir, data, device)
+            write_report(console, run_dir, config, data, device)
     # Launchers take the end of any process but the first one by a signal for a failure.
     if outcome.signal_number is None or not trainer.is_global_zero:
         return 0
     return 128 + outcome.signal_number
 
 
-def describe_run(run_dir: Path, config: Mapping[str, Any], typed: str, *, processes: int) -> None:
+def describe_run(
+    run_dir: Path, config: Mapping[str, Any], commands: Sequence[str], processes: int
+) -> None:
     """Write what the run is, and let ``latest`` point to it unless the user chose its directory."""
     run_directory.write_config(run_dir, config)
-    run_directory.write_environment(run_dir, command=typed, processes=processes)
+    run_directory.write_environment(run_dir, commands=commands, processes=processes)
     if config["run_dir"] is None:
         run_directory.point_latest(run_dir)
 
 
 @contextmanager
 def failure_reported(
-    console: RunConsole, run_dir: Path, data: TrainingData, device: torch.device
+    console: RunConsole,
+    run_dir: Path,
+    config: Mapping[str, Any],
+    data: TrainingData,
+    device: torch.device,
 ) -> Iterator[None]:
     """Return a context after whose failure the run has a page too."""
     try:
         yield
     except VqtrainError as error:
         if error.exit_code == 1:
-            write_report(console, run_dir, data, device)
+            write_report(console, run_dir, config, data, device)
         raise
 
 
 def write_report(
-    console: RunConsole, run_dir: Path, data: TrainingData, device: torch.device
+    console: RunConsole,
+    run_dir: Path,
+    config: Mapping[str, Any],
+    data: TrainingData,
+    device: torch.device,
 ) -> None:
     """Write the run's page, on the first process alone, which does not wait for the others.
 
@@ -212,11 +220,11 @@ def write_report(
     """
     if not console.is_main:
         return
-    later = f"vqtrain report path={shlex.quote(str(run_dir))}"
+    allow = packages_in(config)  # this process has run their classes
+    later = f"vqtrain report path={shlex.quote(str(run_dir))}{allowing(config)}"
     console.terminal.print(f"writing the report, {REPORT_S:.0f} s at most", markup=False)
     held = Held(index=data.validation, transform=data.settings.transform)
     try:
-        allow = packages_in(read_config(run_dir))  # this process has run their classes
         with time_limit(REPORT_S):
             file = write_page(run_dir, limit=REPORT_IMAGES, device=device, held=held, allow=allow)
     except OutOfTime:
@@ -304,36 +312,3 @@ def count_parameters(module: nn.Module) -> str:
     unit = next((n for n in range(3) if count < 999.95 * 1000**n), 3)
     digits = 1 if unit else 0
     return f"{count / 1000**unit:.{digits}f}{units[unit]} parameters"
-
-
-def conclude(
-    console: RunConsole, run_dir: Path, outcome: Outcome, bad_samples: BadSamples, *, seconds: float
-) -> None:
-    """Print how the run ended, where the results are, and what to try next."""
-    if outcome.reason != "finished":
-        why = WHY[outcome.reason]
-        mine = shlex.quote(str(run_dir))
-        console.line(f"{why} at step {outcome.step}; continue with: vqtrain train resume={mine}")
-        if not outcome.is_validated:
-            console.line(
-                "this step was not validated, so that the run ends soon; measure it with: "
-                f"vqtrain evaluate tokenizer={mine}"
-            )
-        if outcome.signal_number is not None:
-            console.line(f"there is no report yet; write it with: vqtrain report path={mine}")
-        return
-    rows = {name: f"{value:.4f}" for name, value in outcome.results.items()}
-    rows |= {
-        "steps": str(outcome.step),
-        "time": duration(seconds),
-        "images": str(run_dir / "images"),
-        "tokenizer": str(run_dir / "tokenizer"),
-    }
-    if bad_samples.known:
-        rows["skipped"] = f"{len(bad_samples.known)}, listed in {bad_samples.path}"
-    console.table("finished", rows)
-    mine = shlex.quote(str(run_dir))
-    console.line("try next:")
-    console.line(f"  vqtrain reconstruct tokenizer={mine} images=A_FOLDER_OF_IMAGES")
-    console.line(f"  vqtrain export tokenizer={mine} format=onnx")
-    console.line("  vqtrain train experiment=small_vqgan data.train=A_FOLDER_OF_IMAGES name=mine")

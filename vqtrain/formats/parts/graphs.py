@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float, Int64
+from einops import rearrange
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
 from vqtrain.errors import ConfigError
+from vqtrain.tokenizer.checks import LARGEST
 from vqtrain.tokenizer.model import Tokenizer
 
 # Rows and columns of the grid that is traced: other than each other, the batch, and one, which
@@ -25,15 +27,22 @@ class Encoding(nn.Module):
 
     Args:
         tokenizer: The tokenizer.
+        refuses: Whether the graph itself refuses images that mean nothing.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, refuses: bool) -> None:
         super().__init__()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.refuses = tokenizer, refuses
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Int64[Tensor, " b *tokens"]:
         """Turn images in [-1, 1] into ids."""
-        return self.tokenizer.encode(images)
+        token_ids = self.tokenizer.encode(images)
+        if not self.refuses:
+            return token_ids
+        # A graph has no other way to compare sides than to reshape by them.
+        tall, wide = self.tokenizer.unit
+        cut = rearrange(images, "b c (r tall) (k wide) -> b c r tall k wide", tall=tall, wide=wide)
+        return token_ids + zero_or_fault((cut.abs() <= LARGEST).all())  # NaN is not below it
 
 
 @final
@@ -42,15 +51,24 @@ class Decoding(nn.Module):
 
     Args:
         tokenizer: The tokenizer.
+        refuses: Whether the graph itself refuses ids that there are not.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, refuses: bool) -> None:
         super().__init__()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.refuses = tokenizer, refuses
 
     def forward(self, token_ids: Int64[Tensor, " b *tokens"]) -> Float[Tensor, "b c h w"]:
         """Turn ids into images in [-1, 1]."""
+        if self.refuses:
+            are_ids = (token_ids >= 0) & (token_ids < self.tokenizer.vocab_size)
+            token_ids = token_ids + zero_or_fault(are_ids.all())
         return self.tokenizer.decode(token_ids).float()
+
+
+def zero_or_fault(holds: Bool[Tensor, ""]) -> Int64[Tensor, " one"]:
+    """Return 0, by an index into one element that is out of range unless a condition holds."""
+    return torch.zeros(1, dtype=torch.int64).index_select(0, (~holds).long().reshape(1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +84,13 @@ class Programs:
     decoder: ExportedProgram
 
 
-def trace(tokenizer: Tokenizer) -> Programs:
+def trace(tokenizer: Tokenizer, *, refuses: bool) -> Programs:
     """Trace a tokenizer for any batch, and for any grid unless its codebook has scales.
 
     Args:
         tokenizer: Folded, on the CPU; its networks may be in half precision.
+        refuses: Whether the graphs fail for images and ids that mean nothing. On a GPU such a
+            failure would end the process.
 
     Raises:
         ConfigError: If the codebook is continuous, or a module cannot be traced.
@@ -96,8 +116,8 @@ def trace(tokenizer: Tokenizer) -> Programs:
     shape = tokenizer.token_shape(rows * f, columns * g)
     token_ids = torch.zeros(TRACED_BATCH, *shape, dtype=torch.int64)
     return Programs(
-        encoder=_program(Encoding(tokenizer), images, image_dims),
-        decoder=_program(Decoding(tokenizer), token_ids, id_dims),
+        encoder=_program(Encoding(tokenizer, refuses=refuses), images, image_dims),
+        decoder=_program(Decoding(tokenizer, refuses=refuses), token_ids, id_dims),
     )
 
 
