@@ -1,7 +1,7 @@
 """The decoder of TiTok: a sequence of tokens becomes an image."""
 
 from collections.abc import Sequence
-from typing import Annotated, final
+from typing import Annotated, Unpack, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,10 +9,8 @@ from torch import Tensor, nn
 
 from vqtrain.decoders.base import Decoder
 from vqtrain.errors import require
-from vqtrain.layers.patch_queries import PatchQueries
+from vqtrain.layers.patch_queries import PatchQueries, Queries
 from vqtrain.layers.patches import HEADS, PixelHead, grid_of
-from vqtrain.layers.positions import TABLES
-from vqtrain.layers.transformer import ATTENTIONS
 from vqtrain.ranges import at_least, checked, one_of
 from vqtrain.shapes import by
 
@@ -27,18 +25,12 @@ class LatentQueryDecoder(Decoder):
         out_channels: Channels of the images, at least 1.
         sample_size: Height and width of the images.
         patch_size: Side of a patch, in px, at least 1.
-        num_tokens: Latents of an image, at least 1.
-        dim: Channels of tokens and latents.
-        depth: Blocks, at least 1.
-        num_heads: Attention heads, which divide ``dim``.
-        attention: ``self``: queries and latents are one sequence; ``cross``: queries attend to the
-            latents through a gate that is closed at first.
-        positions: Codes of the patches: ``learned``, ``learned_2d`` or ``sincos_2d``.
         head: From tokens to pixels: ``linear``, ``tanh_mlp`` or ``conv``.
         nested_dropout: How many of the first latents each sample keeps in training, a learned
             vector taking the place of the others: all with ``none``; with ``uniform`` any number is
             as likely, with ``powers_of_2`` any power of two up to ``num_tokens``. With these two
             the first n tokens decode alone.
+        **queries: See ``Queries``.
 
     Raises:
         ConfigError: If a size is invalid, or sizes do not fit each other.
@@ -57,27 +49,15 @@ class LatentQueryDecoder(Decoder):
         out_channels: Annotated[int, at_least(1)],
         sample_size: Sequence[int],
         patch_size: Annotated[int, at_least(1)],
-        num_tokens: Annotated[int, at_least(1)],
-        dim: Annotated[int, at_least(1)],
-        depth: Annotated[int, at_least(1)],
-        num_heads: Annotated[int, at_least(1)],
-        attention: Annotated[str, one_of(*ATTENTIONS)],
-        positions: Annotated[str, one_of(*TABLES)],
         head: Annotated[str, one_of(*HEADS)],
         nested_dropout: Annotated[str, one_of(*NESTED)],
+        **queries: Unpack[Queries],
     ) -> None:
         super().__init__()
-        self.in_channels, self.num_tokens = dim, num_tokens
+        dim = self.in_channels = queries["dim"]
+        self.num_tokens = queries["num_tokens"]
         self.upsampling = (patch_size, patch_size)
-        self.queries = PatchQueries(
-            grid=grid_of(sample_size, patch_size),
-            num_tokens=num_tokens,
-            dim=dim,
-            depth=depth,
-            num_heads=num_heads,
-            attention=attention,
-            positions=positions,
-        )
+        self.queries = PatchQueries(grid=grid_of(sample_size, patch_size), **queries)
         self.nested_dropout = nested_dropout
         if nested_dropout != "none":
             self.dropped = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02))

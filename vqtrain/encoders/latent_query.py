@@ -1,7 +1,7 @@
 """The encoder of TiTok: an image becomes a sequence of tokens, of any length."""
 
 from collections.abc import Sequence
-from typing import Annotated, final
+from typing import Annotated, Unpack, final
 
 import torch
 from einops import rearrange
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from vqtrain.encoders.base import Encoder
 from vqtrain.errors import require
+from vqtrain.layers.patch_queries import Queries, build_transformer
 from vqtrain.layers.patches import grid_of, to_patches
-from vqtrain.layers.positions import TABLES, build_table
-from vqtrain.layers.transformer import ATTENTIONS, QueryTransformer
-from vqtrain.ranges import at_least, checked, one_of
+from vqtrain.layers.positions import build_table
+from vqtrain.ranges import at_least, checked
 from vqtrain.shapes import by
 
 
@@ -25,16 +25,10 @@ class LatentQueryEncoder(Encoder):
         in_channels: Channels of the images, at least 1.
         sample_size: Height and width of the images; no others are taken.
         patch_size: Side of a patch, in px, at least 1.
-        num_tokens: Latents of an image, at least 1.
-        dim: Channels of tokens and latents.
-        depth: Blocks, at least 1.
-        num_heads: Attention heads, which divide ``dim``.
-        attention: ``self``: patches and queries are one sequence; ``cross``: queries attend to the
-            patches through a gate that is closed at first.
-        positions: Codes of the patches: ``learned``, ``learned_2d`` or ``sincos_2d``.
         transpose: Whether the channels of a latent stay together. False cuts the values of all
             latents, one after the other, into ``dim`` rows for the channels, as the code of the
             published two-stage models does.
+        **queries: See ``Queries``.
 
     Raises:
         ConfigError: If a size is invalid, or sizes do not fit each other.
@@ -53,25 +47,20 @@ class LatentQueryEncoder(Encoder):
         in_channels: Annotated[int, at_least(1)],
         sample_size: Sequence[int],
         patch_size: Annotated[int, at_least(1)],
-        num_tokens: Annotated[int, at_least(1)],
-        dim: Annotated[int, at_least(1)],
-        depth: Annotated[int, at_least(1)],
-        num_heads: Annotated[int, at_least(1)],
-        attention: Annotated[str, one_of(*ATTENTIONS)],
-        positions: Annotated[str, one_of(*TABLES)],
         transpose: bool,
+        **queries: Unpack[Queries],
     ) -> None:
         super().__init__()
+        dim, num_tokens = queries["dim"], queries["num_tokens"]
         self.out_channels, self.num_tokens, self.transpose = dim, num_tokens, transpose
         self.downsampling = (patch_size, patch_size)
         self.sample_size = tuple(sample_size)
         self.embed = nn.Conv2d(in_channels * patch_size**2, dim, 1)
-        self.positions = build_table(positions, grid=grid_of(sample_size, patch_size), dim=dim)
+        grid = grid_of(sample_size, patch_size)
+        self.positions = build_table(queries["positions"], grid=grid, dim=dim)
         self.class_token = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
         self.queries = nn.Parameter(torch.randn(num_tokens, dim) * dim**-0.5)
-        self.transformer = QueryTransformer(
-            dim=dim, depth=depth, num_heads=num_heads, attention=attention
-        )
+        self.transformer = build_transformer(queries)
 
     def grid(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the number of latents."""

@@ -1,15 +1,47 @@
 """From a sequence of latents to the patches of an image."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import Annotated, TypedDict, Unpack, final
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vqtrain.layers.positions import build_table
-from vqtrain.layers.transformer import QueryTransformer
+from vqtrain.layers.positions import TABLES, build_table
+from vqtrain.layers.transformer import ATTENTIONS, QueryTransformer
+from vqtrain.ranges import at_least, one_of
+
+
+class Queries(TypedDict):
+    """Sizes and choices that the ways between patches and latents share.
+
+    Attributes:
+        num_tokens: Latents of an image, at least 1.
+        dim: Channels of tokens and latents.
+        depth: Blocks, at least 1.
+        num_heads: Attention heads, which divide ``dim``.
+        attention: ``self``: queries, and the patches or latents that they gather from, are one
+            sequence; ``cross``: queries attend to them through a gate that is closed at first.
+        positions: Codes of the patches: ``learned``, ``learned_2d`` or ``sincos_2d``.
+    """
+
+    num_tokens: Annotated[int, at_least(1)]
+    dim: Annotated[int, at_least(1)]
+    depth: Annotated[int, at_least(1)]
+    num_heads: Annotated[int, at_least(1)]
+    attention: Annotated[str, one_of(*ATTENTIONS)]
+    positions: Annotated[str, one_of(*TABLES)]
+
+
+def build_transformer(queries: Queries) -> QueryTransformer:
+    """Build what carries information from patches to latents, or back."""
+    return QueryTransformer(
+        dim=queries["dim"],
+        depth=queries["depth"],
+        num_heads=queries["num_heads"],
+        attention=queries["attention"],
+    )
 
 
 @final
@@ -18,34 +50,18 @@ class PatchQueries(nn.Module):
 
     Args:
         grid: Rows and columns of patches.
-        num_tokens: Latents.
-        dim: Channels of tokens and latents.
-        depth: Blocks.
-        num_heads: Attention heads.
-        attention: One of ``transformer.ATTENTIONS``.
-        positions: Codes of the patches, one of ``positions.TABLES``.
+        **queries: See ``Queries``.
     """
 
-    def __init__(
-        self,
-        *,
-        grid: Sequence[int],
-        num_tokens: int,
-        dim: int,
-        depth: int,
-        num_heads: int,
-        attention: str,
-        positions: str,
-    ) -> None:
+    def __init__(self, *, grid: Sequence[int], **queries: Unpack[Queries]) -> None:
         super().__init__()
+        dim, num_tokens = queries["dim"], queries["num_tokens"]
         self.grid = tuple(grid)
         self.latent_positions = nn.Parameter(torch.randn(num_tokens, dim) * dim**-0.5)
-        self.positions = build_table(positions, grid=grid, dim=dim)
+        self.positions = build_table(queries["positions"], grid=grid, dim=dim)
         self.class_token = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
         self.mask_token = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
-        self.transformer = QueryTransformer(
-            dim=dim, depth=depth, num_heads=num_heads, attention=attention
-        )
+        self.transformer = build_transformer(queries)
 
     def forward(self, latents: Float[Tensor, "b n dim"]) -> Float[Tensor, "b dim rows columns"]:
         """Return what the queries have become."""
