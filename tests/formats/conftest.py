@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -403,10 +404,16 @@ def write_published(tmp_path: Path) -> Callable[[str, dict[str, Tensor]], Path]:
 
 
 CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))
-# Little is traced of them: the codebooks are what differs.
+NETWORKS = sorted(path.stem for path in (configs_folder() / "decoder").glob("*.yaml"))
+# Little is traced of them.
 SMALL = {
     "vqvae": ["channels=4", "block_channels=2", "num_blocks=0"],
     "cnn": ["channels=8", "multipliers=[1,2]", "attention_factors=[]", "num_blocks=1"],
+    "dvae": ["channels=4", "multipliers=[1,2,2]", "num_blocks=1"],
+    "latent_query": ["patch_size=4", "num_tokens=4", "dim=8", "depth=1", "num_heads=2"],
+    "magvit2": ["channels=16", "multipliers=[1,2,2]", "num_blocks=1"],
+    "maskgit": ["channels=8", "multipliers=[1,2,2]", "num_blocks=1"],
+    "vit": ["patch_size=4", "dim=8", "depth=1", "num_heads=2"],
     "hierarchical": ["channels=4", "block_channels=2", "num_blocks=1"],
     "multiscale": ["scales=[1,3,4]", "num_convolutions=2"],
 }
@@ -419,7 +426,7 @@ def parts(kind: str, *groups: str) -> dict[str, Any]:
     words += [f"{group}.{word}" for group in groups for word in small]
     config = resolve_fractions(compose("train", read_command_line(words)), max_steps=20)
     found = {group: dict(config[group]) for group in groups}
-    context = {"in_channels": 3, "out_channels": 3}
+    context = {"in_channels": 3, "out_channels": 3, "sample_size": (16, 16)}
     return {part: in_context(part, split_kind(of), context) for part, of in found.items()}
 
 
@@ -441,6 +448,8 @@ def make_tokenizer() -> Callable[..., Tokenizer]:
             **parts(codebook, "codebook"),
             **{"channels": 3, **arguments},
         )
+        if network == "latent_query":
+            randomize(tokenizer.encoder)  # as drawn for training, its latents hardly see the image
         side = 4 * tokenizer.downsampling[0]
         images = torch.rand(4, tokenizer.channels, side, side) * 2 - 1
         spread_latents(tokenizer, images)
@@ -450,12 +459,21 @@ def make_tokenizer() -> Callable[..., Tokenizer]:
     return make
 
 
-@pytest.fixture(params=[kind for kind in CODEBOOKS if kind != "kl"])
+def pairs() -> Iterator[tuple[str, str]]:
+    """Each codebook that has ids with one of the networks, so that all networks appear."""
+    networks = cycle(network for network in NETWORKS if network != "titok")
+    for codebook in CODEBOOKS:
+        if codebook != "kl":
+            needs_rows = codebook in ("hierarchical", "multiscale")
+            yield codebook, "vqvae" if needs_rows else next(networks)
+
+
+@pytest.fixture(params=pairs(), ids="-".join)
 def tokenizer(
     request: pytest.FixtureRequest, make_tokenizer: Callable[..., Tokenizer]
 ) -> Tokenizer:
-    """A small tokenizer of each codebook that has ids."""
-    return make_tokenizer(request.param)
+    """A small tokenizer of each codebook that has ids, and of each network."""
+    return make_tokenizer(*request.param)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from torch import Tensor
 from vqtrain import Tokenizer
 from vqtrain.errors import ConfigError
 from vqtrain.formats.onnx import ONNX, TOLERANCES, readme, runner
+from vqtrain.formats.parts.graphs import traced_size
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,17 +24,14 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 def pictures(tokenizer: Tokenizer) -> list[Tensor]:
-    """Other batches than the two traced, and other grids than 3 x 5 where they may be others."""
-    f, grids = tokenizer.unit[0], tokenizer.codebook.token_grids
-    sides = [grids[-1]] * 2 if grids else [(4, 4), (2, 7)]
-    return [
-        torch.rand(batch, 3, rows * f, columns * f) * 2 - 1
-        for batch, (rows, columns) in zip((3, 1), sides, strict=True)
-    ]
+    """Other batches than the two traced, and other grids than 3 x 5 where there may be others."""
+    f, only = tokenizer.unit[0], traced_size(tokenizer)
+    sizes = [only] * 2 if only else [(4 * f, 4 * f), (2 * f, 7 * f)]
+    return [torch.rand(b, 3, *size) * 2 - 1 for b, size in zip((3, 1), sizes, strict=True)]
 
 
 @pytest.mark.slow
-def test_every_codebook_goes_there(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_every_codebook_and_network_goes_there(tokenizer: Tokenizer, tmp_path: Path) -> None:
     images = pictures(tokenizer)
     assert len(tokenizer.encode(images[0]).unique()) > 1
     agreement = ONNX(precision="float32").export(tokenizer, tmp_path, images=images)
@@ -59,13 +57,6 @@ def refuse_what_means_nothing(tokenizer: Tokenizer, folder: Path, images: Tensor
         token_ids[0, ..., -1] = wrong_id
         with pytest.raises(Exception, match=r"Gather node.* out of data bounds"):
             decode(token_ids)
-
-
-@pytest.mark.slow
-def test_the_cnn_goes_there(make_tokenizer: Callable[..., Tokenizer], tmp_path: Path) -> None:
-    tokenizer = make_tokenizer("vq", "cnn")
-    images = pictures(tokenizer)
-    assert ONNX(precision="float32").export(tokenizer, tmp_path, images=images).other_ids == 0
 
 
 def shape(value: onnx.ValueInfoProto) -> tuple[str, list[str | int]]:

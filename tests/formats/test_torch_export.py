@@ -9,24 +9,22 @@ from torch import Tensor, nn
 
 from vqtrain import Tokenizer
 from vqtrain.errors import ConfigError
+from vqtrain.formats.parts.graphs import traced_size
 from vqtrain.formats.torch_export import TorchExport
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 def pictures(tokenizer: Tokenizer) -> list[Tensor]:
-    """Other batches than the two traced, and other grids than 3 x 5 where they may be others."""
-    f, grids = tokenizer.unit[0], tokenizer.codebook.token_grids
-    sides = [grids[-1]] * 2 if grids else [(4, 4), (2, 7)]
-    return [
-        torch.rand(batch, 3, rows * f, columns * f) * 2 - 1
-        for batch, (rows, columns) in zip((3, 1), sides, strict=True)
-    ]
+    """Other batches than the two traced, and other grids than 3 x 5 where there may be others."""
+    f, only = tokenizer.unit[0], traced_size(tokenizer)
+    sizes = [only] * 2 if only else [(4 * f, 4 * f), (2 * f, 7 * f)]
+    return [torch.rand(b, 3, *size) * 2 - 1 for b, size in zip((3, 1), sizes, strict=True)]
 
 
 @pytest.mark.slow
 @pytest.mark.soak  # the tests of ONNX trace the same graphs
-def test_every_codebook_goes_there(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_every_codebook_and_network_goes_there(tokenizer: Tokenizer, tmp_path: Path) -> None:
     images = pictures(tokenizer)
     assert len(tokenizer.encode(images[0]).unique()) > 1
     agreement = TorchExport().export(tokenizer, tmp_path, images=images)

@@ -23,7 +23,8 @@ from vqtrain.errors import BadSampleError, CheckpointError, ConfigError, DataErr
 from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.formats.base import Exporter, kinds_of
 from vqtrain.formats.parts.agreement import Agreement
-from vqtrain.shapes import sides
+from vqtrain.formats.parts.graphs import traced_size
+from vqtrain.shapes import by, sides
 from vqtrain.tokenizer.model import Tokenizer
 
 # Of the check; a third of them lose a share of their columns, a third of their rows.
@@ -89,7 +90,12 @@ def pictures_of(
         device="cpu",
         precision="32-true",
     )
-    transform = settings.transform(tokenizer)
+    transform, only = settings.transform(tokenizer), traced_size(tokenizer)
+    if only and sides(transform.image_size) != only:
+        raise ConfigError(
+            f"image_size must be {by(only)}, the only size of this tokenizer's graphs, "
+            f"got {by(sides(transform.image_size))}"
+        )
     index = open_images(images, role="validation")
     chosen = np.unique(np.linspace(0, len(index) - 1, count).round().astype(int)).tolist()
     pixels = []
@@ -99,7 +105,7 @@ def pictures_of(
         except BadSampleError as error:
             raise DataError(f"cannot read {index.key(image_id)}: {error}") from error
     whole = tokenizer.to_images(torch.stack(pixels))
-    if tokenizer.codebook.token_grids:
+    if only:
         return [whole]
     f, size = math.lcm(*tokenizer.unit), sides(transform.image_size)
     least = 2 * f

@@ -141,7 +141,11 @@ class Hierarchical(Codebook):
             ConfigError: If their shape is not that of both levels.
         """
         height, width = self.grid(tuple(token_ids.shape[2:]))
-        top, rest = token_ids[:, :, : height // 2], token_ids[:, :, height // 2 :]
+        # Copied: of one image they would be flattened as they are, and a graph would see a rule.
+        top, rest = (
+            part.clone(memory_format=torch.contiguous_format)
+            for part in (token_ids[:, :, : height // 2], token_ids[:, :, height // 2 :])
+        )
         return top, rest.reshape(*token_ids.shape[:2], height, width)
 
     def id_grids(

@@ -16,10 +16,13 @@ class Decoder(nn.Module, ABC):
     Attributes:
         in_channels: Channels of the latents.
         upsampling: Elements of a sample per latent, along each axis of a sample.
+        sample_size: The size of a sample that its position codes are for, without channels; None if
+            all sizes are alike. Exported graphs take this size alone.
     """
 
     in_channels: int
     upsampling: tuple[int, ...]
+    sample_size: tuple[int, ...] | None = None
 
     @property
     @abstractmethod

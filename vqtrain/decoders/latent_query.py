@@ -57,6 +57,7 @@ class LatentQueryDecoder(Decoder):
         dim = self.in_channels = queries["dim"]
         self.num_tokens = queries["num_tokens"]
         self.upsampling = (patch_size, patch_size)
+        self.sample_size = tuple(sample_size)
         self.queries = PatchQueries(grid=grid_of(sample_size, patch_size), **queries)
         self.nested_dropout = nested_dropout
         if nested_dropout != "none":

@@ -57,6 +57,7 @@ class TiTokDecoder(Decoder):
         self.in_channels, self.num_tokens = dim, num_tokens
         self.pixels = MaskGITDecoder(out_channels=out_channels, **stages)
         self.upsampling = self.pixels.upsampling
+        self.sample_size = tuple(sample_size)
         self.queries = PatchQueries(
             grid=grid_of(sample_size, self.upsampling[0]),
             num_tokens=num_tokens,

@@ -45,6 +45,7 @@ class ViTDecoder(Decoder):
         super().__init__()
         dim = self.in_channels = transformer["dim"]
         self.upsampling = (patch_size, patch_size)
+        self.sample_size = tuple(sample_size)
         self.transformer = GridTransformer(
             grid=grid_of(sample_size, patch_size),
             **transformer,

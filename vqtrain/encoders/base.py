@@ -16,10 +16,13 @@ class Encoder(nn.Module, ABC):
     Attributes:
         out_channels: Channels of the latents.
         downsampling: Elements of a sample per latent, along each axis of a sample.
+        sample_size: The size of a sample that its position codes are for, without channels; None if
+            all sizes are alike. Exported graphs take this size alone.
     """
 
     out_channels: int
     downsampling: tuple[int, ...]
+    sample_size: tuple[int, ...] | None = None
 
     @abstractmethod
     def forward(self, samples: Float[Tensor, "b c *size"]) -> Float[Tensor, "b z *grid"]:

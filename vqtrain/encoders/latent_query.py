@@ -75,7 +75,7 @@ class LatentQueryEncoder(Encoder):
         patches = self.embed(to_patches(samples, self.downsampling[0]))
         tokens = rearrange(patches, "b d rows columns -> b (rows columns) d")
         tokens = tokens + self.positions.added(patches.shape[2:]).to(tokens.dtype)
-        b = len(tokens)
+        b = tokens.shape[0]
         tokens = torch.cat([self.class_token.expand(b, -1, -1), tokens], dim=1)
         latents = self.transformer(self.queries.expand(b, -1, -1), tokens)
         if self.transpose:

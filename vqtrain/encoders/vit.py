@@ -43,6 +43,7 @@ class ViTEncoder(Encoder):
         super().__init__()
         dim = self.out_channels = transformer["dim"]
         self.downsampling = (patch_size, patch_size)
+        self.sample_size = tuple(sample_size)
         self.embed = nn.Conv2d(
             in_channels * patch_size**2, dim, 1, bias=not transformer["pre_norm"]
         )

@@ -1,7 +1,6 @@
 """ONNX, for tokenizers without PyTorch: ``encoder.onnx`` and ``decoder.onnx``."""
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +15,7 @@ from vqtrain.build import unknown
 from vqtrain.errors import ConfigError
 from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import Agreement, Tolerance, compare
-from vqtrain.formats.parts.graphs import trace
+from vqtrain.formats.parts.graphs import trace, traced_size
 from vqtrain.formats.parts.preprocess import write_preprocess
 from vqtrain.ops.pixels import UINT8_RANGE
 from vqtrain.tokenizer import storage
@@ -141,18 +140,22 @@ def runner(file: Path) -> Callable[[Tensor], Tensor]:
     return lambda tensor: torch.from_numpy(session.run(None, {name: tensor.numpy()})[0])
 
 
+def shaped(*axes: object) -> str:
+    """Write a shape, such as [batch, 3, 64, 64]."""
+    return f"[{', '.join(map(str, axes))}]"
+
+
 def readme(tokenizer: Tokenizer, precision: str = "float32") -> str:
     """Say how to run the graphs, with what the tokenizer's pixels are."""
     channels, codebook = tokenizer.channels, tokenizer.codebook
-    k, grids, (f, g) = codebook.num_codebooks, codebook.token_grids, tokenizer.downsampling
+    k, size = codebook.num_codebooks, traced_size(tokenizer)
     is_uint8 = tokenizer.pixel_range is None
     book = "" if k == 1 else f", {k}"
-    if grids:
-        height, width = f * grids[-1][0], g * grids[-1][1]
+    if size:
         words = {
-            "images": f"[batch, {channels}, {height}, {width}]",
-            "ids": f"[batch{book}, {sum(map(math.prod, grids))}]",
-            "sizes": "Any batch; the codebook has scales, so images have one size: resize first.",
+            "images": shaped("batch", channels, *size),
+            "ids": shaped("batch", *tokenizer.token_shape(*size)),
+            "sizes": "Any batch; images have this size: resize them first.",
         }
     else:
         (tall, wide), counts = tokenizer.unit, codebook.tokens((codebook.grid_unit,) * 2)

@@ -66,6 +66,6 @@ class PatchQueries(nn.Module):
     def forward(self, latents: Float[Tensor, "b n dim"]) -> Float[Tensor, "b dim rows columns"]:
         """Return what the queries have become."""
         queries = self.mask_token + self.positions.added(self.grid).to(latents.dtype)
-        queries = torch.cat([self.class_token, queries]).expand(len(latents), -1, -1)
+        queries = torch.cat([self.class_token, queries]).expand(latents.shape[0], -1, -1)
         tokens = self.transformer(queries, latents + self.latent_positions)[:, 1:]
         return rearrange(tokens, "b (rows columns) d -> b d rows columns", rows=self.grid[0])

@@ -30,7 +30,7 @@ class Pointwise(nn.Conv2d):
         if x.ndim == 4:
             return super().forward(x)  # as it is, whatever its memory format
         flat = super().forward(x.flatten(2)[..., None])
-        return flat.reshape(len(x), -1, *x.shape[2:])
+        return flat.reshape(x.shape[0], -1, *x.shape[2:])
 
     @torch.no_grad()
     def whiten(self, z: Float[Tensor, "b d *grid"], std: float) -> Float[Tensor, "b d *grid"]:

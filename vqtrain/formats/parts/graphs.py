@@ -1,6 +1,7 @@
-"""A tokenizer as two graphs of PyTorch, for any batch and any image size."""
+"""A tokenizer as two graphs of PyTorch, for any batch and, where it can be, any image size."""
 
 from dataclasses import dataclass
+from operator import mul
 from typing import final
 
 import torch
@@ -84,8 +85,16 @@ class Programs:
     decoder: ExportedProgram
 
 
+def traced_size(tokenizer: Tokenizer) -> tuple[int, ...] | None:
+    """Return the one size of images that graphs of a tokenizer take; None if they take any."""
+    grids = tokenizer.codebook.token_grids
+    if grids:
+        return tuple(map(mul, grids[-1], tokenizer.downsampling))
+    return tokenizer.encoder.sample_size or tokenizer.decoder.sample_size
+
+
 def trace(tokenizer: Tokenizer, *, refuses: bool) -> Programs:
-    """Trace a tokenizer for any batch, and for any grid unless its codebook has scales.
+    """Trace a tokenizer for any batch, and any size of images unless there is one ``traced_size``.
 
     Args:
         tokenizer: Folded, on the CPU; its networks may be in half precision.
@@ -101,20 +110,19 @@ def trace(tokenizer: Tokenizer, *, refuses: bool) -> Programs:
             f"codebook={kind} is continuous: there are no ids for a graph to give or take, so only "
             "format=safetensors is for it"
         )
-    (f, g), grids = tokenizer.downsampling, tokenizer.codebook.token_grids
     batch = Dim("batch")
     image_dims, id_dims = {0: batch}, {0: batch}
-    unit = tokenizer.codebook.grid_unit
-    rows, columns = grids[-1] if grids else (unit * side for side in TRACED_GRID)
-    if not grids:
+    size = traced_size(tokenizer)
+    if size is None:
+        size = tuple(map(mul, TRACED_GRID, tokenizer.unit))
         height, width = Dim("rows", min=LEAST_SIDE), Dim("columns", min=LEAST_SIDE)
-        image_dims |= {2: unit * f * height, 3: unit * g * width}
+        (tall, wide), unit = tokenizer.unit, tokenizer.codebook.grid_unit
+        image_dims |= {2: tall * height, 3: wide * width}
         first = 1 if tokenizer.codebook.num_codebooks == 1 else 2
         more, wider = tokenizer.codebook.tokens((unit, unit))
         id_dims |= {first: more * height, first + 1: wider * width}
-    images = torch.zeros(TRACED_BATCH, tokenizer.channels, rows * f, columns * g)
-    shape = tokenizer.token_shape(rows * f, columns * g)
-    token_ids = torch.zeros(TRACED_BATCH, *shape, dtype=torch.int64)
+    images = torch.zeros(TRACED_BATCH, tokenizer.channels, *size)
+    token_ids = torch.zeros(TRACED_BATCH, *tokenizer.token_shape(*size), dtype=torch.int64)
     return Programs(
         encoder=_program(Encoding(tokenizer, refuses=refuses), images, image_dims),
         decoder=_program(Decoding(tokenizer, refuses=refuses), token_ids, id_dims),
