@@ -138,12 +138,12 @@ def test_pictures_are_of_three_sizes_unless_the_tokenizer_has_one(pictures):
     assert shapes == [(3, 3, 32, 32), (3, 3, 32, 24), (2, 3, 24, 32)]
     [batch] = pictures_of(make(MULTISCALE), str(pictures), None)
     assert batch.shape == (8, 3, 16, 16)
-    with pytest.raises(ConfigError, match="image_size must be 16 x 16, the only size.*got 32 x 32"):
-        pictures_of(make(MULTISCALE), str(pictures), 32)
     # Graphs of a transformer hold the positions of one size.
     placed = make()
     placed.decoder.sample_size = (16, 16)
     assert [len(batch) for batch in pictures_of(placed, str(pictures), None)] == [8]
+    with pytest.raises(ConfigError, match="image_size must be 16 x 16, the only size.*got 32 x 32"):
+        pictures_of(placed, str(pictures), 32)
     # Two tokens is the least of a side, and one picture is enough.
     one = str(next(pictures.iterdir()))
     shapes = [tuple(batch.shape) for batch in pictures_of(make(image_size=8), one, None)]
