@@ -67,9 +67,11 @@ class Clock(Callback):
         self._began = 0.0
 
     def on_train_batch_start(self, *_: object) -> None:
+        """Look at the clock."""
         self._began = time.process_time()
 
     def on_train_batch_end(self, *_: object) -> None:
+        """Add what the batch took."""
         self.seconds += time.process_time() - self._began
 
 

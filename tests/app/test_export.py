@@ -142,7 +142,9 @@ def test_pictures_are_of_three_sizes_unless_the_tokenizer_has_one(pictures):
     placed = make()
     placed.decoder.sample_size = (16, 16)
     assert [len(batch) for batch in pictures_of(placed, str(pictures), None)] == [8]
-    with pytest.raises(ConfigError, match="image_size must be 16 x 16, the only size.*got 32 x 32"):
+    with pytest.raises(
+        ConfigError, match=r"image_size must be 16 x 16, the only size.*got 32 x 32"
+    ):
         pictures_of(placed, str(pictures), 32)
     # Two tokens is the least of a side, and one picture is enough.
     one = str(next(pictures.iterdir()))
