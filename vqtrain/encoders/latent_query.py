@@ -40,6 +40,8 @@ class LatentQueryEncoder(Encoder):
         token and its position, a query and its position).
     """
 
+    sample_size: tuple[int, ...]
+
     @checked
     def __init__(
         self,
