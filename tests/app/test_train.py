@@ -50,6 +50,8 @@ def test_networks_of_one_size_refuse_buckets(capsys: pytest.CaptureFixture[str])
     scales = ["codebook=multiscale", "codebook.scales=[1,4,16]", "codebook.num_convolutions=1"]
     assert main(["train", "--print-config", *scales, *words]) == 2
     assert "data.aspect=buckets: " in one_line(capsys)
+    # Sides of two latents, of which the upper level has one.
+    assert main(["train", "--print-config", "codebook=hierarchical", *words]) == 0
 
 
 @pytest.mark.slow

@@ -308,7 +308,7 @@ def check_buckets(
     Raises:
         ConfigError: If there is one.
     """
-    for size in bucket_sizes(data.image_size, tokenizer.downsampling):
+    for size in bucket_sizes(data.image_size, tokenizer.unit):
         check_shapes(tokenizer, size, "data.aspect=buckets")
         if discriminator is not None and not takes(discriminator, data.channels, size):
             raise ConfigError(

@@ -109,7 +109,7 @@ def train_on(
                 "raise trainer.max_steps to continue\n"
             )
         return 0
-    data = open_data(settings, config["seed"], checkpoint, module.tokenizer.downsampling)
+    data = open_data(settings, config["seed"], checkpoint, module.tokenizer.unit)
     device = trainer.strategy.root_device
     metrics, best = find_metrics(config, settings, device)
     if checkpoint is not None:
