@@ -1,9 +1,15 @@
 """IBQ against values worked out by hand."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
+from vqtrain.codebooks.base import Codebook
+from vqtrain.codebooks.grouped import Grouped
 from vqtrain.codebooks.ibq import IBQ
+from vqtrain.codebooks.multiscale import MultiScale
+from vqtrain.codebooks.residual import Residual
 from vqtrain.errors import ConfigError
 
 
@@ -50,6 +56,30 @@ def test_codes_start_as_directions_of_the_data_of_one_length() -> None:
     torch.testing.assert_close(lengths, vectors.norm(dim=1).mean().expand(8))
     cosines = torch.nn.functional.cosine_similarity(codebook.vectors[:, None], vectors[None], 2)
     torch.testing.assert_close(cosines.amax(1), torch.ones(8))
+
+
+@pytest.mark.parametrize(
+    "outer",
+    [
+        lambda inner: Residual(size=3, num_codebooks=2, shared=False, shrink=1.0, inner=inner),
+        lambda inner: Grouped(size=3, num_codebooks=2, inner=inner),
+        lambda inner: MultiScale(
+            size=3,
+            scales=[1, 2],
+            num_convolutions=1,
+            convolution_share=0.5,
+            convolution_weight=1.0,
+            inner=inner,
+        ),
+    ],
+)
+def test_codebooks_around_it_start_from_scaled_latents_that_keep_their_directions(
+    outer: Callable[[dict[str, object]], Codebook],
+) -> None:
+    weights = dict.fromkeys(("index_weight", "codebook_weight", "commitment_weight"), 1.0)
+    entropies = {"entropy_weight": 0.0, "entropy_temperature": 1.0}
+    codebook = outer({"kind": "ibq", "size": None, "dim": 2, **weights, **entropies})
+    assert (codebook.initial_std, codebook.initial_whitening) == (0.3, False)
 
 
 @pytest.mark.parametrize(

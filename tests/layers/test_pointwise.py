@@ -27,7 +27,7 @@ def test_whitened_outputs_have_no_mean_and_the_covariance_that_the_ridge_leaves(
     axes = torch.tensor([[3.0, 1, 0], [-3, 1, 0], [3, -1, 0], [-3, -1, 0]]).double() @ rotation.T
     x = torch.linalg.lstsq(layer.weight[:, :, 0, 0], (axes + 100 - layer.bias).T).solution.T
     x = x.T.reshape(1, 5, 2, 2).detach()
-    whitened = layer.whiten(layer(x).detach(), 0.5)
+    whitened = layer.standardize(layer(x).detach(), 0.5, whiten=True)
     torch.testing.assert_close(layer(x).detach(), whitened)
     vectors = whitened[0].flatten(1).T
     torch.testing.assert_close(vectors.mean(0), torch.zeros(3).double(), rtol=0, atol=1e-9)
@@ -37,9 +37,23 @@ def test_whitened_outputs_have_no_mean_and_the_covariance_that_the_ridge_leaves(
     torch.testing.assert_close(vectors.T @ vectors / 4, covariance, rtol=0, atol=1e-9)
 
 
+def test_scaled_outputs_have_no_mean_and_keep_their_directions() -> None:
+    layer = Pointwise(1, 2).double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, 7.0])[:, None, None, None])
+        layer.bias.fill_(9.0)
+    x = torch.tensor([[[5.0, 7.0]]]).double()
+    # The outputs differ from their mean by (1, 7): a mean variance of 25, for which 10^2 is wanted.
+    scaled = layer.standardize(layer(x).detach(), 10.0, whiten=False)
+    expected = torch.tensor([[[-2.0, 2.0], [-14.0, 14.0]]]).double()
+    torch.testing.assert_close(scaled, expected)
+    torch.testing.assert_close(layer(x).detach(), expected)
+
+
+@pytest.mark.parametrize("whiten", [True, False])
 @pytest.mark.parametrize("value", [0.0, 7.0, torch.nan, torch.inf])
-def test_outputs_that_are_constant_or_not_finite_change_nothing(value: float) -> None:
+def test_outputs_that_are_constant_or_not_finite_change_nothing(value: float, whiten: bool) -> None:
     layer = Pointwise(3, 2)
     before, z = layer.weight.clone(), torch.full((2, 2, 4), value)
-    assert layer.whiten(z, 1.0) is z
+    assert layer.standardize(z, 1.0, whiten=whiten) is z
     assert torch.equal(layer.weight, before)

@@ -320,6 +320,25 @@ def test_the_first_ids_are_about_as_varied_as_those_of_normal_latents(
     assert 0.95 * of_normal < perplexity() < of_normal
 
 
+@torch.no_grad()
+def test_latents_that_are_only_scaled_keep_the_directions_in_which_they_vary(
+    make_module: MakeModule, make_data: MakeData, make_trainer: Callable[..., Trainer]
+) -> None:
+    weights = dict.fromkeys(("index_weight", "codebook_weight", "commitment_weight"), 1.0)
+    ibq = {"size": 8, "dim": 2, **weights, "entropy_weight": 0.0, "entropy_temperature": 1.0}
+    module = make_module(codebook={"kind": "ibq", "arguments": ibq}, precision="64-true").double()
+    module.trainer = make_trainer([])
+    images = to_images(first(make_data(batch_size=48), 1)[0].samples, torch.float64)
+
+    def latents() -> Tensor:
+        return module.tokenizer.latents(images).movedim(1, -1).flatten(0, -2)
+
+    before = latents() - latents().mean(0)
+    module.initialize_codebook(make_data(batch_size=48).first_batches())
+    expected = before * (0.3 / before.square().mean().sqrt())
+    torch.testing.assert_close(latents(), expected)
+
+
 def test_without_a_decay_there_is_no_average(make_module: MakeModule) -> None:
     module = make_module(ema_decay=0.0)
     module.begin_average()

@@ -65,9 +65,12 @@ class Codebook(nn.Module, ABC):
         grid_unit: What the sides of a grid must be multiples of.
         chooses_nearest: Whether an id is the row of one table that is nearest to the latent.
         learns_from_decoder: Whether its codes learn from the decoder's gradient alone.
-        initial_std: Standard deviation that each channel of the first latents is to have, with a
-            mean of 0 and no correlation between channels; None for latents as the encoder gives
-            them, which differ little from their mean. The trainer sees to it before ``initialize``.
+        initial_std: Standard deviation that channels of the first latents are to have, with a mean
+            of 0; None for latents as the encoder gives them, which differ little from their mean.
+            The trainer sees to it before ``initialize``.
+        initial_whitening: Whether each channel is to have that standard deviation, without
+            correlation; otherwise all channels together, which keep the few directions in which
+            latents vary.
     """
 
     size: int
@@ -80,6 +83,7 @@ class Codebook(nn.Module, ABC):
     chooses_nearest: bool = False
     learns_from_decoder: bool = False
     initial_std: float | None = None
+    initial_whitening: bool = True
 
     @property
     def in_channels(self) -> int:

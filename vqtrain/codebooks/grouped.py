@@ -46,6 +46,7 @@ class Grouped(Codebook):
         self.size, self.dim = first.size, num_codebooks * first.dim
         self.num_codebooks = num_codebooks * first.num_codebooks
         self.initial_std = first.initial_std
+        self.initial_whitening = first.initial_whitening
         self.id_order = f"by group of channels, from the first; each: {first.id_order}"
         self.selection_rule = f"in each group of channels by itself: {first.selection_rule}"
 

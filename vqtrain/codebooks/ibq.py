@@ -41,7 +41,8 @@ class IBQ(TableCodebook):
         the data.
     """
 
-    initial_std = 0.1  # for which a temperature of 0.01 in the entropies is neither hot nor cold
+    initial_std = 0.3  # inner products then differ by about 1: a softmax with a gradient
+    initial_whitening = False  # a table cannot cover as many directions as a latent has channels
     selection_rule = "largest inner product"
 
     @checked

@@ -78,6 +78,7 @@ class MultiScale(Codebook):
         self.token_grids = tuple((scale, scale) for scale in scales)
         self.size, self.dim = self.codebook.size, self.codebook.dim
         self.initial_std = self.codebook.initial_std
+        self.initial_whitening = self.codebook.initial_whitening
         self.share, self.weight = convolution_share, convolution_weight
         self.convolution_of = share_out(num_convolutions, len(self.scales))
         used = len(set(self.convolution_of))

@@ -56,6 +56,7 @@ class Residual(Codebook):
         self.size, self.dim = first.size, first.dim
         self.num_codebooks = num_codebooks * first.num_codebooks
         self.initial_std = first.initial_std
+        self.initial_whitening = first.initial_whitening
         self.id_order = f"by depth, coarse to fine; each: {first.id_order}"
         self.selection_rule = f"of the rest, depth after depth: {first.selection_rule}"
 

@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# Of the mean variance of a channel, added to all variances: the limit of what ``whiten`` amplifies.
+# Of the mean variance of a channel, added to all variances: the limit of what whitening amplifies.
 RIDGE = 1e-3
 
 
@@ -33,15 +33,18 @@ class Pointwise(nn.Conv2d):
         return flat.reshape(x.shape[0], -1, *x.shape[2:])
 
     @torch.no_grad()
-    def whiten(self, z: Float[Tensor, "b d *grid"], std: float) -> Float[Tensor, "b d *grid"]:
-        """Change the map so that outputs have a mean of 0 and the covariance std^2 I.
+    def standardize(
+        self, z: Float[Tensor, "b d *grid"], std: float, *, whiten: bool
+    ) -> Float[Tensor, "b d *grid"]:
+        """Change the map so that outputs have a mean of 0 and channels a variance of std^2.
 
-        Directions with a variance below ``RIDGE`` times the mean one get less than std. Outputs
-        that are constant or not finite change nothing.
+        Outputs that are constant or not finite change nothing.
 
         Args:
             z: Outputs of the map, by which to choose the change.
-            std: Standard deviation of each channel afterwards, above 0.
+            std: Root mean square of all channels afterwards, above 0.
+            whiten: Give outputs the covariance std^2 I, where directions with a variance below
+                ``RIDGE`` times the mean one get less. Otherwise one factor scales all of them.
 
         Returns:
             What the changed map gives instead of z.
@@ -53,12 +56,15 @@ class Pointwise(nn.Conv2d):
         rounding = (torch.finfo(z.dtype).eps ** 2) * flat.square().mean()
         if not rounding < variance < torch.inf:
             return z
-        ridge = RIDGE * variance * torch.eye(len(mean), dtype=flat.dtype, device=z.device)
-        variances, directions = torch.linalg.eigh(covariance + ridge)
-        change = (directions * (std * variances.rsqrt())) @ directions.T
+        identity = torch.eye(len(mean), dtype=flat.dtype, device=z.device)
+        if whiten:
+            variances, directions = torch.linalg.eigh(covariance + RIDGE * variance * identity)
+            change = (directions * (std * variances.rsqrt())) @ directions.T
+        else:
+            change = std * variance.rsqrt() * identity
         assert self.bias is not None, "the constructor makes one"
         weight = torch.einsum("ed,dc...->ec...", change, self.weight.double())
         self.weight.copy_(weight)
         self.bias.copy_(change @ (self.bias.double() - mean))
-        whitened = ((flat - mean) @ change).to(z.dtype).reshape(len(z), *z.shape[2:], -1)
-        return whitened.movedim(-1, 1)
+        changed = ((flat - mean) @ change).to(z.dtype).reshape(len(z), *z.shape[2:], -1)
+        return changed.movedim(-1, 1)

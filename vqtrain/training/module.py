@@ -322,7 +322,7 @@ class TokenizerTraining(LightningModule):
         codebook, projection = self.tokenizer.codebook, self.tokenizer.project_in
         z = torch.cat(latents)
         if codebook.initial_std is not None:
-            z = projection.whiten(z, codebook.initial_std)
+            z = projection.standardize(z, codebook.initial_std, whiten=codebook.initial_whitening)
         seed_torch(self.seed, "initialize")
         codebook.initialize(z)
         # Sums on a GPU depend on their order, which may differ between ranks.
