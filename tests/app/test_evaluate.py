@@ -56,6 +56,26 @@ def words(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> li
     ]
 
 
+def save_sequence_tokenizer(folder: str, nested_dropout: str = "uniform") -> Tokenizer:
+    network = {"patch_size": 8, "num_tokens": 8, "dim": 8, "depth": 1, "num_heads": 2}
+    network |= {"sample_size": [16, 16], "attention": "self", "positions": "learned"}
+    more = {"out_channels": 3, "head": "linear", "nested_dropout": nested_dropout}
+    tokenizer = Tokenizer(
+        encoder={
+            "kind": "latent_query",
+            "arguments": {**network, "in_channels": 3, "transpose": True},
+        },
+        codebook=FSQ,
+        decoder={"kind": "latent_query", "arguments": {**network, **more}},
+        channels=3,
+        training={"image_size": 16},
+    ).eval()
+    with torch.no_grad():
+        tokenizer.project_in.weight.mul_(30)  # untrained, it would use one id alone
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
 def save_run(folder: str, **data: object) -> None:
     save_tokenizer(f"{folder}/tokenizer", FSQ)
     known = {"train": "demo", "val": "auto", "crop": "native", **data}
@@ -128,6 +148,45 @@ def test_several_tokenizers_are_compared_in_one_table(
     assert lines[3] == "continuous: 6 of 6 images are done"
     heads = [line.split()[0] for line in lines[5:11]]
     assert heads == ["own", "jpeg", "webp", "down_up", "continuous", "down_up"]
+
+
+@torch.no_grad()
+def test_the_first_tokens_of_a_sequence_have_a_row_for_each_number(
+    words: list[str], pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = save_sequence_tokenizer("own")
+    assert main([*words, "num_tokens=2,8", "crop=native"]) == 0
+    two, eight = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
+    assert (two["name"], eight["name"]) == ("own (2 tokens)", "own (8 tokens)")
+    assert (two["tokens_per_image"], eight["tokens_per_image"]) == (2, 8)
+    assert two["bits_per_pixel"] == round(2 * np.log2(15) / 256, 4)
+    assert (two["codebook"]["tokens"], eight["codebook"]["tokens"]) == (6 * 2, 6 * 8)
+    for entry, count in ((two, 2), (eight, 8)):
+        values = parquet.read_table(Path("evaluation", entry["per_image"])).to_pydict()
+        for key, value in zip(values["key"], values["psnr"], strict=True):
+            with Image.open(pictures / f"{key}.png") as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            top, left = ((side - 16) // 2 for side in pixels.shape[:2])
+            original = pixels[top : top + 16, left : left + 16]
+            token_ids = tokenizer.encode(tokenizer.preprocess(original))[:, :count]
+            made = tokenizer.to_pixels(tokenizer.decode(token_ids))[0].permute(1, 2, 0).numpy()
+            error = np.mean((made.astype(float) - original) ** 2)
+            assert value == pytest.approx(10 * np.log10(255**2 / error), abs=1e-6)
+    assert two["metrics"]["psnr"] != eight["metrics"]["psnr"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:14] for line in lines if line.startswith("own (")][-2:] == [
+        *("own (2 tokens)", "own (8 tokens)"),
+    ]
+    assert Path("evaluation/1_own-2-tokens/worst").is_dir()
+    save_sequence_tokenizer("whole", nested_dropout="none")
+    for name, count, message in (
+        ("own", 9, "num_tokens=9, but own has 8 tokens"),
+        ("whole", 2, "num_tokens=2 does not fit whole: the decoder takes 8 latents"),
+    ):
+        assert main([*words, f"tokenizer={name}", f"num_tokens={count}", "out=none"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert not Path("none").exists()
 
 
 def test_what_images_do_not_allow_is_left_out_and_said_unless_it_was_asked_for(
@@ -203,6 +262,9 @@ def test_missing_weights_are_one_line_before_anything_is_written(
             "maskbit, ldm, got 'middle'",
         ),
         (["cost=2"], "cost must be true or false, got 2"),
+        (["num_tokens=4"], "is for sequences of tokens, but own has a grid of 4 x 4"),
+        (["num_tokens=4,4"], "num_tokens must be different numbers of at least 1, got [4, 4]"),
+        (["num_tokens=0"], "num_tokens must be different numbers of at least 1, got 0"),
         (["weights.vg=x"], "did you mean 'weights.vgg'?"),
         (["worts=2"], "did you mean 'worst'?"),
     ],

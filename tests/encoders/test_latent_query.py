@@ -100,3 +100,12 @@ def test_another_size_is_refused() -> None:
         encoder().grid((24, 16))
     with pytest.raises(ConfigError, match="num_tokens must be at least 1, got 0"):
         encoder(num_tokens=0)
+
+
+@torch.no_grad()
+def test_latents_tell_images_apart_from_the_start() -> None:
+    torch.manual_seed(0)
+    module = encoder(sample_size=(64, 64), dim=128, depth=2, num_heads=4)
+    latents = module(torch.rand(16, 3, 1, 1).expand(-1, -1, 64, 64) * 2 - 1)
+    share = latents.var(0).mean() / latents.var((0, 2)).mean()
+    assert share > 0.01  # with weights of a standard deviation of 0.02 it is below 0.001

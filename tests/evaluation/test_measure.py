@@ -96,6 +96,7 @@ def fid(monkeypatch: pytest.MonkeyPatch) -> FID:
 def measure_on(index: ImageIndex, tokenizer: Tokenizer, **changes: object) -> Measured:
     settings = {
         "transform": PREPARATION,
+        "num_tokens": None,
         "batch_size": 4,
         "num_workers": 0,
         "metrics": METRICS,

@@ -33,7 +33,7 @@ from vqtrain.evaluation.models import (
     names_of,
     other_crops,
     save_images,
-    with_cost,
+    with_costs,
 )
 from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.launchers.parts.ranks import (
@@ -63,6 +63,7 @@ class Options:
 
     metrics: list[str | Mapping[str, object]] | str | None
     protocol: Annotated[str, one_of(*PROTOCOLS)]
+    num_tokens: list[int] | int | None
     baselines: bool
     cost: bool
     worst: Annotated[int, at_least(0)]
@@ -72,10 +73,20 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
+        counts = self.counts
+        require(
+            all(count is None or count >= 1 for count in counts) and len({*counts}) == len(counts),
+            f"num_tokens must be different numbers of at least 1, got {self.num_tokens}",
+        )
         require(
             self.devices == 1 or not is_rank(),
             f"devices={self.devices}, but this process is one of several already: leave it out",
         )
+
+    @property
+    def counts(self) -> Sequence[int | None]:
+        """How many tokens are decoded, of each row; None is all."""
+        return self.num_tokens if isinstance(self.num_tokens, list) else [self.num_tokens]
 
 
 def metrics_of(options: Options) -> list[Metric]:
@@ -152,7 +163,7 @@ def evaluate(
     device = find_device(settings.device)
     folder = new_folder(out) if is_first() else folder_of(out)
     refuse_inside(folder, images.near)
-    models = load_all(tokenizer, allow, settings)
+    models = load_all(tokenizer, allow, settings, options.counts)
     metrics, notes = choose_metrics(
         metrics,
         [each.transform for each in models],
@@ -196,7 +207,7 @@ def evaluate(
             if not is_first():
                 return
             if options.cost:  # alone on the machine
-                entries[:] = map(partial(with_cost, settings=settings), entries, models)
+                entries[:] = with_costs(list(entries), models, settings)
                 tables.save(report, folder)
     tables.show(report, console)
     console.print(f"{'written':<12}{folder}", markup=False)

@@ -12,7 +12,7 @@ from vqtrain.encoders.base import Encoder
 from vqtrain.errors import require
 from vqtrain.layers.patch_queries import Queries, build_transformer
 from vqtrain.layers.patches import grid_of, to_patches
-from vqtrain.layers.positions import build_table
+from vqtrain.layers.positions import SINE_STD, build_table
 from vqtrain.ranges import at_least, checked
 from vqtrain.shapes import by
 
@@ -59,9 +59,9 @@ class LatentQueryEncoder(Encoder):
         self.sample_size = tuple(sample_size)
         self.embed = nn.Conv2d(in_channels * patch_size**2, dim, 1)
         grid = grid_of(sample_size, patch_size)
-        self.positions = build_table(queries["positions"], grid=grid, dim=dim)
-        self.class_token = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
-        self.queries = nn.Parameter(torch.randn(num_tokens, dim) * dim**-0.5)
+        self.positions = build_table(queries["positions"], grid=grid, dim=dim, std=SINE_STD)
+        self.class_token = nn.Parameter(torch.randn(1, dim) * SINE_STD)
+        self.queries = nn.Parameter(torch.randn(num_tokens, dim) * SINE_STD)
         self.transformer = build_transformer(queries)
 
     def grid(self, size: Sequence[int]) -> tuple[int, ...]:

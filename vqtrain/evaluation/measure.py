@@ -59,6 +59,7 @@ def measure(
     index: ImageIndex,
     *,
     transform: Transform,
+    num_tokens: int | None,
     batch_size: int,
     num_workers: int,
     metrics: Sequence[Metric],
@@ -76,6 +77,7 @@ def measure(
         tokenizer: On its device, in eval mode.
         index: The images.
         transform: How they become what the tokenizer takes.
+        num_tokens: Decode so many tokens of a sequence alone, from the first on; None for all.
         batch_size: Images at once on each rank.
         num_workers: Processes of each rank that load images.
         metrics: With their weights, on the device of ``measuring_device``.
@@ -112,7 +114,7 @@ def measure(
             batch = loaded.to(tokenizer.device, non_blocking=True)
             images = tokenizer.to_images(batch.samples, tokenizer.dtype)
             with autocast():
-                quantized = tokenizer.quantize(tokenizer.latents(images))
+                quantized = tokenizer.quantize(tokenizer.latents(images)[..., :num_tokens])
                 reconstruction = tokenizer.decode_latents(quantized.z_q)
             used.add(quantized.token_ids[batch.mask].to(device))
         original, mask = to_pixels(images.to(device)), batch.mask.to(device)

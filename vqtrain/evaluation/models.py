@@ -17,7 +17,7 @@ from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError, DataError, WeightsError, require
 from vqtrain.evaluation import tables
 from vqtrain.evaluation.baselines import BASELINES, Baseline, bits_per_pixel, tokens_per_image
-from vqtrain.evaluation.cost import measure_cost
+from vqtrain.evaluation.cost import Cost, measure_cost
 from vqtrain.evaluation.measure import Measured, measure, measuring_device
 from vqtrain.evaluation.reconstructions import draw, file_name
 from vqtrain.evaluation.reference import Reference, content_digest
@@ -25,7 +25,7 @@ from vqtrain.evaluation.repeats import compare_with_last
 from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.metrics.base import Metric, SampleMetric, SetMetric
 from vqtrain.metrics.parts.build import Given, describe, load_weights, why_not
-from vqtrain.shapes import in_px, sides
+from vqtrain.shapes import by, in_px, sides
 from vqtrain.tokenizer.model import Tokenizer
 
 MAX_NAME = 100  # characters of a name in the name of a file
@@ -41,37 +41,74 @@ class Model:
         folder: Where its files go, below ``out``.
         tokenizer: On its device.
         transform: How images become samples for it.
+        num_tokens: How many tokens of a sequence are decoded, from the first on; None for all.
     """
 
     name: str
     folder: str
     tokenizer: Tokenizer
     transform: Transform
+    num_tokens: int | None
+
+    @property
+    def bits_per_pixel(self) -> float | None:
+        """The rate of its ids; None of a continuous codebook."""
+        size = sides(self.transform.image_size)
+        return bits_per_pixel(self.tokenizer, *size, self.num_tokens)
 
 
-def load_all(typed: str | list[str], allow: Sequence[str], settings: ImageSettings) -> list[Model]:
-    """Load the tokenizers.
+def load_all(
+    typed: str | list[str],
+    allow: Sequence[str],
+    settings: ImageSettings,
+    counts: Sequence[int | None],
+) -> list[Model]:
+    """Load the tokenizers, each once for all numbers of tokens.
 
     Raises:
-        ConfigError: If one is named twice, or a size does not fit it.
+        ConfigError: If one is named twice, or a size or a number of tokens does not fit it.
         CheckpointError: If one cannot be read.
     """
     names = names_of(typed)
     for name in names:
         require(names.count(name) == 1, f"tokenizer={name} is named twice")
-    models = []
-    for number, name in enumerate(names, start=1):
+    rows = []
+    for name in names:
         tokenizer = settings.placed(Tokenizer.from_pretrained(name, allow=allow))
+        transform = settings.transform(tokenizer)
+        for count in counts:
+            check_count(name, tokenizer, sides(transform.image_size), count)
+            shown = name if count is None else f"{name} ({count} tokens)"
+            rows.append((shown, tokenizer, transform, count))
+    models = []
+    for number, (name, tokenizer, transform, count) in enumerate(rows, start=1):
         short = re.sub(r"[^\w.-]+", "-", name).strip("-.")[-MAX_NAME:]
         models.append(
             Model(
                 name=name,
-                folder=f"{number}_{short}" if len(names) > 1 else ".",
+                folder=f"{number}_{short}" if len(rows) > 1 else ".",
                 tokenizer=tokenizer,
-                transform=settings.transform(tokenizer),
+                transform=transform,
+                num_tokens=count,
             )
         )
     return models
+
+
+def check_count(name: str, tokenizer: Tokenizer, size: tuple[int, ...], count: int | None) -> None:
+    """Refuse a number of tokens that the decoder does not take."""
+    if count is None:
+        return
+    *rest, tokens = grid = tokenizer.encoder.grid(size)
+    require(
+        not rest,
+        f"num_tokens={count} is for sequences of tokens, but {name} has a grid of {by(grid)}",
+    )
+    require(count <= tokens, f"num_tokens={count}, but {name} has {tokens} tokens")
+    try:
+        tokenizer.decoder.size((count,))
+    except ConfigError as error:
+        raise ConfigError(f"num_tokens={count} does not fit {name}: {error}") from error
 
 
 def names_of(typed: str | list[str]) -> list[str]:
@@ -167,12 +204,12 @@ def measure_all(
     seconds = {"hashing": time.perf_counter() - began} if of_sets else {}
     for model in models:
         tokenizer, transform = model.tokenizer, model.transform
-        rate = bits_per_pixel(tokenizer, *sides(transform.image_size))
         with shown(model.name) as progress:
             measured = measure(
                 tokenizer,
                 index,
                 transform=transform,
+                num_tokens=model.num_tokens,
                 batch_size=settings.batch_size,
                 num_workers=settings.workers,
                 metrics=metrics,
@@ -186,8 +223,8 @@ def measure_all(
                     )
                     for metric in of_sets
                 },
-                baselines=baselines_of(transform, rate) if with_baselines else {},
-                bits_per_pixel=rate or 0.0,
+                baselines=baselines_of(model) if with_baselines else {},
+                bits_per_pixel=model.bits_per_pixel or 0.0,
                 autocast=settings.autocast,
                 progress=partial(progress, model.name),
             )
@@ -219,10 +256,11 @@ def refuse_many(measured: Measured, index: ImageIndex, max_bad_fraction: float) 
         )
 
 
-def baselines_of(transform: Transform, rate: float | None) -> dict[str, Baseline]:
+def baselines_of(model: Model) -> dict[str, Baseline]:
     """Return the baselines that the images and the rate of a tokenizer allow."""
-    if transform.channels not in (1, 3):
+    if model.transform.channels not in (1, 3):
         return {}
+    rate = model.bits_per_pixel
     # Without a rate there is none for a codec to meet.
     return {word: each for word, each in BASELINES.items() if rate or word == "down_up"}
 
@@ -249,8 +287,8 @@ def entry_of(
         name=model.name,
         folder=model.folder,
         image_size=size,
-        tokens_per_image=tokens_per_image(model.tokenizer, *sides(size)),
-        bits_per_pixel=bits_per_pixel(model.tokenizer, *sides(size)),
+        tokens_per_image=tokens_per_image(model.tokenizer, *sides(size), model.num_tokens),
+        bits_per_pixel=model.bits_per_pixel,
         keys=[index.key(image_id) for image_id in measured.image_ids],
         measured=measured,
         rules={names[name]: {**rule, **images} for name, rule in rules.items()},
@@ -258,17 +296,23 @@ def entry_of(
     )
 
 
-def with_cost(entry: tables.Entry, model: Model, *, settings: ImageSettings) -> tables.Entry:
-    """Measure what a tokenizer costs, by single images and by batches."""
-    cost = measure_cost(
-        model.tokenizer,
-        image_size=entry.image_size,
-        device=find_device(settings.device),
-        autocast=settings.autocast,
-        batch_sizes=sorted({1, settings.batch_size}),
-    )
-    work = {**model.tokenizer.specification, "precision": settings.precision}
-    return replace(entry, cost=compare_with_last(cost, work=work))
+def with_costs(
+    entries: Sequence[tables.Entry], models: Sequence[Model], settings: ImageSettings
+) -> Iterator[tables.Entry]:
+    """Measure what each tokenizer costs with all of its tokens, by single images and by batches."""
+    costs: dict[Tokenizer, Cost] = {}
+    for entry, model in zip(entries, models, strict=True):
+        if model.tokenizer not in costs:
+            cost = measure_cost(
+                model.tokenizer,
+                image_size=entry.image_size,
+                device=find_device(settings.device),
+                autocast=settings.autocast,
+                batch_sizes=sorted({1, settings.batch_size}),
+            )
+            work = {**model.tokenizer.specification, "precision": settings.precision}
+            costs[model.tokenizer] = compare_with_last(cost, work=work)
+        yield replace(entry, cost=costs[model.tokenizer])
 
 
 def save_images(
@@ -295,7 +339,7 @@ def save_images(
                     index.read(entry.measured.image_ids[place]), model.transform, None
                 )
                 images = model.tokenizer.to_images(pixels[None])
-                drawn, _ = draw(model.tokenizer, images, settings)
+                drawn, _ = draw(model.tokenizer, images, settings, num_tokens=model.num_tokens)
                 name = file_name(entry.keys[place], ()).replace("/", "-")[-MAX_NAME:]
                 (folder / word).mkdir(exist_ok=True)
                 drawn.save(folder / word / f"{number:02d}_{name}.png")

@@ -90,13 +90,17 @@ def draw(
     images: Float[Tensor, "1 c h w"],
     settings: ImageSettings,
     any_size: AnySize = NO_CHANGE,
+    num_tokens: int | None = None,
 ) -> tuple[Picture, dict[str, Any]]:
-    """Draw an image, its reconstruction and its ids; and return its PSNR and its size."""
+    """Draw an image, its reconstruction and its ids; and return its PSNR and its size.
+
+    ``num_tokens`` are those of a sequence that are decoded, if not all are.
+    """
     layout = layout_of((images.shape[2], images.shape[3]), tokenizer, any_size)
     tile = None if layout.tiles else any_size.tile
     with settings.autocast():
         own = arrange(images.to(tokenizer.device, tokenizer.dtype), layout)
-        quantized = tokenizer.quantize(tokenizer.latents(own, tile=tile))
+        quantized = tokenizer.quantize(tokenizer.latents(own, tile=tile)[..., :num_tokens])
         reconstruction = tokenizer.decode_latents(quantized.z_q, tile=tile)
     reconstruction = restore(reconstruction.clamp(-1, 1), layout)
     images = cropped(images, layout)
@@ -109,7 +113,7 @@ def draw(
     ]
     if tokenizer.codebook.num_codebooks:
         grids = tokenizer.codebook.id_grids(quantized.token_ids[0])
-        shape = by(tokenizer.token_shape(*layout.encoded))
+        shape = by(quantized.token_ids.shape[2 if tokenizer.codebook.num_codebooks == 1 else 1 :])
         caption = f"{shape} ids" if len(own) == 1 else f"{len(own)} x {shape} ids, the first"
         panels.append((ids_panel(grids, height, width), caption))
     return side_by_side(panels), {"psnr": round(value, 4), "width": width, "height": height}

@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vqtrain.layers.positions import TABLES, build_table
+from vqtrain.layers.positions import SINE_STD, TABLES, build_table
 from vqtrain.layers.transformer import ATTENTIONS, QueryTransformer
 from vqtrain.ranges import at_least, one_of
 
@@ -57,10 +57,10 @@ class PatchQueries(nn.Module):
         super().__init__()
         dim, num_tokens = queries["dim"], queries["num_tokens"]
         self.grid = tuple(grid)
-        self.latent_positions = nn.Parameter(torch.randn(num_tokens, dim) * dim**-0.5)
-        self.positions = build_table(queries["positions"], grid=grid, dim=dim)
-        self.class_token = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
-        self.mask_token = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
+        self.latent_positions = nn.Parameter(torch.randn(num_tokens, dim) * SINE_STD)
+        self.positions = build_table(queries["positions"], grid=grid, dim=dim, std=SINE_STD)
+        self.class_token = nn.Parameter(torch.randn(1, dim) * SINE_STD)
+        self.mask_token = nn.Parameter(torch.randn(1, dim) * SINE_STD)
         self.transformer = build_transformer(queries)
 
     def forward(self, latents: Float[Tensor, "b n dim"]) -> Float[Tensor, "b dim rows columns"]:

@@ -16,6 +16,9 @@ from vqtrain.ops.precision import at_least_float32
 TABLES = ("learned", "learned_2d", "sincos_2d")  # added to the tokens
 KINDS = (*TABLES, "rope_2d")
 
+# Of sines and cosines. Queries and the codes of a sequence start as large: much smaller than the
+# patches, they leave all queries alike, which then learn little but a mean color.
+SINE_STD = 0.5**0.5
 BASE = 10_000.0  # wavelengths go up to 2 pi times this
 
 
@@ -65,11 +68,12 @@ class Learned(Table):
     Args:
         grid: Rows and columns in training.
         dim: Channels of the tokens.
+        std: Standard deviation of the codes at the start.
     """
 
-    def __init__(self, grid: Sequence[int], dim: int) -> None:
+    def __init__(self, grid: Sequence[int], dim: int, std: float) -> None:
         super().__init__(grid)
-        self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim, *grid), std=0.02))
+        self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim, *grid), std=std))
 
     def table(self) -> Float[Tensor, "dim rows columns"]:
         """Return them."""
@@ -83,15 +87,16 @@ class Learned2d(Table):
     Args:
         grid: Rows and columns in training.
         dim: Channels of the tokens.
+        std: Standard deviation of both at the start.
 
     References:
         As in FlexTok, Bachmann et al. 2025, arXiv:2502.13967.
     """
 
-    def __init__(self, grid: Sequence[int], dim: int) -> None:
+    def __init__(self, grid: Sequence[int], dim: int, std: float) -> None:
         super().__init__(grid)
-        self.rows = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim, grid[0]), std=0.02))
-        self.columns = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim, grid[1]), std=0.02))
+        self.rows = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim, grid[0]), std=std))
+        self.columns = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim, grid[1]), std=std))
 
     def table(self) -> Float[Tensor, "dim rows columns"]:
         """Add them up."""
@@ -188,14 +193,15 @@ def rotate(
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
 
 
-def build_table(kind: str, *, grid: Sequence[int], dim: int) -> Table:
+def build_table(kind: str, *, grid: Sequence[int], dim: int, std: float = 0.02) -> Table:
     """Build codes that are added to tokens, by their word.
 
     Args:
         kind: One of ``TABLES``.
         grid: Rows and columns in training.
         dim: Channels of the tokens.
+        std: Standard deviation of learned codes at the start.
     """
     if kind == "sincos_2d":
         return SinCos2d(grid, dim)
-    return Learned2d(grid, dim) if kind == "learned_2d" else Learned(grid, dim)
+    return (Learned2d if kind == "learned_2d" else Learned)(grid, dim, std)

@@ -255,7 +255,7 @@ class GridTransformer(nn.Module):
             for _ in range(sizes["depth"])
         )
         self.norm = nn.LayerNorm(dim, eps=EPS)
-        initialize(self)
+        initialize(self, std=0.02)
 
     def forward(
         self, x: Float[Tensor, "b dim rows columns"]
@@ -285,10 +285,16 @@ def whole_heads(dim: int, num_heads: int) -> int:
     return dim // num_heads
 
 
-def initialize(module: nn.Module) -> None:
-    """Draw the weights of linear maps from a normal distribution cut off at 2 of its 0.02."""
+def initialize(module: nn.Module, *, std: float | None = None) -> None:
+    """Draw the weights of linear maps from a normal distribution.
+
+    Args:
+        module: Whose linear maps these are.
+        std: Its standard deviation; None for what keeps the size of the inputs at any width, which
+            attention needs where all information goes through it, as between queries and tokens.
+    """
     for each in module.modules():
         if isinstance(each, nn.Linear):
-            nn.init.trunc_normal_(each.weight, std=0.02)
+            nn.init.trunc_normal_(each.weight, std=std or each.in_features**-0.5)
             if each.bias is not None:
                 nn.init.zeros_(each.bias)

@@ -29,6 +29,8 @@ USAGE, EXAMPLES = "usage: ", "examples:"
 OPEN = re.compile(r"is_composed = True|\*\*options")
 # Keys this much alike are taken for one of them, misspelt.
 ALIKE = 0.8
+# Several plain values, as in key=a,b, are a list.
+LISTED = re.compile(r"^([\w.]+=)([\w.-]+(?:,[\w.-]+)+)$")
 OPTIONS = "options:\n  --help   show this"
 COMPOSED_OPTIONS = """options:
   --config-dir DIR   a folder with configs of your own, laid out as vqtrain's configs/
@@ -119,7 +121,7 @@ def check_required(values: Mapping[str, Any], page: Page) -> None:
 
 def typed_values(command_line: CommandLine) -> dict[str, Any]:
     """Return the values of all keys that were typed."""
-    overrides = [parse(word) for word in command_line.overrides]
+    overrides = [parse(LISTED.sub(r"\1[\2]", word)) for word in command_line.overrides]
     return {**{each.key_or_group: each.value() for each in overrides}, **command_line.paths}
 
 
