@@ -45,6 +45,7 @@ SMALL = {
     "vit": {"dim": 16, "depth": 1, "num_heads": 2},
     "latent_query": {"dim": 16, "depth": 1, "num_heads": 2, "num_tokens": 4},
     "titok": {"dim": 16, "depth": 1, "num_heads": 2, "num_tokens": 4, "num_codes": 7},
+    "timm": {"model": "test_vit", "frozen": False},
     "slurm": {"cluster": "local", "gpus": 0},
 }
 # Those that start a cluster on this machine.

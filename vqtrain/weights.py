@@ -36,6 +36,8 @@ class KnownFile:
     sha256: str
 
 
+# The file of weights in a repository of the Hugging Face hub.
+HUB_FILE = "model.safetensors"
 TORCH = "https://download.pytorch.org/models"
 KNOWN = {
     "vgg": KnownFile(
@@ -94,11 +96,56 @@ def find(name: str, given: str | None) -> Path:
         if not target.is_file():
             _download(KNOWN[name], target, name)
         return target
+    return _given_file(name, given)
+
+
+def find_on_hub(name: str, repository: str, given: str | None) -> Path:
+    """Find weights of the Hugging Face hub; download them into its cache if they are missing.
+
+    Call it before a run starts, as ``find``.
+
+    Args:
+        name: The key of the group ``weights`` that can name another file.
+        repository: ``org/name``, which holds ``HUB_FILE``.
+        given: Path of the file; None to look in the cache.
+
+    Raises:
+        WeightsError: If the given file is not there, or the download fails.
+    """
+    if given is not None:
+        return _given_file(name, given)
+    # Importing it takes nearly half a second.
+    from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.file_download import repo_folder_name
+
+    cache = Path(constants.HF_HUB_CACHE)
+    target = cache / repo_folder_name(repo_id=repository, repo_type="model")
+    source = hf_hub_url(repository, HUB_FILE)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f"{target.name}.lock"):
+            cached = try_to_load_from_cache(repository, HUB_FILE)
+            if isinstance(cached, str):
+                return Path(cached)
+            sys.stderr.write(f"downloading {HUB_FILE} from {source} to {target}\n")
+            return Path(hf_hub_download(repository, HUB_FILE))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        # The hub's own error says only that there is no file; its cause says why.
+        reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise WeightsError(
+            f"cannot download {HUB_FILE} from {source} to {target}: {one_line(reason)}; "
+            f"to use another copy, set weights.{name}=PATH"
+        ) from error
+
+
+def _given_file(name: str, given: str) -> Path:
+    """Check that a path that the user gave is a file."""
     try:
         file = Path(given).expanduser()
         is_there = file.is_file()
     except (OSError, RuntimeError) as error:  # no permission, or an unknown home folder
-        raise WeightsError(f"weights.{name} cannot be read: {_one_line(error)}") from error
+        raise WeightsError(f"weights.{name} cannot be read: {one_line(error)}") from error
     if not is_there:
         raise WeightsError(f"weights.{name} must be a file, and there is none at {given!r}")
     return file
@@ -121,7 +168,7 @@ def _download(known: KnownFile, target: Path, name: str) -> None:
         if isinstance(error, HTTPError):
             error.close()  # it holds the connection
         raise WeightsError(
-            f"cannot download {known.name} from {known.url} to {target}: {_one_line(error)}; "
+            f"cannot download {known.name} from {known.url} to {target}: {one_line(error)}; "
             f"to use another copy, set weights.{name}=PATH"
         ) from error
 
@@ -234,6 +281,6 @@ def lpips_heads(network: str) -> dict[str, Shaped[Tensor, "..."]]:
     raise WeightsError("LPIPS takes its heads from the package lpips: pip install lpips")
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Return the message of an error, without line breaks."""
     return " ".join(str(error).split())[:200] or type(error).__name__

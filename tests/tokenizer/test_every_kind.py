@@ -10,10 +10,10 @@ import torch
 
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
-from vqtrain.build import configs_folder, in_context, split_kind
+from vqtrain.build import configs_folder, in_context, kinds, split_kind
 from vqtrain.ranges import resolve_fractions
 
-NETWORKS = sorted(path.stem for path in (configs_folder() / "encoder").glob("*.yaml"))
+NETWORKS = sorted({*kinds("encoder")} & {*kinds("decoder")})
 CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))
 SMALL = {
     "vqvae": ["channels=8", "block_channels=4", "num_blocks=1"],

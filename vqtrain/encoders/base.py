@@ -28,6 +28,24 @@ class Encoder(nn.Module, ABC):
     def forward(self, samples: Float[Tensor, "b c *size"]) -> Float[Tensor, "b z *grid"]:
         """Encode samples in [-1, 1]."""
 
+    def load_pretrained(self, given: str | None) -> str | None:
+        """Load published weights that the encoder wants to start from; by default there are none.
+
+        It is called before the first step of a run whose encoder does not come from a tokenizer or
+        a checkpoint. The constructor makes random weights.
+
+        Args:
+            given: ``weights.encoder``: the path of a file, or None to look in a cache.
+
+        Returns:
+            What was loaded, for people, or None.
+
+        Raises:
+            WeightsError: If they are missing or do not fit.
+        """
+        del given
+        return None
+
     def grid(self, size: Sequence[int]) -> tuple[int, ...]:
         """Return the grid of the latents of one sample.
 

@@ -9,7 +9,7 @@ import torch
 from vqtrain import Tokenizer
 from vqtrain.app.parts.build import Settings, build_module
 from vqtrain.app.parts.compose import compose, read_command_line
-from vqtrain.app.parts.inherit import begin_from
+from vqtrain.app.parts.inherit import begin
 from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.training.module import TokenizerTraining
 
@@ -43,7 +43,7 @@ def begun(init_from: Path, *words: str) -> tuple[TokenizerTraining, list[str]]:
     """Build the module of a run, and give it the weights."""
     config = composed(f"init_from={init_from}", "trainer.accelerator=cpu", *words)
     module = build_module(config, Settings.of(config))
-    return module, begin_from(module, config["init_from"], config["allow"])
+    return module, begin(module, config)
 
 
 def test_parts_and_samples_are_inherited_whatever_an_experiment_says(saved: Path) -> None:

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from vqtrain.app.parts.build import Settings, build_module, find_metrics
 from vqtrain.app.parts.compose import CommandLine, compose, group_choices, is_path_key, parse
 from vqtrain.app.parts.data import check_some
-from vqtrain.app.parts.inherit import begin_from
+from vqtrain.app.parts.inherit import begin
 from vqtrain.app.parts.resume import FREE, differences
 from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import ImageIndex
@@ -158,8 +158,7 @@ class Checks:
 
     def _build(self, config: Mapping[str, Any], settings: Settings) -> tuple[int, int]:
         module = build_module(config, settings)
-        if config["init_from"] is not None:
-            begin_from(module, config["init_from"], config["allow"])
+        begin(module, config)
         find_metrics(config, settings, torch.device("cpu"))
         data = settings.data
         key = json.dumps([data.train, data.val, asdict(data.transform)])

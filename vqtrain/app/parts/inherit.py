@@ -1,7 +1,7 @@
 """What a run takes over from the tokenizer that it starts from: its architecture and weights."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from vqtrain.build import CONTEXT, kind_and_arguments
 from vqtrain.errors import ConfigError, naming
@@ -35,15 +35,40 @@ def architecture(init_from: str, allow: Sequence[str]) -> dict[str, dict[str, ob
     return groups
 
 
-def begin_from(module: TokenizerTraining, init_from: str, allow: Sequence[str]) -> list[str]:
+def begin(module: TokenizerTraining, config: Mapping[str, Any]) -> list[str]:
+    """Give a new run the weights it starts from: of ``init_from``, or published ones, or both.
+
+    Args:
+        module: The training, as it is built.
+        config: The composed configuration.
+
+    Returns:
+        What was loaded, for people.
+
+    Raises:
+        CheckpointError: If there is no such tokenizer.
+        ConfigError: If none of its weights fits.
+        WeightsError: If published weights are missing.
+    """
+    published = config["weights"]["encoder"]
+    if config["init_from"] is not None:
+        return begin_from(module, config["init_from"], config["allow"], published)
+    return list(filter(None, [module.tokenizer.encoder.load_pretrained(published)]))
+
+
+def begin_from(
+    module: TokenizerTraining, init_from: str, allow: Sequence[str], published: str | None
+) -> list[str]:
     """Give a new run the weights of a tokenizer, as far as they have its names and shapes.
 
-    A codebook is taken over as a whole or not at all: its statistics belong to its codes.
+    A codebook is taken over as a whole or not at all: its statistics belong to its codes. An
+    encoder of which something is missing there starts from its published weights, if it has any.
 
     Args:
         module: The training, as it is built.
         init_from: A tokenizer, a run or a checkpoint.
         allow: Packages outside vqtrain whose classes it may name.
+        published: The file of the encoder's published weights, or None to find it.
 
     Returns:
         What was loaded, what is new and what was left, for people.
@@ -51,6 +76,7 @@ def begin_from(module: TokenizerTraining, init_from: str, allow: Sequence[str]) 
     Raises:
         CheckpointError: If there is no such tokenizer.
         ConfigError: If none of its weights fits.
+        WeightsError: If published weights are missing.
     """
     with naming("init_from"):
         given = Tokenizer.from_pretrained(init_from, allow=allow).state_dict()
@@ -66,13 +92,17 @@ def begin_from(module: TokenizerTraining, init_from: str, allow: Sequence[str]) 
         loaded = {name: loaded[name] for name in loaded if name not in codebook}
     if not loaded:
         raise ConfigError(f"init_from={init_from}: none of its {len(given)} tensors fits this run")
-    module.tokenizer.load_weights({**own, **loaded})
+    lines = []
+    if any(name.startswith("encoder.") for name in own.keys() - loaded.keys()):
+        lines.append(module.tokenizer.encoder.load_pretrained(published))
+    module.tokenizer.load_weights({**module.tokenizer.state_dict(), **loaded})
     tensors = {
         "loaded": loaded,
         "new": own.keys() - loaded.keys(),
         "left": given.keys() - loaded.keys(),
     }
-    return [f"init_from: {count_of(names)} {word}" for word, names in tensors.items() if names]
+    lines += [f"init_from: {count_of(names)} {word}" for word, names in tensors.items() if names]
+    return list(filter(None, lines))
 
 
 def count_of(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ import torch
 from vqtrain.app.parts.build import Settings, build_module, build_validation
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.app.parts.data import open_data
-from vqtrain.app.parts.inherit import begin_from
+from vqtrain.app.parts.inherit import begin
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.data_module import SampleData
 from vqtrain.training.module import TokenizerTraining
@@ -53,8 +53,7 @@ def build_training(
     config = compose("train", read_command_line(words))
     settings = Settings.of(config)
     module = build_module(config, settings, sample_size)
-    if config["init_from"] is not None:
-        list(map(print, begin_from(module, config["init_from"], config["allow"])))
+    list(map(print, begin(module, config)))
     device = torch.device("cuda" if settings.trainer.uses_gpu else "cpu")
     own, bad_samples = data, None
     if own is None:

@@ -23,7 +23,7 @@ from vqtrain.app.parts.build import (
 from vqtrain.app.parts.compose import CommandLine, compose, lookup_config
 from vqtrain.app.parts.data import open_data
 from vqtrain.app.parts.ending import allowing, conclude
-from vqtrain.app.parts.inherit import begin_from
+from vqtrain.app.parts.inherit import begin
 from vqtrain.app.parts.output import folder_of
 from vqtrain.app.parts.resume import check_images, continued_config
 from vqtrain.data.remote.urls import shareable
@@ -99,9 +99,7 @@ def train_on(
     """Build what the run needs, and run."""
     callbacks = build_callbacks(config["callbacks"], settings.trainer.max_steps)
     module = build_module(config, settings)
-    begun: list[str] = []
-    if checkpoint is None and config["init_from"] is not None:
-        begun = begin_from(module, config["init_from"], config["allow"])
+    begun = [] if checkpoint is not None else begin(module, config)
     if checkpoint is not None and checkpoint["training"]["step"] >= settings.trainer.max_steps:
         if trainer.is_global_zero:
             sys.stdout.write(
