@@ -42,6 +42,25 @@ def test_every_codebook_and_network_goes_there(tokenizer: Tokenizer, tmp_path: P
     refuse_what_means_nothing(tokenizer, tmp_path, images[0])
 
 
+@pytest.mark.slow
+def test_an_encoder_of_timm_goes_there(
+    make_tokenizer: Callable[..., Tokenizer], tmp_path: Path
+) -> None:
+    size = {"sample_size": (32, 48)}
+    encoder = {"in_channels": 3, "model": "test_vit", "pretrained": False, "frozen": True, **size}
+    decoder = {**make_tokenizer("fsq", "vit").specification["decoder"]["arguments"], **size}
+    tokenizer = Tokenizer(
+        encoder={"kind": "timm", "arguments": encoder},
+        codebook=make_tokenizer("fsq").specification["codebook"],
+        decoder={"kind": "vit", "arguments": {**decoder, "patch_size": 16}},
+        channels=3,
+    ).eval()
+    images = [torch.rand(3, 3, 32, 48) * 2 - 1]
+    assert len(tokenizer.encode(images[0]).unique()) > 1
+    agreement = ONNX(precision="float32").export(tokenizer, tmp_path, images=images)
+    assert (agreement.images, agreement.other_ids) == (3, 0)
+
+
 def refuse_what_means_nothing(tokenizer: Tokenizer, folder: Path, images: Tensor) -> None:
     encode, decode = runner(folder / "encoder.onnx"), runner(folder / "decoder.onnx")
     with_nan = images.clone()
