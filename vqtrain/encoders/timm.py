@@ -39,6 +39,7 @@ class TimmEncoder(Encoder):
         Dosovitskiy et al. 2020, arXiv:2010.11929; Oquab et al. 2023, arXiv:2304.07193 (DINOv2).
     """
 
+    sample_size: tuple[int, ...]
     model: Any
     mean: Tensor
     std: Tensor
