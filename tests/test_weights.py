@@ -207,18 +207,14 @@ print(find("vgg", None).read_bytes() == bytes.fromhex(sys.argv[3]))
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_download_once(server: Server) -> None:
-    command = [sys.executable, "-c", FIND, server.url("/file"), DIGEST, CONTENT.hex()]
+def test_two_processes_at_once_download_once(
+    server: Server, start_python: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(FIND)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     processes = [
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for _ in range(2)
+        start_python(script, server.url("/file"), DIGEST, CONTENT.hex(), **pipes) for _ in range(2)
     ]
     for process in processes:
         assert process.stdout is not None

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -246,9 +245,11 @@ main(["tokenize", *sys.argv[1:]])
 
 
 @pytest.mark.slow
-def test_a_kill_between_two_batches_changes_no_byte(words):
-    killed = subprocess.run([sys.executable, "-c", KILLED, *words[1:], "out=broken"], check=False)
-    assert killed.returncode == -signal.SIGKILL
+def test_a_kill_between_two_batches_changes_no_byte(words, start_python, tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    with start_python(script, *words[1:], "out=broken") as killed:
+        assert killed.wait(60) == -signal.SIGKILL
     assert Path("broken/.tokenize/plan.json").is_file()
     assert main([*words, "out=broken"]) == 0
     assert main([*words, "out=unbroken"]) == 0

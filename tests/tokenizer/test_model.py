@@ -2,10 +2,9 @@
 
 import copy
 import io
-import os
 import re
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -561,13 +560,12 @@ torch.testing.assert_close(made, tokenizer.decode(token_ids))
 
 
 @pytest.mark.slow
-def test_it_compiles_into_whole_graphs(tmp_path: Path) -> None:
+def test_it_compiles_into_whole_graphs(
+    tmp_path: Path, start_python: Callable[..., "subprocess.Popen[str]"]
+) -> None:
     make().save_pretrained(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED, str(tmp_path)],
-        env={**os.environ, "JAXTYPING_DISABLE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    script = tmp_path / "script.py"
+    script.write_text(COMPILED)
+    with start_python(script, tmp_path, stderr=subprocess.PIPE) as process:
+        errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, errors

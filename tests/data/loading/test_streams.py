@@ -1,9 +1,7 @@
 """Images read in sequence: their order, where readers are, faults, and processes."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -324,22 +322,18 @@ if ending == "kill":
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", ["0", "2"])
 @pytest.mark.parametrize("ending", ["end", "error", "kill"])
-def test_no_command_outlives_the_process(make_stream, tmp_path, ending, num_workers):
+def test_no_command_outlives_the_process(make_stream, start_python, tmp_path, ending, num_workers):
     commands = make_stream(6, 6).commands
     notes = tmp_path / "pids"
     # What is killed cannot kill: then a command ends as it writes to nobody.
     rest = f"while {commands[0]}; do :; done" if ending == "kill" else "exec sleep 1000"
     waiting = [f"echo $$ >> {notes}; {command}; {rest}" for command in commands]
-    process = subprocess.run(
-        [sys.executable, "-c", SCRIPT, ending, num_workers, *waiting],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    process = start_python(script, ending, num_workers, *waiting, stderr=subprocess.PIPE)
+    _, errors = process.communicate(timeout=60)
     codes = {"end": 0, "error": 1, "kill": -signal.SIGKILL}
-    assert process.returncode == codes[ending], process.stderr
+    assert process.returncode == codes[ending], errors
     pids = notes.read_text().split()
     assert len(pids) >= max(1, int(num_workers))
     for pid in pids:

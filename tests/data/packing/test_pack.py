@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -617,14 +616,15 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_killed_pack_continues_to_equal_bytes(tmp_path, source, packing):
+def test_a_killed_pack_continues_to_equal_bytes(tmp_path, source, packing, start_python):
     settings = {"image_size": 8, "shard_size": 0.02, "val": 0.25}
     packing("whole", **settings)
     script = tmp_path / "script.py"
     script.write_text(KILLED)
-    command = [sys.executable, str(script), str(source), str(tmp_path / "out")]
     for lines in (5, 18, 10):  # each continues at the image
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+        process = start_python(
+            *(script, source, tmp_path / "out"), stdout=subprocess.PIPE, start_new_session=True
+        )
         for _ in range(lines):
             assert process.stdout.readline()
         process.kill()

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -188,15 +187,15 @@ def test_forks_share_the_parts(url, server, cache):
 
 
 @pytest.mark.slow
-def test_fresh_processes_share_the_parts(url, server):
-    script = (
+def test_fresh_processes_share_the_parts(url, server, start_python, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
         "import sys; from vqtrain.data.remote import files, reading\n"
         "reading.PART_BYTES = files.PART_BYTES = 1000\n"
         "reading.read_ahead(sys.argv[1], 0, 1000)\n"
         "sys.stdout.buffer.write(reading.read(sys.argv[1], 0, 2500))"
     )
-    command = [sys.executable, "-c", script, url]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    processes = [start_python(script, url, stdout=subprocess.PIPE, text=False) for _ in range(2)]
     assert [process.communicate(timeout=60)[0] for process in processes] == [CONTENT, CONTENT]
     assert sorted(ranges for _, ranges in server.requests) == ALL_RANGES
 
