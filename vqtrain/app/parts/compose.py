@@ -1,7 +1,7 @@
 """From the command line to plain data, through Hydra's compose API."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -183,10 +183,11 @@ def inherited_groups(name: str, command_line: CommandLine) -> dict[str, dict[str
     typed = [word.partition("=")[0] for word in command_line.overrides]
     if "init_from" not in command_line.paths and "experiment" not in typed:
         return {}
+    choices = group_choices(command_line.config_dir)
     words = [
         word
         for word in command_line.overrides
-        if is_group_choice(word, command_line.config_dir) or word.startswith("allow=")
+        if is_group_choice(word, choices) or word.startswith("allow=")
     ]
     known = compose(name, replace(command_line, overrides=words), is_whole=False)
     if known.get("init_from") is None:
@@ -343,17 +344,18 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def is_group_choice(word: str, config_dir: Path | None) -> bool:
-    """Say whether a word such as ``codebook=fsq`` chooses from a group."""
+def is_group_choice(word: str, groups: Collection[str]) -> bool:
+    """Say whether a word such as ``codebook=fsq`` chooses from one of the groups."""
     key = re.sub(r"^[+~]*", "", word.partition("=")[0]).partition("@")[0]
-    return key in group_choices(config_dir)
+    return key in groups
 
 
 def lookup_config(command_line: CommandLine) -> dict[str, Any]:
     """Compose the keys that locate the run; other keys may fit its configuration alone."""
+    choices = group_choices(command_line.config_dir)
     words = [
         word
         for word in command_line.overrides
-        if is_group_choice(word, command_line.config_dir) or parse(word).key_or_group == "name"
+        if is_group_choice(word, choices) or parse(word).key_or_group == "name"
     ]
     return compose("train", replace(command_line, overrides=words), is_whole=False)

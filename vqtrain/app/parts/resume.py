@@ -9,6 +9,7 @@ from vqtrain.app.parts.compose import (
     CommandLine,
     compose,
     flatten,
+    group_choices,
     is_group_choice,
     lookup_config,
     parse,
@@ -74,7 +75,8 @@ def continued_config(
         CheckpointError: If a change is one that a resumed run cannot make.
         ConfigError: If a key is unknown.
     """
-    chosen = [w for w in command_line.overrides if is_group_choice(w, command_line.config_dir)]
+    choices = group_choices(command_line.config_dir)
+    chosen = [word for word in command_line.overrides if is_group_choice(word, choices)]
     if any(parse(word).key_or_group not in FREE_GROUPS for word in chosen):
         config = compose("train", command_line)
     else:
