@@ -70,7 +70,7 @@ def _check_refusal(converter: Converter, path: Path) -> None:
 def _small() -> Tokenizer:
     network = {
         "channels": 32,
-        "multipliers": [1, 1, 1],
+        "multipliers": [1, 1],
         "num_blocks": 1,
         "attention_factors": [],
         "latent_channels": 4,
