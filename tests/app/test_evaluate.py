@@ -358,18 +358,21 @@ def test_sigterm_ends_it_in_order(
 
 @pytest.mark.slow
 def test_all_metrics_with_weights_from_files(
-    words: list[str], classifier_file: Callable[[str], Path], inception_file: Path
+    words: list[str],
+    pictures: Path,
+    classifier_file: Callable[[str], Path],
+    inception_file: Path,
 ) -> None:
     files = [f"weights.{name}={classifier_file(name)}" for name in ("vgg", "alex")]
-    files.append(f"weights.inception={inception_file}")
+    files += [f"weights.inception={inception_file}", f"images={pictures}/picture-0[0-2].png"]
     more = ["metrics=null", "image_size=176", "baselines=false", "worst=1", *files]
     assert main([*words, *more]) == 0
     (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
     assert list(entry["metrics"]) == [
-        *("psnr", "ssim", "chroma_error", "ms_ssim", "lpips_alex", "lpips_vgg", "rfid@6"),
+        *("psnr", "ssim", "chroma_error", "ms_ssim", "lpips_alex", "lpips_vgg", "rfid@3"),
     ]
-    assert entry["metrics"]["rfid@6"] > 0
-    assert entry["protocols"]["rfid@6"]["weights"] == "inception.pth, not the published file"
+    assert entry["metrics"]["rfid@3"] > 0
+    assert entry["protocols"]["rfid@3"]["weights"] == "inception.pth, not the published file"
     assert list(entry["seconds"]) == [
         *("hashing", "reading", "tokenizer", "psnr", "ssim", "chroma_error", "ms_ssim"),
         *("lpips_alex", "lpips_vgg", "rfid"),
