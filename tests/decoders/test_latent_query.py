@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vqtrain import distributed
 from vqtrain.decoders.latent_query import LatentQueryDecoder
 from vqtrain.errors import ConfigError
 
@@ -91,6 +92,25 @@ def test_the_first_n_latents_are_decoded_as_they_are_trained(
         found |= set(near)
     assert found == kept
     assert torch.equal(module.eval()(latents), alone[8])
+
+
+@pytest.mark.parametrize("nested_dropout", ["uniform", "powers_of_2"])
+def test_what_a_sample_keeps_follows_from_its_place_in_the_step(
+    nested_dropout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = decoder(nested_dropout=nested_dropout, depth=1).double()
+    latents = torch.randn(1, 16, 8, dtype=torch.float64).expand(16, -1, -1)
+    module.begin_step(3, seed=0)
+    joined = module(latents)
+    # The second batch of the second of two ranks, with four samples in each batch.
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    module.begin_step(3, seed=0)
+    parts = [module(latents[:4]) for _ in range(2)]
+    torch.testing.assert_close(torch.cat(parts), torch.cat([joined[4:8], joined[12:]]))
+    for step, seed in [(4, 0), (3, 1)]:
+        module.begin_step(step, seed)
+        assert not torch.allclose(module(latents[:4]), parts[0])
 
 
 def test_other_numbers_of_latents_are_refused() -> None:

@@ -108,6 +108,23 @@ def index(pictures: Path) -> ImageIndex:
 
 
 @pytest.fixture
+def tiny_of(tiny: list[str]) -> Callable[[str], list[str]]:
+    """Make overrides like ``tiny`` for another network: ``vit`` or ``latent_query``."""
+
+    def words_of(network: str) -> list[str]:
+        if network == "vqvae":
+            return tiny
+        sizes = ["patch_size=8", "dim=8", "depth=1", "num_heads=2"]
+        sizes += ["num_tokens=4"] if network == "latent_query" else []
+        words = [word for word in tiny if not word.startswith(("encoder.", "decoder."))]
+        for part in ("encoder", "decoder"):
+            words += [f"{part}={network}", *(f"{part}.{size}" for size in sizes)]
+        return words + ["decoder.nested_dropout=uniform"] * (network == "latent_query")
+
+    return words_of
+
+
+@pytest.fixture
 def trainer_settings() -> Callable[..., TrainerSettings]:
     """Make settings of a run of four steps, with changes."""
 

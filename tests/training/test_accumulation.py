@@ -138,12 +138,18 @@ def train(tmp_path: Path, name: str, words: list[str]) -> tuple[dict[str, torch.
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("restart_below", "adversarial"), [(0.5, ADVERSARIAL), (0.0, [])], ids=["restarts", "none"]
+    ("network", "restart_below", "adversarial"),
+    [("vqvae", 0.5, ADVERSARIAL), ("latent_query", 0.0, [])],
+    ids=["vqvae-restarts", "latent_query-none"],
 )
 def test_accumulated_batches_equal_one_batch(
-    restart_below: float, adversarial: list[str], tiny: list[str], tmp_path: Path
+    network: str,
+    restart_below: float,
+    adversarial: list[str],
+    tiny_of: Callable[[str], list[str]],
+    tmp_path: Path,
 ) -> None:
-    words = [*tiny, *SETTINGS, f"codebook.restart_below={restart_below}", *adversarial]
+    words = [*tiny_of(network), *SETTINGS, f"codebook.restart_below={restart_below}", *adversarial]
     one, one_lines = train(tmp_path, "one", [*words, "data.batch_size=8"])
     split, split_lines = train(
         tmp_path, "split", [*words, "data.batch_size=2", "trainer.accumulate=4"]

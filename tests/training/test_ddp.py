@@ -80,17 +80,19 @@ Outcome = tuple[subprocess.CompletedProcess[str], list[dict[str, torch.Tensor]],
 
 @pytest.fixture
 def train(
-    tmp_path: Path, tiny: list[str], start_python: Callable[..., subprocess.Popen[str]]
+    tmp_path: Path,
+    tiny_of: Callable[[str], list[str]],
+    start_python: Callable[..., subprocess.Popen[str]],
 ) -> Callable[..., Outcome]:
     """Train in a number of processes; return the states of all ranks and the logged lines."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
 
-    def train(name: str, *words: str, **variables: str) -> Outcome:
+    def train(name: str, *words: str, network: str = "vqvae", **variables: str) -> Outcome:
         states, run = tmp_path / f"{name}-states", tmp_path / name
         states.mkdir()
         process = start_python(
-            *(script, "train", *tiny, *WORDS, *words, f"run_dir={run}"),
+            *(script, "train", *tiny_of(network), *WORDS, *words, f"run_dir={run}"),
             variables={"STATES": str(states), **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -106,16 +108,19 @@ def train(
 
 @pytest.mark.ddp
 @pytest.mark.parametrize(
-    "words",
+    ("network", "words"),
     [
-        ["loss.adversarial.adaptive=true", *RESTARTING],
+        ("vit", ["loss.adversarial.adaptive=true", *RESTARTING]),
         # Starts from whitened latents; near a temperature of 0 rounding errors would grow.
-        ["loss.adversarial.adaptive=false", "codebook=gumbel", "codebook.final_temperature=1"],
+        (
+            "latent_query",
+            ["loss.adversarial.adaptive=false", "codebook=gumbel", "codebook.final_temperature=1"],
+        ),
     ],
-    ids=["adaptive-ema", "constant-gumbel"],
+    ids=["vit-adaptive-ema", "latent_query-constant-gumbel"],
 )
 def test_two_ranks_equal_one_process_on_the_joined_batch(
-    words: list[str], train: Callable[..., Outcome]
+    network: str, words: list[str], train: Callable[..., Outcome]
 ) -> None:
     cuts = {
         "one": ["data.batch_size=8"],
@@ -123,7 +128,9 @@ def test_two_ranks_equal_one_process_on_the_joined_batch(
         "two-by-two": ["trainer.devices=2", "data.batch_size=2", "trainer.accumulate=2"],
     }
     with ThreadPoolExecutor() as pool:
-        first, *others = pool.map(lambda name: train(name, *words, *cuts[name]), cuts)
+        first, *others = pool.map(
+            lambda name: train(name, *words, *cuts[name], network=network), cuts
+        )
     done, (one,), one_lines = first
     assert done.returncode == 0, done.stderr
     # The game has begun in it, and the discriminator has moved the tokenizer.

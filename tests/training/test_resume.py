@@ -89,18 +89,19 @@ def kill_after(process: subprocess.Popen[str], file: Path, number: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("network", "workers"), [("vqvae-ema", 0), pytest.param("cnn-vq", 2, marks=pytest.mark.soak)]
+    ("network", "workers"),
+    [("vit", 0), ("latent_query", 0), pytest.param("cnn", 2, marks=pytest.mark.soak)],
 )
 def test_a_killed_run_ends_where_an_unbroken_one_ends(
     network: str,
     workers: int,
-    tiny: list[str],
+    tiny_of: Callable[[str], list[str]],
     pictures: Path,
     tmp_path: Path,
     vqtrain: Run,
     start_vqtrain: Start,
 ) -> None:
-    words = tiny if network == "vqvae-ema" else [f"data.train={pictures}", *CNN]
+    words = [f"data.train={pictures}", *CNN] if network == "cnn" else tiny_of(network)
     words = ["train", *words, *SETTINGS, f"data.num_workers={workers}"]
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     done = vqtrain(*words, f"run_dir={unbroken}")

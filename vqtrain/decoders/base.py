@@ -36,6 +36,18 @@ class Decoder(nn.Module, ABC):
     def forward(self, z_q: Float[Tensor, "b z *grid"]) -> Float[Tensor, "b c *size"]:
         """Decode quantized latents into samples, about in [-1, 1] but not clamped to it."""
 
+    def begin_step(self, step: int, seed: int) -> None:
+        """Begin a step of training, with the same arguments on every rank.
+
+        Decoders with random numbers of their own override this, so that the numbers do not depend
+        on the ranks and batches of the step. Here it does nothing.
+
+        Args:
+            step: The number of generator updates before this one.
+            seed: The seed of the run, from which random numbers of the step follow.
+        """
+        del step, seed
+
     def size(self, grid: Sequence[int]) -> tuple[int, ...]:
         """Return the size of the sample that a grid of latents is decoded into.
 

@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vqtrain import distributed
 from vqtrain.decoders.base import Decoder
 from vqtrain.errors import require
 from vqtrain.layers.patch_queries import PatchQueries, Queries
 from vqtrain.layers.patches import HEADS, PixelHead, grid_of
+from vqtrain.ops.seeds import seed_for
 from vqtrain.ranges import at_least, checked, one_of
 from vqtrain.shapes import by
 
@@ -29,7 +31,9 @@ class LatentQueryDecoder(Decoder):
         nested_dropout: How many of the first latents each sample keeps in training, a learned
             vector taking the place of the others: all with ``none``; with ``uniform`` any number is
             as likely, with ``powers_of_2`` any power of two up to ``num_tokens``. With these two
-            the first n tokens decode alone.
+            the first n tokens decode alone. The numbers are a function of the seed, the step and
+            the place of a sample in the step, so they are the same on resume, and for any number of
+            ranks and batches in a step.
         **queries: See ``Queries``.
 
     Raises:
@@ -60,6 +64,7 @@ class LatentQueryDecoder(Decoder):
         self.sample_size = tuple(sample_size)
         self.queries = PatchQueries(grid=grid_of(sample_size, patch_size), **queries)
         self.nested_dropout = nested_dropout
+        self.step_seed, self.batches = 0, 0
         if nested_dropout != "none":
             self.dropped = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02))
         self.head = PixelHead(head, dim=dim, out_channels=out_channels, patch_size=patch_size)
@@ -83,6 +88,10 @@ class LatentQueryDecoder(Decoder):
             n * factor for n, factor in zip(self.queries.grid, self.upsampling, strict=True)
         )
 
+    def begin_step(self, step: int, seed: int) -> None:
+        """Begin with the first sample of a step."""
+        self.step_seed, self.batches = seed_for(seed, "nested dropout", step), 0
+
     def forward(self, z_q: Float[Tensor, "b z n"]) -> Float[Tensor, "b c h w"]:
         """Decode quantized latents into images, about in [-1, 1] but not clamped to it."""
         latents = z_q.transpose(1, 2)
@@ -93,12 +102,20 @@ class LatentQueryDecoder(Decoder):
     def _with_dropped(self, latents: Float[Tensor, "b m z"]) -> Float[Tensor, "b n z"]:
         b, m = latents.shape[:2]
         kept = latents.new_full((b,), m, dtype=torch.long)
-        if self.training and self.nested_dropout == "uniform":
-            kept = torch.randint(1, m + 1, (b,), device=latents.device)
-        elif self.training:
-            kept = 2 ** torch.randint(0, m.bit_length(), (b,), device=latents.device)
+        if self.training:
+            kept = torch.tensor(self._draw_numbers(b, m), device=latents.device)
         missing = self.dropped.expand(b, self.num_tokens - m, -1)
         all_latents = torch.cat([latents, missing], dim=1)
         places = torch.arange(self.num_tokens, device=latents.device)
         is_kept: Bool[Tensor, "b n"] = places < kept[:, None]
         return torch.where(is_kept[..., None], all_latents, self.dropped)
+
+    @torch.compiler.disable  # a graph would be compiled anew for the seed of each step
+    def _draw_numbers(self, samples: int, latents: int) -> list[int]:
+        """Draw how many latents each sample of the next batch of the step keeps."""
+        first = (self.batches * distributed.world_size() + distributed.rank()) * samples
+        self.batches += 1
+        draws = [seed_for(self.step_seed, first + sample) for sample in range(samples)]
+        if self.nested_dropout == "uniform":
+            return [1 + draw % latents for draw in draws]
+        return [2 ** (draw % latents.bit_length()) for draw in draws]

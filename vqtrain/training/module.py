@@ -179,7 +179,8 @@ class TokenizerTraining(LightningModule):
         del batch_idx  # Lightning's, which begins at 0 on resume
         if self.batches_in_step == 0:
             seed_torch(self.seed, "step", self.step, distributed.rank())
-            self.tokenizer.codebook.begin_step(self.step, self.seed)
+            for part in (self.tokenizer.codebook, self.tokenizer.decoder):
+                part.begin_step(self.step, self.seed)
         self.batches_in_step = (self.batches_in_step + 1) % self.settings.accumulate
 
         # Forward once, one total, one backward; on the last batch with the adversarial weight.
