@@ -129,7 +129,7 @@ def draw(names: list[str], folder: Path) -> None:
             half = image.height // 2
             rows.setdefault("original", image.crop((0, 0, image.width, half)).convert("RGB"))
             rows[name] = image.crop((0, half, image.width, image.height)).convert("RGB")
-    figure, axes = plt.subplots(len(rows), 1, figsize=(9, 1.2 * len(rows)), dpi=120)
+    figure, axes = plt.subplots(len(rows), 1, figsize=(9, len(rows)), dpi=75)
     for axis, (name, row) in zip(axes, rows.items(), strict=True):
         axis.imshow(row, interpolation="nearest")
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
@@ -137,6 +137,7 @@ def draw(names: list[str], folder: Path) -> None:
         axis.spines[:].set_visible(False)
     figure.subplots_adjust(left=0.13, right=0.995, top=0.995, bottom=0.005, hspace=0.03)
     figure.savefig(folder / "networks.png")
+    plt.close(figure)
 
 
 def main() -> None:
