@@ -114,7 +114,7 @@ def test_what_a_sample_keeps_follows_from_its_place_in_the_step(
 
 
 def test_other_numbers_of_latents_are_refused() -> None:
-    message = "takes 8 latents, got a grid of 3: train with nested_dropout"
+    message = "takes 8 latents, got a grid of 3: give encoder and decoder the same num_tokens, or"
     with pytest.raises(ConfigError, match=message):
         decoder().size((3,))
     nested = decoder(nested_dropout="uniform")

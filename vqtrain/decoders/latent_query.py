@@ -78,11 +78,13 @@ class LatentQueryDecoder(Decoder):
         """Return the size of the images, for all latents or, with nested dropout, the first n."""
         nested = self.nested_dropout != "none"
         least = 1 if nested else self.num_tokens
-        first = " or the first of them" if nested else ""
-        how = "" if nested else ": train with nested_dropout to decode the first n"
+        taken = f"{self.num_tokens} latents" + (" or the first of them" if nested else "")
+        remedy = "give encoder and decoder the same num_tokens"
+        if not nested:
+            remedy += ", or to decode the first n, train with decoder.nested_dropout=uniform"
         require(
             len(grid) == 1 and least <= grid[0] <= self.num_tokens,
-            f"the decoder takes {self.num_tokens} latents{first}, got a grid of {by(grid)}{how}",
+            f"the decoder takes {taken}, got a grid of {by(grid)}: {remedy}",
         )
         return tuple(
             n * factor for n, factor in zip(self.queries.grid, self.upsampling, strict=True)

@@ -141,7 +141,8 @@ def other_crops(models: Sequence[Model], crop: str) -> list[str]:
     """Say of each tokenizer that was trained with another crop that its run's figures differ."""
     trained = {each.name: each.tokenizer.training_summary.get("crop", crop) for each in models}
     return [
-        f"{name} was trained with crop={word}: crop={word} measures what its run has logged"
+        f"{name} was trained with crop={word} and is measured with crop={crop}: crop={word} gives "
+        "the figures that its run has logged"
         for name, word in trained.items()
         if word != crop
     ]
