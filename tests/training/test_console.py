@@ -101,6 +101,23 @@ def test_the_time_that_is_left_is_that_of_the_pace_so_far(
     assert "left" not in last
 
 
+def test_a_slow_run_shows_its_pace_once_before_its_first_metrics(
+    make_console: MakeConsole, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = make_console()
+    monkeypatch.setattr("time.monotonic", lambda: 1_000.0)
+    console.start(0)
+    for step, now in (
+        (1, 1_012.0),
+        (3, 1_036.0),
+        (4, 1_048.0),
+    ):  # 12 s a step, 7 steps after step 3
+        monkeypatch.setattr("time.monotonic", lambda now=now: now)
+        console.begin_batch()
+        console.end_batch(step, images=4)
+    assert capsys.readouterr().out == "step 3/10  12.0 s a step  0:01:24 left\n"
+
+
 def test_much_waiting_is_hinted_once_but_not_of_the_start(
     make_console: MakeConsole, capsys: pytest.CaptureFixture[str]
 ) -> None:

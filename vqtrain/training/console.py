@@ -15,6 +15,9 @@ from vqtrain.training.data_module import TrainingData
 # Above this share of the time that is spent waiting for data there is a hint.
 MUCH_WAITING = 0.1
 
+# After so long without a line, the pace is shown: the first line of metrics may be far away.
+SILENCE_S = 30.0
+
 # Too many for the console; metrics.jsonl has them.
 FOR_EXPERTS = {
     "train/codebook/distance",
@@ -56,7 +59,7 @@ class RunConsole:
         self.clock_began = time.time() - time.monotonic()
         self.batch_began = 0.0
         self.busy_s, self.images = 0.0, 0
-        self.has_shown, self.has_hinted = False, False
+        self.has_shown, self.has_hinted, self.has_shown_pace = False, False, False
         self.began: tuple[int, float] | None = None  # the step, and when
 
     def line(self, text: str, *, log_only: bool = False) -> None:
@@ -94,6 +97,17 @@ class RunConsole:
         self.images += images * distributed.world_size()
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=step)
+        elif not self.has_shown and not self.has_shown_pace:
+            self._show_pace(step)
+
+    def _show_pace(self, step: int) -> None:
+        """Show how long a step and the rest take, once the run has been silent for long."""
+        left_s = self.seconds_left(step)
+        if self.began is None or left_s is None or time.monotonic() - self.began[1] < SILENCE_S:
+            return
+        self.has_shown_pace = True
+        pace = left_s / (self.max_steps - step)
+        self.line(f"step {step}/{self.max_steps}  {pace:.1f} s a step  {duration(left_s)} left")
 
     def show_training(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
         """Show a line of training metrics with the speed since the last one, and return that."""
