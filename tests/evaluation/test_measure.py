@@ -308,6 +308,7 @@ found = measure(
     references={},
     baselines={"down_up": BASELINES["down_up"]},
     bits_per_pixel=0.25,
+    num_tokens=None,
     autocast=nullcontext,
     progress=lambda done, total: None,
 )

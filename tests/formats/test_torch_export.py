@@ -62,6 +62,7 @@ class Counting(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder, self.downsampling, self.grid = encoder, encoder.downsampling, encoder.grid
+        self.sample_size = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode, upside down if the picture is dark."""
