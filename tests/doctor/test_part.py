@@ -96,7 +96,11 @@ def test_the_first_broken_promise_is_named(
         ("Signs", [], "arguments.length is missing"),
         ("Signs", ["arguments.length=x"], "arguments.length must be a number, got 'x'"),
         ("Signs", ["arguments.lenght=1"], "arguments: unknown key 'lenght', did you mean 'length'"),
-        ("Signs", ["arguments.length=0"], "part=strangers_for_the_doctor:Signs: arguments.length must be"),
+        (
+            "Signs",
+            ["arguments.length=0"],
+            "for_the_doctor:Signs: arguments.length must be above 0, got",
+        ),
         ("Absent", [], "part: cannot import 'strangers_for_the_doctor:Absent'"),
         ("nowhere:Signs", [], "part: cannot import 'nowhere:Signs'"),
         ("math:pi", [], "part: 'math:pi' is not a class"),
