@@ -9,19 +9,18 @@ python scripts/compare_codebooks.py
 
 import argparse
 import json
-import logging
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 
 from vqtrain import build_training
+from vqtrain.training.launch import quiet_libraries
 
 NETWORK = [
     *("encoder=vqvae", "encoder.channels=32", "encoder.block_channels=16"),
@@ -94,22 +93,31 @@ class Results:
         return f"{name}; lr {rate}; seed {seed}; {self._steps} steps"
 
 
+def make_trainer(
+    steps: int, callbacks: Sequence[Callback] = (), *, validate: bool = True
+) -> Trainer:
+    """Make a trainer that validates after the last step, if at all, and writes nothing."""
+    return Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        val_check_interval=steps,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if validate else 0,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
 def train(words: list[str]) -> Result:
     """Train once; return the metrics of the validation after the last step."""
     with TemporaryDirectory() as folder:
         training = build_training(*words, folder=folder)
         steps = training.module.settings.max_steps
-        trainer = Trainer(
-            accelerator="cpu",
-            max_steps=steps,
-            val_check_interval=steps,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        trainer = make_trainer(steps)
         began = time.process_time()
         trainer.fit(training.module, training.data)
         seconds = (time.process_time() - began) / steps
@@ -152,8 +160,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only print the table")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the same speed, whatever else the machine does
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet_libraries()
     results = Results(arguments.results, arguments.steps)
     if not arguments.table:
         for name in CODEBOOKS:

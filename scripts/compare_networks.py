@@ -9,20 +9,20 @@ python scripts/compare_networks.py photos/train photos/val
 
 import argparse
 import json
-import logging
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
 import torch
-from lightning import Callback, Trainer
+from compare_codebooks import make_trainer
+from lightning import Callback
 from PIL import Image
 
 from vqtrain import build_training
+from vqtrain.training.launch import quiet_libraries
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -79,19 +79,7 @@ def train(words: list[str], steps: int, folder: Path, *, validate: bool) -> Mapp
     """Train once; return seconds per step, parameters and the metrics of the last validation."""
     training = build_training(*words, f"trainer.max_steps={steps}", folder=folder)
     clock = Clock()
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        val_check_interval=steps,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        limit_val_batches=1.0 if validate else 0,
-        callbacks=[clock],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = make_trainer(steps, [clock], validate=validate)
     trainer.fit(training.module, training.data)
     parameters = sum(value.numel() for value in training.module.tokenizer.parameters())
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -150,8 +138,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the same speed, whatever else the machine does
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet_libraries()
     arguments.out.mkdir(parents=True, exist_ok=True)
     data = [f"data.train={arguments.train}", f"data.val={arguments.val}"]
     seconds = 60 * arguments.minutes

@@ -74,6 +74,7 @@ def test_a_process_that_waits_says_for_whom(
 
 
 def test_one_process_alone_is_a_world_of_one() -> None:
+    assert distributed.places(2, samples=3) == range(6, 9)
     assert (distributed.is_running(), distributed.rank(), distributed.world_size()) == (False, 0, 1)
     values = torch.randn(3, 2)
     assert torch.equal(distributed.all_reduce_sum(values), values)

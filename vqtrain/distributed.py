@@ -88,6 +88,20 @@ def world_size() -> int:
     return dist.get_world_size() if is_running() else 1
 
 
+def places(batch: int, samples: int) -> range:
+    """Return the places of this rank's samples among all samples of a step.
+
+    They are those of one process that has the batches of all ranks joined, so what is drawn by them
+    does not depend on how a step is split.
+
+    Args:
+        batch: The number of the batch in its step, from 0 on.
+        samples: Samples of the batch on each rank.
+    """
+    first = (batch * world_size() + rank()) * samples
+    return range(first, first + samples)
+
+
 def all_reduce_sum(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     """Sum a tensor over all ranks, into a new tensor on each; no gradient flows through it."""
     if not is_running():

@@ -4,9 +4,8 @@ import math
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
-from operator import mul
 from pathlib import Path
-from typing import Any, cast, final
+from typing import final
 
 from rich.console import Console
 
@@ -16,6 +15,7 @@ from vqtrain.app.parts.keys import build_kind, describe_kinds
 from vqtrain.app.parts.output import fill_whole, new_folder
 from vqtrain.errors import ConfigError
 from vqtrain.formats.base import Converter, kinds_of
+from vqtrain.formats.parts.graphs import traced_size
 from vqtrain.ops.paths import expand
 from vqtrain.shapes import by
 from vqtrain.tokenizer.model import Tokenizer
@@ -55,13 +55,8 @@ def hashes(source: Path) -> dict[str, str]:
 
 def tokens_of(tokenizer: Tokenizer) -> str:
     """Say how many ids there are for how many pixels: the fewest that there can be."""
-    grids = tokenizer.codebook.token_grids
-    arguments = cast(Mapping[str, Any], tokenizer.specification["encoder"]["arguments"])
-    sizes = [tokenizer.unit]
-    # Of a codebook and of an encoder that take samples of one size alone.
-    sizes += [tuple(map(mul, tokenizer.downsampling, grids[-1]))] if grids else []
-    sizes += [tuple(arguments["sample_size"])] if "sample_size" in arguments else []
-    for size in sizes:
+    # The second is of codebooks and encoders that take samples of one size alone.
+    for size in filter(None, (tokenizer.unit, traced_size(tokenizer))):
         with suppress(ConfigError):
             count = math.prod(tokenizer.token_shape(*size))
             return f"{'one' if count == 1 else count} for {by(size)} px"

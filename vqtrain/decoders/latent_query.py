@@ -115,9 +115,9 @@ class LatentQueryDecoder(Decoder):
     @torch.compiler.disable  # a graph would be compiled anew for the seed of each step
     def _draw_numbers(self, samples: int, latents: int) -> list[int]:
         """Draw how many latents each sample of the next batch of the step keeps."""
-        first = (self.batches * distributed.world_size() + distributed.rank()) * samples
+        places = distributed.places(self.batches, samples)
         self.batches += 1
-        draws = [seed_for(self.step_seed, first + sample) for sample in range(samples)]
+        draws = [seed_for(self.step_seed, place) for place in places]
         if self.nested_dropout == "uniform":
             return [1 + draw % latents for draw in draws]
         return [2 ** (draw % latents.bit_length()) for draw in draws]

@@ -36,8 +36,8 @@ class NoiseSource(StepState):
         """Return the noise of one call of the codebook, for that many samples on each rank."""
         batch, call = divmod(self.used, self.calls)
         self.used += 1
-        first = (batch * distributed.world_size() + distributed.rank()) * samples
-        return CallNoise(seeds=[(self.seed, call, first + sample) for sample in range(samples)])
+        places = distributed.places(batch, samples)
+        return CallNoise(seeds=[(self.seed, call, place) for place in places])
 
 
 @final
