@@ -16,9 +16,9 @@ from vqtrain.app.parts.inherit import begin
 from vqtrain.build import build
 from vqtrain.cli import main
 from vqtrain.encoders import contract
-from vqtrain.encoders import timm as ours
 from vqtrain.encoders.timm import TimmEncoder
 from vqtrain.errors import ConfigError, WeightsError
+from vqtrain.layers import vision
 
 MODEL = "test_vit.r160_in1k"
 SIZE = (32, 48)
@@ -153,13 +153,12 @@ def test_weights_that_are_missing_or_do_not_fit_are_one_line(hub: Path, tmp_path
     for content in ({"no": torch.zeros(1)}, None):
         torch.save(content, file) if content else file.write_bytes(b"no")
         with pytest.raises(
-            WeightsError, match=rf"^cannot load {file} into encoder.model="
+            WeightsError, match=rf"^cannot load {file} into {MODEL} of timm: "
         ) as error:
             encoder().load_pretrained(str(file))
         assert "\n" not in str(error.value)
-    nowhere = encoder()
-    nowhere.model.pretrained_cfg["hf_hub_id"] = None
-    with pytest.raises(WeightsError, match=r"timm knows no file for encoder.model=test_vit"):
+    nowhere = encoder(model="vit_small_patch16_18x2_224")
+    with pytest.raises(WeightsError, match=r"timm knows no weights of vit_small_patch16_18x2_224"):
         nowhere.load_pretrained(None)
 
 
@@ -180,7 +179,7 @@ def test_what_it_cannot_be_is_refused(changes: dict[str, Any], message: str) -> 
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ours, "find_spec", lambda _: None)
+    monkeypatch.setattr(vision, "find_spec", lambda _: None)
     arguments = {"in_channels": 3, "sample_size": SIZE, "model": MODEL}
     with pytest.raises(
         ConfigError, match=r'encoder.model needs timm: pip install "vqtrain\[timm\]"'

@@ -1,9 +1,6 @@
 """A vision transformer of the package timm, with its published weights or without."""
 
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -11,9 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vqtrain.encoders.base import Encoder
-from vqtrain.errors import ConfigError, WeightsError, require
-from vqtrain.ranges import nearest
-from vqtrain.weights import find_on_hub, one_line
+from vqtrain.errors import require
+from vqtrain.layers.vision import create, load
 
 
 @final
@@ -92,60 +88,6 @@ class TimmEncoder(Encoder):
         """
         if not self.pretrained:
             return None
-        repository = self.model.pretrained_cfg.get("hf_hub_id")
-        if given is None and repository is None:
-            raise WeightsError(
-                f"timm knows no file for encoder.model={self.name}: set weights.encoder=PATH, or "
-                "encoder.pretrained=false for random weights"
-            )
-        file = find_on_hub("encoder", repository, given)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                loaded = create(self.name, self.sample_size, file)
-        except Exception as error:  # arbitrary bytes can raise any error in the unpickler
-            raise WeightsError(
-                f"cannot load {file} into encoder.model={self.name}: {one_line(error)}"
-            ) from error
+        loaded, file = load(self.name, self.sample_size, "encoder", given)
         self.model.load_state_dict(loaded.state_dict())
         return f"encoder: {self.name}, weights from {file}"
-
-
-def create(name: str, size: tuple[int, ...], file: Path | None = None) -> Any:  # noqa: ANN401 - timm's models declare no attributes
-    """Build a model of timm without its head.
-
-    Args:
-        name: Of the model.
-        size: Height and width of the images that its positions are of.
-        file: Weights, with those of its head; None for random ones.
-
-    Raises:
-        ConfigError: If timm is not installed, or there is no such model or no such transformer.
-    """
-    if find_spec("timm") is None:
-        raise ConfigError('model needs timm: pip install "vqtrain[timm]"')
-    timm = import_module("timm")  # it takes two seconds
-    try:
-        is_known = ":" not in name and timm.get_pretrained_cfg(name) is not None
-    except RuntimeError:  # an unknown tag
-        is_known = False
-    if not is_known:
-        near = nearest(name, {*timm.list_models(), *timm.list_models(pretrained=True)})
-        hint = f"did you mean {near!r}?" if near else 'timm.list_models("vit*") lists some'
-        raise ConfigError(f"model must be the name of a model of timm, got {name!r}; {hint}")
-    try:
-        model = timm.create_model(
-            name,
-            pretrained=file is not None,
-            pretrained_cfg_overlay={"file": str(file)},
-            img_size=size,
-            dynamic_img_size=True,
-        )
-    except TypeError:  # it takes no such size
-        model = None
-    is_plain = isinstance(model, (timm.models.VisionTransformer, timm.models.Eva))
-    require(
-        is_plain and type(model.patch_embed) is timm.layers.PatchEmbed,
-        f"model must be a vision transformer over patches, got {name!r}",
-    )
-    model.prune_intermediate_layers(1)  # no pooling and no head; all blocks are kept
-    return model
