@@ -23,7 +23,8 @@ from vqtrain.layers.lpips import LPIPS
 from vqtrain.losses.adversarial.hinge import Hinge
 from vqtrain.losses.l1 import L1
 from vqtrain.losses.lpips import LPIPSLoss
-from vqtrain.losses.parts.adversarial import AdversarialTraining
+from vqtrain.losses.parts.adaptive_weight import AdaptiveWeight
+from vqtrain.losses.parts.adversarial import AdversarialTraining, DiscriminatorSettings
 from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.objective import Objective, WeightedTerm
 from vqtrain.tokenizer.reconstruction import Reconstruction
@@ -64,9 +65,27 @@ class Step:
             discriminator=PatchGAN(in_channels=3, channels=64, num_layers=3, norm="group"),
             adversarial=AdversarialTraining(
                 loss=Hinge(),
-                weight=weight("adversarial", 0.8),
-                adaptive=True,
-                max_ratio=100.0,
+                weight=AdaptiveWeight(
+                    name="adversarial",
+                    weight=0.8,
+                    start_step=0,
+                    ramp_steps=0,
+                    adaptive=True,
+                    min_ratio=0.0,
+                    max_ratio=100.0,
+                ),
+                layer=None,
+                settings=DiscriminatorSettings(
+                    every=1,
+                    augment=0.0,
+                    cutout=0.0,
+                    blur_steps=0,
+                    lecam_weight=0.0,
+                    lecam_decay=0.0,
+                    r1_weight=0.0,
+                    r1_every=1,
+                    consistency_weight=0.0,
+                ),
             ),
         ).to(device)
         side = arguments.image_size
@@ -83,10 +102,10 @@ class Step:
         output = Reconstruction(samples=self.decoder(self.z), quantized=quantized, latents=self.z)
         weight = self.decoder.last_layer.weight
         assert isinstance(weight, Tensor)
-        terms = self.objective(self.images, output, weight, 1, is_last=True)
-        assert terms.adversarial is not None
-        assert terms.weight is not None
-        (terms.total + terms.weight * terms.adversarial).backward()
+        terms = self.objective(self.images, output, {"adversarial": weight}, 1, is_last=True)
+        adversarial = terms.balanced["adversarial"]
+        assert adversarial.weight is not None
+        (terms.total + adversarial.weight * adversarial.loss).backward()
 
     def textbook(self) -> None:
         """Make the same step by two more gradients and three calls of the discriminator."""

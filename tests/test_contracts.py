@@ -26,7 +26,15 @@ from vqtrain.launchers.base import Ended, Launcher
 from vqtrain.losses import contract as loss_contract
 from vqtrain.losses.adversarial import contract as adversarial_contract
 from vqtrain.losses.adversarial.base import AdversarialLoss
+from vqtrain.losses.alignment import contract as alignment_contract
 from vqtrain.losses.base import LossTerm
+
+LOSSES = ("loss", "adversarial", "alignment")
+# Keys of these that the run takes out.
+WEIGHTS = (
+    *("weight", "start_step", "ramp_steps"),
+    *("adaptive", "min_ratio", "max_ratio"),
+)
 
 CHECKS: dict[str, Callable[..., None]] = {
     "encoder": encoder_contract.check,
@@ -34,6 +42,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "discriminator": discriminator_contract.check,
     "loss": loss_contract.check,
     "adversarial": adversarial_contract.check,
+    "alignment": alignment_contract.check,
     "launcher": launcher_contract.check,
     "command": command_contract.check,
 }
@@ -65,10 +74,10 @@ def test_every_kind_keeps_the_contract_of_its_group(
     group: str, kind: str, classifier_file: Callable[[str], Any]
 ) -> None:
     (file,) = configs_folder().glob(
-        f"loss/*/{kind}.yaml" if group in ("loss", "adversarial") else f"{group}/{kind}.yaml"
+        f"loss/*/{kind}.yaml" if group in LOSSES else f"{group}/{kind}.yaml"
     )
     config = {} if group == "command" else yaml.safe_load(file.read_text())
-    for key in ("weight", "start_step", "ramp_steps", "adaptive", "max_ratio"):
+    for key in (*WEIGHTS, *(["layer"] if group == "adversarial" else [])):
         config.pop(key, None)
     context = {"in_channels": 3, "out_channels": 3, "sample_size": (64, 64)}
     if kind == "lpips":

@@ -1,5 +1,8 @@
 """The terms of the objective by hand, and its gradients against plain autograd."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,15 +11,30 @@ from vqtrain.build import build
 from vqtrain.codebooks.base import Quantized
 from vqtrain.discriminators.patchgan import PatchGAN
 from vqtrain.errors import ConfigError
+from vqtrain.losses.alignment.base import Alignment
 from vqtrain.losses.base import LossTerm
 from vqtrain.losses.l1 import L1
 from vqtrain.losses.l2 import L2
-from vqtrain.losses.parts.adversarial import AdversarialTraining
+from vqtrain.losses.parts.adaptive_weight import AdaptiveWeight
+from vqtrain.losses.parts.adversarial import AdversarialTraining, DiscriminatorSettings
 from vqtrain.losses.parts.weight_ramp import Weight
-from vqtrain.objective import Objective, WeightedTerm
+from vqtrain.objective import Objective, Terms, WeightedAlignment, WeightedTerm
 from vqtrain.tokenizer.reconstruction import Reconstruction
+from vqtrain.training.accumulation import Accumulation
 
 START = 2
+KINDS = {"non_saturating": {"discriminator_loss": "cross_entropy", "image_means": False}}
+PLAIN = DiscriminatorSettings(
+    every=1,
+    augment=0.0,
+    cutout=0.2,
+    blur_steps=0,
+    lecam_weight=0.0,
+    lecam_decay=0.9,
+    r1_weight=0.0,
+    r1_every=1,
+    consistency_weight=0.0,
+)
 
 
 def term(
@@ -28,21 +46,35 @@ def term(
     )
 
 
+def weight(name: str, value: float, start_step: int) -> AdaptiveWeight:
+    return AdaptiveWeight(
+        name=name,
+        weight=value,
+        start_step=start_step,
+        ramp_steps=0,
+        adaptive=True,
+        min_ratio=0.0,
+        max_ratio=100.0,
+    )
+
+
 def objective(
     discriminator: PatchGAN | None,
     *others: WeightedTerm,
-    adaptive: bool = True,
     kind: str = "hinge",
+    settings: Mapping[str, object] | None = None,
+    alignment: WeightedAlignment | None = None,
 ) -> Objective:
     return Objective(
         terms=[term("reconstruction", L1(), 4.0), *others],
         discriminator=discriminator,
         adversarial=AdversarialTraining(
-            loss=build("adversarial", kind, {}),  # type: ignore[arg-type]  # by its group
-            weight=Weight(name="adversarial", weight=0.5, start_step=START, ramp_steps=0),
-            adaptive=adaptive,
-            max_ratio=100.0,
+            loss=build("adversarial", kind, KINDS.get(kind, {})),  # type: ignore[arg-type]  # by its group
+            weight=weight("adversarial", 0.5, START),
+            layer=None,
+            settings=replace(PLAIN, **(settings or {})),  # type: ignore[arg-type]  # plain data
         ),
+        alignment=alignment,
     )
 
 
@@ -59,11 +91,9 @@ def test_the_total_is_the_sum_of_what_is_logged_and_alone_has_a_gradient() -> No
     images = torch.zeros(2, 3, 4, 4)
     made = torch.full((2, 3, 4, 4), 0.5, requires_grad=True)
     codebook_loss = torch.tensor(0.25, requires_grad=True)
-    terms = objective(None)(
-        images, reconstruction(made, codebook_loss), torch.ones(1), 9, is_last=True
-    )
+    terms = objective(None)(images, reconstruction(made, codebook_loss), {}, 9, is_last=True)
     # 4 * |0.5 - 0| = 2, and 2 + 0.25 = 2.25.
-    assert {name: part.item() for name, part in terms.logged(None).items()} == {
+    assert {name: part.item() for name, part in terms.logged(terms).items()} == {
         "generator/reconstruction": 2.0,
         "generator/codebook": 0.25,
         "generator/total": 2.25,
@@ -86,7 +116,7 @@ def test_any_number_of_terms_is_added_up_each_from_its_own_step_on() -> None:
     for step in (2, 3, 4):
         made.grad = None
         output = reconstruction(made, codebook_loss)
-        terms = target(images, output, torch.ones(1), step, is_last=True)
+        terms = target(images, output, {}, step, is_last=True)
         terms.total.backward()
         assert made.grad is not None
         found[step] = terms.parts.get("generator/squared"), made.grad[0, 0, 0, 0].item() * 96
@@ -113,9 +143,15 @@ class Setting:
         torch.manual_seed(1)
         self.latents = torch.randn(2, 5, 16, 16).double()
         self.images = torch.randn(2, 3, 16, 16).double()
+        self.encoder = nn.Conv2d(5, 5, 1).double()
         self.decoder = nn.Conv2d(5, 3, 3, padding=1).double()
         self.discriminator = PatchGAN(in_channels=3, channels=8, num_layers=2, norm=norm).double()
         self.codebook_loss = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
+
+    @property
+    def layers(self) -> dict[str, Tensor]:
+        """The weights of the last layer, and of the last one before the codebook."""
+        return {"adversarial": self.decoder.weight, "alignment": self.encoder.weight}
 
     def gradients(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return those of the decoder and those of the discriminator."""
@@ -124,16 +160,22 @@ class Setting:
         return generator, discriminator
 
 
+def weighted_sum(terms: Terms) -> Tensor:
+    total = terms.total
+    for each in terms.balanced.values():
+        assert each.weight is not None
+        total = total + each.weight * each.loss
+    return total
+
+
 @pytest.mark.parametrize("norm", ["none", "group", "batch"])
 @pytest.mark.parametrize("kind", ["hinge", "vanilla", "non_saturating"])
 def test_each_network_is_moved_by_its_own_terms_alone(norm: str, kind: str) -> None:
     ours, plain = Setting(norm), Setting(norm)
     target = objective(ours.discriminator, kind=kind).double()
     output = reconstruction(ours.decoder(ours.latents), ours.codebook_loss)
-    terms = target(ours.images, output, ours.decoder.weight, START, is_last=True)
-    assert terms.adversarial is not None
-    assert terms.weight is not None
-    (terms.total + terms.weight * terms.adversarial).backward()
+    terms = target(ours.images, output, ours.layers, START, is_last=True)
+    weighted_sum(terms).backward()
 
     # The textbook's way: two backward passes, the discriminator frozen in the first.
     made = plain.decoder(plain.latents)
@@ -155,7 +197,7 @@ def test_each_network_is_moved_by_its_own_terms_alone(norm: str, kind: str) -> N
     for found, expected in zip(ours.gradients(), plain.gradients(), strict=True):
         assert len(expected) > 0
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
-    logged = {name: part.item() for name, part in terms.logged(terms.weight).items()}
+    logged = {name: part.item() for name, part in terms.logged(terms).items()}
     assert logged["generator/adversarial"] == pytest.approx(weight * adversarial.item())
     assert logged["discriminator/total"] == pytest.approx(loss.item())
     assert logged["discriminator/logits_real"] == pytest.approx(real[0].mean().item())
@@ -164,9 +206,9 @@ def test_each_network_is_moved_by_its_own_terms_alone(norm: str, kind: str) -> N
         (compared + weight * adversarial).item() + 0.25
     )
     assert terms.total.item() == pytest.approx((compared + loss).item() + 0.25)
-    assert terms.balance is not None
-    assert terms.balance.reconstruction_gradient.item() == pytest.approx(norms[0], rel=1e-9)
-    assert terms.balance.adversarial_gradient.item() == pytest.approx(norms[1], rel=1e-9)
+    balance = {name: value.item() for name, value in terms.balances.items()}
+    assert balance["adversarial/reconstruction_gradient"] == pytest.approx(norms[0], rel=1e-9)
+    assert balance["adversarial/gradient"] == pytest.approx(norms[1], rel=1e-9)
 
 
 def test_before_its_start_the_discriminator_is_not_run() -> None:
@@ -179,13 +221,13 @@ def test_before_its_start_the_discriminator_is_not_run() -> None:
     setting.discriminator.register_forward_pre_hook(fail)
     made = setting.decoder(setting.latents)
     output = reconstruction(made, setting.codebook_loss)
-    terms = target(setting.images, output, setting.decoder.weight, START - 1, is_last=True)
-    assert not any("adversarial" in name or "discriminator" in name for name in terms.logged(None))
-    assert terms.adversarial is terms.balance is None
+    terms = target(setting.images, output, setting.layers, START - 1, is_last=True)
+    assert not any("adversarial" in name or "discriminator" in name for name in terms.logged(terms))
+    assert terms.balanced == terms.balances == {}
     terms.total.backward()
     assert setting.gradients()[1] == []
     with pytest.raises(AssertionError, match="is run"):
-        target(setting.images, output, setting.decoder.weight, START, is_last=True)
+        target(setting.images, output, setting.layers, START, is_last=True)
 
 
 def test_under_autocast_gradients_and_norms_are_float32() -> None:
@@ -200,8 +242,100 @@ def test_under_autocast_gradients_and_norms_are_float32() -> None:
         assert made.dtype == torch.bfloat16
         images = torch.randn(2, 3, 16, 16)
         output = reconstruction(made, torch.zeros(()))
-        terms = target(images, output, decoder.weight, START, is_last=True)
-    assert {part.dtype for part in terms.logged(terms.weight).values()} == {torch.float32}
-    assert terms.adversarial is not None
-    (terms.total + terms.adversarial).backward()
-    assert {value.dtype for value in vars(terms.balance).values()} == {torch.float32}
+        terms = target(images, output, {"adversarial": decoder.weight}, START, is_last=True)
+    assert {part.dtype for part in terms.logged(terms).values()} == {torch.float32}
+    weighted_sum(terms).backward()
+    assert {value.dtype for value in terms.balances.values()} == {torch.float32}
+
+
+class Towards(Alignment):
+    """Compares projected latents with the means of a sample's patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.projection = nn.Conv2d(5, 3, 1)
+
+    def forward(self, latents: Tensor, samples: Tensor, texts: Sequence[str]) -> Tensor:
+        """Return a mean of squares."""
+        del texts
+        return (self.projection(latents) - samples.mean((2, 3), keepdim=True)).square().mean()
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_all_terms_at_once_give_the_gradients_of_the_textbook(batches: int) -> None:
+    settings = {
+        "augment": 0.7,
+        "lecam_weight": 0.3,
+        "r1_weight": 5.0,
+        "consistency_weight": 4.0,
+        "blur_steps": 4,
+    }
+    ours, plain = Setting("none"), Setting("none")
+    parts = []
+    for setting in (ours, plain):
+        alignment = WeightedAlignment(loss=Towards(), weight=weight("alignment", 0.25, 1))
+        other = term("squared", L2(), 2.0)
+        parts.append(
+            objective(setting.discriminator, other, settings=settings, alignment=alignment).double()
+        )
+    target, reference = parts
+    assert target.alignment is not None
+    assert reference.alignment is not None
+
+    def output(setting: Setting, latents: Tensor) -> Reconstruction:
+        z = setting.encoder(latents)
+        ids = torch.zeros(len(z), 1, 1, 1, dtype=torch.int64)
+        quantized = Quantized(z_q=z, token_ids=ids, loss=z.square().mean())
+        return Reconstruction(samples=setting.decoder(z), quantized=quantized, latents=z)
+
+    # Twice, so that LeCam has averages.
+    for step in (START, START + 1):
+        trained = [
+            *(ours.encoder, ours.decoder, target.alignment, ours.discriminator),
+            *(plain.encoder, plain.decoder, reference.alignment, plain.discriminator),
+        ]
+        for module in trained:
+            module.zero_grad()
+        target.begin_step(step, 0)
+        inner = [p for m in trained[:3] for p in m.parameters()]
+        accumulation = Accumulation(inner, batches)
+        pairs = zip(ours.latents.chunk(batches), ours.images.chunk(batches), strict=True)
+        for number, (latents, images) in enumerate(pairs, start=1):
+            made = output(ours, latents)
+            terms = target(images, made, ours.layers, step, is_last=number == batches)
+            accumulation.add(terms, made, Tensor.backward)
+        target.update()
+
+        # The textbook's way: each network's own loss of the joined batch, one after the other.
+        made = output(plain, plain.latents)
+        reference.begin_step(step, 0)
+        both = reference.adversarial(plain.discriminator, made.samples, plain.images, step)
+        assert both.discriminator is not None
+        compared = (
+            4 * (made.samples - plain.images).abs().mean()
+            + 2 * (made.samples - plain.images).square().mean()
+        )
+        aligning = reference.alignment(made.quantized.z_q, plain.images, [])
+        loss = compared + made.quantized.loss
+        for each, layer, share in (
+            (both.generator, plain.decoder.weight, 0.5),
+            (aligning, plain.encoder.weight, 0.25),
+        ):
+            norms = [
+                torch.autograd.grad(t, layer, retain_graph=True)[0].norm() for t in (compared, each)
+            ]
+            ratio = (norms[0] / (norms[1] + 1e-4)).clamp(max=100.0).item()  # max_ratio
+            loss = loss + share * ratio * each
+        own = [p for m in trained[4:7] for p in m.parameters()]
+        expected = list(torch.autograd.grad(loss, own, retain_graph=True))
+        opponent = list(plain.discriminator.parameters())
+        reference.begin_step(step, 0)
+        detached = made.samples.detach()
+        both = reference.adversarial(plain.discriminator, detached, plain.images, step)
+        assert both.discriminator is not None
+        expected += torch.autograd.grad(both.discriminator, opponent)
+        reference.update()
+        found = [p.grad for m in trained[:4] for p in m.parameters()]
+        for one, other_one in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other_one, rtol=1e-10, atol=1e-13)

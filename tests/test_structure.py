@@ -21,19 +21,23 @@ CONFIGS = {
     "discriminator": "discriminator",
     "loss": "loss/*",
     "adversarial": "loss/adversarial",
+    "alignment": "loss/alignment",
     "format": "format",
     "metric": "metric",
     "launcher": "launcher",
 }
 # Keys that the run itself takes out of a group.
 TERM = {"weight", "start_step", "ramp_steps"}
-COMMON = {"loss": TERM, "adversarial": {*TERM, "adaptive", "max_ratio"}}
+BALANCED = {*TERM, "adaptive", "min_ratio", "max_ratio"}
+COMMON = {"loss": TERM, "adversarial": {*BALANCED, "layer"}, "alignment": BALANCED}
+# Of the loss, but no terms that compare reconstructions.
+OTHER_LOSSES = ("adversarial", "alignment", "discriminator")
 # ``none`` builds nothing, so it has no code.
 COMPONENTS = [
     (group, path)
     for group, folder in CONFIGS.items()
     for path in sorted((ROOT / "configs").glob(f"{folder}/*.yaml"))
-    if path.stem != "none" and (group == "loss") <= (path.parent.name != "adversarial")
+    if path.stem != "none" and (group == "loss") <= (path.parent.name not in OTHER_LOSSES)
 ]
 MODULES = sorted((ROOT / "vqtrain").rglob("*.py"))
 PYTHON = [

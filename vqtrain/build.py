@@ -33,13 +33,17 @@ GROUPS = {
     "format": "vqtrain.formats.base:Format",
     "loss": "vqtrain.losses.base:LossTerm",
     "adversarial": "vqtrain.losses.adversarial.base:AdversarialLoss",
+    "alignment": "vqtrain.losses.alignment.base:Alignment",
     "metric": "vqtrain.metrics.base:Metric",
     "launcher": "vqtrain.launchers.base:Launcher",
     "command": "vqtrain.app.base:Command",
 }
 # Facts of the run that a constructor may take by name: the channels of a sample (under the names of
-# an encoder and of a decoder), the sizes of its axes, and others.
-CONTEXT = ("in_channels", "out_channels", "sample_size", "max_steps", "world_size", "weights")
+# an encoder and of a decoder), the sizes of its axes, those of what is aligned, and others.
+CONTEXT = (
+    *("in_channels", "out_channels", "sample_size", "aligned_channels", "aligned_grid"),
+    *("max_steps", "world_size", "weights"),
+)
 # Modules of a group's package that are not kinds; packages are not kinds either.
 OTHERS = ("base", "contract")
 

@@ -1,8 +1,8 @@
 """What is minimized: the sum of all loss terms."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,13 +13,20 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from vqtrain import distributed
 from vqtrain.build import bind, build_part, in_context, split_kind
 from vqtrain.discriminators.base import Discriminator
-from vqtrain.errors import require
+from vqtrain.errors import ConfigError, require
 from vqtrain.losses.adversarial.base import AdversarialLoss
+from vqtrain.losses.alignment.base import Alignment
 from vqtrain.losses.base import LossTerm
-from vqtrain.losses.parts.adversarial import AdversarialTraining, Balance
+from vqtrain.losses.parts.adaptive_weight import AdaptiveWeight, Balance, GradientNorms
+from vqtrain.losses.parts.adversarial import AdversarialTraining, DiscriminatorSettings
 from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.ops.precision import at_least_float32
 from vqtrain.tokenizer.reconstruction import Reconstruction
+
+AnyWeight = TypeVar("AnyWeight", bound=Weight)
+
+# Terms whose weights may be relative to the reconstruction gradient.
+BALANCED = ("adversarial", "alignment")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,42 +38,75 @@ class WeightedTerm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
-    """The objective of one batch: ``total``, and the weighted ``adversarial`` term.
+class WeightedAlignment:
+    """An alignment of latents, and its weight over the run."""
+
+    loss: Alignment
+    weight: AdaptiveWeight
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalancedTerm:
+    """A term of one batch whose weight may depend on all batches of its step.
 
     Attributes:
-        total: All terms but the generator's adversarial one. The generator and the discriminator
-            each get the gradient of their own terms.
-        parts: The same, detached, to log: ``generator/...`` and ``discriminator/...``.
-        adversarial: The generator's adversarial term without its weight; None before its start.
+        loss: The term without its weight.
         weight: Its weight, or None where that depends on later batches of the step.
-        balance: How it compares with the other terms over the whole step, on the last batch.
+        balance: How it compares with the reconstruction terms over the whole step, on the last
+            batch; None where that is not measured.
+    """
+
+    loss: Float[Tensor, ""]
+    weight: Float[Tensor, ""] | float | None
+    balance: Balance | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """The objective of one batch: ``total``, and the weighted ``balanced`` terms.
+
+    Attributes:
+        total: All other terms. The generator and the discriminator each get the gradient of their
+            own terms.
+        parts: The same, detached, to log: ``generator/...`` and ``discriminator/...``.
+        balanced: The generator's ``adversarial`` term and the ``alignment``, from their start on.
     """
 
     total: Float[Tensor, ""]
     parts: Mapping[str, Tensor]
-    adversarial: Float[Tensor, ""] | None = None
-    weight: Float[Tensor, ""] | float | None = None
-    balance: Balance | None = None
+    balanced: Mapping[str, BalancedTerm]
 
     def detach(self) -> "Terms":
         """Return the same values without their graph."""
-        adversarial = None if self.adversarial is None else self.adversarial.detach()
-        return replace(self, total=self.total.detach(), adversarial=adversarial)
+        balanced = {
+            name: replace(term, loss=term.loss.detach()) for name, term in self.balanced.items()
+        }
+        return replace(self, total=self.total.detach(), balanced=balanced)
 
     def is_finite(self) -> Bool[Tensor, ""]:
         """Say whether the loss is finite."""
-        finite = self.total.detach().isfinite()
-        return finite if self.adversarial is None else finite & self.adversarial.detach().isfinite()
+        losses = [self.total, *(term.loss for term in self.balanced.values())]
+        return torch.stack([loss.detach().isfinite() for loss in losses]).all()
 
-    def logged(self, weight: Float[Tensor, ""] | float | None) -> dict[str, Tensor]:
-        """Return the detached, weighted terms to log, by the adversarial weight of the step."""
+    def logged(self, last: "Terms") -> dict[str, Tensor]:
+        """Return the detached, weighted terms to log, by the weights of the step's last batch."""
         parts = dict(self.parts)
-        if self.adversarial is not None:
+        for name, term in self.balanced.items():
+            weight = last.balanced[name].weight
             assert weight is not None, "the weight is known at the end of a step"
-            parts["generator/adversarial"] = weight * self.adversarial.detach()
-            parts["generator/total"] = parts["generator/total"] + parts["generator/adversarial"]
+            parts[f"generator/{name}"] = weight * term.loss.detach()
+            parts["generator/total"] = parts["generator/total"] + parts[f"generator/{name}"]
         return parts
+
+    @property
+    def balances(self) -> dict[str, Tensor]:
+        """What the last batch of a step has measured of its weights, to log."""
+        return {
+            f"{name}/{key}": value
+            for name, term in self.balanced.items()
+            if term.balance is not None
+            for key, value in vars(term.balance).items()
+        }
 
 
 class WithGradient(torch.autograd.Function):
@@ -93,13 +133,16 @@ class Objective(nn.Module):
     Each term's gradient is first computed with respect to the reconstruction, and the sum of these
     gradients goes through the autoencoder once. So the discriminator runs once for both networks'
     losses, no term is differentiated twice for the adaptive weight, and the memory of a perceptual
-    network is free before the backward pass through the autoencoder begins.
+    network is free before the backward pass through the autoencoder begins. An alignment joins that
+    pass at the latents; if its weight is adaptive, the gradient of the other terms goes through the
+    decoder once more.
 
     Args:
         terms: Terms that compare reconstructions with samples, in the order of the sum. At least
             one of them has a weight from step 0 on.
         discriminator: Distinguishes reconstructions from samples, or None.
         adversarial: Both losses of adversarial training.
+        alignment: Aligns latents, or None.
 
     Raises:
         ConfigError: If no term has a weight from step 0 on.
@@ -111,6 +154,7 @@ class Objective(nn.Module):
         terms: Sequence[WeightedTerm],
         discriminator: Discriminator | None,
         adversarial: AdversarialTraining,
+        alignment: WeightedAlignment | None = None,
     ) -> None:
         super().__init__()
         require(
@@ -120,28 +164,56 @@ class Objective(nn.Module):
         self.terms = {term.weight.name: term for term in terms}
         self.losses = nn.ModuleList(term.loss for term in terms)  # they move with the module
         self.discriminator, self.adversarial = discriminator, adversarial
+        self.alignment = None if alignment is None else alignment.loss
+        self.alignment_weight = None if alignment is None else alignment.weight
+        self._norms = {name: GradientNorms() for name in BALANCED}
 
     def adversarial_enabled(self, step: int) -> bool:
-        """Say whether a step trains the discriminator, and the generator against it."""
+        """Say whether a step trains the generator against the discriminator."""
         return self.discriminator is not None and self.adversarial.weight.enabled(step)
+
+    def discriminator_updated(self, step: int) -> bool:
+        """Say whether a step trains the discriminator."""
+        return self.discriminator is not None and self.adversarial.updates_discriminator(step)
+
+    def alignment_enabled(self, step: int) -> bool:
+        """Say whether a step trains the alignment."""
+        return self.alignment_weight is not None and self.alignment_weight.enabled(step)
+
+    @property
+    def goes_deeper(self) -> bool:
+        """Whether gradients are compared at a weight before the decoder's last layer."""
+        has_alignment = self.alignment_weight is not None and self.alignment_weight.adaptive
+        return has_alignment or self.adversarial.layer is not None
+
+    def begin_step(self, step: int, seed: int) -> None:
+        """Begin a step, with the same arguments on every rank."""
+        self.adversarial.begin_step(step, seed)
+        if self.discriminator is not None:
+            self.discriminator.begin_step(step, seed)
 
     def forward(
         self,
         samples: Float[Tensor, "b c *size"],
         output: Reconstruction,
-        last_weight: Float[Tensor, "..."],
+        layers: Mapping[str, Float[Tensor, "..."]],
         step: int,
         *,
         is_last: bool,
+        aligned: Float[Tensor, "b d *grid"] | None = None,
+        texts: Sequence[str] = (),
     ) -> Terms:
         """Compute the terms of one batch; collective on the last one of a step.
 
         Args:
             samples: In [-1, 1].
             output: Their reconstructions, with gradients.
-            last_weight: The weight of the decoder's last layer.
+            layers: The weights at which the gradients of ``adversarial`` and ``alignment`` are
+                compared with those of the reconstruction.
             step: Number of the step, from 0.
             is_last: Whether it is the last batch of the step.
+            aligned: What is aligned, with gradients; None for the quantized latents.
+            texts: Of the samples, if the alignment needs them.
         """
         decoded = at_least_float32(output.samples)
         reconstructions = decoded.detach().requires_grad_()
@@ -153,42 +225,76 @@ class Objective(nn.Module):
         (gradient,) = grad(sum(terms.values()), reconstructions)
         parts: dict[str, Tensor] = {}
         total = samples.new_zeros(())
-        adversarial: Tensor | None = None
-        weight: Tensor | float | None = None
-        balance: Balance | None = None
-        if self.discriminator is not None and self.adversarial_enabled(step):
-            fake, real = self.discriminator(reconstructions), self.discriminator(samples)
-            loss = self.adversarial.generator(fake)
-            (against,) = grad(loss, reconstructions, retain_graph=True)
-            self.adversarial.observe(
-                *(grad(decoded, last_weight, g, retain_graph=True)[0] for g in (gradient, against))
+        balanced: dict[str, BalancedTerm] = {}
+
+        def balance(
+            name: str, loss: Tensor, weight: AdaptiveWeight, gradient_at: Callable[[Tensor], Tensor]
+        ) -> None:
+            layer, norms = layers[name], self._norms[name]
+            (own,) = grad(decoded, layer, gradient, retain_graph=True)
+            norms.observe(own, gradient_at(layer))
+            found = norms.balance(weight, step) if is_last else None
+            known = weight.at(step) if found is None and not weight.adaptive else None
+            balanced[name] = BalancedTerm(
+                loss=loss, weight=known if found is None else found.weight, balance=found
             )
-            if is_last:
-                balance = self.adversarial.balance(step)
-                weight = balance.weight
-            elif not self.adversarial.adaptive:
-                weight = self.adversarial.weight.at(step)
-            adversarial = WithGradient.apply(decoded, loss.detach(), against)
-            total = self.adversarial.discriminator(real, fake)
-            parts["discriminator/total"] = total.detach()
-            parts["discriminator/logits_real"] = mean_logit(real)
-            parts["discriminator/logits_fake"] = mean_logit(fake)
-        elif self.discriminator is not None and distributed.is_running():
-            # DDP waits for a gradient of every parameter.
-            total = 0.0 * torch.stack([p.sum() for p in self.discriminator.parameters()]).sum()
+
+        discriminator = self.discriminator
+        if discriminator is not None and self.adversarial_enabled(step):
+            both = self.adversarial(discriminator, reconstructions, samples, step)
+            (against,) = grad(both.generator, reconstructions, retain_graph=True)
+            balance(
+                "adversarial",
+                WithGradient.apply(decoded, both.generator.detach(), against),
+                self.adversarial.weight,
+                lambda layer: grad(decoded, layer, against, retain_graph=True)[0],
+            )
+            if both.discriminator is not None:
+                total = both.discriminator
+            parts |= {f"discriminator/{name}": value for name, value in both.parts.items()}
+        alignment, weight = self.alignment, self.alignment_weight
+        if alignment is not None and weight is not None and weight.enabled(step):
+            latents = output.quantized.z_q if aligned is None else aligned
+            aligning = alignment(at_least_float32(latents), samples, texts)
+            if weight.adaptive:
+                balance(
+                    "alignment",
+                    aligning,
+                    weight,
+                    lambda layer: grad(aligning, layer, retain_graph=True)[0],
+                )
+            else:
+                balanced["alignment"] = BalancedTerm(loss=aligning, weight=weight.at(step))
+        if distributed.is_running():
+            total = total + self._unused(step)
         compared = torch.stack([term.detach() for term in terms.values()]).sum()
         terms["codebook"] = output.quantized.loss
         parts |= {f"generator/{name}": term.detach() for name, term in terms.items()}
         parts["generator/total"] = compared + output.quantized.loss.detach()
         total = total + WithGradient.apply(decoded, compared, gradient) + output.quantized.loss
-        return Terms(
-            total=total, parts=parts, adversarial=adversarial, weight=weight, balance=balance
-        )
+        return Terms(total=total, parts=parts, balanced=balanced)
 
+    def _unused(self, step: int) -> Tensor | float:
+        """Return zero, with a gradient of each parameter that a step does not train.
 
-def mean_logit(logits: Sequence[Tensor]) -> Float[Tensor, ""]:
-    """Average a discriminator's logits, with equal weight for each of its tensors."""
-    return torch.stack([at_least_float32(each.detach()).mean() for each in logits]).mean()
+        DDP waits for a gradient of every parameter.
+        """
+        networks: list[nn.Module | None] = []
+        if not self.discriminator_updated(step):
+            networks.append(self.discriminator)
+        if not self.alignment_enabled(step):
+            networks.append(self.alignment)
+        parameters = [p for n in networks if n is not None for p in n.parameters()]
+        own = [p.sum() for p in parameters if p.requires_grad]
+        return 0.0 * torch.stack(own).sum() if own else 0.0
+
+    def update(self) -> None:
+        """End a step; collective."""
+        self.adversarial.update()
+
+    def discard_step(self) -> None:
+        """End a step that is skipped: leave everything as it was before."""
+        self.adversarial.discard_step()
 
 
 def build_term(
@@ -197,7 +303,7 @@ def build_term(
     """Build one term of the loss; None if its kind is none or its weight is 0."""
     if group.get("kind") == "none":
         return None
-    weight, rest = split_weight(name, group)
+    weight, rest = split(Weight, name, group)
     if weight.weight == 0:
         return None
     where = f"loss.{name}"
@@ -207,26 +313,50 @@ def build_term(
 
 
 def build_adversarial(
-    group: Mapping[str, object], context: Mapping[str, object]
+    group: Mapping[str, object], settings: Mapping[str, object], context: Mapping[str, object]
 ) -> AdversarialTraining:
-    """Build both losses of adversarial training, and the weight of the generator's."""
-    weight, rest = split_weight("adversarial", group)
-    own = ("adaptive", "max_ratio")
-    settings: dict[str, object] = {name: rest.pop(name) for name in own if name in rest}
+    """Build both losses of adversarial training, and the weight of the generator's.
+
+    Args:
+        group: ``loss.adversarial``.
+        settings: ``loss.discriminator``.
+        context: What is known of the run.
+    """
     where = "loss.adversarial"
-    part = in_context("adversarial", split_kind(rest), context, where=where)
-    built = build_part("adversarial", part, where=where)
-
-    def training(*, adaptive: bool, max_ratio: float) -> AdversarialTraining:
-        loss = cast(AdversarialLoss, built)
-        return AdversarialTraining(loss=loss, weight=weight, adaptive=adaptive, max_ratio=max_ratio)
-
-    return bind(training, settings, where=where)
-
-
-def split_weight(name: str, group: Mapping[str, object]) -> tuple[Weight, dict[str, object]]:
-    """Split a loss term's group into its weight and the arguments of its class."""
     rest = dict(group)
-    names = ("weight", "start_step", "ramp_steps")
-    common = {key: rest.pop(key) for key in names if key in rest}
-    return bind(Weight, {"name": name, **common}, where=f"loss.{name}"), rest
+    layer = rest.pop("layer")
+    if layer is not None and not isinstance(layer, str):
+        raise ConfigError(f"{where}.layer must be a name or null, got {layer!r}")
+    weight, rest = split(AdaptiveWeight, "adversarial", rest)
+    part = in_context("adversarial", split_kind(rest), context, where=where)
+    return AdversarialTraining(
+        loss=cast(AdversarialLoss, build_part("adversarial", part, where=where)),
+        weight=weight,
+        layer=layer,
+        settings=bind(DiscriminatorSettings, settings, where="loss.discriminator"),
+    )
+
+
+def build_alignment(
+    group: Mapping[str, object], context: Mapping[str, object]
+) -> WeightedAlignment | None:
+    """Build the alignment of latents; None if its kind is none or its weight is 0."""
+    if group.get("kind") == "none":
+        return None
+    weight, rest = split(AdaptiveWeight, "alignment", group)
+    if weight.weight == 0:
+        return None
+    where = "loss.alignment"
+    part = in_context("alignment", split_kind(rest), context, where=where)
+    built = build_part("alignment", part, where=where)
+    return WeightedAlignment(loss=cast(Alignment, built), weight=weight)
+
+
+def split(
+    kind: type[AnyWeight], name: str, group: Mapping[str, object]
+) -> tuple[AnyWeight, dict[str, object]]:
+    """Split a term's group into its weight and the arguments of its class."""
+    rest = dict(group)
+    names = [field.name for field in fields(kind) if field.name != "name"]
+    own = {key: rest.pop(key) for key in names if key in rest}
+    return bind(kind, {"name": name, **own}, where=f"loss.{name}"), rest

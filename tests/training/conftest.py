@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from vqtrain.build import configs_folder
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.find import open_images
 from vqtrain.data.sources.index import ImageIndex
@@ -52,6 +54,7 @@ TRAINER: dict[str, object] = {
     "keep_checkpoints": 3,
     "limit_val": None,
 }
+DISCRIMINATOR = yaml.safe_load((configs_folder() / "loss/discriminator/default.yaml").read_text())
 OPTIM: dict[str, object] = {
     "lr": 1e-3,
     "betas": [0.9, 0.99],
@@ -63,6 +66,8 @@ ADVERSARIAL: dict[str, object] = {
     "kind": "hinge",
     "weight": 0.5,
     "adaptive": True,
+    "layer": None,
+    "min_ratio": 0.0,
     "max_ratio": 100.0,
     "start_step": 0,
     "ramp_steps": 0,
@@ -196,7 +201,9 @@ def make_module(trainer_settings: Callable[..., TrainerSettings]) -> MakeModule:
                     )
                 ],
                 discriminator=discriminator,
-                adversarial=build_adversarial({**ADVERSARIAL, **(adversarial or {})}, {}),
+                adversarial=build_adversarial(
+                    {**ADVERSARIAL, **(adversarial or {})}, DISCRIMINATOR, {}
+                ),
             ),
             trainer_settings=trainer_settings(**trainer),
             optim_settings=OptimSettings(**{**OPTIM, **(optim or {})}),  # type: ignore[arg-type]  # plain data

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.autograd import grad
 
+from vqtrain.build import configs_folder
 from vqtrain.cli import main
 from vqtrain.codebooks.base import Quantized
 from vqtrain.discriminators.patchgan import PatchGAN
@@ -32,6 +34,10 @@ SETTINGS = [
 ]
 ADVERSARIAL = [
     "discriminator=patchgan",
+    "loss.discriminator.lecam_weight=0.1",
+    "loss.discriminator.augment=0.5",
+    "loss.discriminator.r1_weight=0.1",
+    "loss.discriminator.r1_every=4",
     "discriminator.channels=4",
     "discriminator.num_layers=1",
     "loss.adversarial.start_step=20",
@@ -48,7 +54,10 @@ class Networks:
         self.images = torch.randn(6, 3, 8, 8).double()
         self.encoder, self.decoder = (nn.Conv2d(3, 3, 3, padding=1).double() for _ in range(2))
         self.parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
-        group = {"kind": "vanilla", "weight": 0.5, "adaptive": adaptive, "max_ratio": 1e4}
+        file = configs_folder() / "loss/discriminator/default.yaml"
+        settings = yaml.safe_load(file.read_text())
+        bounds = {"layer": None, "min_ratio": 0.0, "max_ratio": 1e4}
+        group = {"kind": "vanilla", "weight": 0.5, "adaptive": adaptive, **bounds}
         self.objective = Objective(
             terms=[
                 WeightedTerm(
@@ -57,7 +66,9 @@ class Networks:
                 )
             ],
             discriminator=PatchGAN(in_channels=3, channels=4, num_layers=1, norm="group"),
-            adversarial=build_adversarial({**group, "start_step": 0, "ramp_steps": 0}, {}),
+            adversarial=build_adversarial(
+                {**group, "start_step": 0, "ramp_steps": 0}, settings, {}
+            ),
         ).double()
 
     def output(self, images: Tensor) -> Reconstruction:
@@ -87,7 +98,7 @@ def test_the_gradient_of_a_step_is_that_of_the_joined_batch(batches: int, adapti
     accumulation = Accumulation(networks.parameters, batches)
     for number, batch in enumerate(images.chunk(batches), start=1):
         part = networks.output(batch)
-        terms = objective(batch, part, last, 0, is_last=number == batches)
+        terms = objective(batch, part, {"adversarial": last}, 0, is_last=number == batches)
         assert bool(terms.is_finite())
         accumulation.add(terms, part, Tensor.backward)
     found = [parameter.grad for parameter in networks.parameters]
@@ -117,7 +128,7 @@ def test_the_share_is_what_the_weight_asks_for_at_every_step(
     fit(module, note)
     assert ["train/adversarial/share" in line for line in lines] == [False] * 2 + [True] * 6
     for line in lines[2:]:
-        norm = line["train/adversarial/adversarial_gradient"]
+        norm = line["train/adversarial/gradient"]
         weighted = 0.5 * norm / (norm + 1e-4)  # relative to the reconstruction gradient
         share = weighted / (1 + weighted)
         assert line["train/adversarial/share"] == pytest.approx(share, rel=1e-5)

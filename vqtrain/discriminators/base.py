@@ -17,6 +17,17 @@ class Discriminator(nn.Module, ABC):
 
     least_batch_size: int = 1
 
+    def begin_step(self, step: int, seed: int) -> None:
+        """Begin a step of training, with the same arguments on every rank.
+
+        Discriminators with random numbers of their own override this. Here it does nothing.
+
+        Args:
+            step: The number of generator updates before this one.
+            seed: The seed of the run, from which random numbers of the step follow.
+        """
+        del step, seed
+
     @abstractmethod
     def forward(self, samples: Float[Tensor, "b c *size"]) -> list[Float[Tensor, "b 1 ..."]]:
         """Return logits for samples in [-1, 1]: positive for real, negative for reconstructed.

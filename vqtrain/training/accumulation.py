@@ -22,27 +22,26 @@ class BatchResult:
         codebook: Detached scalars of the codebook.
         token_ids: Ids of the batch.
         gradient: Of the batch's part in the loss of the step, at the latents.
-        deferred: The gradient of the adversarial term that it lacks, without its weight.
+        deferred: Gradients of terms that it lacks, without their weights, by the terms' names.
     """
 
     terms: Terms
     codebook: Mapping[str, Tensor]
     token_ids: Int64[Tensor, "b k *tokens"]
     gradient: Float[Tensor, "b d *grid"]
-    deferred: Float[Tensor, "b d *grid"] | None
+    deferred: Mapping[str, Float[Tensor, "b d *grid"]]
 
 
 @final
 class Accumulation:
     """Adds up the gradients of the batches of one step.
 
-    An adaptive adversarial weight is known at the last batch of a step. The batches before it are
-    differentiated twice, and the adversarial gradient of the tokenizer's parameters is added up
-    separately until then. The last batch, and every batch with a fixed weight, are differentiated
-    once.
+    An adaptive weight is known at the last batch of a step. The batches before it are
+    differentiated once more for each such term, whose gradients are added up separately until then.
+    The last batch, and every batch with fixed weights, are differentiated once.
 
     Args:
-        parameters: Of the tokenizer.
+        parameters: Of the tokenizer, and others that the generator's terms train.
         batches: Number of batches in a step.
     """
 
@@ -54,7 +53,7 @@ class Accumulation:
     def clear(self) -> None:
         """Begin a new step."""
         self._results: list[BatchResult] = []
-        self._deferred: dict[nn.Parameter, Tensor] = {}
+        self._deferred: dict[str, dict[nn.Parameter, Tensor]] = {}
 
     def add(self, terms: Terms, output: Reconstruction, backward: Callable[[Tensor], None]) -> None:
         """Add the gradients of one batch.
@@ -64,13 +63,13 @@ class Accumulation:
             output: Its reconstruction.
             backward: Adds the gradients of a scalar to those of the parameters.
         """
-        loss, deferred = terms.total, None
-        if terms.adversarial is not None:
-            if terms.weight is None:
-                deferred = self._defer(terms.adversarial / self._batches, output.latents)
+        loss, deferred = terms.total, {}
+        for name, term in terms.balanced.items():
+            if term.weight is None:
+                deferred[name] = self._defer(name, term.loss / self._batches, output.latents)
             else:
-                loss = loss + terms.weight * terms.adversarial
-                self._add_deferred(terms.weight)
+                loss = loss + term.weight * term.loss
+                self._add_deferred(name, term.weight)
         output.latents.retain_grad()
         backward(loss / self._batches)
         gradient = output.latents.grad
@@ -84,33 +83,36 @@ class Accumulation:
         )
         self._results.append(result)
 
-    def _defer(self, loss: Float[Tensor, ""], latents: Tensor) -> Tensor:
+    def _defer(self, name: str, loss: Float[Tensor, ""], latents: Tensor) -> Tensor:
         """Add up the parameters' gradients separately, and return that of the latents."""
         at_latents, *gradients = grad(
             loss, [latents, *self._parameters], retain_graph=True, allow_unused=True
         )
+        own = self._deferred.setdefault(name, {})
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             if gradient is not None:  # not added in place: gradients may share memory
-                total = self._deferred.get(parameter)
-                self._deferred[parameter] = gradient if total is None else total + gradient
+                total = own.get(parameter)
+                own[parameter] = gradient if total is None else total + gradient
         return at_latents
 
-    def _add_deferred(self, weight: Tensor | float) -> None:
+    def _add_deferred(self, name: str, weight: Tensor | float) -> None:
         """Add what was deferred, before the last backward pass reduces all gradients over ranks."""
-        for parameter, gradient in self._deferred.items():
-            assert parameter.grad is not None, "other terms reach it too"
-            parameter.grad += weight * gradient
-        self._deferred.clear()
+        for parameter, gradient in self._deferred.pop(name, {}).items():
+            if parameter.grad is None:  # no other term reaches it
+                parameter.grad = weight * gradient
+            else:
+                parameter.grad += weight * gradient
 
     def report(self, window: Window) -> None:
         """Report all batches of the step to a window, after its last one."""
         last = self._results[-1].terms
         for result in self._results:
             gradient = result.gradient
-            if result.deferred is not None:
-                assert last.weight is not None, "it is known at the last batch"
-                gradient = gradient + last.weight * result.deferred
+            for name, deferred in result.deferred.items():
+                weight = last.balanced[name].weight
+                assert weight is not None, "it is known at the last batch"
+                gradient = gradient + weight * deferred
             # The loss of the step is a mean over the samples of all batches.
             norms = gradient.flatten(1).double().norm(dim=1) * len(gradient) * self._batches
             health = {**result.codebook, "encoder_gradient": norms.mean()}
-            window.add(result.terms.logged(last.weight), health, result.token_ids)
+            window.add(result.terms.logged(last), health, result.token_ids)

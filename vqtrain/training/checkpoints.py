@@ -48,6 +48,7 @@ class TrainingState(TypedDict):
     weights: dict[str, Tensor]
     optimizer: dict[str, object]
     discriminator: DiscriminatorState | None
+    alignment: NotRequired[dict[str, Tensor]]  # not in older files
     window: dict[str, object]
     skipped_in_row: int
     skipped_steps: int
@@ -95,6 +96,8 @@ def restore(module: TokenizerTraining, checkpoint: TrainingCheckpoint) -> None:
         objective.discriminator.load_state_dict(saved["weights"])
         module.discriminator.optimizer.load_state_dict(saved["optimizer"])
         objective.adversarial.load_state_dict(saved["adversarial"])
+    if module.objective.alignment is not None:
+        module.objective.alignment.load_state_dict(state["alignment"])
     module.window.load_state_dict(state["window"], module.device)
     module.step = state["step"]
     module.skipped_in_row, module.skipped_steps = state["skipped_in_row"], state["skipped_steps"]
@@ -178,6 +181,7 @@ class Checkpointing:
         tokenizer = module.tokenizer
         raw = copy_of(tokenizer.state_dict())
         weights = copy_of(module.average.state_dict()) if module.average else raw
+        alignment = module.objective.alignment
         batches = (module.step - self.first_step) * module.settings.accumulate
         samples = self.data.samples_at(batches)
         tokenizer.training_summary = {
@@ -200,6 +204,7 @@ class Checkpointing:
                 "weights": raw,
                 "optimizer": module.generator.optimizer.state_dict(),
                 "discriminator": discriminator_state(module),
+                "alignment": {} if alignment is None else copy_of(alignment.state_dict()),
                 "window": module.window.state_dict(),
                 "skipped_in_row": module.skipped_in_row,
                 "skipped_steps": module.skipped_steps,

@@ -30,7 +30,7 @@ FOR_EXPERTS = {
     "train/codebook/top1_share",
     "val/codebook/top1_share",
     "train/adversarial/reconstruction_gradient",
-    "train/adversarial/adversarial_gradient",
+    "train/adversarial/gradient",
     "train/adversarial/ratio",
     "train/discriminator/logits_real",
     "train/discriminator/logits_fake",

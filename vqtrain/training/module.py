@@ -7,15 +7,14 @@ from typing import Protocol
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 from torch.nn.parallel import DistributedDataParallel
 
 from vqtrain import distributed
 from vqtrain.data.loading.batches import Batch
 from vqtrain.errors import CheckpointError, ConfigError
-from vqtrain.losses.parts.adversarial import Balance
-from vqtrain.objective import Objective
+from vqtrain.objective import Objective, Terms
 from vqtrain.ops.memory import channels_last
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.average import WeightAverage
@@ -90,7 +89,12 @@ class TokenizerTraining(LightningModule):
         self.logs = True
         codebook = tokenizer.codebook
         self.window = Window(num_codebooks=codebook.num_codebooks, size=codebook.size)
-        self.batches = Accumulation(list(tokenizer.parameters()), trainer_settings.accumulate)
+        trained = [parameter for _, parameter in self.generator_parameters()]
+        self.batches = Accumulation(trained, trainer_settings.accumulate)
+        self.aligned: Tensor | None = None
+        if objective.alignment is not None and objective.alignment.layer is not None:
+            layer = tokenizer.get_submodule(objective.alignment.layer)
+            layer.register_forward_hook(self.note_aligned)
         self.register_buffer("loss_is_finite", torch.tensor(True), persistent=False)
         self.step = 0
         self.batches_in_step = 0
@@ -104,7 +108,7 @@ class TokenizerTraining(LightningModule):
         """Build one optimizer for each network; every step sets its learning rate."""
         max_steps, objective = self.settings.max_steps, self.objective
         self.generator = NetworkOptimizer(
-            parameters=list(self.tokenizer.named_parameters()),
+            parameters=self.generator_parameters(),
             settings=self.optim_settings,
             clip=self.settings.clip,
             steps=range(max_steps),
@@ -119,6 +123,31 @@ class TokenizerTraining(LightningModule):
             )
         return [o.optimizer for o in (self.generator, self.discriminator) if o is not None]
 
+    def generator_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """List what the generator's terms train: the tokenizer, and an alignment's own part."""
+        alignment = self.objective.alignment
+        others = [] if alignment is None else list(alignment.named_parameters(prefix="alignment"))
+        return [*self.tokenizer.named_parameters(), *others]
+
+    def note_aligned(self, layer: nn.Module, inputs: object, output: Tensor) -> None:
+        """Keep the output of the layer that is aligned."""
+        del layer, inputs
+        self.aligned = output
+
+    @property
+    def layers(self) -> dict[str, Tensor]:
+        """The weights at which terms with adaptive weights are compared with the others.
+
+        That of the alignment is the last one before the codebook.
+        """
+        name, tokenizer = self.objective.adversarial.layer, self.tokenizer
+        last = tokenizer.decoder.last_layer.weight
+        assert isinstance(last, Tensor), "the decoder's contract"
+        return {
+            "adversarial": last if name is None else tokenizer.get_parameter(name),
+            "alignment": tokenizer.project_in.weight,
+        }
+
     @property
     def step_has_ended(self) -> bool:
         """Whether the last batch was the last one of its step."""
@@ -127,7 +156,7 @@ class TokenizerTraining(LightningModule):
     def optimizers_at(self, step: int) -> dict[str, NetworkOptimizer]:
         """Return the optimizers of the networks that train in a step."""
         optimizers = {"generator": self.generator}
-        if self.discriminator is not None and self.objective.adversarial_enabled(step):
+        if self.discriminator is not None and self.objective.discriminator_updated(step):
             optimizers["discriminator"] = self.discriminator
         return optimizers
 
@@ -144,9 +173,9 @@ class TokenizerTraining(LightningModule):
             # Its gradient is asked for separately, and a compiled graph computes all of them.
             last_layer = tokenizer.decoder.last_layer
             last_layer.forward = torch.compiler.disable(last_layer.forward)  # type: ignore[no-untyped-call]  # torch's own
-            # With accumulation a batch may be differentiated twice: the first backward pass must
-            # leave the activations as they are, also if its graph comes from torch's cache.
-            once = self.settings.accumulate == 1
+            # Where a batch may be differentiated twice, the first backward pass must leave the
+            # activations as they are, also if its graph comes from torch's cache.
+            once = self.settings.accumulate == 1 and not self.objective.goes_deeper
             functorch_config.donated_buffer = once
             for network in (tokenizer.encoder, tokenizer.decoder):
                 network.compile(options={"inplace_buffers": once})
@@ -179,7 +208,7 @@ class TokenizerTraining(LightningModule):
         del batch_idx  # Lightning's, which begins at 0 on resume
         if self.batches_in_step == 0:
             seed_torch(self.seed, "step", self.step, distributed.rank())
-            for part in (self.tokenizer.codebook, self.tokenizer.decoder):
+            for part in (self.tokenizer.codebook, self.tokenizer.decoder, self.objective):
                 part.begin_step(self.step, self.seed)
         self.batches_in_step = (self.batches_in_step + 1) % self.settings.accumulate
 
@@ -187,11 +216,15 @@ class TokenizerTraining(LightningModule):
         samples = channels_last(self.tokenizer.to_images(batch.samples, self.settings.dtype))
         with self.reduce_gradients_if(self.step_has_ended):
             output = self.tokenizer(samples)
-            last_weight = self.tokenizer.decoder.last_layer.weight
-            assert isinstance(last_weight, Tensor), "the decoder's contract"
             terms = self.objective(
-                samples, output, last_weight, self.step, is_last=self.step_has_ended
+                samples,
+                output,
+                self.layers,
+                self.step,
+                is_last=self.step_has_ended,
+                aligned=self.aligned,
             )
+            self.aligned = None
             self.batches.add(terms, output, self.manual_backward)
         self.loss_is_finite &= terms.is_finite()
         if not self.step_has_ended:
@@ -201,7 +234,7 @@ class TokenizerTraining(LightningModule):
         norms = {name: o.gradient_norm() for name, o in self.optimizers_at(self.step).items()}
         are_finite = torch.stack([self.loss_is_finite, *(n.isfinite() for n in norms.values())])
         if distributed.all_true(are_finite.all()):
-            self.apply_gradients(norms, terms.balance)
+            self.apply_gradients(norms, terms)
             self.skipped_in_row = 0
         else:
             self.discard_step()
@@ -211,18 +244,23 @@ class TokenizerTraining(LightningModule):
         self.loss_is_finite.fill_(True)
         self.step += 1
 
-    def apply_gradients(self, norms: Mapping[str, Tensor], balance: Balance | None) -> None:
-        """Update the networks, the codebook and the average of the weights."""
+    def apply_gradients(self, norms: Mapping[str, Tensor], last: Terms) -> None:
+        """Update the networks, the codebook and the average of the weights.
+
+        Args:
+            norms: Of the gradients, by the network.
+            last: The terms of the step's last batch.
+        """
         for name, optimizer in self.optimizers_at(self.step).items():
             optimizer.step(self.step, norms[name], self.call_step)
         seed_torch(self.seed, "codebook", self.step)
         health = self.tokenizer.codebook.update(self.step)
+        self.objective.update()
         if self.average is not None:
             self.average.update(self.tokenizer, self.step)
         values = {f"{name}/gradient_norm": norm for name, norm in norms.items()}
         values |= {f"codebook/{name}": value for name, value in health.items()}
-        if balance is not None:
-            values |= {f"adversarial/{name}": value for name, value in vars(balance).items()}
+        values |= last.balances
         self.batches.report(self.window)
         self.window.add_step(values)
 
@@ -288,6 +326,7 @@ class TokenizerTraining(LightningModule):
     def discard_step(self) -> None:
         """Leave everything as it was before the step, and count it."""
         self.tokenizer.codebook.discard_step()
+        self.objective.discard_step()
         self.skipped_in_row += 1
         self.skipped_steps += 1
 

@@ -8,16 +8,17 @@ from typing import Annotated, Any, cast
 import torch
 
 from vqtrain.app.parts.own import check_metrics, check_objective, refuse_own
-from vqtrain.build import bind, build_part, in_context, split_kind
+from vqtrain.build import bind, build_part, in_context, split_kind, unknown
 from vqtrain.data.loading.buckets import bucket_sizes
 from vqtrain.data.settings import DataSettings
 from vqtrain.discriminators.base import Discriminator
-from vqtrain.errors import ConfigError
+from vqtrain.errors import ConfigError, require
 from vqtrain.evaluation.cost import without_values
+from vqtrain.losses.parts.adversarial import AdversarialTraining
 from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.parts.build import build_metrics, kind_of, load_weights, why_not
-from vqtrain.objective import Objective, build_adversarial, build_term
+from vqtrain.objective import Objective, build_adversarial, build_alignment, build_term
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.ranges import at_least, check, resolve_fractions
@@ -93,7 +94,7 @@ def build_module(
     where = f"{key}={typed(data.image_size if sample_size is None else list(size))}"
     check_shapes(tokenizer, size, where)
     check_warmup(settings.optim, settings.trainer.max_steps, "trainer.max_steps")
-    objective = build_objective(resolved, settings, context)
+    objective = build_objective(resolved, settings, context, tokenizer)
     if data.aspect == "buckets" and sample_size is None:
         check_buckets(tokenizer, objective.discriminator, data)
     check_objective(objective, config, context)
@@ -122,17 +123,81 @@ def context_of(
 
 
 def build_objective(
-    config: Mapping[str, Any], settings: Settings, context: Mapping[str, object]
+    config: Mapping[str, Any],
+    settings: Settings,
+    context: Mapping[str, object],
+    tokenizer: Tokenizer,
 ) -> Objective:
     """Build what is minimized; finds the pretrained weights of its terms."""
     loss = dict(config["loss"])
-    adversarial = build_adversarial(loss.pop("adversarial"), context)
-    terms = [build_term(name, group, context) for name, group in loss.items()]
+    adversarial = build_adversarial(loss.pop("adversarial"), loss.pop("discriminator"), context)
+    check_adversarial(adversarial, tokenizer, context)
+    group = loss.pop("alignment")
+    terms = [build_term(name, each, context) for name, each in loss.items()]
+    discriminator = build_discriminator(config, settings, adversarial.weight, context)
+    seed_torch(config["seed"], "alignment")
+    channels, *grid = aligned_shape(tokenizer, group.get("layer"), context)
+    alignment = build_alignment(
+        group, {**context, "aligned_channels": channels, "aligned_grid": tuple(grid)}
+    )
     return Objective(
         terms=[term for term in terms if term is not None],
-        discriminator=build_discriminator(config, settings, adversarial.weight, context),
+        discriminator=discriminator,
         adversarial=adversarial,
+        alignment=alignment,
     )
+
+
+def check_adversarial(
+    adversarial: AdversarialTraining, tokenizer: Tokenizer, context: Mapping[str, object]
+) -> None:
+    """Refuse a layer that the tokenizer does not have, and what is not defined for the samples.
+
+    Raises:
+        ConfigError: If there is either.
+    """
+    names = [name for name, _ in tokenizer.named_parameters()]
+    if adversarial.layer is not None and adversarial.layer not in names:
+        raise ConfigError(f"loss.adversarial.layer: {unknown('weight', adversarial.layer, names)}")
+    axes = len(cast(tuple[int, ...], context["sample_size"]))
+    require(
+        axes == 2 or not adversarial.settings.are_of_images,
+        "loss.discriminator: augment, blur_steps and consistency_weight are for images alone, and "
+        f"samples here have {axes} axes: set them to 0",
+    )
+
+
+def aligned_shape(
+    tokenizer: Tokenizer, layer: object, context: Mapping[str, object]
+) -> tuple[int, ...]:
+    """Return the channels and the grid of what an alignment is given.
+
+    Args:
+        tokenizer: The tokenizer of the run.
+        layer: The name of the module whose output is aligned; None for the quantized latents.
+        context: What is known of the run.
+
+    Raises:
+        ConfigError: If there is no such module, or its output is no map of latents.
+    """
+    size = cast(tuple[int, ...], context["sample_size"])
+    if layer is None:
+        return (tokenizer.codebook.dim, *tokenizer.encoder.grid(size))
+    names = [name for name, _ in tokenizer.named_modules() if name]
+    if layer not in names:
+        raise ConfigError(f"loss.alignment.layer: {unknown('module', str(layer), names)}")
+    outputs: list[object] = []
+    hook = tokenizer.get_submodule(str(layer)).register_forward_hook(
+        lambda _module, _inputs, output: outputs.append(output)
+    )
+    try:
+        shapes_through(tokenizer, (1, tokenizer.channels, *size))
+    finally:
+        hook.remove()
+    output = outputs[0] if outputs else None
+    if not isinstance(output, torch.Tensor) or output.ndim < 3:
+        raise ConfigError(f"loss.alignment.layer={layer}: its output is no map of latents")
+    return tuple(output.shape[1:])
 
 
 def check_warmup(settings: OptimSettings, steps: int, what: str) -> None:

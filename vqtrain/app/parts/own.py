@@ -31,6 +31,7 @@ def check_objective(
     adversarial = objective.adversarial.loss
     parts: dict[str, tuple[str, object]] = {"loss.adversarial": ("adversarial", adversarial)}
     parts |= {f"loss.{name}": ("loss", term.loss) for name, term in objective.terms.items()}
+    parts["loss.alignment"] = ("alignment", objective.alignment)
     parts["discriminator"] = ("discriminator", objective.discriminator)
     for where, (group, part) in parts.items():
         node: object = config

@@ -1,114 +1,228 @@
-"""Adversarial training: the losses of both sides, and the adaptive weight of the generator's."""
+"""Adversarial training: the losses of both sides, and what stabilizes the discriminator."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Annotated, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd import grad
 
 from vqtrain import distributed
-from vqtrain.errors import require
 from vqtrain.losses.adversarial.base import AdversarialLoss, Logits
-from vqtrain.losses.parts.weight_ramp import Weight
-from vqtrain.ops.precision import at_least_float32
+from vqtrain.losses.parts.adaptive_weight import AdaptiveWeight
+from vqtrain.losses.parts.augmentation import augment, blurred
+from vqtrain.losses.parts.lecam import LeCam, mean_logit
+from vqtrain.ops.precision import at_least_float32, without_autocast
+from vqtrain.ops.seeds import seed_for
+from vqtrain.ranges import FINITE, at_least, check_fields, within
 
-EPSILON = 1e-4  # of the paper's code: added to the norm of the adversarial gradient
+# Of samples, or of what the discriminator sees of them.
+Network = Callable[[Tensor], Sequence[Logits]]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorSettings:
+    """What the discriminator sees, and minimizes besides its adversarial loss.
+
+    Args:
+        every: Steps between its updates, at least 1.
+        augment: Probability of each augmentation of what it sees, in [0, 1]; see ``augment``.
+        cutout: Sides of the augmentation's cutout, in sides of an image, in [0, 1].
+        blur_steps: Steps from its first one over which a blur of what it sees fades, at least 0.
+        lecam_weight: Of ``LeCam``, at least 0.
+        lecam_decay: Of its averages, in [0, 1).
+        r1_weight: Of the penalty on gradients at real samples, at least 0.
+        r1_every: Updates from one computation of it to the next, at least 1; the penalty is
+            multiplied by this number.
+        consistency_weight: Of the squared difference between the logits of a sample and those of
+            its augmentation, at least 0.
+
+    Raises:
+        ConfigError: If a value is out of range.
+
+    References:
+        Mescheder et al. 2018, arXiv:1801.04406, equation 9 (R1), and Karras et al. 2020,
+        arXiv:1912.04958, section 3.1, for computing it now and then; Zhao et al. 2020,
+        arXiv:2002.04724 (consistency). Deviation: with several logits a sample, R1 is of their
+        mean.
+    """
+
+    every: Annotated[int, at_least(1)]
+    augment: Annotated[float, within(0, 1)]
+    cutout: Annotated[float, within(0, 1)]
+    blur_steps: Annotated[int, at_least(0)]
+    lecam_weight: Annotated[float, at_least(0), FINITE]
+    lecam_decay: Annotated[float, within(0, 1, below_high=True)]
+    r1_weight: Annotated[float, at_least(0), FINITE]
+    r1_every: Annotated[int, at_least(1)]
+    consistency_weight: Annotated[float, at_least(0), FINITE]
+
+    def __post_init__(self) -> None:
+        check_fields(self, "loss.discriminator")
+
+    @property
+    def are_of_images(self) -> bool:
+        """Whether something here is defined for images alone."""
+        return max(self.augment, self.blur_steps, self.consistency_weight) > 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Balance:
-    """How the adversarial term of a step compares with the reconstruction terms.
+class AdversarialTerms:
+    """Both sides' losses of one batch.
 
     Attributes:
-        reconstruction_gradient: Norm of the reconstruction terms' gradient at the last layer.
-        adversarial_gradient: Norm of the unweighted adversarial term's.
-        ratio: The former over the latter, before clamping.
-        weight: Factor of the generator's term in this step.
-        share: Of the adversarial term in the sum of the weighted norms.
+        generator: Unweighted.
+        discriminator: With all that the discriminator minimizes; None if it is not updated.
+        parts: What to log of it, detached.
     """
 
-    reconstruction_gradient: Float[Tensor, ""]
-    adversarial_gradient: Float[Tensor, ""]
-    ratio: Float[Tensor, ""]
-    weight: Float[Tensor, ""]
-    share: Float[Tensor, ""]
+    generator: Float[Tensor, ""]
+    discriminator: Float[Tensor, ""] | None
+    parts: Mapping[str, Tensor]
 
 
 @final
 class AdversarialTraining(nn.Module):
     """Both losses of adversarial training, and the weight of the generator's.
 
-    With ``adaptive`` the weight is multiplied by the ratio of two gradient norms at the decoder's
-    last layer: that of the reconstruction terms over that of the adversarial term. So ``weight`` is
-    the norm of the weighted adversarial gradient relative to the reconstruction gradient.
-
-    The gradients are summed over all batches of a step and over all ranks before their norms are
-    taken. So the ratio does not depend on how a step is split into batches and ranks, and is known
-    at the last batch of the step, for which it is used.
-
     Args:
         loss: What the generator and the discriminator minimize.
         weight: Of the generator's term; its first step is also the discriminator's.
-        adaptive: Whether the weight adapts to the gradients.
-        max_ratio: Largest ratio, above 0. The gradient vanishes if the discriminator is nearly
-            always right, and the ratio would rise by orders of magnitude.
-
-    Raises:
-        ConfigError: If an argument is out of range.
-
-    References:
-        Esser et al. 2021, arXiv:2012.09841, equations 6 and 7, and its code for the constants.
-        Deviation: the ratio is over all batches and ranks of a step; ``max_ratio`` and the ramp are
-        additions.
+        layer: Name of the weight in the tokenizer at which an adaptive weight compares gradients;
+            None for that of the decoder's last layer.
+        settings: Of the discriminator.
     """
 
     def __init__(
-        self, *, loss: AdversarialLoss, weight: Weight, adaptive: bool, max_ratio: float
+        self,
+        *,
+        loss: AdversarialLoss,
+        weight: AdaptiveWeight,
+        layer: str | None,
+        settings: DiscriminatorSettings,
     ) -> None:
         super().__init__()
-        require(max_ratio > 0, f"loss.{weight.name}.max_ratio must be above 0, got {max_ratio}")
         self.loss, self.weight = loss, weight
-        self.adaptive, self.max_ratio = adaptive, max_ratio
-        self._gradients: Tensor | None = None
-        self._batches = 0
+        self.layer, self.settings = layer, settings
+        self.lecam = LeCam(decay=settings.lecam_decay) if settings.lecam_weight > 0 else None
+        self.begin_step(0, 0)
+
+    def begin_step(self, step: int, seed: int) -> None:
+        """Begin a step, with the same arguments on every rank."""
+        self._seed, self._batches = seed_for(seed, "adversarial", step), 0
+
+    def update(self) -> None:
+        """End a step; collective."""
+        if self.lecam is not None:
+            self.lecam.update()
+
+    def discard_step(self) -> None:
+        """End a step that is skipped: leave everything as it was before."""
+        if self.lecam is not None:
+            self.lecam.discard_step()
+
+    def updates_discriminator(self, step: int) -> bool:
+        """Say whether the discriminator is updated at a step."""
+        since = step - self.weight.start_step
+        return self.weight.enabled(step) and since % self.settings.every == 0
 
     def generator(self, fake: Sequence[Logits]) -> Float[Tensor, ""]:
         """Return the generator's unweighted loss."""
         return mean_over(self.loss.generator, fake)
 
     def discriminator(self, real: Sequence[Logits], fake: Sequence[Logits]) -> Float[Tensor, ""]:
-        """Return the discriminator's loss."""
+        """Return the discriminator's adversarial loss."""
         return mean_over(self.loss.discriminator, real, fake)
 
-    def observe(
-        self, reconstruction: Float[Tensor, "*shape"], adversarial: Float[Tensor, "*shape"]
-    ) -> None:
-        """Add the last layer's gradients of one batch, of the unweighted terms."""
-        both = torch.stack([at_least_float32(reconstruction), at_least_float32(adversarial)])
-        self._gradients = both if self._gradients is None else self._gradients + both
+    def forward(
+        self,
+        discriminator: Network,
+        reconstructions: Float[Tensor, "b c *size"],
+        samples: Float[Tensor, "b c *size"],
+        step: int,
+    ) -> AdversarialTerms:
+        """Compute the losses of one batch of a step in which adversarial training is enabled.
+
+        Args:
+            discriminator: The network, in training mode.
+            reconstructions: In at least float32; a leaf that takes a gradient.
+            samples: In [-1, 1].
+            step: Number of the step, from 0.
+        """
+        settings = self.settings
+        places = distributed.places(self._batches, len(samples))
         self._batches += 1
 
-    def balance(self, step: int) -> Balance:
-        """Compare the gradients of all batches of a step, after its last one; collective."""
-        assert self._gradients is not None, "the step has had a batch"
-        total = distributed.all_reduce_sum(self._gradients)
-        mean = total / (self._batches * distributed.world_size())
-        self._gradients, self._batches = None, 0
-        reconstruction, adversarial = mean.flatten(1).norm(dim=1)
-        ratio = reconstruction / (adversarial + EPSILON)
-        weight = torch.full_like(ratio, self.weight.at(step))
-        if self.adaptive:
-            weight = weight * ratio.clamp(max=self.max_ratio)
-        weighted = weight * adversarial
-        return Balance(
-            reconstruction_gradient=reconstruction,
-            adversarial_gradient=adversarial,
-            ratio=ratio,
-            weight=weight,
-            share=weighted / (reconstruction + weighted),
-        )
+        def seen(images: Tensor, role: str) -> Tensor:
+            blur = 1 - (step - self.weight.start_step) / max(1, settings.blur_steps)
+            if blur > 0 and settings.blur_steps > 0:
+                images = blurred(images, blur)
+            if settings.augment == 0:
+                return images
+            seed = seed_for(self._seed, role)
+            return augment(
+                images,
+                probability=settings.augment,
+                cutout=settings.cutout,
+                seed=seed,
+                places=places,
+            )
+
+        def consistency(logits: Sequence[Logits], images: Tensor, role: str) -> Tensor:
+            seed = seed_for(self._seed, "consistency", role)
+            images = augment(
+                images, probability=1.0, cutout=settings.cutout, seed=seed, places=places
+            )
+            return mean_over(squared_difference, logits, discriminator(images))
+
+        fake = discriminator(seen(reconstructions, "fake"))
+        generator = self.generator(fake)
+        if not self.updates_discriminator(step):
+            return AdversarialTerms(generator=generator, discriminator=None, parts={})
+        shown = seen(samples, "real")
+        real = discriminator(shown)
+        total = self.discriminator(real, fake)
+        more: dict[str, Tensor] = {}
+        if self.lecam is not None:
+            more["lecam"] = settings.lecam_weight * self.lecam(real, fake)
+        if settings.consistency_weight > 0:
+            differences = [
+                consistency(real, samples, "real"),
+                consistency(fake, reconstructions.detach(), "fake"),
+            ]
+            more["consistency"] = settings.consistency_weight * torch.stack(differences).sum()
+        updates = (step - self.weight.start_step) // settings.every
+        if settings.r1_weight > 0 and updates % settings.r1_every == 0:
+            scale = settings.r1_weight / 2 * settings.r1_every
+            more["r1"] = scale * gradient_penalty(discriminator, shown)
+        total = total + sum(more.values())
+        parts = {name: term.detach() for name, term in more.items()}
+        parts |= {"logits_real": mean_logit(real), "logits_fake": mean_logit(fake)}
+        parts["total"] = total.detach()
+        return AdversarialTerms(generator=generator, discriminator=total, parts=parts)
+
+
+def gradient_penalty(
+    discriminator: Network, samples: Float[Tensor, "b c *size"]
+) -> Float[Tensor, ""]:
+    """Return the mean squared norm of a sample's gradient, of the mean of its logits.
+
+    It is differentiable in the parameters of the discriminator, and computed outside autocast.
+    """
+    samples = at_least_float32(samples).detach().requires_grad_()
+    with without_autocast(samples):
+        logits = discriminator(samples)
+        means = torch.stack([each.flatten(1).mean(1) for each in logits]).mean(0)
+        (gradient,) = grad(means.sum(), samples, create_graph=True)
+    return gradient.flatten(1).square().sum(1).mean()
+
+
+def squared_difference(one: Logits, other: Logits) -> Float[Tensor, ""]:
+    """Return the mean squared difference of two tensors of logits."""
+    return (one - other).square().mean()
 
 
 def mean_over(

@@ -1,12 +1,11 @@
 """The weight of a loss term over the run."""
 
 from dataclasses import dataclass
-from typing import Annotated, final
+from typing import Annotated
 
 from vqtrain.ranges import FINITE, at_least, check_fields
 
 
-@final
 @dataclass(frozen=True, kw_only=True)
 class Weight:
     """The weight of a loss term, from its first step on.
