@@ -52,6 +52,7 @@ SMALL = {
     "decoder": {"channels": 8, "num_blocks": 1},
     "discriminator": {"channels": 4},
     "vit": {"dim": 16, "depth": 1, "num_heads": 2},
+    "multiscale": {"num_layers": 2},
     "latent_query": {"dim": 16, "depth": 1, "num_heads": 2, "num_tokens": 4},
     "titok": {"dim": 16, "depth": 1, "num_heads": 2, "num_tokens": 4, "num_codes": 7},
     "timm": {"model": "test_vit", "frozen": False},

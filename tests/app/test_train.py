@@ -197,9 +197,28 @@ def test_the_screen_shows_the_run_and_nothing_of_the_libraries(
         (
             "discriminator=patchgan discriminator.norm=batch data.batch_size=1",
             2,
-            "data.batch_size must be at least 2 for this discriminator, got 1",
+            "at least 2 for this discriminator, got 1; discriminator.norm=group takes any",
         ),
-        ("discriminator=patchgan", 2, "data.image_size must be at least 24 for this discriminator"),
+        (
+            "discriminator=stylegan data.batch_size=1",
+            2,
+            "at least 2 for this discriminator, got 1; discriminator.group_size=1 takes any",
+        ),
+        (
+            "discriminator=patchgan",
+            2,
+            "at least 24 for this discriminator, got 16; with discriminator.num_layers=1 it takes",
+        ),
+        (
+            "discriminator=blur discriminator.num_layers=5",
+            2,
+            "data.image_size must be at least 32 for this discriminator, got 16",
+        ),
+        (
+            "data.aspect=buckets discriminator=stylegan discriminator.channels=4",
+            2,
+            "do not fit this discriminator; it takes images of one size alone",
+        ),
         ("loss.adversarial=vanilla", 2, "is a group: write loss/adversarial=vanilla"),
         (f"{GAN} loss.adversarial.start_step=150%", 2, "loss.adversarial.start_step must be"),
         ("trainer.num_nodes=2", 2, "use torchrun or srun"),

@@ -13,14 +13,19 @@ class Discriminator(nn.Module, ABC):
 
     Attributes:
         least_batch_size: Smallest number of samples in a batch.
+        batch_hint: What a message adds for smaller batches: what takes them; "" if nothing.
+        size_hint: What a message adds for samples of a size that it does not take; "" if nothing.
     """
 
     least_batch_size: int = 1
+    batch_hint: str = ""
+    size_hint: str = ""
 
     def begin_step(self, step: int, seed: int) -> None:
         """Begin a step of training, with the same arguments on every rank.
 
-        Discriminators with random numbers of their own override this. Here it does nothing.
+        Discriminators with random numbers of their own override this, so that the numbers do not
+        depend on the ranks and batches of the step. Here it does nothing.
 
         Args:
             step: The number of generator updates before this one.

@@ -55,6 +55,9 @@ class PatchGAN(Discriminator):
         Deviation: none with ``batch``, the papers' own.
     """
 
+    size_hint = "with discriminator.num_layers=1 it takes smaller images"
+    batch_hint = "discriminator.norm=group takes any"
+
     @checked
     def __init__(
         self,

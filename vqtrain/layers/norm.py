@@ -3,7 +3,7 @@
 from torch import nn
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int, eps: float = 1e-6) -> nn.GroupNorm:
     """Build the group normalization of the VQGAN networks.
 
     There are 32 groups if 32 divides the channels, as in every published network. Otherwise the
@@ -11,6 +11,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
     Args:
         channels: Channels of the feature map, at least 1.
+        eps: Added to the variance.
 
     References:
         Esser et al. 2021, arXiv:2012.09841 (32 groups, eps 1e-6).
@@ -20,4 +21,4 @@ def group_norm(channels: int) -> nn.GroupNorm:
         (32, 20, 1)
     """
     groups = max(divisor for divisor in range(1, 33) if channels % divisor == 0)
-    return nn.GroupNorm(num_groups=groups, num_channels=channels, eps=1e-6)
+    return nn.GroupNorm(num_groups=groups, num_channels=channels, eps=eps)

@@ -232,9 +232,10 @@ def build_discriminator(
     check_warmup(settings.discriminator, steps, "the steps from loss.adversarial.start_step on")
     data = settings.data
     if data.batch_size < discriminator.least_batch_size:
+        hint = discriminator.batch_hint and f"; {discriminator.batch_hint}"
         raise ConfigError(
             f"data.batch_size must be at least {discriminator.least_batch_size} for this "
-            f"discriminator, got {data.batch_size}; discriminator.norm=group takes any"
+            f"discriminator, got {data.batch_size}{hint}"
         )
     size = cast(tuple[int, ...], context["sample_size"])
     try:
@@ -247,9 +248,10 @@ def build_discriminator(
             raise ConfigError(f"a sample of {by(size)} does not fit this discriminator")
         sizes = range(min(size), LARGEST_LEAST_SIZE)
         least = next((n for n in sizes if takes(discriminator, data.channels, (n, n))), "more")
+        hint = discriminator.size_hint and f"; {discriminator.size_hint}"
         raise ConfigError(
             f"data.image_size must be at least {least} for this discriminator, got "
-            f"{typed(data.image_size)}; with discriminator.num_layers=1 it takes smaller images"
+            f"{typed(data.image_size)}{hint}"
         )
     return discriminator
 
@@ -259,7 +261,7 @@ def takes(discriminator: Discriminator, channels: int, size: Sequence[int]) -> b
     """Say whether a discriminator takes samples of a size."""
     try:
         discriminator(torch.zeros(discriminator.least_batch_size, channels, *size))
-    except (RuntimeError, ValueError):  # torch's layers raise either
+    except (RuntimeError, ValueError):  # torch's layers raise either, ours a ConfigError
         return False
     return True
 
@@ -376,9 +378,9 @@ def check_buckets(
     for size in bucket_sizes(data.image_size, tokenizer.unit):
         check_shapes(tokenizer, size, "data.aspect=buckets")
         if discriminator is not None and not takes(discriminator, data.channels, size):
+            hint = discriminator.size_hint and f"; {discriminator.size_hint}"
             raise ConfigError(
-                f"data.aspect=buckets: images of {by(size)} px do not fit this discriminator; with "
-                "discriminator.num_layers=1 it takes smaller ones"
+                f"data.aspect=buckets: images of {by(size)} px do not fit this discriminator{hint}"
             )
 
 
