@@ -81,6 +81,7 @@ def test_every_kind_keeps_the_contract_of_its_group(
     for key in (*WEIGHTS, *(["layer"] if group == "adversarial" else [])):
         config.pop(key, None)
     context = {"in_channels": 3, "out_channels": 3, "sample_size": (64, 64)}
+    context |= {"aligned_channels": 4, "aligned_grid": (4, 4)}
     if kind == "lpips":
         context["weights"] = {"vgg": str(classifier_file("vgg"))}
     small = {key: value for key, value in SMALL.get(group, {}).items() if key in config}

@@ -181,3 +181,16 @@ def all_gather(tensor: Float[Tensor, " n *shape"]) -> Float[Tensor, " m *shape"]
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(parts, tensor.detach().contiguous())
     return torch.cat(parts)
+
+
+def all_gather_with_gradient(tensor: Float[Tensor, " n *shape"]) -> Float[Tensor, " m *shape"]:
+    """Join tensors as ``all_gather`` does, with the gradient that a loss of all of them needs.
+
+    Such a loss is the same on every rank, and gradients are averaged over ranks later. So each rank
+    passes the gradient of its own part, times the number of ranks, to its own tensor.
+    """
+    if not is_running():
+        return tensor
+    parts = list(all_gather(tensor).chunk(world_size()))
+    parts[rank()] = parts[rank()] + world_size() * (tensor - tensor.detach())
+    return torch.cat(parts)

@@ -45,7 +45,7 @@ from vqtrain.launchers.parts.ranks import (
     local_rank,
     local_world_size,
 )
-from vqtrain.metrics.base import Metric
+from vqtrain.metrics.base import Metric, TextMetric
 from vqtrain.metrics.fid import USUAL_PROTOCOL
 from vqtrain.metrics.parts.build import Entry, build_metrics
 from vqtrain.metrics.parts.fid_protocols import PROTOCOLS
@@ -93,13 +93,20 @@ def metrics_of(options: Options) -> list[Metric]:
     """Build the metrics that were asked for, without their weights.
 
     Raises:
-        ConfigError: If one cannot be built.
+        ConfigError: If one cannot be built, or measures no reconstructions.
     """
     names: Sequence[Entry] | str = "all" if options.metrics is None else options.metrics
     if isinstance(names, str):
         names = read_choice("metrics", names, None)["names"]
     fid = {"kind": "fid", "protocol": options.protocol}
-    return build_metrics(metric_entries([fid if each == "fid" else each for each in names], None))
+    metrics = build_metrics(metric_entries([fid if x == "fid" else x for x in names], None))
+    for metric in metrics:
+        require(
+            not isinstance(metric, TextMetric),
+            f"metrics: {metric.name} is for vqtrain train alone: it needs the space of images and "
+            "texts of a run, which is no part of a tokenizer",
+        )
+    return metrics
 
 
 @final

@@ -20,6 +20,8 @@ CONTEXT = {
     "in_channels": 3,
     "out_channels": 3,
     "sample_size": (64, 64),
+    "aligned_channels": 4,
+    "aligned_grid": (4, 4),
     "max_steps": 1000,
     "world_size": 1,
 }

@@ -6,7 +6,7 @@ from typing import Annotated, TypedDict, Unpack, final
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vqtrain.errors import require
@@ -36,15 +36,20 @@ class Attention(nn.Module):
         self.proj = nn.Linear(num_heads * head_dim, dim)
 
     def forward(
-        self, x: Float[Tensor, "b n dim"], rotation: Float[Tensor, "2 n pairs"] | None = None
+        self,
+        x: Float[Tensor, "b n dim"],
+        rotation: Float[Tensor, "2 n pairs"] | None = None,
+        mask: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b n dim"]:
-        """Let each token attend to all; ``rotation`` turns queries and keys."""
+        """Let each token attend to all, or to those of ``mask``; ``rotation`` turns q and k."""
         q, k, v = rearrange(
             self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
         )
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)"))
+        seen = None if mask is None else mask[:, None, None]
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        return self.proj(rearrange(x, "b h n d -> b n (h d)"))
 
 
 @final
@@ -103,10 +108,13 @@ class TransformerBlock(nn.Module):
         self.mlp = MLP(dim=dim, hidden_dim=mlp_dim, activation=activation)
 
     def forward(
-        self, x: Float[Tensor, "b n dim"], rotation: Float[Tensor, "2 n pairs"] | None = None
+        self,
+        x: Float[Tensor, "b n dim"],
+        rotation: Float[Tensor, "2 n pairs"] | None = None,
+        mask: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, "b n dim"]:
         """Apply both in turn."""
-        x = x + self.attn(self.norm1(x), rotation)
+        x = x + self.attn(self.norm1(x), rotation, mask)
         return x + self.mlp(self.norm2(x))
 
 

@@ -14,7 +14,7 @@ from vqtrain.shapes import Pixels
 
 
 class Metric(ABC):
-    """How near reconstructions come to their originals; a kind is a sample or a set metric.
+    """How good a tokenizer is; a kind is a sample, a set or a text metric.
 
     A constructor is quick and opens no file: ``load`` reads weights, once, before a run starts.
 
@@ -111,6 +111,26 @@ class SetMetric(Metric):
         Raises:
             ConfigError: If it does not take samples of that shape.
             TypeError: If they are not uint8.
+        """
+
+
+class TextMetric(Metric):
+    """Has values for a set of images with texts, in a space of both.
+
+    The space is that of the alignment that a run trains (see ``TextAlignment``), so a tokenizer
+    alone has no value.
+    """
+
+    @abstractmethod
+    def values(
+        self, images: Float[Tensor, "n dim"], texts: Float[Tensor, "n dim"], words: Sequence[str]
+    ) -> dict[str, float]:
+        """Return values by name: one under ``name``, and others whose names begin with it.
+
+        Args:
+            images: Of length 1.
+            texts: Of length 1, in the order of their images.
+            words: The texts themselves.
         """
 
 

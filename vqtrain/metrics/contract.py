@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vqtrain.errors import ConfigError, require
-from vqtrain.metrics.base import Metric, SampleMetric, SetMetric, mismatch
+from vqtrain.metrics.base import Metric, SampleMetric, SetMetric, TextMetric, mismatch
 from vqtrain.metrics.parts.build import Given, load_weights
 from vqtrain.ops.pixels import to_images
 
@@ -21,7 +21,7 @@ def check(
     channels: int | None = None,
     size: Sequence[int] | None = None,
 ) -> None:
-    """Check that a metric keeps the promises of ``SampleMetric`` or ``SetMetric``.
+    """Check that a metric keeps the promises of its kind: ``SampleMetric`` or another.
 
     Args:
         metric: As it is built; its weights are loaded.
@@ -50,10 +50,15 @@ def check(
         _check_values(metric, (original + noise).to(torch.uint8), original)
     if isinstance(metric, SetMetric):
         _check_features(metric, original)
+    if isinstance(metric, TextMetric):
+        _check_recall(metric)
 
 
 def _check_declarations(metric: Metric) -> None:
-    require(isinstance(metric, SampleMetric | SetMetric), "it is no SampleMetric or SetMetric")
+    require(
+        isinstance(metric, SampleMetric | SetMetric | TextMetric),
+        "it is no SampleMetric, SetMetric or TextMetric",
+    )
     for name in ("name", "title", "definition"):
         require(bool(getattr(metric, name, "")), f"{name} must be declared")
     require(
@@ -111,6 +116,23 @@ def _check_features(metric: SetMetric, original: Tensor) -> None:
         "the features of a sample must not depend on the others in the batch",
     )
     _check_refusal("floats as pixels", lambda: metric.features_of_pixels(original.float()))
+
+
+def _check_recall(metric: TextMetric) -> None:
+    """Compare texts that are where their images are with texts that are not."""
+    images = torch.eye(2 * BATCH)
+    words = [f"text {number}" for number in range(len(images))]
+    perfect = metric.values(images, images, words)
+    require(
+        metric.name in perfect and all(name.startswith(metric.name) for name in perfect),
+        f"values must have names that begin with {metric.name}, and one that name alone",
+    )
+    wrong = metric.values(images, images.roll(1, dims=0), words)
+    own, other = perfect[metric.name], wrong[metric.name]
+    require(
+        own > other if metric.higher_is_better else own < other,
+        "texts that are where their images are must have a better value",
+    )
 
 
 def _check_refusal(what: str, call: Callable[[], object]) -> None:

@@ -16,6 +16,7 @@ from vqtrain.data.loading.buckets import Buckets
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.loading.order import Repetitions
 from vqtrain.data.loading.streams import Cursor, StreamBatches
+from vqtrain.data.loading.texts import Texts
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.data.sources.pipes import Stream
@@ -85,6 +86,8 @@ class TrainingData(LightningDataModule):
         start: Samples that the run has seen so far, over all ranks.
         num_nodes: Machines that the run is on.
         buckets: The sizes of the training images, if they are of several.
+        training_texts: Those of the training images, if they are wanted.
+        validation_texts: Those of the validation images, if they are wanted.
 
     Attributes:
         consumed: Batches that this process has trained on since the run began or continued.
@@ -100,9 +103,12 @@ class TrainingData(LightningDataModule):
         start: int,
         num_nodes: int,
         buckets: Buckets | None = None,
+        training_texts: Texts | None = None,
+        validation_texts: Texts | None = None,
     ) -> None:
         super().__init__()
         self.buckets = buckets
+        self.training_texts, self.validation_texts = training_texts, validation_texts
         self.training, self.validation = training, validation
         self.settings, self.seed, self.start = settings, seed, start
         self.num_nodes = num_nodes
@@ -217,6 +223,7 @@ class TrainingData(LightningDataModule):
                 ranks_per_node=max(1, distributed.world_size() // self.num_nodes),
                 start=self.start,
                 buckets=buckets,
+                texts=self.training_texts,
             )
         return Loader(batches, num_workers=settings.num_workers)
 
@@ -228,6 +235,7 @@ class TrainingData(LightningDataModule):
             batch_size=self.settings.batch_size,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
+            texts=self.validation_texts,
         )
         return Loader(batches, numbers=range(len(batches)), num_workers=self.settings.num_workers)
 

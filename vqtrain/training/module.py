@@ -223,6 +223,7 @@ class TokenizerTraining(LightningModule):
                 self.step,
                 is_last=self.step_has_ended,
                 aligned=self.aligned,
+                texts=batch.texts,
             )
             self.aligned = None
             self.batches.add(terms, output, self.manual_backward)

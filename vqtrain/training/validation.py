@@ -7,13 +7,16 @@ from typing import final
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from lightning.pytorch import Trainer
 from PIL import Image
+from torch import Tensor
 
 from vqtrain import distributed
 from vqtrain.data.loading.batches import Batch
 from vqtrain.evaluation.comparison import OWN, Clock, Comparison
-from vqtrain.metrics.base import Metric
+from vqtrain.losses.alignment.base import Embeddings, TextAlignment
+from vqtrain.metrics.base import Metric, TextMetric
 from vqtrain.metrics.parts.codebook_usage import IdCounts
 from vqtrain.metrics.parts.moments import Moments
 from vqtrain.ops.pixels import to_pixels
@@ -24,6 +27,38 @@ from vqtrain.training.data_module import SampleData
 from vqtrain.training.module import TokenizerTraining
 
 MAX_IMAGES = 8
+
+
+@final
+class Pairs:
+    """Images and texts of the validation samples in a space of both.
+
+    Attributes:
+        images: Of length 1.
+        texts: Of length 1.
+        words: The texts themselves.
+    """
+
+    images: Float[Tensor, "n dim"]
+    texts: Float[Tensor, "n dim"]
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self._rows: list[Tensor] = []
+
+    def add(self, embeddings: Embeddings, batch: Batch) -> None:
+        """Add a batch, of the same size as every other; padding is left out later."""
+        mask = batch.mask[:, None].to(embeddings.images.dtype)
+        self._rows.append(torch.cat([mask, embeddings.images, embeddings.texts], dim=1))
+        self.words += batch.texts
+
+    def gather(self) -> None:
+        """Join those of all ranks; collective."""
+        rows = distributed.all_gather(torch.cat(self._rows))
+        counts = (rows[:, 0] != 0).tolist()
+        words = distributed.all_gather_lists(self.words)
+        self.words = [word for word, is_counted in zip(words, counts, strict=True) if is_counted]
+        self.images, self.texts = rows[rows[:, 0] != 0][:, 1:].chunk(2, dim=1)
 
 
 @final
@@ -86,6 +121,8 @@ class Validation:
         comparison = Comparison(
             self.metrics, known=self.originals, clock=Clock(None), device=module.device
         )
+        of_texts = [metric for metric in self.metrics if isinstance(metric, TextMetric)]
+        pairs = Pairs()
         tokenizer.eval()
         with module.averaged_weights():
             for number, loaded in enumerate(self.loader):
@@ -99,6 +136,10 @@ class Validation:
                 original = to_pixels(samples)
                 comparison.add(original, output.samples, batch.mask, {})
                 used.add(output.quantized.token_ids[batch.mask])
+                if of_texts:
+                    alignment = module.objective.alignment
+                    assert isinstance(alignment, TextAlignment), "checked before the run"
+                    pairs.add(alignment.embed(output.quantized.z_q, batch.texts), batch)
                 if number == 0 and distributed.rank() == 0 and original.ndim == 4:
                     shown = original[batch.mask], to_pixels(output.samples)[batch.mask]
                     self.save_images(*shown, module.step)
@@ -107,7 +148,12 @@ class Validation:
         used.reduce()
         _, results = comparison.gather()
         self.originals = comparison.originals
-        found = {f"val/{name}": value for name, value in results[OWN].metrics.items()}
+        values = dict(results[OWN].metrics)
+        if of_texts:
+            pairs.gather()
+            for metric in of_texts:
+                values |= metric.values(pairs.images, pairs.texts, pairs.words)
+        found = {f"val/{name}": value for name, value in values.items()}
         return found | {f"val/codebook/{name}": v for name, v in used.metrics().items()}
 
     def picture_at(self, step: int) -> Path:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 import torch
@@ -24,11 +23,8 @@ from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.ranges import at_least, check, resolve_fractions
 from vqtrain.shapes import by, typed
 from vqtrain.tokenizer.model import Tokenizer
-from vqtrain.training.bad_samples import BadSamples
-from vqtrain.training.data_module import SampleData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.settings import MetricsSettings, TrainerSettings
-from vqtrain.training.validation import Validation
 
 # Images that need more pixels than this are not searched for.
 LARGEST_LEAST_SIZE = 256
@@ -264,26 +260,6 @@ def takes(discriminator: Discriminator, channels: int, size: Sequence[int]) -> b
     except (RuntimeError, ValueError):  # torch's layers raise either, ours a ConfigError
         return False
     return True
-
-
-def build_validation(
-    config: Mapping[str, Any],
-    settings: Settings,
-    data: SampleData,
-    run_dir: Path,
-    device: torch.device,
-    bad_samples: BadSamples | None,
-    sample_size: Sequence[int] | None = None,
-) -> Validation:
-    """Build what compares reconstructions with held-out samples."""
-    metrics, best = find_metrics(config, settings, device, sample_size)
-    return Validation(
-        data=data,
-        metrics=metrics,
-        best=best,
-        images=run_dir / "images",
-        bad_samples=bad_samples,
-    )
 
 
 def find_metrics(

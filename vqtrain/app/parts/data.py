@@ -1,20 +1,50 @@
 """The images of a run, opened and tried before it starts."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from vqtrain.app.parts.build import Settings
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.loading.buckets import bucket_sizes, make_buckets, with_ratios
+from vqtrain.data.loading.texts import find_texts
 from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import ImageIndex
-from vqtrain.errors import BadSampleError, ConfigError, DataError
+from vqtrain.errors import BadSampleError, ConfigError, DataError, require
+from vqtrain.losses.alignment.base import Alignment, TextAlignment
+from vqtrain.metrics.base import Metric, TextMetric
 from vqtrain.training.checkpoints import TrainingCheckpoint
 from vqtrain.training.data_module import TrainingData
 
 # If so many images cannot be read, it is their kind or a setting.
 MAX_TRIED = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextsNeeded:
+    """Which images of a run need a text each."""
+
+    training: bool
+    validation: bool
+
+
+def texts_needed(alignment: Alignment | None, metrics: Sequence[Metric]) -> TextsNeeded:
+    """Say which images need texts.
+
+    Raises:
+        ConfigError: If a metric needs a space of images and texts, and there is none.
+    """
+    for metric in metrics:
+        require(
+            isinstance(alignment, TextAlignment) or not isinstance(metric, TextMetric),
+            f"metrics: {metric.name} needs a space of images and texts, which "
+            "loss/alignment=contrastive trains",
+        )
+    return TextsNeeded(
+        training=alignment is not None and alignment.needs_text,
+        validation=any(isinstance(metric, TextMetric) for metric in metrics),
+    )
 
 
 def check_some(index: ImageIndex, transform: Transform) -> None:
@@ -39,6 +69,7 @@ def open_data(
     seed: int,
     checkpoint: TrainingCheckpoint | None,
     downsampling: Sequence[int],
+    texts: TextsNeeded,
 ) -> TrainingData:
     """Index the images, and take those to validate on evenly from all that there are.
 
@@ -47,11 +78,12 @@ def open_data(
         seed: Of the run.
         checkpoint: What it continues from.
         downsampling: Of the encoder, by which the sizes of buckets can be divided.
+        texts: Which images need a text each.
 
     Raises:
         ConfigError: If images cannot have several sizes.
         CheckpointError: If the order of the checkpoint cannot be continued.
-        DataError: If there are no such images.
+        DataError: If there are no such images, or one that needs a text has none.
     """
     training, validation = training_and_validation(settings.data.train, settings.data.val)
     if isinstance(training, ImageIndex):
@@ -79,6 +111,8 @@ def open_data(
         start=checkpoint["training"]["samples"] if checkpoint else 0,
         num_nodes=settings.trainer.num_nodes,
         buckets=buckets,
+        training_texts=find_texts(training, "data.train") if texts.training else None,
+        validation_texts=find_texts(validation, "data.val") if texts.validation else None,
     )
     places = checkpoint["training"].get("places") if checkpoint else None
     if places is not None:

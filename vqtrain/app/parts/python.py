@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from vqtrain.app.parts.build import Settings, build_module, build_validation
+from vqtrain.app.parts.build import Settings, build_module, find_metrics
 from vqtrain.app.parts.compose import compose, read_command_line
-from vqtrain.app.parts.data import open_data
+from vqtrain.app.parts.data import open_data, texts_needed
 from vqtrain.app.parts.inherit import begin
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.data_module import SampleData
 from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.validation import Validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +56,18 @@ def build_training(
     module = build_module(config, settings, sample_size)
     list(map(print, begin(module, config)))
     device = torch.device("cuda" if settings.trainer.uses_gpu else "cpu")
+    metrics, best = find_metrics(config, settings, device, sample_size)
+    texts = texts_needed(module.objective.alignment, metrics)
     own, bad_samples = data, None
     if own is None:
-        images = open_data(settings, config["seed"], None, module.tokenizer.downsampling)
+        images = open_data(settings, config["seed"], None, module.tokenizer.downsampling, texts)
         bad_samples = BadSamples(path=Path(folder) / "bad_samples.jsonl", data=images, say=print)
         own = images
-    module.validation = build_validation(
-        config, settings, own, Path(folder), device, bad_samples, sample_size
+    module.validation = Validation(
+        data=own,
+        metrics=metrics,
+        best=best,
+        images=Path(folder) / "images",
+        bad_samples=bad_samples,
     )
     return Training(config=config, module=module, data=own)

@@ -21,7 +21,7 @@ from vqtrain.app.parts.build import (
     find_metrics,
 )
 from vqtrain.app.parts.compose import CommandLine, compose, lookup_config
-from vqtrain.app.parts.data import open_data
+from vqtrain.app.parts.data import open_data, texts_needed
 from vqtrain.app.parts.ending import allowing, conclude
 from vqtrain.app.parts.inherit import begin
 from vqtrain.app.parts.output import folder_of
@@ -107,9 +107,10 @@ def train_on(
                 "raise trainer.max_steps to continue\n"
             )
         return 0
-    data = open_data(settings, config["seed"], checkpoint, module.tokenizer.unit)
     device = trainer.strategy.root_device
     metrics, best = find_metrics(config, settings, device)
+    texts = texts_needed(module.objective.alignment, metrics)
+    data = open_data(settings, config["seed"], checkpoint, module.tokenizer.unit, texts)
     if checkpoint is not None:
         remarks = [*remarks, *check_images(config, checkpoint, data)]
     # All is checked: from here on there is a run directory. Only the first process writes to it.

@@ -20,6 +20,7 @@ from vqtrain.data.faults import Fault
 from vqtrain.data.loading.bucket_order import BucketOrder
 from vqtrain.data.loading.buckets import Buckets
 from vqtrain.data.loading.order import EndlessOrder, sample_generator
+from vqtrain.data.loading.texts import Texts
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError, DataError
@@ -41,6 +42,7 @@ class Batch:
         mask: False for padding, which must not be counted.
         keys: Names of the samples.
         fields: Name and bytes of the other fields of each sample, where a data set has them.
+        texts: The text of each sample, where the run needs them.
         faults: Samples that could not be read and were skipped.
         cursor: Where the reader of a stream is after the batch, as plain numbers; None for
             indexed images, whose order needs no cursor.
@@ -50,6 +52,7 @@ class Batch:
     mask: Mask
     keys: list[str]
     fields: list[tuple[tuple[str, bytes], ...]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     cursor: tuple[int, ...] | None = None
 
@@ -100,6 +103,7 @@ class TrainingBatches(Dataset[Batch]):
         ranks_per_node: Processes on each machine, which read ahead for each other.
         start: Samples that the run has seen so far, over all ranks.
         buckets: The sizes of the images, if they are of several.
+        texts: Those of the images, if they are wanted.
     """
 
     index: ImageIndex
@@ -111,6 +115,7 @@ class TrainingBatches(Dataset[Batch]):
     ranks_per_node: int
     start: int
     buckets: Buckets | None = None
+    texts: Texts | None = None
 
     def __post_init__(self) -> None:
         """Begin an order."""
@@ -139,16 +144,18 @@ class TrainingBatches(Dataset[Batch]):
         self._read_ahead(step)
         first = step + self.rank * self._batch_size
         transform, samples = self._samples(first)
-        images, keys, faults = [], [], list[Fault]()
+        images, keys, texts, faults = [], [], list[str](), list[Fault]()
         for epoch, position, image_id in zip(*(a.tolist() for a in samples), strict=True):
             generator = sample_generator(seed=self.seed, epoch=epoch, position=position)
-            image, used_id = self._load(image_id, transform, generator, faults)
+            image, text, used_id = self._load(image_id, transform, generator, faults)
             images.append(image)
+            texts += text
             keys.append(self.index.key(used_id))
         return Batch(
             samples=stack(images),
             mask=torch.ones(self._batch_size, dtype=torch.bool),
             keys=keys,
+            texts=texts,
             faults=faults,
         )
 
@@ -167,11 +174,12 @@ class TrainingBatches(Dataset[Batch]):
         transform: Transform,
         generator: np.random.Generator,
         faults: list[Fault],
-    ) -> tuple[Tensor, int]:
+    ) -> tuple[Tensor, list[str], int]:
         for _ in range(MAX_BAD_IN_A_ROW):
             try:
+                text = [] if self.texts is None else [self.texts.read(image_id)]
                 encoded = self.index.read(image_id)
-                return decode_image(encoded, transform, generator), image_id
+                return decode_image(encoded, transform, generator), text, image_id
             except BadSampleError as error:
                 faults.append(self.index.fault(image_id, str(error)))
                 image_id = int(generator.integers(len(self.index)))
@@ -214,6 +222,7 @@ class ValidationBatches(Dataset[Batch]):
         batch_size: Images per batch and process.
         rank: Number of this process.
         world_size: Number of processes.
+        texts: Those of the images, if they are wanted.
     """
 
     index: ImageIndex
@@ -222,6 +231,7 @@ class ValidationBatches(Dataset[Batch]):
     batch_size: int
     rank: int = 0
     world_size: int = 1
+    texts: Texts | None = None
 
     def __len__(self) -> int:
         """Count the batches of one rank."""
@@ -237,9 +247,12 @@ class ValidationBatches(Dataset[Batch]):
         positions = np.arange(first, first + self.batch_size)
         image_ids = np.minimum(positions, len(self.index) - 1).tolist()
         loaded: dict[int, Tensor] = {}
+        texts: dict[int, str] = {}
         faults = []
         for image_id in dict.fromkeys(image_ids):
             try:
+                if self.texts is not None:
+                    texts[image_id] = self.texts.read(image_id)
                 encoded = self.index.read(image_id)
                 loaded[image_id] = decode_image(encoded, self.transform, None)
             except BadSampleError as error:
@@ -252,5 +265,6 @@ class ValidationBatches(Dataset[Batch]):
             samples=stack([loaded.get(image_id, blank) for image_id in image_ids]),
             mask=torch.from_numpy((positions < len(self.index)) & is_good),
             keys=[self.index.key(image_id) for image_id in image_ids],
+            texts=[] if self.texts is None else [texts.get(i, "") for i in image_ids],
             faults=faults,
         )

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -39,3 +40,26 @@ class Alignment(nn.Module, ABC):
         Returns:
             A scalar of at least float32.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """Latents and texts in one space.
+
+    Attributes:
+        images: Of the latents, of length 1.
+        texts: Of the texts, of length 1.
+    """
+
+    images: Float[Tensor, "b dim"]
+    texts: Float[Tensor, "b dim"]
+
+
+class TextAlignment(Alignment):
+    """Aligns quantized latents with texts in a space of both, in which either can be searched."""
+
+    needs_text = True
+
+    @abstractmethod
+    def embed(self, latents: Float[Tensor, "b d *grid"], texts: Sequence[str]) -> Embeddings:
+        """Map the quantized latents of samples, and texts, to the space of both."""
