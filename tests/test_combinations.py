@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from vqtrain import Tokenizer
-from vqtrain.app.parts.build import Settings, build_module, check_shapes
+from vqtrain.app.parts.build import build_module
 from vqtrain.app.parts.compose import compose, read_command_line
+from vqtrain.app.parts.settings import Settings
+from vqtrain.app.parts.shapes import check_shapes
 from vqtrain.build import build_part, in_context, kinds, split_kind
 from vqtrain.errors import ConfigError
 from vqtrain.ranges import resolve_fractions

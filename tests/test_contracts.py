@@ -21,6 +21,7 @@ from vqtrain.discriminators.base import Discriminator
 from vqtrain.encoders import contract as encoder_contract
 from vqtrain.encoders.base import Encoder
 from vqtrain.errors import ConfigError
+from vqtrain.latent_noise import contract as latent_noise_contract
 from vqtrain.launchers import contract as launcher_contract
 from vqtrain.launchers.base import Ended, Launcher
 from vqtrain.losses import contract as loss_contract
@@ -39,6 +40,7 @@ WEIGHTS = (
 CHECKS: dict[str, Callable[..., None]] = {
     "encoder": encoder_contract.check,
     "decoder": decoder_contract.check,
+    "latent_noise": latent_noise_contract.check,
     "discriminator": discriminator_contract.check,
     "loss": loss_contract.check,
     "adversarial": adversarial_contract.check,
@@ -56,6 +58,7 @@ SMALL = {
     "latent_query": {"dim": 16, "depth": 1, "num_heads": 2, "num_tokens": 4},
     "titok": {"dim": 16, "depth": 1, "num_heads": 2, "num_tokens": 4, "num_codes": 7},
     "timm": {"model": "test_vit", "frozen": False},
+    "nearest_codes": {"decay_steps": 10},
     "slurm": {"cluster": "local", "gpus": 0},
 }
 # Those that start a cluster on this machine.

@@ -12,9 +12,10 @@ import torch
 import yaml
 
 from vqtrain import Tokenizer
-from vqtrain.app.parts.build import Settings, build_module
+from vqtrain.app.parts.build import build_module
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.app.parts.grid import read_grid
+from vqtrain.app.parts.settings import Settings
 from vqtrain.build import config_of, kinds
 from vqtrain.cli import main
 from vqtrain.errors import CheckpointError

@@ -18,6 +18,7 @@ CONFIGS = {
     "encoder": "encoder",
     "codebook": "codebook",
     "decoder": "decoder",
+    "latent_noise": "latent_noise",
     "discriminator": "discriminator",
     "loss": "loss/*",
     "adversarial": "loss/adversarial",

@@ -29,6 +29,7 @@ GROUPS = {
     "encoder": "vqtrain.encoders.base:Encoder",
     "codebook": "vqtrain.codebooks.base:Codebook",
     "decoder": "vqtrain.decoders.base:Decoder",
+    "latent_noise": "vqtrain.latent_noise.base:LatentNoise",
     "discriminator": "vqtrain.discriminators.base:Discriminator",
     "format": "vqtrain.formats.base:Format",
     "loss": "vqtrain.losses.base:LossTerm",

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from vqtrain.app.parts.build import Settings, build_module
+from vqtrain.app.parts.build import build_module
 from vqtrain.app.parts.compose import compose, read_command_line
+from vqtrain.app.parts.settings import Settings
 from vqtrain.build import configs_folder
 from vqtrain.cli import main
 from vqtrain.training.module import TokenizerTraining

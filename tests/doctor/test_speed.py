@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqtrain.app.parts.build import Settings
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.app.parts.planned import build_planned
+from vqtrain.app.parts.settings import Settings
 from vqtrain.data.loading.batches import TrainingBatches
 from vqtrain.data.sources.find import open_images
 from vqtrain.doctor import speed

@@ -10,9 +10,10 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from vqtrain import Tokenizer
-from vqtrain.app.parts.build import Settings, build_module
+from vqtrain.app.parts.build import build_module
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.app.parts.inherit import begin
+from vqtrain.app.parts.settings import Settings
 from vqtrain.build import build
 from vqtrain.cli import main
 from vqtrain.encoders import contract

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from lightning.pytorch import Trainer
-from vqtrain.app.parts.build import Settings, build_module
+from vqtrain.app.parts.build import build_module
+from vqtrain.app.parts.settings import Settings
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.data.sources.find import open_images
 from vqtrain.training.bad_samples import BadSamples

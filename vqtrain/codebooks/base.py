@@ -208,3 +208,9 @@ def parts_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, StepSta
             yield f"{prefix}{name}", child
         else:
             yield from parts_of(child, f"{prefix}{name}.")
+
+
+def leaves(codebook: Codebook) -> list[Codebook]:
+    """List the codebooks that have their own vectors, and are not built from others."""
+    inner = codebook.inner_codebooks().values()
+    return [leaf for each in inner for leaf in leaves(each)] or [codebook]

@@ -1,7 +1,7 @@
 """The tokenizer: an encoder, a codebook and a decoder as one plain module."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from vqtrain.build import build_part
-from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.base import Codebook, Quantized, leaves
 from vqtrain.decoders.base import Decoder
 from vqtrain.encoders.base import Encoder
 from vqtrain.errors import CheckpointError, ConfigError
@@ -265,15 +265,20 @@ class Tokenizer(nn.Module):
         with without_autocast(latents):
             return self.codebook(at_least_float32(latents))
 
-    def forward(self, samples: Shaped[Tensor, "*shape"]) -> Reconstruction:
+    def forward(
+        self,
+        samples: Shaped[Tensor, "*shape"],
+        *,
+        change: Callable[[Quantized], Tensor] | None = None,
+    ) -> Reconstruction:
         """Encode, quantize and decode samples in [-1, 1], with gradients.
 
-        If latents are not finite, neither are the loss and the reconstruction; samples are checked
-        as in ``latents``.
+        With ``change`` the decoder gets what it makes of the quantized latents. If latents are not
+        finite, neither are the loss and the reconstruction; samples are checked as in ``latents``.
         """
         latents = self.latents(samples)
         quantized = self._quantize(latents)
-        decoded = self.decode_latents(quantized.z_q)
+        decoded = self.decode_latents(change(quantized) if change else quantized.z_q)
         return Reconstruction(samples=decoded, quantized=quantized, latents=latents)
 
     @torch.no_grad()
@@ -392,9 +397,3 @@ class Tokenizer(nn.Module):
             rest = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise ConfigError(f"the weights do not fit: {'; '.join(wrong[:3])}{rest}")
         self.load_state_dict(dict(weights))
-
-
-def leaves(codebook: Codebook) -> list[Codebook]:
-    """List the codebooks that have their own vectors, and are not built from others."""
-    inner = codebook.inner_codebooks().values()
-    return [leaf for each in inner for leaf in leaves(each)] or [codebook]

@@ -12,8 +12,10 @@ from torch._functorch import config as functorch_config
 from torch.nn.parallel import DistributedDataParallel
 
 from vqtrain import distributed
+from vqtrain.codebooks.base import Quantized
 from vqtrain.data.loading.batches import Batch
 from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.latent_noise.base import LatentNoise
 from vqtrain.objective import Objective, Terms
 from vqtrain.ops.memory import channels_last
 from vqtrain.ops.seeds import seed_torch
@@ -51,6 +53,7 @@ class TokenizerTraining(LightningModule):
     Args:
         tokenizer: What is trained.
         objective: What is minimized.
+        latent_noise: Changes the latents that the decoder gets in training, or None.
         trainer_settings: The ``trainer`` group.
         optim_settings: The ``optim`` group, for the tokenizer.
         discriminator_settings: ``optim.discriminator``.
@@ -64,6 +67,7 @@ class TokenizerTraining(LightningModule):
     """
 
     loss_is_finite: Tensor
+    latent_noise: LatentNoise | None
     generator: NetworkOptimizer
     discriminator: NetworkOptimizer | None
 
@@ -72,6 +76,7 @@ class TokenizerTraining(LightningModule):
         *,
         tokenizer: Tokenizer,
         objective: Objective,
+        latent_noise: LatentNoise | None = None,
         trainer_settings: TrainerSettings,
         optim_settings: OptimSettings,
         discriminator_settings: DiscriminatorOptimSettings,
@@ -80,6 +85,7 @@ class TokenizerTraining(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.tokenizer, self.objective = tokenizer, objective
+        self.latent_noise = latent_noise
         self.settings, self.optim_settings = trainer_settings, optim_settings
         self.discriminator_settings = discriminator_settings
         self.seed = seed
@@ -128,6 +134,13 @@ class TokenizerTraining(LightningModule):
         alignment = self.objective.alignment
         others = [] if alignment is None else list(alignment.named_parameters(prefix="alignment"))
         return [*self.tokenizer.named_parameters(), *others]
+
+    def change_latents(self, quantized: Quantized) -> Tensor:
+        """Return what the decoder gets in training."""
+        assert self.latent_noise is not None, "it is called where there is one"
+        codes = self.tokenizer.codebook_vectors if self.latent_noise.needs_codes else None
+        changed: Tensor = self.latent_noise(quantized.z_q, quantized.token_ids, codes)
+        return changed
 
     def note_aligned(self, layer: nn.Module, inputs: object, output: Tensor) -> None:
         """Keep the output of the layer that is aligned."""
@@ -210,12 +223,15 @@ class TokenizerTraining(LightningModule):
             seed_torch(self.seed, "step", self.step, distributed.rank())
             for part in (self.tokenizer.codebook, self.tokenizer.decoder, self.objective):
                 part.begin_step(self.step, self.seed)
+            if self.latent_noise is not None:
+                self.latent_noise.begin_step(self.step, self.seed)
         self.batches_in_step = (self.batches_in_step + 1) % self.settings.accumulate
 
         # Forward once, one total, one backward; on the last batch with the adversarial weight.
         samples = channels_last(self.tokenizer.to_images(batch.samples, self.settings.dtype))
         with self.reduce_gradients_if(self.step_has_ended):
-            output = self.tokenizer(samples)
+            change = None if self.latent_noise is None else self.change_latents
+            output = self.tokenizer(samples, change=change)
             terms = self.objective(
                 samples,
                 output,

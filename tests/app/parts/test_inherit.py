@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from vqtrain import Tokenizer
-from vqtrain.app.parts.build import Settings, build_module
+from vqtrain.app.parts.build import build_module
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.app.parts.inherit import begin
+from vqtrain.app.parts.settings import Settings
 from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.training.module import TokenizerTraining
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vqtrain.app.parts.build import Settings, build_module, find_metrics
+from vqtrain.app.parts.build import build_module, find_metrics
 from vqtrain.app.parts.compose import compose, read_command_line
+from vqtrain.app.parts.settings import Settings
 from vqtrain.errors import ConfigError
 
 OWN = """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vqtrain.app.parts.build import Settings
+from vqtrain.app.parts.settings import Settings
 from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.loading.buckets import bucket_sizes, make_buckets, with_ratios
 from vqtrain.data.loading.texts import find_texts

@@ -12,11 +12,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException
 
-from vqtrain.app.parts.build import Settings, build_module, find_metrics
+from vqtrain.app.parts.build import build_module, find_metrics
 from vqtrain.app.parts.compose import CommandLine, compose, group_choices, is_path_key, parse
 from vqtrain.app.parts.data import check_some
 from vqtrain.app.parts.inherit import begin
 from vqtrain.app.parts.resume import FREE, differences
+from vqtrain.app.parts.settings import Settings
 from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError, require

@@ -12,8 +12,9 @@ import yaml
 from torch import nn
 
 from vqtrain import weights
-from vqtrain.app.parts.build import Settings, build_module, fitting_metrics
+from vqtrain.app.parts.build import build_module, fitting_metrics
 from vqtrain.app.parts.compose import CommandLine, compose
+from vqtrain.app.parts.settings import Settings
 from vqtrain.data.sources.find import open_images
 from vqtrain.doctor import images
 from vqtrain.doctor.findings import Finding

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from vqtrain.app.parts.build import Settings, build_module, find_metrics
+from vqtrain.app.parts.build import build_module, find_metrics
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.app.parts.data import open_data, texts_needed
 from vqtrain.app.parts.inherit import begin
+from vqtrain.app.parts.settings import Settings
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.data_module import SampleData
 from vqtrain.training.module import TokenizerTraining

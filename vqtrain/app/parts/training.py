@@ -15,17 +15,14 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from vqtrain.app.parts.build import (
-    Settings,
-    build_module,
-    find_metrics,
-)
+from vqtrain.app.parts.build import build_module, find_metrics
 from vqtrain.app.parts.compose import CommandLine, compose, lookup_config
 from vqtrain.app.parts.data import open_data, texts_needed
 from vqtrain.app.parts.ending import allowing, conclude
 from vqtrain.app.parts.inherit import begin
 from vqtrain.app.parts.output import folder_of
 from vqtrain.app.parts.resume import check_images, continued_config
+from vqtrain.app.parts.settings import Settings
 from vqtrain.data.remote.urls import shareable
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.ops.signals import OutOfTime, time_limit

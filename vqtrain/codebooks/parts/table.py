@@ -5,9 +5,9 @@ from torch import Tensor
 
 from vqtrain.codebooks.base import Codebook
 from vqtrain.codebooks.parts.lookup import ids_of
-from vqtrain.codebooks.parts.noise import CallNoise
 from vqtrain.codebooks.parts.search import best, nearest, nearness
 from vqtrain.codebooks.parts.vectors import to_grid
+from vqtrain.ops.noise import SampleNoise
 
 # Arguments of a ``vq`` that does nothing in training but what the optimizer does.
 PLAIN = {
@@ -55,7 +55,7 @@ def choose(
     z: Float[Tensor, "n d"],
     codes: Float[Tensor, "k d"],
     temperature: float,
-    noise: CallNoise | None,
+    noise: SampleNoise | None,
 ) -> Int64[Tensor, " n"]:
     """Choose the nearest code of each vector, or sample one.
 

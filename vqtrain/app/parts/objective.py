@@ -1,0 +1,179 @@
+"""What a run minimizes, from its configuration, and the noise that its decoder gets."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+
+from vqtrain.app.parts.own import check_part, refuse_own
+from vqtrain.app.parts.settings import Settings
+from vqtrain.app.parts.shapes import shapes_through, takes
+from vqtrain.build import build_part, in_context, split_kind, unknown
+from vqtrain.discriminators.base import Discriminator
+from vqtrain.errors import ConfigError, require
+from vqtrain.latent_noise.base import LatentNoise
+from vqtrain.losses.parts.adversarial import AdversarialTraining
+from vqtrain.losses.parts.weight_ramp import Weight
+from vqtrain.objective import Objective, build_adversarial, build_alignment, build_term
+from vqtrain.ops.seeds import seed_torch
+from vqtrain.optim.settings import OptimSettings
+from vqtrain.shapes import by, typed
+from vqtrain.tokenizer.model import MAX_LISTED, Tokenizer
+
+# Images that need more pixels than this are not searched for.
+LARGEST_LEAST_SIZE = 256
+
+
+def build_objective(
+    config: Mapping[str, Any],
+    settings: Settings,
+    context: Mapping[str, object],
+    tokenizer: Tokenizer,
+) -> Objective:
+    """Build what is minimized; finds the pretrained weights of its terms."""
+    loss = dict(config["loss"])
+    adversarial = build_adversarial(loss.pop("adversarial"), loss.pop("discriminator"), context)
+    check_adversarial(adversarial, tokenizer, context)
+    group = loss.pop("alignment")
+    terms = [build_term(name, each, context) for name, each in loss.items()]
+    discriminator = build_discriminator(config, settings, adversarial.weight, context)
+    seed_torch(config["seed"], "alignment")
+    channels, *grid = aligned_shape(tokenizer, group.get("layer"), context)
+    alignment = build_alignment(
+        group, {**context, "aligned_channels": channels, "aligned_grid": tuple(grid)}
+    )
+    return Objective(
+        terms=[term for term in terms if term is not None],
+        discriminator=discriminator,
+        adversarial=adversarial,
+        alignment=alignment,
+    )
+
+
+def check_adversarial(
+    adversarial: AdversarialTraining, tokenizer: Tokenizer, context: Mapping[str, object]
+) -> None:
+    """Refuse a layer that the tokenizer does not have, and what is not defined for the samples.
+
+    Raises:
+        ConfigError: If there is either.
+    """
+    names = [name for name, _ in tokenizer.named_parameters()]
+    if adversarial.layer is not None and adversarial.layer not in names:
+        raise ConfigError(f"loss.adversarial.layer: {unknown('weight', adversarial.layer, names)}")
+    axes = len(cast(tuple[int, ...], context["sample_size"]))
+    require(
+        axes == 2 or not adversarial.settings.are_of_images,
+        "loss.discriminator: augment, blur_steps and consistency_weight are for images alone, and "
+        f"samples here have {axes} axes: set them to 0",
+    )
+
+
+def aligned_shape(
+    tokenizer: Tokenizer, layer: object, context: Mapping[str, object]
+) -> tuple[int, ...]:
+    """Return the channels and the grid of what an alignment is given.
+
+    Args:
+        tokenizer: The tokenizer of the run.
+        layer: The name of the module whose output is aligned; None for the quantized latents.
+        context: What is known of the run.
+
+    Raises:
+        ConfigError: If there is no such module, or its output is no map of latents.
+    """
+    size = cast(tuple[int, ...], context["sample_size"])
+    if layer is None:
+        return (tokenizer.codebook.dim, *tokenizer.encoder.grid(size))
+    names = [name for name, _ in tokenizer.named_modules() if name]
+    if layer not in names:
+        raise ConfigError(f"loss.alignment.layer: {unknown('module', str(layer), names)}")
+    outputs: list[object] = []
+    hook = tokenizer.get_submodule(str(layer)).register_forward_hook(
+        lambda _module, _inputs, output: outputs.append(output)
+    )
+    try:
+        shapes_through(tokenizer, (1, tokenizer.channels, *size))
+    finally:
+        hook.remove()
+    output = outputs[0] if outputs else None
+    if not isinstance(output, torch.Tensor) or output.ndim < 3:
+        raise ConfigError(f"loss.alignment.layer={layer}: its output is no map of latents")
+    return tuple(output.shape[1:])
+
+
+def build_discriminator(
+    config: Mapping[str, Any],
+    settings: Settings,
+    weight: Weight,
+    context: Mapping[str, object],
+) -> Discriminator | None:
+    """Build the discriminator, if there is one, and check that the run and its images fit it."""
+    specification = split_kind(config["discriminator"])
+    if specification["kind"] == "none":
+        return None
+    seed_torch(config["seed"], "discriminator")
+    part = in_context("discriminator", specification, context)
+    discriminator = cast(Discriminator, build_part("discriminator", part))
+    steps = settings.trainer.max_steps - weight.start_step
+    if steps <= 0:
+        raise ConfigError(
+            f"loss.adversarial.start_step must be below trainer.max_steps "
+            f"({settings.trainer.max_steps}), got {weight.start_step}; a share such as "
+            '"50%" fits every run, and discriminator=none does without'
+        )
+    check_warmup(settings.discriminator, steps, "the steps from loss.adversarial.start_step on")
+    data = settings.data
+    if data.batch_size < discriminator.least_batch_size:
+        hint = discriminator.batch_hint and f"; {discriminator.batch_hint}"
+        raise ConfigError(
+            f"data.batch_size must be at least {discriminator.least_batch_size} for this "
+            f"discriminator, got {data.batch_size}{hint}"
+        )
+    size = cast(tuple[int, ...], context["sample_size"])
+    try:
+        fits = takes(discriminator, data.channels, size)
+    except Exception as error:
+        refuse_own(str(specification["kind"]), discriminator, error, where="discriminator")
+        raise
+    if not fits:
+        if size != data.sample_size:
+            raise ConfigError(f"a sample of {by(size)} does not fit this discriminator")
+        sizes = range(min(size), LARGEST_LEAST_SIZE)
+        least = next((n for n in sizes if takes(discriminator, data.channels, (n, n))), "more")
+        hint = discriminator.size_hint and f"; {discriminator.size_hint}"
+        raise ConfigError(
+            f"data.image_size must be at least {least} for this discriminator, got "
+            f"{typed(data.image_size)}{hint}"
+        )
+    return discriminator
+
+
+def check_warmup(settings: OptimSettings, steps: int, what: str) -> None:
+    """Refuse a warm-up that does not fit into the steps in which a network moves."""
+    if settings.warmup_steps > steps:
+        raise ConfigError(
+            f"{settings.key}.warmup_steps must be at most {steps} ({what}), got "
+            f'{settings.warmup_steps}; a share such as "5%" fits every run'
+        )
+
+
+def build_latent_noise(
+    config: Mapping[str, Any], tokenizer: Tokenizer, context: Mapping[str, object]
+) -> LatentNoise | None:
+    """Build the noise on the decoder's latents, if there is any, and check that codes fit it."""
+    specification = split_kind(config["latent_noise"])
+    kind = str(specification["kind"])
+    if kind == "none":
+        return None
+    part = in_context("latent_noise", specification, context)
+    noise = cast(LatentNoise, build_part("latent_noise", part))
+    codebook = tokenizer.codebook
+    has_codes = codebook.num_codebooks == 1 and not codebook.token_grids
+    require(
+        not noise.needs_codes or (has_codes and codebook.size <= MAX_LISTED),
+        f"latent_noise={kind} needs a codebook of one id a token and at most {MAX_LISTED} codes, "
+        f"and codebook={tokenizer.specification['codebook']['kind']} is none",
+    )
+    check_part("latent_noise", kind, noise, where="latent_noise", context=context)
+    return noise
