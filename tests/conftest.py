@@ -282,13 +282,18 @@ def run_ranks(tmp_path: Path, start_python: StartPython) -> Callable[[str, int],
     return run
 
 
-MODELS = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}
+TRUNKS = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}
+MODELS = {**TRUNKS, "resnet50": "resnet50", "convnext": "convnext_small"}
 
 
-def random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Weights that keep the size of what goes through; the classifier's take no room."""
-    if not name.startswith("features."):
+def random_tensor(network: str, name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Weights that keep the size of what goes through; those of unused heads take no room."""
+    if network in TRUNKS and not name.startswith("features."):
         return torch.zeros(1).expand(shape)
+    if name.endswith("num_batches_tracked"):
+        return torch.tensor(7)
+    if len(shape) == 1 and name.endswith(("weight", "running_var")):  # of a normalization
+        return 1 + 0.1 * torch.rand(shape, generator=generator)
     scale = (2 / shape[1:].numel()) ** 0.5 if len(shape) == 4 else 0.1
     return scale * torch.randn(shape, generator=generator)
 
@@ -297,7 +302,8 @@ def random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> T
 def classifier_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Write a classifier's file with random weights, in the form in which torchvision publishes it.
 
-    Takes ``vgg`` (whose file is in torch's old format), ``alex`` or ``squeeze``.
+    Takes ``vgg`` (whose file is in torch's old format), ``alex``, ``squeeze``, ``resnet50`` or
+    ``convnext``.
     """
 
     @once
@@ -306,7 +312,7 @@ def classifier_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
         with torch.device("meta"):
             model = getattr(torchvision.models, MODELS[network])(weights=None)
         weights = {
-            name: random_tensor(name, tensor.shape, generator)
+            name: random_tensor(network, name, tensor.shape, generator)
             for name, tensor in model.state_dict().items()
         }
         file = tmp_path_factory.mktemp("classifiers") / f"{network}.pth"

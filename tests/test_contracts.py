@@ -24,11 +24,13 @@ from vqtrain.errors import ConfigError
 from vqtrain.latent_noise import contract as latent_noise_contract
 from vqtrain.launchers import contract as launcher_contract
 from vqtrain.launchers.base import Ended, Launcher
+from vqtrain.layers import classifiers
 from vqtrain.losses import contract as loss_contract
 from vqtrain.losses.adversarial import contract as adversarial_contract
 from vqtrain.losses.adversarial.base import AdversarialLoss
 from vqtrain.losses.alignment import contract as alignment_contract
 from vqtrain.losses.base import LossTerm
+from vqtrain.weights import without_downloads
 
 LOSSES = ("loss", "adversarial", "alignment")
 # Keys of these that the run takes out.
@@ -59,8 +61,11 @@ SMALL = {
     "titok": {"dim": 16, "depth": 1, "num_heads": 2, "num_tokens": 4, "num_codes": 7},
     "timm": {"model": "test_vit", "frozen": False},
     "nearest_codes": {"decay_steps": 10},
+    "dino": {"model": "test_vit", "size": 32, "blocks": [5]},
     "slurm": {"cluster": "local", "gpus": 0},
 }
+# Files of torchvision; other pretrained networks have random weights.
+FILES = {"lpips": ["vgg"], "gram": ["vgg"], "resnet50": ["resnet50"], "convnext": ["convnext"]}
 # Those that start a cluster on this machine.
 MARKS = {"slurm": [pytest.mark.slow], "ray": [pytest.mark.soak]}
 
@@ -75,8 +80,12 @@ MARKS = {"slurm": [pytest.mark.slow], "ray": [pytest.mark.soak]}
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of submitit
 def test_every_kind_keeps_the_contract_of_its_group(
-    group: str, kind: str, classifier_file: Callable[[str], Any]
+    group: str,
+    kind: str,
+    classifier_file: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(classifiers, "SIZE", (32, 32))
     (file,) = configs_folder().glob(
         f"loss/*/{kind}.yaml" if group in LOSSES else f"{group}/{kind}.yaml"
     )
@@ -85,13 +94,14 @@ def test_every_kind_keeps_the_contract_of_its_group(
         config.pop(key, None)
     context = {"in_channels": 3, "out_channels": 3, "sample_size": (64, 64)}
     context |= {"aligned_channels": 4, "aligned_grid": (4, 4)}
-    if kind == "lpips":
-        context["weights"] = {"vgg": str(classifier_file("vgg"))}
-    small = {key: value for key, value in SMALL.get(group, {}).items() if key in config}
-    arguments = {"kind": kind, **config, **small, **SMALL.get(kind, {})}
-    part = in_context(group, split_kind(arguments), context)
+    context["weights"] = {name: str(classifier_file(name)) for name in FILES.get(kind, [])}
+    given = {**SMALL.get(group, {}), **SMALL.get(kind, {})}
+    small = {key: value for key, value in given.items() if key in config}
+    part = in_context(group, split_kind({"kind": kind, **config, **small}), context)
     sizes = {"grid": (4,)} if group == "decoder" and "num_tokens" in config else {}
-    CHECKS[group](build(group, part["kind"], part["arguments"]), **sizes)  # type: ignore[arg-type]  # plain data
+    with without_downloads():
+        built = build(group, part["kind"], part["arguments"])  # type: ignore[arg-type]  # plain data
+    CHECKS[group](built, **sizes)
 
 
 class Halving(Encoder):

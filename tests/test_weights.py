@@ -98,7 +98,8 @@ def vgg() -> dict[str, torch.Tensor]:
 
 
 def test_the_published_names_carry_their_hash() -> None:
-    names = ["alex", "clean_fid", "inception", "pytorch_fid", "squeeze", "vgg"]
+    names = ["alex", "clean_fid", "convnext", "inception", "pytorch_fid", "resnet50", "squeeze"]
+    names += ["vgg"]
     assert sorted(KNOWN) == names
     for known in KNOWN.values():
         assert known.url.endswith(f"/{known.name}")

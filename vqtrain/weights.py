@@ -7,6 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -51,6 +52,14 @@ KNOWN = {
         url=f"{TORCH}/squeezenet1_1-b8a52dc0.pth",
         sha256="b8a52dc0",
     ),
+    "resnet50": KnownFile(
+        name="resnet50-0676ba61.pth", url=f"{TORCH}/resnet50-0676ba61.pth", sha256="0676ba61"
+    ),
+    "convnext": KnownFile(
+        name="convnext_small-0c510722.pth",
+        url=f"{TORCH}/convnext_small-0c510722.pth",
+        sha256="0c510722",
+    ),
     "inception": KnownFile(
         name="weights-inception-2015-12-05-6726825d.pth",
         url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -74,6 +83,37 @@ KNOWN = {
 }
 
 
+# Names of files that are not here; None where such a file is downloaded.
+_absent: ContextVar[list[str] | None] = ContextVar("absent", default=None)
+
+
+class NotHereError(WeightsError):
+    """A file that is not here, where none is downloaded."""
+
+
+@contextmanager
+def without_downloads() -> Iterator[list[str]]:
+    """Return a context in which a missing file raises ``NotHereError`` instead of a download.
+
+    There the networks of the loss keep random weights, which take as long to compute with. It gives
+    a list that grows by the names of the missing files.
+    """
+    absent: list[str] = []
+    token = _absent.set(absent)
+    try:
+        yield absent
+    finally:
+        _absent.reset(token)
+
+
+def _refuse_download(name: str, file: str) -> None:
+    """Raise an error where nothing is downloaded."""
+    absent = _absent.get()
+    if absent is not None:
+        absent.append(name)
+        raise NotHereError(f"weights.{name}: {file} is not here")
+
+
 def cache_path(name: str) -> Path:
     """Return where torch, and so other programs on this machine, keep a downloaded file."""
     return Path(torch.hub.get_dir()) / "checkpoints" / KNOWN[name].name
@@ -94,6 +134,7 @@ def find(name: str, given: str | None) -> Path:
     if given is None:
         target = cache_path(name)
         if not target.is_file():
+            _refuse_download(name, KNOWN[name].name)
             _download(KNOWN[name], target, name)
         return target
     return _given_file(name, given)
@@ -128,6 +169,7 @@ def find_on_hub(name: str, repository: str, given: str | None) -> Path:
             cached = try_to_load_from_cache(repository, HUB_FILE)
             if isinstance(cached, str):
                 return Path(cached)
+            _refuse_download(name, f"{HUB_FILE} of {repository}")
             sys.stderr.write(f"downloading {HUB_FILE} from {source} to {target}\n")
             return Path(hf_hub_download(repository, HUB_FILE))
     except (HfHubHTTPError, HFValidationError, OSError) as error:

@@ -27,6 +27,8 @@ WEIGHTS = {
     "vgg": "vgg16-397923af.pth",
     "alex": "alexnet-owt-7be5be79.pth",
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "convnext": "convnext_small-0c510722.pth",
     "inception": "weights-inception-2015-12-05-6726825d.pth",
     "pytorch_fid": "pt_inception-2015-12-05-6726825d.pth",
     "clean_fid": "inception-2015-12-05.pt",

@@ -223,9 +223,11 @@ def test_the_network_of_the_perceptual_loss_is_random_where_it_is_not_here(
     words = ["loss/perceptual=lpips", "loss.perceptual.network=squeeze", "data.image_size=32"]
     planned = plan(*words)
     assert planned.remark == "; with random weights of squeeze, whose file is not here"
-    perceptual = planned.module.objective.terms["perceptual"].loss
-    assert len(list(perceptual.parameters())) > 0
-    assert all(p.isfinite().all() for p in perceptual.parameters())
+    network = planned.module.objective.terms["perceptual"].loss.network.network
+    assert len(list(network.parameters())) > 0
+    assert all(p.isfinite().all() for p in network.parameters())
+    planned = plan(*words, "+loss/perceptual@loss.logits=resnet50")
+    assert planned.remark == "; with random weights of squeeze, resnet50, whose files are not here"
     assert list(tmp_path.iterdir()) == []
     assert plan("loss/perceptual=none").remark == ""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vqtrain import weights
 from vqtrain.errors import ConfigError, WeightsError, require
+from vqtrain.layers.vision import require_images
 from vqtrain.shapes import Images, by
 
 # Channel means and deviations of ImageNet, for images in [-1, 1] instead of [0, 1].
@@ -94,10 +95,19 @@ class LPIPS(nn.Module):
             KeyError: If weights are missing.
             RuntimeError: If weights have other shapes.
         """
-        for name, parameter in self.features.named_parameters():
-            _fill(parameter, classifier[f"features.{name}"])
+        self.load_features(classifier)
         for number, head in enumerate(self.heads):
             _fill(head, heads[f"lin{number}.model.1.weight"].flatten())
+
+    def load_features(self, classifier: Mapping[str, Shaped[Tensor, "..."]]) -> None:
+        """Load the weights of torchvision's classifier alone.
+
+        Raises:
+            KeyError: If weights are missing.
+            RuntimeError: If weights have other shapes.
+        """
+        for name, parameter in self.features.named_parameters():
+            _fill(parameter, classifier[f"features.{name}"])
 
     def train(self, mode: bool = True) -> "LPIPS":
         """Stay in eval mode, even if the parent module is in training mode."""
@@ -127,6 +137,15 @@ class LPIPS(nn.Module):
         Raises:
             ConfigError: If images have neither 1 nor 3 channels, or are too small for the network.
         """
+        features = self.activations(images)
+        return [x / (x.square().sum(1, keepdim=True) + EPS).sqrt() for x in features]
+
+    def activations(self, images: Images) -> list[Float[Tensor, "b _ _ _"]]:
+        """Return the features at every end as they are.
+
+        Raises:
+            ConfigError: If images have neither 1 nor 3 channels, or are too small for the network.
+        """
         check_images(self.network, images.shape[1], images.shape[2:])
         # The result has three channels, also for a gray image. It is a new tensor, and so is the
         # output of every convolution: those are what the activations overwrite, before it is read.
@@ -135,7 +154,7 @@ class LPIPS(nn.Module):
         for number, layer in enumerate(self.features, start=1):
             x = layer(x)
             if number in self.ends:
-                features.append(x / (x.square().sum(1, keepdim=True) + EPS).sqrt())
+                features.append(x)
         return features
 
 
@@ -147,10 +166,7 @@ def check_images(network: str, channels: int, size: Sequence[int]) -> None:
             small.
     """
     require(network in TRUNKS, f"LPIPS has the networks {', '.join(TRUNKS)}, got {network!r}")
-    if len(size) != 2 or channels not in (1, 3):
-        raise ConfigError(
-            f"LPIPS needs images of 1 or 3 channels, got {channels} channels of size {by(size)}"
-        )
+    require_images("LPIPS", channels, size)
     least = TRUNKS[network].min_size
     if min(size) < least:
         raise ConfigError(
@@ -171,9 +187,35 @@ def load_lpips(network: str, given: str | None) -> LPIPS:
     """
     lpips = LPIPS(network=network)
     heads = weights.lpips_heads(network)  # first, because it downloads nothing
-    file = weights.find(network, given)
+    return _load(lpips, given, lambda classifier: lpips.load(classifier, heads))
+
+
+def load_features(network: str, given: str | None) -> LPIPS:
+    """Build LPIPS for its ``activations`` alone: with the classifier's weights, without heads.
+
+    Args and errors are those of ``load_lpips``.
+    """
+    lpips = LPIPS(network=network)
+    return _load(lpips, given, lpips.load_features)
+
+
+def _load(
+    lpips: LPIPS, given: str | None, load: Callable[[Mapping[str, Shaped[Tensor, "..."]]], None]
+) -> LPIPS:
+    """Find the file of the classifier, and load it.
+
+    Raises:
+        WeightsError: As ``load_lpips``.
+    """
+    network = lpips.network
     try:
-        lpips.load(weights.read(file), heads)
+        file = weights.find(network, given)
+    except weights.NotHereError:
+        for parameter in lpips.features.parameters():
+            nn.init.normal_(parameter, std=0.02)
+        return lpips
+    try:
+        load(weights.read(file))
     except (KeyError, RuntimeError) as error:
         raise WeightsError(
             f"cannot use {file}: it does not hold the weights of {network}, as torchvision's "

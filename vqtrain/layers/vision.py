@@ -13,9 +13,10 @@ from torch.nn.functional import interpolate
 
 from vqtrain.errors import ConfigError, WeightsError, require
 from vqtrain.layers.frozen import Frozen
+from vqtrain.ops.precision import at_least_float32, without_autocast
 from vqtrain.ranges import nearest
 from vqtrain.shapes import Images, by
-from vqtrain.weights import find_on_hub, one_line
+from vqtrain.weights import NotHereError, find_on_hub, one_line
 
 
 @final
@@ -83,7 +84,7 @@ class VisionModel(nn.Module):
         self.grid = (size[0] // patch[0], size[1] // patch[1])
         self.size, self.blocks = size, list(blocks)
         self.norm, self.class_token = norm, class_token
-        network, self.file = load(model, size, key, given)
+        network, _ = load(model, size, key, given)
         self.trunk = Frozen(network)
         for name in ("mean", "std"):
             values = torch.tensor(network.pretrained_cfg[name])
@@ -110,13 +111,25 @@ class VisionModel(nn.Module):
 
 
 def resized(images: Images, size: tuple[int, int]) -> Float[Tensor, "b c _ _"]:
-    """Resize images to a height and width, bilinear with antialias, unless they have it."""
+    """Resize images to a height and width, bilinear with antialias, unless they have it.
+
+    By products with matrices: on CUDA the gradient of ``interpolate`` is not deterministic.
+    """
     if tuple(images.shape[2:]) == size:
         return images
-    return interpolate(images, size, mode="bilinear", antialias=True)
+    wide = at_least_float32(images)
+    (rows, columns), (height, width) = size, images.shape[2:]
+    with without_autocast(wide):
+        return _resizing(wide, rows, height) @ wide @ _resizing(wide, columns, width).T
 
 
-def check_images(what: str, channels: int, size: Sequence[int]) -> None:
+def _resizing(like: Tensor, side: int, old: int) -> Float[Tensor, "side old"]:
+    """Return the matrix that resizes a column of pixels."""
+    unit = torch.eye(old, dtype=like.dtype, device=like.device)[None, None]
+    return interpolate(unit, (side, old), mode="bilinear", antialias=True)[0, 0]
+
+
+def require_images(what: str, channels: int, size: Sequence[int]) -> None:
     """Refuse samples that are not images of 1 or 3 channels.
 
     Args:
@@ -133,7 +146,7 @@ def check_images(what: str, channels: int, size: Sequence[int]) -> None:
         )
 
 
-def load(name: str, size: tuple[int, ...], key: str, given: str | None) -> tuple[Any, Path]:
+def load(name: str, size: tuple[int, ...], key: str, given: str | None) -> tuple[Any, Path | None]:
     """Build a model of timm with weights, by timm's own rules, with positions for another size.
 
     Args:
@@ -143,7 +156,8 @@ def load(name: str, size: tuple[int, ...], key: str, given: str | None) -> tuple
         given: Path of the file; None to look in the cache of the Hugging Face hub.
 
     Returns:
-        The model, and the file that its weights are from.
+        The model, and the file that its weights are from; None and random weights if there is none
+        ``without_downloads``.
 
     Raises:
         WeightsError: If the weights are missing, damaged or those of another model.
@@ -153,7 +167,10 @@ def load(name: str, size: tuple[int, ...], key: str, given: str | None) -> tuple
         raise WeightsError(
             f"timm knows no weights of {name}: choose another model, or set weights.{key}=PATH"
         )
-    file = find_on_hub(key, repository or "", given)
+    try:
+        file = find_on_hub(key, repository or "", given)
+    except NotHereError:
+        return create(name, size), None
     try:
         with torch.random.fork_rng(devices=[]):
             return create(name, size, file), file

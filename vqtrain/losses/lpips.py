@@ -6,6 +6,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
+from vqtrain.layers.frozen import Frozen
 from vqtrain.layers.lpips import check_images, load_lpips
 from vqtrain.losses.base import LossTerm
 from vqtrain.ops.precision import at_least_float32, without_autocast
@@ -40,7 +41,7 @@ class LPIPSLoss(LossTerm):
     ) -> None:
         super().__init__()
         check_images(network, in_channels, sample_size)
-        self.network = load_lpips(network, weights.get(network))
+        self.network = Frozen(load_lpips(network, weights.get(network)))
 
     def forward(
         self, reconstructions: Float[Tensor, "b c h w"], samples: Float[Tensor, "b c h w"]

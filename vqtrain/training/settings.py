@@ -13,7 +13,6 @@ from vqtrain.ops.precision import PRECISIONS
 from vqtrain.ranges import above, at_least, check_fields, one_of, within
 
 ACCELERATORS = ("auto", "cpu", "gpu")
-LPIPS_NETWORKS = ("alex", "vgg", "squeeze")
 # Of the first validation and the first checkpoint, where the intervals are longer.
 FIRST_STEP = 100
 

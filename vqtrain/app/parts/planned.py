@@ -2,16 +2,10 @@
 
 import sys
 from collections.abc import Iterator, Mapping
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 import yaml
-from torch import nn
 
-from vqtrain import weights
 from vqtrain.app.parts.build import build_module, fitting_metrics
 from vqtrain.app.parts.compose import CommandLine, compose
 from vqtrain.app.parts.settings import Settings
@@ -19,10 +13,9 @@ from vqtrain.data.sources.find import open_images
 from vqtrain.doctor import images
 from vqtrain.doctor.findings import Finding
 from vqtrain.doctor.speed import Planned
-from vqtrain.layers.lpips import LPIPS
 from vqtrain.training.launch import quiet_libraries
-from vqtrain.training.settings import LPIPS_NETWORKS
 from vqtrain.training.user_callbacks import build_callbacks
+from vqtrain.weights import without_downloads
 
 
 def examine(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -61,26 +54,19 @@ def print_config(command_line: CommandLine) -> int:
 def build_planned(config: Mapping[str, Any], settings: Settings) -> Planned:
     """Build the networks of a run; downloads nothing.
 
-    Where the perceptual network's file is not here its weights are random, which takes as long.
+    Where the file of a pretrained network is not here its weights are random, which takes as long.
 
     Raises:
         VqtrainError: If the run would be refused.
     """
-    planned = partial(Planned, data=settings.data, trainer=settings.trainer, seed=config["seed"])
-    perceptual = config["loss"]["perceptual"]
-    network, weight = perceptual.get("network"), perceptual.get("weight", 0)
-    is_known = weight != 0 and network in LPIPS_NETWORKS and config["weights"][network] is None
-    if not is_known or weights.cache_path(network).is_file():
+    with without_downloads() as absent:
         module = build_module(config, settings)
-        return planned(module=module, remark="")
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "random.pth"
-        random = {
-            f"features.{name}": nn.init.normal_(torch.empty_like(parameter), std=0.02)
-            for name, parameter in LPIPS(network=network).features.named_parameters()
-        }
-        torch.save(random, file)
-        known = {**config, "weights": {**config["weights"], network: str(file)}}
-        module = build_module(known, settings)
-    remark = f"; with random weights of {network}, whose file is not here"
-    return planned(module=module, remark=remark)
+    files = "file is" if len(absent) == 1 else "files are"
+    remark = f"; with random weights of {', '.join(absent)}, whose {files} not here"
+    return Planned(
+        module=module,
+        data=settings.data,
+        trainer=settings.trainer,
+        seed=config["seed"],
+        remark=remark if absent else "",
+    )
