@@ -109,7 +109,7 @@ def compare(name: str, data: list[str], seconds: float, folder: Path) -> Mapping
     return result
 
 
-def draw(names: list[str], folder: Path) -> None:
+def draw(names: list[str], folder: Path, to: str) -> None:
     """Write a picture: originals in the first row, below them the reconstructions of each."""
     rows: dict[str, Image.Image] = {}
     for name in names:
@@ -124,7 +124,7 @@ def draw(names: list[str], folder: Path) -> None:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     figure.subplots_adjust(left=0.13, right=0.995, top=0.995, bottom=0.005, hspace=0.03)
-    figure.savefig(folder / "networks.png")
+    figure.savefig(folder / to)
     plt.close(figure)
 
 
@@ -151,7 +151,7 @@ def main() -> None:
             f"| {result['seconds']:.3f} | {float(result['rate']):g} | {result['val/psnr']:.2f} "
             f"| {result['val/ssim']:.3f} | {result['val/codebook/usage']:.2f} |"
         )
-    draw(list(found), arguments.out)
+    draw(list(found), arguments.out, "networks.png")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ raises too: look at the pictures. Run: python scripts/sharpness.py runs/demo/lat
 """
 
 import sys
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -16,17 +17,23 @@ def sharpness(gray: np.ndarray) -> float:
     return float(np.abs(gray[1:-1, 1:-1] - around / 4).mean())
 
 
+def relative_sharpness(file: str | Path) -> float:
+    """Return the sharpness of the reconstructions in a picture, as a share of the originals'."""
+    with Image.open(file) as image:
+        gray = np.asarray(image.convert("L"), dtype=float)
+    size = len(gray) // 2
+    tiles = [gray[:, left : left + size] for left in range(0, gray.shape[1], size)]
+    made, originals = (
+        np.mean([sharpness(half) for half in halves])
+        for halves in zip(*((tile[size:], tile[:size]) for tile in tiles), strict=True)
+    )
+    return float(made / originals)
+
+
 def main() -> None:
     """Print one line a picture."""
     for file in sys.argv[1:]:
-        gray = np.asarray(Image.open(file).convert("L"), dtype=float)
-        size = len(gray) // 2
-        tiles = [gray[:, left : left + size] for left in range(0, gray.shape[1], size)]
-        made, originals = (
-            np.mean([sharpness(half) for half in halves])
-            for halves in zip(*((tile[size:], tile[:size]) for tile in tiles), strict=True)
-        )
-        print(f"{made / originals:.3f}  {file}")
+        print(f"{relative_sharpness(file):.3f}  {file}")
 
 
 if __name__ == "__main__":
