@@ -62,6 +62,7 @@ SMALL = {
     "timm": {"model": "test_vit", "frozen": False},
     "nearest_codes": {"decay_steps": 10},
     "dino": {"model": "test_vit", "size": 32, "blocks": [5]},
+    "alignment": {"model": "test_vit", "size": 32},
     "slurm": {"cluster": "local", "gpus": 0},
 }
 # Files of torchvision; other pretrained networks have random weights.

@@ -19,6 +19,7 @@ from vqtrain.app.parts.settings import Settings
 from vqtrain.build import config_of, kinds
 from vqtrain.cli import main
 from vqtrain.errors import CheckpointError
+from vqtrain.weights import without_downloads
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -98,7 +99,7 @@ def test_a_command_line_describes_a_run(
     if command == "train":
         config = compose("train", read_command_line(rest))
         config["loss"]["perceptual"] = {"kind": "none"}  # its network's weights may not be here
-        with torch.device("meta"):  # as large as the page says
+        with torch.device("meta"), without_downloads():  # as large as the page says
             build_module(config, Settings.of(config))
     if command == "sweep" and rest and "--help" not in rest:
         monkeypatch.setattr(

@@ -30,7 +30,8 @@ class VisionModel(nn.Module):
     Args:
         model: The name of a model of timm, whose class is ``VisionTransformer`` or ``Eva``.
         size: Height and width at which it sees images, in px; others are resized.
-        blocks: Numbers of the blocks whose outputs are taken, from 0 and ascending.
+        blocks: Numbers of the blocks whose outputs are taken, from 0 and ascending; None for the
+            last one alone.
         norm: Whether the final normalization of the model is applied to them.
         class_token: Whether the class token of the same block is added to each patch token.
         key: The key of the group ``weights`` that can name a file.
@@ -54,7 +55,7 @@ class VisionModel(nn.Module):
         *,
         model: str,
         size: tuple[int, int],
-        blocks: Sequence[int],
+        blocks: Sequence[int] | None,
         norm: bool,
         class_token: bool,
         key: str,
@@ -64,6 +65,7 @@ class VisionModel(nn.Module):
         with torch.device("meta"):  # what cannot be is refused before a download
             network = create(model, size)
         depth = len(network.blocks)
+        blocks = [depth - 1] if blocks is None else blocks
         require(
             len(blocks) > 0
             and list(blocks) == sorted(set(blocks))
