@@ -86,25 +86,37 @@ TOTALS = {
 }
 
 
+# Parameters of published discriminators.
+DISCRIMINATORS = {
+    "vqgan_f16_1024": 2_765_633,
+    "openmagvit2_256": 2_765_633,
+    "vqganplus_12bit": 7_431_297,
+    "maskbit_lfq_14bit": 7_431_297,
+    "titok_s128": 1_909_889,
+    "vitvqgan_small": 28_864_129,
+    "bsq_vit_18bit": 28_864_129,
+}
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_can_be_built_with_the_papers_sizes(name: str) -> None:
     config = composed(f"experiment={name}", SHARDS, "loss/perceptual=none")
     assert config["name"] == name
-    tokenizer, side = built(config).tokenizer, config["data"]["image_size"]
+    module = built(config)
+    tokenizer, side = module.tokenizer, config["data"]["image_size"]
     if name in PUBLISHED:
         sizes = count(tokenizer.encoder), count(tokenizer.decoder)
         assert (*sizes, tokenizer.token_shape(side, side)) == PUBLISHED[name]
     assert count(tokenizer) == TOTALS.get(name, count(tokenizer))
+    if name in DISCRIMINATORS:
+        assert count(module.objective.discriminator) == DISCRIMINATORS[name]
 
 
 def test_the_vqgan_has_the_papers_adversarial_loss() -> None:
     # Without the perceptual network, whose weights may not be here.
     config = composed("experiment=vqgan_f16_1024", SHARDS, "loss/perceptual=none")
-    objective = built(config).objective
-    assert count(objective.discriminator) == 2_765_633
-    adversarial = objective.adversarial
-    assert (adversarial.weight.weight, adversarial.adaptive) == (0.8, True)
-    assert adversarial.weight.start_step == 250_000
+    weight = built(config).objective.adversarial.weight
+    assert (weight.weight, weight.adaptive, weight.start_step) == (0.8, True, 250_000)
 
 
 def test_the_launch_line_of_the_vqgan_composes_on_any_machine() -> None:
