@@ -25,6 +25,8 @@ from vqtrain.tokenizer.reconstruction import Reconstruction
 
 AnyWeight = TypeVar("AnyWeight", bound=Weight)
 
+# What is logged besides the terms that have names of their own.
+OWN = ("codebook", "total")
 # Terms whose weights may be relative to the reconstruction gradient.
 BALANCED = ("adversarial", "alignment")
 
@@ -301,6 +303,7 @@ def build_term(
     name: str, group: Mapping[str, object], context: Mapping[str, object]
 ) -> WeightedTerm | None:
     """Build one term of the loss; None if its kind is none or its weight is 0."""
+    require(name not in OWN, f"loss.{name} is no name for a term: {name} is logged already")
     if group.get("kind") == "none":
         return None
     weight, rest = split(Weight, name, group)

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from vqtrain import Tokenizer
 from vqtrain.cli import main
@@ -462,6 +464,37 @@ def test_each_option_trains(
     assert main(["train", *tiny, *words, f"run_dir={run}"]) == 0
     assert capsys.readouterr().err == ""
     assert_trained(run)
+
+
+@pytest.mark.slow
+def test_perceptual_terms_are_mixed_logged_and_resumed(
+    tiny: list[str],
+    tmp_path: Path,
+    classifier_file: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), file)
+    words = ["loss/perceptual=gram", f"weights.vgg={classifier_file('vgg')}"]
+    words += ["+loss/perceptual@loss.tokens=dino", "loss.tokens.weight=0.5", "loss.tokens.size=32"]
+    words += ["loss.tokens.model=test_vit", "loss.tokens.blocks=[5]", f"weights.perceptual={file}"]
+    runs = [tmp_path / "whole", tmp_path / "parts"]
+    assert main(["train", *tiny, *words, f"run_dir={runs[0]}"]) == 0
+    assert main(["train", *tiny, *words, "trainer.max_steps=2", f"run_dir={runs[1]}"]) == 0
+    assert main(["train", f"resume={runs[1]}", "loss.tokens.weight=1"]) == 2
+    assert "loss.tokens.weight" in capsys.readouterr().err
+    assert main(["train", f"resume={runs[1]}", "trainer.max_steps=4"]) == 0
+    whole, parts = (
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in runs
+    )
+    for line in (each for each in whole if "train/generator/total" in each):
+        names = ("reconstruction", "perceptual", "tokens", "codebook")
+        summed = sum(line[f"train/generator/{name}"] for name in names)
+        assert line["train/generator/tokens"] > 0
+        assert line["train/generator/total"] == pytest.approx(summed, rel=1e-5)
+    losses = [{k: v for k, v in line.items() if "generator/" in k} for line in whole]
+    assert losses == [{k: v for k, v in line.items() if "generator/" in k} for line in parts]
 
 
 @pytest.mark.slow

@@ -368,6 +368,32 @@ def test_terms_of_the_loss_are_added_by_a_name_of_their_own() -> None:
     assert config["loss"]["reconstruction"]["kind"] == "l1"
 
 
+def test_a_word_of_a_group_is_a_term_under_another_name(tmp_path: Path) -> None:
+    word = "+loss/perceptual@loss.logits=convnext"
+    plain = composed("loss/logits=convnext", "loss.logits.weight=0.2")
+    assert composed(word, "loss.logits.weight=0.2") == plain
+    assert plain["loss"]["logits"]["kind"] == "convnext"
+    assert plain["loss"]["perceptual"] == {"kind": "none"}
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults: [{/loss/perceptual@loss.logits: convnext}]\n"
+    (tmp_path / "experiment/two.yaml").write_text(f"{text}loss: {{logits: {{weight: 0.2}}}}\n")
+    typed = [f"--config-dir={tmp_path}", "experiment=two"]
+    assert composed(*typed)["loss"] == plain["loss"]
+    other = composed(*typed, "loss/perceptual@loss.logits=gram")["loss"]["logits"]
+    assert (other["kind"], other["weight"]) == ("gram", 0.2)
+    for words, message in (
+        (["+loss/perceptual@loss.logits=convnet"], "'convnet', did you mean 'convnext'"),
+        ([word, "loss.logits.wait=1"], "'loss.logits.wait', did you mean 'loss.logits.weight'"),
+        (
+            ["loss/perceptual@loss.logits=gram"],
+            r"no loss.logits yet: write \+loss/perceptual@",
+        ),
+        (["+loss/perceptual@logits=gram"], r"loss/perceptual@logits is no term.*@loss.NAME=gram"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            composed(*words)
+
+
 @pytest.mark.usefixtures("_strangers")
 @pytest.mark.parametrize(
     ("word", "message"),

@@ -23,7 +23,7 @@ def choose_class(word: str, choices: dict[str, list[str]]) -> str:
     """
     key, _, value = word.partition("=")
     group = "codebook" if key == INNER_CODEBOOK else key
-    is_new_term = group.startswith("loss/") and group not in choices
+    is_new_term = group.startswith("loss/") and group not in choices and "@" not in group
     is_class = ":" in value and group in choices and part_of(group) in GROUPS
     if not is_new_term and not is_class:
         return word

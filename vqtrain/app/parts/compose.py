@@ -39,6 +39,10 @@ PATH_KEYS = (
 PLAIN = re.compile(r"[^'\"\\$\[{,]+")
 
 
+# Where a further loss term goes: under a name of its own.
+TERM = re.compile(r"loss\.\w+")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CommandLine:
     """What the user typed after the command.
@@ -162,6 +166,11 @@ def compose(name: str, command_line: CommandLine, *, is_whole: bool = True) -> d
             known = to_plain(call_hydra(name, groups, command_line.config_dir), {})
             for override in parsed:
                 check_key(override, known, choices)
+        for override in parsed:
+            if override.package and not override.is_add() and "not override" in str(error):
+                raise ConfigError(
+                    f"there is no {override.package} yet: write +{override.input_line}"
+                ) from error
         raise ConfigError(str(error).splitlines()[0]) from error
     for key in sorted(OmegaConf.missing_keys(config)) if is_whole else []:
         raise ConfigError(f"{key} has no value yet: set {key}=...")
@@ -239,6 +248,11 @@ def parse(word: str) -> Override:
 def check_choice(override: Override, choices: Mapping[str, Sequence[str]]) -> None:
     """Refuse a choice that a config group does not have."""
     group, value = override.key_or_group, override.value()
+    if group.startswith("loss/") and not TERM.fullmatch(override.package or "loss.any"):
+        raise ConfigError(
+            f"{group}@{override.package} is no term of the loss: write "
+            f"+{group}@loss.NAME={value}, with a name of your own"
+        )
     with_slash = group.replace(".", "/")
     if with_slash != group and with_slash in choices:
         raise ConfigError(f"{group} is a group: write {with_slash}={value}")
@@ -279,8 +293,9 @@ def check_experiment(
         node = node_of(plain, where)
         if chosen.is_delete() or node.get("kind") in (None, "none"):
             continue
-        add = "+" if chosen.is_add() else ""
-        own = node_of(call_hydra(name, [f"{add}{group}={word}"], config_dir), group)
+        add = "+" if chosen.is_add() or chosen.package else ""
+        there = f"@{chosen.package}" if chosen.package else ""
+        own = node_of(call_hydra(name, [f"{add}{group}{there}={word}"], config_dir), where)
         keys = sorted(f"{where}.{key}" for key in node.keys() - own.keys())
         foreign = [key for key in keys if key not in typed]
         if foreign:

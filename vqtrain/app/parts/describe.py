@@ -30,6 +30,10 @@ def describe_keys(name: str, command_line: CommandLine) -> str:
         for group in choices:
             for file in files_of(folder, group, config):
                 meanings |= meanings_in(file, f"{group.replace('/', '.')}.")
+        for term, node in config.get("loss", {}).items():
+            if f"loss/{term}" not in choices:  # a term under a name of its own
+                for file in (folder / "loss").glob(f"*/{node.get('kind')}.yaml"):
+                    meanings |= meanings_in(file, f"loss.{term}.")
     title = "keys and their values; those of other choices: discriminator=patchgan --help"
     return "\n".join([*lines, "", title, *describe(keys, meanings, {}).splitlines()[1:]])
 
