@@ -25,13 +25,16 @@ class TextTransformer(nn.Module):
         num_heads: Attention heads.
         max_bytes: Bytes of a text that are read; the others are cut off.
 
+    Attributes:
+        dim: Channels of the output.
+
     Raises:
         ConfigError: If the heads do not divide ``dim``.
     """
 
     def __init__(self, *, dim: int, depth: int, num_heads: int, max_bytes: int) -> None:
         super().__init__()
-        self.max_bytes = max_bytes
+        self.dim, self.max_bytes = dim, max_bytes
         self.tokens = nn.Embedding(START + 1, dim)
         self.positions = nn.Parameter(torch.empty(max_bytes + 1, dim))
         self.blocks = nn.ModuleList(
