@@ -47,6 +47,7 @@ TRAINER: dict[str, object] = {
     "clip": None,
     "compile": False,
     "deterministic": False,
+    "freeze": [],
     "ema_decay": 0.5,
     "log_every": 1,
     "validate_every": 2,

@@ -1,6 +1,6 @@
 """The exponential moving average of the weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import final
 
@@ -22,15 +22,16 @@ class WeightAverage:
     Args:
         module: The module to average, after weights that depend on data are initialized.
         decay: Share of the average that a step keeps, above 0 and below 1.
+        fixed: Tensors that no step changes; their average is what they are.
 
     Raises:
         ConfigError: If ``decay`` is out of range.
     """
 
-    def __init__(self, module: nn.Module, *, decay: float) -> None:
+    def __init__(self, module: nn.Module, *, decay: float, fixed: Collection[str] = ()) -> None:
         if not 0.0 < decay < 1.0:
             raise ConfigError(f"trainer.ema_decay must be above 0 and below 1, got {decay}")
-        self._decay = decay
+        self._decay, self._fixed = decay, frozenset(fixed)
         self._tensors = {
             name: tensor.detach().clone() for name, tensor in module.state_dict().items()
         }
@@ -43,10 +44,13 @@ class WeightAverage:
             module: The module. If it was moved to another device or dtype, the average follows.
             step: Number of the update that was just made, from 0.
         """
-        current = module.state_dict()
+        current = {
+            name: tensor for name, tensor in module.state_dict().items() if name not in self._fixed
+        }
         for name, tensor in current.items():
             self._tensors[name] = self._tensors[name].to(tensor.device, tensor.dtype)
-        averaged = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+        parameters = (name for name, _ in module.named_parameters(remove_duplicate=False))
+        averaged = [name for name in parameters if name in current]
         torch._foreach_lerp_(
             [self._tensors[name] for name in averaged],
             [current[name] for name in averaged],

@@ -21,11 +21,11 @@ from vqtrain.ops.paths import expand
 from vqtrain.ops.pixels import UINT8_RANGE, ValueRange
 from vqtrain.ranges import nearest
 from vqtrain.tokenizer.migrations import FORMAT_VERSION, migrated
+from vqtrain.tokenizer.parts import PARTS
 from vqtrain.version import __version__
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-PARTS = ("encoder", "codebook", "decoder")
 
 
 class ImageConfig(TypedDict):

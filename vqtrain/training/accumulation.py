@@ -21,14 +21,15 @@ class BatchResult:
         terms: Detached.
         codebook: Detached scalars of the codebook.
         token_ids: Ids of the batch.
-        gradient: Of the batch's part in the loss of the step, at the latents.
+        gradient: Of the batch's part in the loss of the step, at the latents; None if they are
+            those of frozen networks.
         deferred: Gradients of terms that it lacks, without their weights, by the terms' names.
     """
 
     terms: Terms
     codebook: Mapping[str, Tensor]
     token_ids: Int64[Tensor, "b k *tokens"]
-    gradient: Float[Tensor, "b d *grid"]
+    gradient: Float[Tensor, "b d *grid"] | None
     deferred: Mapping[str, Float[Tensor, "b d *grid"]]
 
 
@@ -64,16 +65,19 @@ class Accumulation:
             backward: Adds the gradients of a scalar to those of the parameters.
         """
         loss, deferred = terms.total, {}
+        latents = output.latents if output.latents.requires_grad else None
         for name, term in terms.balanced.items():
             if term.weight is None:
-                deferred[name] = self._defer(name, term.loss / self._batches, output.latents)
+                at_latents = self._defer(name, term.loss / self._batches, latents)
+                if at_latents is not None:
+                    deferred[name] = at_latents
             else:
                 loss = loss + term.weight * term.loss
                 self._add_deferred(name, term.weight)
-        output.latents.retain_grad()
+        if latents is not None:
+            latents.retain_grad()
         backward(loss / self._batches)
-        gradient = output.latents.grad
-        assert gradient is not None, "the latents have a gradient after a backward pass"
+        gradient = None if latents is None else latents.grad
         result = BatchResult(
             terms=terms.detach(),
             codebook=output.quantized.metrics,
@@ -83,17 +87,17 @@ class Accumulation:
         )
         self._results.append(result)
 
-    def _defer(self, name: str, loss: Float[Tensor, ""], latents: Tensor) -> Tensor:
+    def _defer(self, name: str, loss: Float[Tensor, ""], latents: Tensor | None) -> Tensor | None:
         """Add up the parameters' gradients separately, and return that of the latents."""
-        at_latents, *gradients = grad(
-            loss, [latents, *self._parameters], retain_graph=True, allow_unused=True
-        )
+        before = [] if latents is None else [latents]
+        found = grad(loss, [*before, *self._parameters], retain_graph=True, allow_unused=True)
+        at_latents, gradients = found[: len(before)], found[len(before) :]
         own = self._deferred.setdefault(name, {})
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             if gradient is not None:  # not added in place: gradients may share memory
                 total = own.get(parameter)
                 own[parameter] = gradient if total is None else total + gradient
-        return at_latents
+        return at_latents[0] if at_latents else None
 
     def _add_deferred(self, name: str, weight: Tensor | float) -> None:
         """Add what was deferred, before the last backward pass reduces all gradients over ranks."""
@@ -107,12 +111,13 @@ class Accumulation:
         """Report all batches of the step to a window, after its last one."""
         last = self._results[-1].terms
         for result in self._results:
-            gradient = result.gradient
-            for name, deferred in result.deferred.items():
-                weight = last.balanced[name].weight
-                assert weight is not None, "it is known at the last batch"
-                gradient = gradient + weight * deferred
-            # The loss of the step is a mean over the samples of all batches.
-            norms = gradient.flatten(1).double().norm(dim=1) * len(gradient) * self._batches
-            health = {**result.codebook, "encoder_gradient": norms.mean()}
+            gradient, health = result.gradient, dict(result.codebook)
+            if gradient is not None:
+                for name, deferred in result.deferred.items():
+                    weight = last.balanced[name].weight
+                    assert weight is not None, "it is known at the last batch"
+                    gradient = gradient + weight * deferred
+                # The loss of the step is a mean over the samples of all batches.
+                norms = gradient.flatten(1).double().norm(dim=1) * len(gradient) * self._batches
+                health["encoder_gradient"] = norms.mean()
             window.add(result.terms.logged(last), health, result.token_ids)

@@ -49,6 +49,7 @@ class TrainingState(TypedDict):
     optimizer: dict[str, object]
     discriminator: DiscriminatorState | None
     alignment: NotRequired[dict[str, Tensor]]  # not in older files
+    frozen: NotRequired[str | None]
     window: dict[str, object]
     skipped_in_row: int
     skipped_steps: int
@@ -85,6 +86,7 @@ def restore(module: TokenizerTraining, checkpoint: TrainingCheckpoint) -> None:
     """Restore networks, optimizers and counters from a checkpoint."""
     state = checkpoint["training"]
     module.tokenizer.load_weights(state["weights"])
+    module.frozen.digest = state.get("frozen")
     module.begin_average()
     if module.average is not None:
         module.average.load_state_dict(checkpoint["tokenizer"]["weights"])
@@ -202,6 +204,7 @@ class Checkpointing:
                 "validation_images": self.data.validation.digest,
                 "places": self.places,
                 "weights": raw,
+                "frozen": module.frozen.digest,
                 "optimizer": module.generator.optimizer.state_dict(),
                 "discriminator": discriminator_state(module),
                 "alignment": {} if alignment is None else copy_of(alignment.state_dict()),

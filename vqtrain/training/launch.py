@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from torch.nn.parallel import DistributedDataParallel
 
 from vqtrain.errors import ConfigError
 from vqtrain.training.settings import TrainerSettings
@@ -152,3 +153,29 @@ def quiet_libraries() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
+
+
+def check_trainer(trainer: Trainer, settings: TrainerSettings) -> None:
+    """Refuse a trainer, of the user's own, with which a step would not be what the settings say.
+
+    Raises:
+        ConfigError: If it is one.
+    """
+    model, device = trainer.strategy.model, trainer.strategy.root_device.type
+    wanted = "cuda" if settings.uses_gpu else "cpu"
+    reasons = {
+        f"its precision is {trainer.precision}, but trainer.precision={settings.precision}": (
+            trainer.precision != settings.precision
+        ),
+        f"it trains on {device}, but trainer.accelerator stands for {wanted}": device != wanted,
+        "its DDPStrategy must have broadcast_buffers=False: codebooks reduce their own": (
+            isinstance(model, DistributedDataParallel) and model.broadcast_buffers
+        ),
+        "fit it on a TrainingData, as fit(module, data)": not hasattr(
+            trainer.datamodule,  # type: ignore[attr-defined]  # Lightning sets it
+            "first_batches",
+        ),
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise ConfigError(f"cannot train with this Trainer: {reason}")

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vqtrain import distributed
 from vqtrain.codebooks.base import Quantized
 from vqtrain.data.loading.batches import Batch
-from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.errors import CheckpointError
 from vqtrain.latent_noise.base import LatentNoise
 from vqtrain.objective import Objective, Terms
 from vqtrain.ops.memory import channels_last
@@ -24,6 +24,8 @@ from vqtrain.optim.optimizer import NetworkOptimizer
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.accumulation import Accumulation
+from vqtrain.training.freezing import Frozen
+from vqtrain.training.launch import check_trainer
 from vqtrain.training.settings import TrainerSettings
 from vqtrain.training.window import Window
 
@@ -95,6 +97,8 @@ class TokenizerTraining(LightningModule):
         self.logs = True
         codebook = tokenizer.codebook
         self.window = Window(num_codebooks=codebook.num_codebooks, size=codebook.size)
+        self.frozen = Frozen(tokenizer, trainer_settings.freeze)
+        self.frozen.check(tokenizer, objective, self.layers)
         trained = [parameter for _, parameter in self.generator_parameters()]
         self.batches = Accumulation(trained, trainer_settings.accumulate)
         self.aligned: Tensor | None = None
@@ -175,12 +179,13 @@ class TokenizerTraining(LightningModule):
 
     def on_fit_start(self) -> None:
         """Initialize the codebook and the weight average, unless they come from a checkpoint."""
-        self.check_trainer()
+        check_trainer(self.trainer, self.settings)
         if not self.has_begun:
             data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
             if self.codebook_is_new:
                 self.initialize_codebook(data.first_batches())
             self.begin_average()
+        self.frozen.begin(self.tokenizer)
         if self.settings.compile:
             tokenizer = self.tokenizer
             # Its gradient is asked for separately, and a compiled graph computes all of them.
@@ -193,28 +198,16 @@ class TokenizerTraining(LightningModule):
             for network in (tokenizer.encoder, tokenizer.decoder):
                 network.compile(options={"inplace_buffers": once})
 
-    def check_trainer(self) -> None:
-        """Refuse a trainer with which a step would not be what the settings say."""
-        model, precision = self.trainer.strategy.model, self.trainer.precision
-        device = "cuda" if self.settings.uses_gpu else "cpu"
-        reasons = {
-            f"its precision is {precision}, but trainer.precision={self.settings.precision}": (
-                precision != self.settings.precision
-            ),
-            f"it trains on {self.device.type}, but trainer.accelerator stands for {device}": (
-                self.device.type != device
-            ),
-            "its DDPStrategy must have broadcast_buffers=False: codebooks reduce their own": (
-                isinstance(model, DistributedDataParallel) and model.broadcast_buffers
-            ),
-            "fit it on a TrainingData, as fit(module, data)": not hasattr(
-                self.trainer.datamodule,  # type: ignore[attr-defined]  # Lightning sets it
-                "first_batches",
-            ),
-        }
-        for reason, applies in reasons.items():
-            if applies:
-                raise ConfigError(f"cannot train with this Trainer: {reason}")
+    def train(self, mode: bool = True) -> "TokenizerTraining":
+        """Set the mode of all modules but the frozen ones, which stay in eval mode."""
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    def train_tokenizer(self) -> None:
+        """Put the tokenizer back into train mode, but for what is frozen."""
+        self.tokenizer.train()
+        self.frozen.eval()
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the step, and on its last batch update all networks once."""
@@ -232,6 +225,7 @@ class TokenizerTraining(LightningModule):
         with self.reduce_gradients_if(self.step_has_ended):
             change = None if self.latent_noise is None else self.change_latents
             output = self.tokenizer(samples, change=change)
+            output = self.frozen.without_codebook_loss(output)
             terms = self.objective(
                 samples,
                 output,
@@ -271,7 +265,8 @@ class TokenizerTraining(LightningModule):
         for name, optimizer in self.optimizers_at(self.step).items():
             optimizer.step(self.step, norms[name], self.call_step)
         seed_torch(self.seed, "codebook", self.step)
-        health = self.tokenizer.codebook.update(self.step)
+        is_frozen = "codebook" in self.frozen.parts
+        health = {} if is_frozen else self.tokenizer.codebook.update(self.step)
         self.objective.update()
         if self.average is not None:
             self.average.update(self.tokenizer, self.step)
@@ -375,7 +370,7 @@ class TokenizerTraining(LightningModule):
             have = sum(z.numel() // z.shape[1] for z in latents)
             if within == 0 and (have >= wanted or steps == MAX_INITIAL_STEPS):
                 break
-        self.tokenizer.train()
+        self.train_tokenizer()
         codebook, projection = self.tokenizer.codebook, self.tokenizer.project_in
         z = torch.cat(latents)
         if codebook.initial_std is not None:
@@ -391,4 +386,6 @@ class TokenizerTraining(LightningModule):
         """Start the average of the weights at the current weights."""
         self.has_begun = True
         if self.settings.ema_decay:
-            self.average = WeightAverage(self.tokenizer, decay=self.settings.ema_decay)
+            self.average = WeightAverage(
+                self.tokenizer, decay=self.settings.ema_decay, fixed=self.frozen.names
+            )

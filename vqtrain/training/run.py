@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -36,6 +37,7 @@ class Outcome:
         step: Steps done.
         results: What the latest validation measured.
         is_validated: Whether that was in the last step.
+        frozen: What is said of the frozen parts, or None.
     """
 
     reason: str
@@ -43,6 +45,7 @@ class Outcome:
     step: int
     results: Mapping[str, float]
     is_validated: bool
+    frozen: str | None
 
 
 def fit(
@@ -140,12 +143,15 @@ def fit(
             f"resume={run_dir}"
         )
     assert stopping.reason is not None, "the stop policy ends the run"
+    weights = [each.state_dict() for each in (module.tokenizer, module.average) if each is not None]
+    init_from = cast(str | None, config["init_from"])
     return Outcome(
         reason=stopping.reason,
         signal_number=stopping.signal_number,
         step=module.step,
         results=checkpointing.results,
         is_validated=bool(validation.results),
+        frozen=module.frozen.conclude(*weights, source=init_from),
     )
 
 

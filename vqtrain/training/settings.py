@@ -8,9 +8,10 @@ from typing import Annotated
 
 import torch
 
-from vqtrain.errors import ConfigError
+from vqtrain.errors import ConfigError, require
 from vqtrain.ops.precision import PRECISIONS
 from vqtrain.ranges import above, at_least, check_fields, one_of, within
+from vqtrain.tokenizer.parts import PARTS
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 # Of the first validation and the first checkpoint, where the intervals are longer.
@@ -33,6 +34,7 @@ class TrainerSettings:
         clip: Largest norm of the generator's gradient, or None.
         compile: Whether the encoder and the decoder are compiled.
         deterministic: Whether operations without a deterministic form are refused.
+        freeze: Parts of the tokenizer that stay as they are; see ``vqtrain.training.freezing``.
         ema_decay: Share of the average of the weights that one step keeps, or 0 for no average.
         log_every: Steps between lines of training metrics; the last step is logged, too.
         validate_every: Steps between validations; see ``is_due``.
@@ -54,6 +56,7 @@ class TrainerSettings:
     clip: Annotated[float, above(0)] | None
     compile: bool
     deterministic: bool
+    freeze: Sequence[Annotated[str, one_of(*PARTS)]]
     ema_decay: Annotated[float, within(0, 1, below_high=True)]
     log_every: Annotated[int, at_least(1)]
     validate_every: Annotated[int, at_least(1)]
@@ -65,6 +68,10 @@ class TrainerSettings:
         check_fields(self, "trainer")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ConfigError("trainer.accelerator is gpu, but torch finds none here: try cpu")
+        require(
+            not set(PARTS) <= set(self.freeze),
+            f"trainer.freeze must leave a part to train, got {list(self.freeze)}",
+        )
         self.check_devices()
         if self.max_time is not None and not re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", self.max_time):
             raise ConfigError(f'trainer.max_time must be "HH:MM:SS" or null, got {self.max_time!r}')

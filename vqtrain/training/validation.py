@@ -144,7 +144,7 @@ class Validation:
                     shown = original[batch.mask], to_pixels(output.samples)[batch.mask]
                     self.save_images(*shown, module.step)
                     self.hint = self.color.of(*reversed(shown))
-        tokenizer.train()
+        module.train_tokenizer()
         used.reduce()
         _, results = comparison.gather()
         self.originals = comparison.originals

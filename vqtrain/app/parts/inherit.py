@@ -7,6 +7,7 @@ from vqtrain.build import CONTEXT, kind_and_arguments
 from vqtrain.errors import ConfigError, naming
 from vqtrain.tokenizer import storage
 from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.tokenizer.parts import PARTS, listed
 from vqtrain.training.module import TokenizerTraining
 
 
@@ -21,7 +22,7 @@ def architecture(init_from: str, allow: Sequence[str]) -> dict[str, dict[str, ob
     with naming("init_from"):
         config, _ = storage.read(init_from, allow=allow)
     groups: dict[str, dict[str, object]] = {}
-    for part in storage.PARTS:
+    for part in PARTS:
         kind, arguments = kind_and_arguments(
             part, cast(Mapping[str, Mapping[str, object]], config)[part]
         )
@@ -114,5 +115,4 @@ def count_of(names: Iterable[str]) -> str:
     """
     names = list(names)
     modules = sorted({name.partition(".")[0] for name in names})
-    listed = " and ".join(filter(None, [", ".join(modules[:-1]), modules[-1]]))
-    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} of {listed}"
+    return f"{len(names)} tensor{'s' if len(names) > 1 else ''} of {listed(modules)}"
