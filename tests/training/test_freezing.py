@@ -151,7 +151,7 @@ def test_a_run_keeps_the_ids_of_the_one_it_starts_from_also_resumed(
 def test_two_ranks_train_beside_frozen_parts(
     tiny: list[str], tmp_path: Path, vqtrain: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    words = [FREEZE, "trainer.devices=2", "trainer.accumulate=2", "trainer.compile=true"]
+    words = [FREEZE, "trainer.devices=2", "trainer.accumulate=2"]
     done = vqtrain("train", *tiny, *words, "trainer.max_steps=2", f"run_dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert "keeps its token ids" in done.stdout

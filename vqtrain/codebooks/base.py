@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from vqtrain.codebooks.parts.step_state import StepState
+from vqtrain.errors import require
 from vqtrain.ops.precision import at_least_float32
 
 
@@ -177,6 +178,32 @@ class Codebook(nn.Module, ABC):
         """End a step that is skipped: leave everything as it was before."""
         for _, part in parts_of(self):
             part.discard_step()
+
+    def grow(self, given: Mapping[str, Tensor]) -> None:
+        """Take over a codebook of the same kind with fewer codes, so that every id stays.
+
+        The given codes are the first ones. The others are far from all latents at first, and come
+        into use by restarts.
+
+        Args:
+            given: Its state dict, with the names of this one's.
+
+        Raises:
+            ConfigError: If a codebook of this kind, or with these arguments, cannot grow.
+        """
+        inner = self.inner_codebooks()
+        require(
+            bool(inner),
+            "this codebook cannot grow without changing ids; vq and ema can, whose restarts bring "
+            "new codes into use, and codebooks made of them",
+        )
+        for name, codebook in inner.items():
+            codebook.grow({own: given[f"{name}.{own}"] for own in codebook.state_dict()})
+        prefixes = tuple(f"{name}." for name in inner)
+        for name, tensor in self.state_dict().items():
+            if not name.startswith(prefixes):
+                require(tensor.shape == given[name].shape, f"{name} has another shape there")
+                tensor.copy_(given[name])
 
     def repeat(self, times: int) -> None:
         """Expect so many times as many calls a batch, as several depths or scales share this."""

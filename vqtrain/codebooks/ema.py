@@ -12,8 +12,15 @@ from vqtrain.codebooks.base import Quantized
 from vqtrain.codebooks.parts.first_codes import first_codes
 from vqtrain.codebooks.parts.noise import NoiseSource
 from vqtrain.codebooks.parts.step_state import Counts, SampleBuffer
-from vqtrain.codebooks.parts.table import TableCodebook, choose, dead_codes, selection_rule
+from vqtrain.codebooks.parts.table import (
+    TableCodebook,
+    choose,
+    dead_codes,
+    selection_rule,
+    with_far_codes,
+)
 from vqtrain.codebooks.parts.vectors import GRADIENTS, to_grid, to_vectors
+from vqtrain.errors import require
 from vqtrain.ranges import at_least, checked, one_of, within
 
 # Keeps the division finite where the average count of a code goes to zero.
@@ -117,6 +124,15 @@ class EMA(TableCodebook):
         self.average_counts.fill_(1)
         self.average_sums.copy_(codes)
         self.vectors.copy_(F.normalize(codes, dim=1) if self.l2_normalize else codes)
+
+    @torch.no_grad()
+    def grow(self, given: Mapping[str, Tensor]) -> None:
+        """Take over fewer codes; the others are far away until they restart."""
+        require(self.restart_below > 0, "restart_below=0 never brings the new codes into use")
+        self.vectors.copy_(with_far_codes(given["vectors"], self.size))
+        self.average_sums.copy_(with_far_codes(given["average_sums"], self.size))
+        self.average_counts.zero_()
+        self.average_counts[: len(given["vectors"])] = given["average_counts"]
 
     @torch.no_grad()
     def update(self, step: int) -> Mapping[str, Tensor]:

@@ -14,8 +14,15 @@ from vqtrain.codebooks.parts.first_codes import first_codes
 from vqtrain.codebooks.parts.noise import NoiseSource
 from vqtrain.codebooks.parts.search import nearness
 from vqtrain.codebooks.parts.step_state import Counts, SampleBuffer
-from vqtrain.codebooks.parts.table import TableCodebook, choose, dead_codes, selection_rule
+from vqtrain.codebooks.parts.table import (
+    TableCodebook,
+    choose,
+    dead_codes,
+    selection_rule,
+    with_far_codes,
+)
 from vqtrain.codebooks.parts.vectors import GRADIENTS, to_grid, to_vectors
+from vqtrain.errors import require
 from vqtrain.ranges import above, at_least, checked, one_of, within
 
 
@@ -126,6 +133,15 @@ class VQ(TableCodebook):
         if self.l2_normalize:
             z = F.normalize(z, dim=1)
         self.vectors.copy_(first_codes(to_vectors(z), self.size, self.kmeans_iterations))
+
+    @torch.no_grad()
+    def grow(self, given: Mapping[str, Tensor]) -> None:
+        """Take over fewer codes; the others are far away until they restart."""
+        require(not self.l2_normalize, "l2_normalize=true leaves no direction far from all latents")
+        require(self.restart_below > 0, "restart_below=0 never brings the new codes into use")
+        self.vectors.copy_(with_far_codes(given["vectors"], self.size))
+        self.average_counts.zero_()
+        self.average_counts[: len(given["vectors"])] = given["average_counts"]
 
     @torch.no_grad()
     def update(self, step: int) -> Mapping[str, Tensor]:

@@ -183,7 +183,7 @@ def test_a_folder_of_the_users_adds_choices_and_experiments(tmp_path: Path) -> N
     )
     option = f"--config-dir={folder}"
     config = composed(option, "experiment=small", "codebook.size=9", "trainer.log_every=2")
-    assert config["codebook"] == {"kind": "my_package.codes:Mine", "size": 9}
+    assert config["codebook"] == {"kind": "my_package.codes:Mine", "size": 9, "grow_from": None}
     assert (config["name"], config["trainer"]["max_steps"]) == ("small", 3)
     assert config["trainer"]["log_every"] == 2
     assert composed(option, "codebook=mine")["codebook"]["size"] == 7

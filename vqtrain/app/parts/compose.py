@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from hydra import compose as hydra_compose
@@ -22,6 +22,8 @@ from vqtrain.app.parts.choose import INNER_CODEBOOK, choose_class, choose_part, 
 from vqtrain.build import configs_folder, unknown
 from vqtrain.errors import ConfigError
 from vqtrain.ops.paths import expand
+from vqtrain.ranges import check, one_of
+from vqtrain.tokenizer.parts import PARTS
 
 # Folders of configs that are no groups of ``vqtrain train``.
 OTHER_FOLDERS = ("command", "format", "launcher", "metric")
@@ -196,14 +198,15 @@ def inherited_groups(name: str, command_line: CommandLine) -> dict[str, dict[str
     words = [
         word
         for word in command_line.overrides
-        if is_group_choice(word, choices) or word.startswith("allow=")
+        if is_group_choice(word, choices) or word.startswith(("allow=", "init_parts="))
     ]
     known = compose(name, replace(command_line, overrides=words), is_whole=False)
     if known.get("init_from") is None:
         return {}
     from vqtrain.app.parts.inherit import architecture  # imports torch
 
-    groups = architecture(known["init_from"], known["allow"])
+    check("init_parts", known["init_parts"], Sequence[Annotated[str, one_of(*PARTS)]] | None)
+    groups = architecture(known["init_from"], known["allow"], known["init_parts"] or PARTS)
     return {group: node for group, node in groups.items() if group not in typed or group == "data"}
 
 

@@ -1,5 +1,6 @@
 """What codebooks with a table of codes share: the lookup, and how a code is chosen."""
 
+import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
@@ -19,6 +20,10 @@ PLAIN = {
     "entropy_temperature": 0.01,
     "sampling_temperature": 0.0,
 }
+
+
+# Times the length of the longest code: as far is a code that no latent is to choose.
+FAR = 1e3
 
 
 class TableCodebook(Codebook):
@@ -44,6 +49,16 @@ class TableCodebook(Codebook):
         """Look rows of the table up."""
         ids = ids_of(token_ids, self)[:, 0]
         return to_grid(self.table()[ids.flatten()], ids)
+
+
+def with_far_codes(codes: Float[Tensor, "k d"], size: int) -> Float[Tensor, "size d"]:
+    """Return a table that begins with some codes, and goes on with codes that no latent chooses.
+
+    Copies of the given codes would not do, as matrix products may round those differently.
+    """
+    length = FAR * codes.norm(dim=1).max().clamp(min=1)
+    far = (length * codes.shape[1] ** -0.5).expand(size - len(codes), codes.shape[1])
+    return torch.cat([codes, far])
 
 
 def selection_rule(l2_normalize: bool) -> str:
