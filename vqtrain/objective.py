@@ -217,14 +217,17 @@ class Objective(nn.Module):
             aligned: What is aligned, with gradients; None for the quantized latents.
             texts: Of the samples, if the alignment needs them.
         """
-        decoded = at_least_float32(output.samples)
-        reconstructions = decoded.detach().requires_grad_()
+        outputs = [output.samples, *([] if output.extra is None else [output.extra])]
+        decoded, *_ = outputs = [at_least_float32(each) for each in outputs]
+        reconstructions, *_ = points = [each.detach().requires_grad_() for each in outputs]
         terms = {
-            name: term.weight.at(step) * term.loss(reconstructions, samples)
+            name: term.weight.at(step)
+            * term.loss(reconstructions, samples, *(points[1:] if term.loss.extra_channels else []))
             for name, term in self.terms.items()
             if term.weight.enabled(step)
         }
-        (gradient,) = grad(sum(terms.values()), reconstructions)
+        # Where no term wants the extra channels, their gradient is zero.
+        gradients = grad(sum(terms.values()), points, materialize_grads=True)
         parts: dict[str, Tensor] = {}
         total = samples.new_zeros(())
         balanced: dict[str, BalancedTerm] = {}
@@ -233,7 +236,7 @@ class Objective(nn.Module):
             name: str, loss: Tensor, weight: AdaptiveWeight, gradient_at: Callable[[Tensor], Tensor]
         ) -> None:
             layer, norms = layers[name], self._norms[name]
-            (own,) = grad(decoded, layer, gradient, retain_graph=True)
+            (own,) = grad(outputs, layer, gradients, retain_graph=True)
             norms.observe(own, gradient_at(layer))
             found = norms.balance(weight, step) if is_last else None
             known = weight.at(step) if found is None and not weight.adaptive else None
@@ -273,7 +276,7 @@ class Objective(nn.Module):
         terms["codebook"] = output.quantized.loss
         parts |= {f"generator/{name}": term.detach() for name, term in terms.items()}
         parts["generator/total"] = compared + output.quantized.loss.detach()
-        total = total + WithGradient.apply(decoded, compared, gradient) + output.quantized.loss
+        total = total + with_gradients(outputs, compared, gradients) + output.quantized.loss
         return Terms(total=total, parts=parts, balanced=balanced)
 
     def _unused(self, step: int) -> Tensor | float:
@@ -297,6 +300,17 @@ class Objective(nn.Module):
     def discard_step(self) -> None:
         """End a step that is skipped: leave everything as it was before."""
         self.adversarial.discard_step()
+
+
+def with_gradients(
+    points: Sequence[Tensor], value: Float[Tensor, ""], gradients: Sequence[Tensor]
+) -> Float[Tensor, ""]:
+    """Return a value, as a function of several points whose gradients are known."""
+    first: Tensor = WithGradient.apply(points[0], value, gradients[0])
+    rest = zip(points[1:], gradients[1:], strict=True)
+    return first + sum(
+        WithGradient.apply(point, torch.zeros_like(value), own) for point, own in rest
+    )
 
 
 def build_term(

@@ -45,7 +45,8 @@ def walk(w: dict[str, Tensor], z_q: Tensor) -> Tensor:
 
     h = block("0.1", block("0.0", z_q)).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     six = conv("3", F.relu(block("1.1", block("1.0", h))))
-    return ((torch.sigmoid(six[:, :3]) - 0.1) / 0.8) * 2 - 1
+    images = ((torch.sigmoid(six[:, :3]) - 0.1) / 0.8) * 2 - 1
+    return torch.cat([images, six[:, 3:]], dim=1)
 
 
 def test_decoder_equals_its_layers_written_out() -> None:
@@ -56,7 +57,8 @@ def test_decoder_equals_its_layers_written_out() -> None:
     z_q = torch.randn(1, 5, 4, 6, dtype=torch.float64, requires_grad=True)
     weights = {name.removeprefix("layers."): w for name, w in module.named_parameters()}
     images, want = module(z_q), walk(weights, z_q)
-    assert images.shape == (1, 3, 8, 12) == (1, 3, *module.size((4, 6)))
+    assert module.extra_channels == 3
+    assert images.shape == (1, 6, 8, 12) == (1, 6, *module.size((4, 6)))
     assert module.last_layer.weight is weights["3.weight"]
     torch.testing.assert_close(images, want)
     gradients = [torch.autograd.grad(y.square().sum(), z_q)[0] for y in (images, want)]

@@ -16,12 +16,15 @@ class Decoder(nn.Module, ABC):
     Attributes:
         in_channels: Channels of the latents.
         upsampling: Elements of a sample per latent, along each axis of a sample.
+        extra_channels: Channels of the output after those of the sample: what a loss wants besides,
+            such as the scale of each value. Only training sees them.
         sample_size: The size of a sample that its position codes are for, without channels; None if
             all sizes are alike. Exported graphs take this size alone.
     """
 
     in_channels: int
     upsampling: tuple[int, ...]
+    extra_channels: int = 0
     sample_size: tuple[int, ...] | None = None
 
     @property
@@ -34,7 +37,10 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z_q: Float[Tensor, "b z *grid"]) -> Float[Tensor, "b c *size"]:
-        """Decode quantized latents into samples, about in [-1, 1] but not clamped to it."""
+        """Decode quantized latents into samples, about in [-1, 1] but not clamped to it.
+
+        Their channels come first, and ``extra_channels`` after them.
+        """
 
     def begin_step(self, step: int, seed: int) -> None:
         """Begin a step of training, with the same arguments on every rank.

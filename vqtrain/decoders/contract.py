@@ -25,7 +25,7 @@ def check(decoder: Decoder, *, out_channels: int = 3, grid: Sequence[int] | None
     """
     check_factors("upsampling", decoder.upsampling)
     grid = tuple(grid or (TOKENS for _ in decoder.upsampling))
-    shape = (BATCH, out_channels, *decoder.size(grid))
+    shape = (BATCH, out_channels + decoder.extra_channels, *decoder.size(grid))
     with repeatable():
         for dtype in (torch.float32, torch.float64):
             z_q = torch.randn(BATCH, decoder.in_channels, *grid, dtype=dtype)

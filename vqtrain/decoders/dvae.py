@@ -16,8 +16,9 @@ from vqtrain.ranges import at_least, checked
 class DVAEDecoder(Decoder):
     """Residual blocks without normalization, whose outputs are scaled down, and upsampling.
 
-    Its last convolution gives a location and a scale of each pixel's distribution, of which the
-    locations are the images.
+    Its last convolution gives a location and the logarithm of a scale of each value's distribution.
+    The locations are the images, and the scales are extra channels, which the loss
+    ``logit_laplace`` wants.
 
     Args:
         out_channels: Channels of the images, at least 1.
@@ -45,7 +46,7 @@ class DVAEDecoder(Decoder):
         num_blocks: Annotated[int, at_least(1)],
     ) -> None:
         super().__init__()
-        self.in_channels = latent_channels
+        self.in_channels, self.extra_channels = latent_channels, out_channels
         widths = [channels * multiplier for multiplier in multipliers]
         self.upsampling = factors(multipliers)
         groups = scaled_groups(
@@ -64,7 +65,7 @@ class DVAEDecoder(Decoder):
         return self.layers[-1]
 
     def forward(self, z_q: Float[Tensor, "b z h_z w_z"]) -> Float[Tensor, "b c h w"]:
-        """Decode quantized latents into images in [-1.25, 1.25]."""
-        locations = self.layers(z_q).chunk(2, dim=1)[0]
+        """Decode quantized latents into images in [-1.25, 1.25], and logarithms of scales."""
+        locations, log_scales = self.layers(z_q).chunk(2, dim=1)
         # Of pixels in [0.1, 0.9], as the encoder has them.
-        return 2.5 * torch.sigmoid(locations) - 1.25
+        return torch.cat([2.5 * torch.sigmoid(locations) - 1.25, log_scales], dim=1)

@@ -11,7 +11,13 @@ class LossTerm(nn.Module, ABC):
 
     The name, weight, first step and ramp of a term are keys of ``loss.<name>`` in the configuration
     (see ``vqtrain.losses.parts.weight_ramp``). A kind holds only its formula, and is not trained.
+
+    Attributes:
+        extra_channels: Of the decoder's output besides the sample, which ``forward`` then takes as
+            its third argument, ``extra``; 0 for a term that compares samples alone.
     """
+
+    extra_channels: int = 0
 
     @abstractmethod
     def forward(

@@ -23,28 +23,29 @@ def check(term: LossTerm, *, in_channels: int = 3, sample_size: Sequence[int] = 
     with repeatable():
         samples = torch.rand(2, in_channels, *sample_size) * 2 - 1
         reconstructions = (samples + 0.1 * torch.randn_like(samples)).requires_grad_()
-        loss = term(reconstructions, samples)
+        extra = [torch.randn(2, term.extra_channels, *sample_size, requires_grad=True)]
+        extra = extra if term.extra_channels else []
+        loss = term(reconstructions, samples, *extra)
         require(
             loss.shape == () and loss.dtype == torch.float32 and bool(loss.isfinite()),
             f"the loss of float32 samples must be a finite float32 scalar, got {loss.dtype} of "
             f"shape {list(loss.shape)}",
         )
         loss.backward()
-        gradient = reconstructions.grad
-        require(
-            gradient is not None
-            and bool((gradient != 0).any())
-            and bool(gradient.isfinite().all()),
-            "the gradient must reach the reconstructions, and be finite",
-        )
-        twice = term(
-            reconstructions.repeat(2, *(1,) * (samples.ndim - 1)), torch.cat([samples] * 2)
-        )
+        for gradient in (each.grad for each in (reconstructions, *extra)):
+            require(
+                gradient is not None
+                and bool((gradient != 0).any())
+                and bool(gradient.isfinite().all()),
+                "the gradient must reach the reconstructions, and be finite",
+            )
+        twice = term(*(torch.cat([each] * 2) for each in (reconstructions, samples, *extra)))
         require(
             torch.allclose(twice, loss, rtol=1e-4),
             "the loss must be a mean over samples: that of a batch twice over must be the same",
         )
-        wide = term.double()(reconstructions.detach().double(), samples.double())
+        given = [each.detach().double() for each in (reconstructions, samples, *extra)]
+        wide = term.double()(*given)
         require(wide.dtype == torch.float64, "the loss of float64 samples must be float64")
     require(
         not any(parameter.requires_grad for parameter in term.parameters()),

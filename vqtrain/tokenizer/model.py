@@ -142,11 +142,7 @@ class Tokenizer(nn.Module):
             training=self.training_summary,
             pixel_range=self.pixel_range,
         ).to(self.project_in.weight)
-        own = {
-            name: tensor
-            for name, tensor in self.state_dict().items()
-            if not name.startswith("codebook.")
-        }
+        own = {k: v for k, v in self.state_dict().items() if not k.startswith("codebook.")}
         folded = {f"codebook.{name}": tensor for name, tensor in codebook.weights.items()}
         tokenizer.load_weights({**own, **folded})
         return tokenizer.eval()
@@ -278,8 +274,8 @@ class Tokenizer(nn.Module):
         """
         latents = self.latents(samples)
         quantized = self._quantize(latents)
-        decoded = self.decode_latents(change(quantized) if change else quantized.z_q)
-        return Reconstruction(samples=decoded, quantized=quantized, latents=latents)
+        decoded = self._decode(change(quantized) if change else quantized.z_q, None)
+        return Reconstruction.of(decoded, self.channels, quantized=quantized, latents=latents)
 
     @torch.no_grad()
     def reconstruct(self, samples: Shaped[Tensor, "*shape"]) -> Float[Tensor, "b c *size"]:
@@ -352,6 +348,10 @@ class Tokenizer(nn.Module):
         self, z_q: Float[Tensor, "b d *grid"], *, tile: int | None = None
     ) -> Float[Tensor, "b c *size"]:
         """Decode quantized latents, with gradients, into samples that may overshoot [-1, 1]."""
+        decoded = self._decode(z_q, tile)
+        return decoded[:, : self.channels] if self.decoder.extra_channels else decoded
+
+    def _decode(self, z_q: Float[Tensor, "b d *grid"], tile: int | None) -> Tensor:
         hidden = self.project_out(z_q.to(self.dtype))
         if tile is None:
             return self.decoder(hidden)

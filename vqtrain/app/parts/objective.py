@@ -1,6 +1,6 @@
 """What a run minimizes, from its configuration, and the noise that its decoder gets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -14,7 +14,13 @@ from vqtrain.errors import ConfigError, require
 from vqtrain.latent_noise.base import LatentNoise
 from vqtrain.losses.parts.adversarial import AdversarialTraining
 from vqtrain.losses.parts.weight_ramp import Weight
-from vqtrain.objective import Objective, build_adversarial, build_alignment, build_term
+from vqtrain.objective import (
+    Objective,
+    WeightedTerm,
+    build_adversarial,
+    build_alignment,
+    build_term,
+)
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.settings import OptimSettings
 from vqtrain.shapes import by, typed
@@ -35,7 +41,9 @@ def build_objective(
     adversarial = build_adversarial(loss.pop("adversarial"), loss.pop("discriminator"), context)
     check_adversarial(adversarial, tokenizer, context)
     group = loss.pop("alignment")
-    terms = [build_term(name, each, context) for name, each in loss.items()]
+    built = [build_term(name, each, context) for name, each in loss.items()]
+    terms = [term for term in built if term is not None]
+    check_extra_channels(terms, tokenizer)
     discriminator = build_discriminator(config, settings, adversarial.weight, context)
     seed_torch(config["seed"], "alignment")
     channels, *grid = aligned_shape(tokenizer, group.get("layer"), context)
@@ -43,11 +51,27 @@ def build_objective(
         group, {**context, "aligned_channels": channels, "aligned_grid": tuple(grid)}
     )
     return Objective(
-        terms=[term for term in terms if term is not None],
+        terms=terms,
         discriminator=discriminator,
         adversarial=adversarial,
         alignment=alignment,
     )
+
+
+def check_extra_channels(terms: Sequence[WeightedTerm], tokenizer: Tokenizer) -> None:
+    """Refuse a term that wants channels of the decoder's output that it does not have.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    given = tokenizer.decoder.extra_channels
+    for term in terms:
+        wanted = term.loss.extra_channels
+        require(
+            wanted in (0, given),
+            f"loss.{term.weight.name} needs a decoder that gives {wanted} channels besides those "
+            f"of a sample, as decoder=dvae does; this one gives {given or 'none'}",
+        )
 
 
 def check_adversarial(

@@ -93,7 +93,7 @@ def shapes_through(
         sample = torch.zeros(tuple(shape), device=tokenizer.device)
         latents = tokenizer.project_in(tokenizer.encoder(sample))
         z_q = latents.new_zeros(len(sample), tokenizer.codebook.dim, *latents.shape[2:])
-        decoded = tokenizer.decoder(tokenizer.project_out(z_q))
+        decoded = tokenizer.decode_latents(z_q)
     finally:
         tokenizer.train()
     return tuple(latents.shape), tuple(decoded.shape)
