@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import grad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vqtrain import distributed
 from vqtrain.losses.adversarial.base import AdversarialLoss, Logits
@@ -213,7 +214,8 @@ def gradient_penalty(
     It is differentiable in the parameters of the discriminator, and computed outside autocast.
     """
     samples = at_least_float32(samples).detach().requires_grad_()
-    with without_autocast(samples):
+    # Of torch's implementations of attention one alone has second derivatives.
+    with without_autocast(samples), sdpa_kernel(SDPBackend.MATH):
         logits = discriminator(samples)
         means = torch.stack([each.flatten(1).mean(1) for each in logits]).mean(0)
         (gradient,) = grad(means.sum(), samples, create_graph=True)
