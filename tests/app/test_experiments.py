@@ -15,6 +15,7 @@ from vqtrain.app.parts.settings import Settings
 from vqtrain.build import configs_folder
 from vqtrain.cli import main
 from vqtrain.training.module import TokenizerTraining
+from vqtrain.weights import without_downloads
 
 EXPERIMENTS = sorted(path.stem for path in (configs_folder() / "experiment").glob("*.yaml"))
 SHARDS = "data.train=/d/shards-{000..099}.tar"
@@ -102,7 +103,8 @@ DISCRIMINATORS = {
 def test_an_experiment_can_be_built_with_the_papers_sizes(name: str) -> None:
     config = composed(f"experiment={name}", SHARDS, "loss/perceptual=none")
     assert config["name"] == name
-    module = built(config)
+    with without_downloads():
+        module = built(config)
     tokenizer, side = module.tokenizer, config["data"]["image_size"]
     if name in PUBLISHED:
         sizes = count(tokenizer.encoder), count(tokenizer.decoder)
@@ -110,6 +112,22 @@ def test_an_experiment_can_be_built_with_the_papers_sizes(name: str) -> None:
     assert count(tokenizer) == TOTALS.get(name, count(tokenizer))
     if name in DISCRIMINATORS:
         assert count(module.objective.discriminator) == DISCRIMINATORS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("vqganplus_12bit", {"reconstruction": ("l2", 1.0), "perceptual": ("resnet50", 0.1)}),
+        ("maskbit_lfq_14bit", {"reconstruction": ("l2", 1.0), "perceptual": ("resnet50", 0.1)}),
+        ("titok_b64", {"perceptual": ("lpips", 1.0), "logits": ("convnext", 0.1)}),
+        ("dalle_dvae", {"reconstruction": ("logit_laplace", 1.0)}),
+    ],
+)
+def test_the_terms_of_the_loss_are_the_published_ones(
+    name: str, terms: dict[str, tuple[str, float]]
+) -> None:
+    loss = composed(f"experiment={name}", SHARDS)["loss"]
+    assert {key: (loss[key]["kind"], loss[key]["weight"]) for key in terms} == terms
 
 
 def test_the_vqgan_has_the_papers_adversarial_loss() -> None:
