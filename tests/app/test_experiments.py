@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from vqtrain.app.parts.build import build_module
@@ -87,6 +89,8 @@ TOTALS = {
 }
 
 
+# Parts whose weights may not be here.
+WITHOUT = {"modern_f16_16384": ["discriminator=none", "loss.logits.weight=0"]}
 # Parameters of published discriminators.
 DISCRIMINATORS = {
     "vqgan_f16_1024": 2_765_633,
@@ -101,7 +105,7 @@ DISCRIMINATORS = {
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_can_be_built_with_the_papers_sizes(name: str) -> None:
-    config = composed(f"experiment={name}", SHARDS, "loss/perceptual=none")
+    config = composed(f"experiment={name}", SHARDS, "loss/perceptual=none", *WITHOUT.get(name, []))
     assert config["name"] == name
     with without_downloads():
         module = built(config)
@@ -202,6 +206,25 @@ def test_the_vqgan_trains_at_a_reduced_width(
     assert (tmp_path / "run/checkpoints/last.ckpt").stat().st_size < 10e6
     assert not any("perceptual" in name for name in checkpoint["training"]["weights"])
     assert checkpoint["training"]["discriminator"]["weights"]
+
+
+@pytest.mark.slow
+def test_all_parts_of_the_modern_experiment_train_together(pictures: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), file)
+    words = [
+        *(word for word in REDUCED if not word.startswith(("experiment=", "discriminator."))),
+        *("experiment=modern_f16_16384", "trainer.max_steps=20", f"data.train={pictures}"),
+        *("loss.perceptual.weight=0", "loss.logits.weight=0", f"weights.discriminator={file}"),
+        *("discriminator.model=test_vit", "discriminator.size=32", "discriminator.blocks=[0,5]"),
+    ]
+    assert main(["train", *words, f"run_dir={tmp_path / 'run'}"]) == 0
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])
+    assert last["train/skipped_steps"] == 0
+    assert last["train/adversarial/weight"] > 0
+    assert last["train/discriminator/consistency"] > 0
+    assert "train/discriminator/lecam" in last
 
 
 @pytest.mark.slow
