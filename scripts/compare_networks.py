@@ -123,7 +123,10 @@ def draw(names: list[str], folder: Path, to: str) -> None:
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
-    figure.subplots_adjust(left=0.13, right=0.995, top=0.995, bottom=0.005, hspace=0.03)
+    longest = max(map(len, rows))
+    figure.subplots_adjust(
+        left=0.02 + 0.0092 * longest, right=0.995, top=0.995, bottom=0.005, hspace=0.03
+    )
     figure.savefig(folder / to)
     plt.close(figure)
 
