@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vqtrain.codebooks.ema import EMA
 from vqtrain.data.loading.batches import Batch
+from vqtrain.latent_noise.base import LatentNoise
 from vqtrain.objective import Objective, Terms
 from vqtrain.ops.pixels import to_images
 from vqtrain.training.data_module import TrainingData
@@ -334,3 +335,37 @@ def test_without_a_decay_there_is_no_average(make_module: MakeModule) -> None:
     module = make_module(ema_decay=0.0)
     module.begin_average()
     assert module.average is None
+
+
+class Counting(LatentNoise):
+    """Doubles latents, and counts how often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def change(self, z_q: Tensor, *others: object) -> Tensor:
+        """Double them."""
+        del others
+        self.calls += 1
+        return 2 * z_q
+
+
+def test_latents_are_changed_in_training_alone(make_module: MakeModule, fit: Fit) -> None:
+    module = make_module(max_steps=3, accumulate=2)
+    module.latent_noise = noise = Counting()
+    measured: list[Tensor] = []
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+
+    def measure(trainer: Trainer, training: TokenizerTraining) -> None:
+        del trainer
+        measured.append(training.tokenizer.reconstruct(images))
+        plain = training.tokenizer(images).samples.clamp(-1, 1)
+        torch.testing.assert_close(measured[-1], plain)
+        changed = training.tokenizer(images, change=training.change_latents).samples
+        assert not torch.allclose(changed.clamp(-1, 1), plain)
+        noise.calls -= 1
+
+    fit(module, measure)
+    assert noise.calls == 6
+    assert len(measured) == 3

@@ -177,8 +177,10 @@ def load(name: str, size: tuple[int, ...], key: str, given: str | None) -> tuple
         with torch.random.fork_rng(devices=[]):
             return create(name, size, file), file
     except Exception as error:  # arbitrary bytes can raise any error in the unpickler
+        is_other = "state_dict" in str(error)  # and torch says what differs
+        reason = one_line(error) if is_other else "it is damaged or holds no weights"
         raise WeightsError(
-            f"cannot load {file} into {name} of timm: {one_line(error)}; to use another copy, set "
+            f"cannot load {file} into {name} of timm: {reason}; to use another copy, set "
             f"weights.{key}=PATH"
         ) from error
 

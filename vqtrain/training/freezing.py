@@ -16,7 +16,7 @@ from vqtrain.tokenizer.reconstruction import Reconstruction
 
 
 @final
-class Frozen:
+class FrozenParts:
     """Keeps parts of a tokenizer out of the training, and shows that they did not change.
 
     Their parameters need no gradient, so that no optimizer has them, no gradient of theirs is

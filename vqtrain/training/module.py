@@ -24,7 +24,7 @@ from vqtrain.optim.optimizer import NetworkOptimizer
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.accumulation import Accumulation
-from vqtrain.training.freezing import Frozen
+from vqtrain.training.freezing import FrozenParts
 from vqtrain.training.launch import check_trainer
 from vqtrain.training.settings import TrainerSettings
 from vqtrain.training.window import Window
@@ -97,7 +97,7 @@ class TokenizerTraining(LightningModule):
         self.logs = True
         codebook = tokenizer.codebook
         self.window = Window(num_codebooks=codebook.num_codebooks, size=codebook.size)
-        self.frozen = Frozen(tokenizer, trainer_settings.freeze)
+        self.frozen = FrozenParts(tokenizer, trainer_settings.freeze)
         self.frozen.check(tokenizer, objective, self.layers)
         trained = [parameter for _, parameter in self.generator_parameters()]
         self.batches = Accumulation(trained, trainer_settings.accumulate)
