@@ -47,7 +47,7 @@ def changed(before: dict[str, Tensor], module: TokenizerTraining) -> set[str]:
         (["decoder"], {"encoder", "project_in", "codebook", "project_out"}),
         (["decoder", "codebook"], {"encoder", "project_in"}),
     ],
-    ids=str,
+    ids=lambda value: "-".join(sorted(value)),
 )
 def test_what_is_frozen_stays_and_the_rest_trains(
     freeze: list[str], trained: set[str], make_module: MakeModule, fit: Fit
