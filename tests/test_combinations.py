@@ -70,7 +70,6 @@ def read(*overrides: str) -> dict[str, Any]:
     common = [f"data.image_size={SIZE}", "data.batch_size=2", "codebook.size=16"]
     common += ["loss.adversarial.start_step=0", "trainer.max_steps=10", "data.train=demo"]
     config = compose("train", read_command_line([*common, *overrides]))
-    del config["codebook"]["grow_from"]  # is for the run, which grows it
     return resolve_fractions(config, max_steps=10)
 
 

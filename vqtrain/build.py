@@ -45,6 +45,8 @@ CONTEXT = (
     *("in_channels", "out_channels", "sample_size", "aligned_channels", "aligned_grid"),
     *("max_steps", "world_size", "weights"),
 )
+# Keys in the groups of parts that say how the run begins with them, and are no arguments.
+OF_THE_RUN = ("grow_from",)
 # Modules of a group's package that are not kinds; packages are not kinds either.
 OTHERS = ("base", "contract")
 
@@ -271,8 +273,8 @@ def kind_and_arguments(
 
 
 def split_kind(group: Mapping[str, object]) -> dict[str, object]:
-    """Turn a part's group of the configuration into ``{"kind": word, "arguments": {...}}``."""
-    arguments = dict(group)
+    """Turn a part's group into ``{"kind": word, "arguments": {...}}``, without ``OF_THE_RUN``."""
+    arguments = {name: value for name, value in group.items() if name not in OF_THE_RUN}
     return {"kind": arguments.pop("kind", None), "arguments": arguments}
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
+from vqtrain.build import split_kind
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.baselines import BASELINES, bits_per_pixel, tokens_per_image
 from vqtrain.ranges import resolve_fractions
@@ -34,7 +35,7 @@ def tokenizer_of(kind: str, *options: str) -> Tokenizer:
             "kind": "vqvae",
             "arguments": NETWORK | {"in_channels": 3, "num_downsamplings": 2},
         },
-        codebook={"kind": codebook.pop("kind"), "arguments": codebook},
+        codebook=split_kind(codebook),
         decoder={
             "kind": "vqvae",
             "arguments": NETWORK | {"out_channels": 3, "num_upsamplings": 2},

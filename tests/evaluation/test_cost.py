@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
+from vqtrain.build import split_kind
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation import cost
 from vqtrain.evaluation.cost import Cost, count_flops, count_parameters, measure_cost
@@ -31,7 +32,7 @@ def tokenizer_of(kind: str, *options: str) -> Tokenizer:
             "kind": "vqvae",
             "arguments": NETWORK | {"in_channels": 3, "num_downsamplings": 1},
         },
-        codebook={"kind": codebook.pop("kind"), "arguments": codebook},
+        codebook=split_kind(codebook),
         decoder={
             "kind": "vqvae",
             "arguments": NETWORK | {"out_channels": 3, "num_upsamplings": 1},

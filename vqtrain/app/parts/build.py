@@ -38,11 +38,9 @@ def build_module(
     resolved: dict[str, Any] = resolve_fractions(config, settings.trainer.max_steps)
     data, size = settings.data, tuple(sample_size or settings.data.sample_size)
     context = context_of(resolved, settings, size)
-    # What it grows from is a matter of the run's start, not of the codebook.
-    codebook = {k: value for k, value in resolved["codebook"].items() if k != "grow_from"}
     tokenizer = Tokenizer(
         encoder=in_context("encoder", split_kind(resolved["encoder"]), context),
-        codebook=in_context("codebook", split_kind(codebook), context),
+        codebook=in_context("codebook", split_kind(resolved["codebook"]), context),
         decoder=in_context("decoder", split_kind(resolved["decoder"]), context),
         channels=data.channels,
         pixel_range=data.pixel_range,
