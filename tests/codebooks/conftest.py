@@ -58,6 +58,7 @@ def composed_codebook(kind: str, *options: str) -> dict[str, Any]:
     """The configuration of a codebook with options such as ``size=16``."""
     words = [f"codebook={kind}", *(f"codebook.{option}" for option in options)]
     codebook: dict[str, Any] = compose("train", read_command_line(words))["codebook"]
+    del codebook["grow_from"]  # says how a run begins
     return codebook
 
 

@@ -153,7 +153,7 @@ def test_the_words_of_a_command_line_are_sorted(tmp_path: Path) -> None:
         (["codebook=null"], "codebook must be one of bsq, ema, fsq, "),
         (["experiment=null"], "experiment must be one of "),
         (["~trainer"], "trainer must be one of default, got None"),
-        (["codebook@other=vq"], "Could not override 'codebook@other'"),
+        (["codebook@other=vq"], "there is no other yet: write +codebook@other=vq"),
         (["codebook.size=[1"], "cannot read 'codebook.size=[1': quote the value"),
         (["codebook.size=choice(1,2)"], "a run takes one value for each key"),
         (["name=${absent}"], "absent"),
