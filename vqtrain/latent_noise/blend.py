@@ -38,5 +38,4 @@ class Blend(LatentNoise):
     ) -> Float[Tensor, "b c *grid"]:
         """Blend with noise."""
         del token_ids, codes
-        one_per_sample = z_q.new_zeros(len(z_q), *(1,) * (z_q.ndim - 1))
-        return z_q.lerp(self.std * noise.normal(z_q), noise.uniform(one_per_sample, 1))
+        return z_q.lerp(self.std * noise.normal(z_q), noise.uniform_per_sample(z_q))

@@ -38,6 +38,5 @@ class Gaussian(LatentNoise):
     ) -> Float[Tensor, "b c *grid"]:
         """Add noise."""
         del token_ids, codes
-        one_per_sample = z_q.new_zeros(len(z_q), *(1,) * (z_q.ndim - 1))
-        std = self.max_std * noise.uniform(one_per_sample, 1)
+        std = self.max_std * noise.uniform_per_sample(z_q)
         return z_q + std * noise.normal(z_q)

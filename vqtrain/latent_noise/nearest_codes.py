@@ -63,8 +63,8 @@ class NearestCodes(LatentNoise):
             return z_q
         ids = token_ids.flatten(1)
         draws = noise.uniform(z_q.new_zeros(*ids.shape, 2), 0)
-        first = noise.uniform(z_q.new_zeros(len(ids), 1), 1)
-        is_changed = (first < self.share) & (draws[..., 0] < self.probability * left)
+        is_drawn = noise.uniform_per_sample(draws[..., 0]) < self.share
+        is_changed = is_drawn & (draws[..., 0] < self.probability * left)
         chosen = ids[is_changed]
         if len(chosen) == 0:
             return z_q

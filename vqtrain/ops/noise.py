@@ -35,6 +35,10 @@ class SampleNoise:
             sample.uniform_(generator=generator)
         return noise
 
+    def uniform_per_sample(self, like: Float[Tensor, " b *shape"]) -> Float[Tensor, " b *ones"]:
+        """Draw one number of [0, 1) for each sample, in a shape that goes with a tensor's."""
+        return self.uniform(like.new_zeros(len(like), *(1,) * (like.ndim - 1)), 1)
+
     def gumbel(self, like: Float[Tensor, "n k"], start: int) -> Float[Tensor, "n k"]:
         """Draw from the Gumbel distribution for scores of codes from ``start`` on.
 

@@ -29,7 +29,7 @@ class NoiseSource(StepState):
         """Go back to the first sample."""
         self.used = 0
 
-    def next_call(self, samples: int) -> "SampleNoise":
+    def next_call(self, samples: int) -> SampleNoise:
         """Return the noise of one call of the codebook, for that many samples on each rank."""
         batch, call = divmod(self.used, self.calls)
         self.used += 1
