@@ -6,13 +6,13 @@ from torch import nn
 
 from vqtrain.errors import ConfigError
 from vqtrain.layers.attention import SpatialAttention
-from vqtrain.layers.level import Level, Middle, build_levels
+from vqtrain.layers.level import Middle, ResidualLevel, build_levels
 from vqtrain.layers.resampling import Downsample, Multipliers, Upsample
 from vqtrain.ranges import check
 
 
-def level(*, use_attention: bool, downsample: bool, upsample: bool) -> Level:
-    return Level(
+def level(*, use_attention: bool, downsample: bool, upsample: bool) -> ResidualLevel:
+    return ResidualLevel(
         in_channels=8,
         out_channels=16,
         num_blocks=2,

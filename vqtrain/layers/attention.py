@@ -7,11 +7,12 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vqtrain.layers.block import Block
 from vqtrain.layers.norm import group_norm
 
 
 @final
-class SpatialAttention(nn.Module):
+class SpatialAttention(Block):
     """One head of self-attention in which every position of a feature map sees every other.
 
     Its cost grows with the square of the number of positions, so it belongs on small grids.

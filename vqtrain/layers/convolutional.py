@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vqtrain.layers.block import Block, Level
 from vqtrain.layers.norm import group_norm
 from vqtrain.layers.resampling import Multipliers
 from vqtrain.layers.residual import ResidualBlock, Shortcut
@@ -48,7 +49,7 @@ def widths_of(stages: Stages) -> list[int]:
 
 
 @final
-class Stage(nn.Module):
+class Stage(Level):
     """Residual blocks at one resolution, then the change to the next.
 
     Args:
@@ -168,7 +169,7 @@ class WayUp(nn.Module):
 
 
 @final
-class AdaptiveGroupNorm(nn.Module):
+class AdaptiveGroupNorm(Block):
     """Group normalization, scaled and shifted by the statistics of the latents of an image.
 
     The scale is a linear map of their standard deviation over all positions, the shift one of their

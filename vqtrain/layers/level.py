@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vqtrain.errors import ConfigError
 from vqtrain.layers.attention import SpatialAttention
+from vqtrain.layers.block import Level
 from vqtrain.layers.convolutional import Stages, widths_of
 from vqtrain.layers.resampling import Downsample, Upsample
 from vqtrain.layers.residual import ResidualBlock
@@ -47,7 +48,7 @@ def build_levels(
         if factor not in factors:
             raise ConfigError(f"attention_factors must be taken from {factors}, got {factor}")
     return nn.ModuleList(
-        Level(
+        ResidualLevel(
             in_channels=before,
             out_channels=width,
             num_blocks=levels["num_blocks"],
@@ -61,7 +62,7 @@ def build_levels(
 
 
 @final
-class Level(nn.Module):
+class ResidualLevel(Level):
     """Residual blocks at one resolution, then the change to the next resolution.
 
     Args:
@@ -109,7 +110,7 @@ class Level(nn.Module):
 
 
 @final
-class Middle(nn.Module):
+class Middle(Level):
     """A residual block, attention and a residual block at the resolution of the latents.
 
     Args:

@@ -7,6 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vqtrain.layers.block import Block
 from vqtrain.ranges import Range
 
 # The width of each stage of a network over that of the first; between stages the resolution is
@@ -27,7 +28,7 @@ def factors(multipliers: Multipliers) -> tuple[int, int]:
 
 
 @final
-class Downsample(nn.Module):
+class Downsample(Block):
     """Halves the resolution by a 3x3 convolution of stride 2.
 
     Args:
@@ -47,7 +48,7 @@ class Downsample(nn.Module):
 
 
 @final
-class Upsample(nn.Module):
+class Upsample(Block):
     """Doubles the resolution by repeating pixels, then applies a 3x3 convolution.
 
     Args:
@@ -67,7 +68,7 @@ class Upsample(nn.Module):
 
 
 @final
-class DepthToSpace(nn.Module):
+class DepthToSpace(Block):
     """Doubles the resolution by a 3x3 convolution to four times the channels, which become pixels.
 
     Args:

@@ -6,13 +6,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vqtrain.layers.block import Block
 from vqtrain.layers.norm import group_norm
 
 Shortcut = Literal["input", "output"]
 
 
 @final
-class BottleneckBlock(nn.Module):
+class BottleneckBlock(Block):
     """The residual block of the VQ-VAE: ReLU, 3x3 convolution, ReLU, 1x1 convolution.
 
     Args:
@@ -34,7 +35,7 @@ class BottleneckBlock(nn.Module):
 
 
 @final
-class ResidualBlock(nn.Module):
+class ResidualBlock(Block):
     """The residual block of the VQGAN: twice group normalization, swish, 3x3 convolution.
 
     Args:

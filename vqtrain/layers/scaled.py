@@ -7,6 +7,8 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vqtrain.layers.block import Block, Level
+
 
 def convolution(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
     """Build a convolution that keeps the resolution, and the variance, as it begins.
@@ -24,7 +26,7 @@ def convolution(in_channels: int, out_channels: int, kernel_size: int) -> nn.Con
 
 
 @final
-class ScaledBlock(nn.Module):
+class ScaledBlock(Block):
     """Adds the output of four convolutions, made small, to its input; without normalization.
 
     Args:
@@ -59,6 +61,11 @@ class ScaledBlock(nn.Module):
         return self.id_path(x) + self.gain * self.res_path(x)
 
 
+@final
+class ScaledGroup(nn.Sequential, Level):
+    """Blocks of one resolution, and the change to the next, if there is one."""
+
+
 def scaled_groups(
     widths: Sequence[int],
     *,
@@ -89,5 +96,5 @@ def scaled_groups(
             for number in range(num_blocks)
         ]
         is_last = len(groups) == len(widths) - 1
-        groups.append(nn.Sequential(*blocks, *([] if is_last else [resampling])))
+        groups.append(ScaledGroup(*blocks, *([] if is_last else [resampling])))
     return groups

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vqtrain.errors import require
+from vqtrain.layers.block import Block
 from vqtrain.layers.positions import KINDS, Rope2d, build_table, rotate
 from vqtrain.ranges import at_least, one_of
 
@@ -74,7 +75,7 @@ class MLP(nn.Module):
 
 
 @final
-class TransformerBlock(nn.Module):
+class TransformerBlock(Block):
     """Attention and an MLP, each after a layer norm and added to its input.
 
     The parameters are named as in timm.
@@ -119,7 +120,7 @@ class TransformerBlock(nn.Module):
 
 
 @final
-class CrossBlock(nn.Module):
+class CrossBlock(Block):
     """Attention of latents to tokens, through a gate that is closed at first, then a block.
 
     Args:
