@@ -208,7 +208,7 @@ def test_a_step_moves_the_encoder_unless_it_is_frozen(frozen: bool) -> None:
         samples = torch.rand(2, 3, 32, 32) * 2 - 1
         output = module.tokenizer(samples)
         module.objective(samples, output, module.layers, step, is_last=True).total.backward()
-        module.generator.step(step + 1, module.generator.gradient_norm(), lambda each: each.step())
+        module.optim.step(step + 1, lambda each: each.step())
     moved = {name for name, value in module.named_parameters() if not value.equal(before[name])}
     encoder = {name for name in before if name.startswith("tokenizer.encoder.")}
     assert moved == (before.keys() - encoder if frozen else before.keys())

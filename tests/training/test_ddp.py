@@ -70,7 +70,7 @@ def fit_and_save(*, module, trainer, **others):
             "average": average,
             "discriminator": objective.discriminator.state_dict(),
             "adversarial": objective.adversarial.state_dict(),
-            "counts": torch.tensor([module.step, module.skipped_steps]),
+            "counts": torch.tensor([module.step, module.optim.skipped_steps]),
         }
         flat = {f"{a}.{b}": t for a, group in state.items() if isinstance(group, dict)
                 for b, t in group.items()}

@@ -145,7 +145,7 @@ def everything(module: TokenizerTraining) -> Iterator[Tensor]:
     yield from module.tokenizer.state_dict().values()
     assert module.average is not None
     yield from module.average.state_dict().values()
-    for state in module.generator.optimizer.state.values():
+    for state in module.optim.generator.optimizer.state.values():
         yield from (value for value in state.values() if isinstance(value, Tensor))
     codebook = module.tokenizer.codebook
     assert isinstance(codebook, EMA)
@@ -170,7 +170,7 @@ def test_a_step_with_a_bad_batch_moves_nothing_but_the_count(
     assert all(are_equal(after_0, after_1))
     assert not any(are_equal(after_1, after_2)[: len(list(module.tokenizer.parameters()))])
     assert watch.steps == [0, 2]
-    assert (module.step, module.skipped_steps, module.skipped_in_row) == (3, 1, 0)
+    assert (module.step, module.optim.skipped_steps, module.optim.skipped_in_row) == (3, 1, 0)
     # The mean is over the four batches of the two good steps.
     assert module.window.counts["train/generator/total"] == 4
     assert all(torch.isfinite(torch.tensor(list(module.window.means().values()))))
@@ -185,7 +185,7 @@ def test_a_gradient_that_is_not_finite_skips_the_step_too(
     last.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore[no-untyped-call]  # torch's
     fit(module)
     assert all(are_equal(before, list(module.tokenizer.state_dict().values())))
-    assert (module.step, module.skipped_steps, module.skipped_in_row) == (1, 1, 1)
+    assert (module.step, module.optim.skipped_steps, module.optim.skipped_in_row) == (1, 1, 1)
 
 
 class Counted:

@@ -66,7 +66,8 @@ def test_the_reason_that_comes_first_counts(
     make_stopping: MakeStopping,
 ) -> None:
     module = make_module(max_steps=4)
-    module.step, module.skipped_in_row = step, skipped_in_row
+    module.configure_optimizers()
+    module.step, module.optim.skipped_in_row = step, skipped_in_row
     stopping = make_stopping(max_time_s)
     stopping.bad_samples.too_many = bad
     stopping.began = time.monotonic()
@@ -96,6 +97,7 @@ def test_the_time_counts_from_the_first_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module = make_module(max_steps=4)
+    module.configure_optimizers()
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     stopping = make_stopping(10.0)
     monkeypatch.setattr(time, "monotonic", lambda: 200.0)  # indexing the data took this long

@@ -90,19 +90,20 @@ def restore(module: TokenizerTraining, checkpoint: TrainingCheckpoint) -> None:
     module.begin_average()
     if module.average is not None:
         module.average.load_state_dict(checkpoint["tokenizer"]["weights"])
-    module.generator.optimizer.load_state_dict(state["optimizer"])
-    if module.discriminator is not None:
+    optim = module.optim
+    optim.generator.optimizer.load_state_dict(state["optimizer"])
+    if optim.discriminator is not None:
         saved, objective = state["discriminator"], module.objective
         assert saved is not None, "a resumed run cannot change its discriminator"
         assert objective.discriminator is not None
         objective.discriminator.load_state_dict(saved["weights"])
-        module.discriminator.optimizer.load_state_dict(saved["optimizer"])
+        optim.discriminator.optimizer.load_state_dict(saved["optimizer"])
         objective.adversarial.load_state_dict(saved["adversarial"])
     if module.objective.alignment is not None:
         module.objective.alignment.load_state_dict(state["alignment"])
     module.window.load_state_dict(state["window"], module.device)
     module.step = state["step"]
-    module.skipped_in_row, module.skipped_steps = state["skipped_in_row"], state["skipped_steps"]
+    optim.skipped_in_row, optim.skipped_steps = state["skipped_in_row"], state["skipped_steps"]
 
 
 @final
@@ -205,12 +206,12 @@ class Checkpointing:
                 "places": self.places,
                 "weights": raw,
                 "frozen": module.frozen.digest,
-                "optimizer": module.generator.optimizer.state_dict(),
+                "optimizer": module.optim.generator.optimizer.state_dict(),
                 "discriminator": discriminator_state(module),
                 "alignment": {} if alignment is None else copy_of(alignment.state_dict()),
                 "window": module.window.state_dict(),
-                "skipped_in_row": module.skipped_in_row,
-                "skipped_steps": module.skipped_steps,
+                "skipped_in_row": module.optim.skipped_in_row,
+                "skipped_steps": module.optim.skipped_steps,
                 "best": self.best,
                 "results": self.results,
                 "callbacks": states_of(self.callbacks),
@@ -252,12 +253,12 @@ def states_of(callbacks: Mapping[str, Callback]) -> dict[str, dict[str, object]]
 
 def discriminator_state(module: TokenizerTraining) -> DiscriminatorState | None:
     """Collect the state of the discriminator, if there is one."""
-    objective = module.objective
-    if module.discriminator is None or objective.discriminator is None:
+    objective, optimizer = module.objective, module.optim.discriminator
+    if optimizer is None or objective.discriminator is None:
         return None
     return {
         "weights": copy_of(objective.discriminator.state_dict()),
-        "optimizer": module.discriminator.optimizer.state_dict(),
+        "optimizer": optimizer.optimizer.state_dict(),
         "adversarial": copy_of(objective.adversarial.state_dict()),
     }
 

@@ -20,12 +20,12 @@ from vqtrain.objective import Objective, Terms
 from vqtrain.ops.memory import channels_last
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.average import WeightAverage
-from vqtrain.optim.optimizer import NetworkOptimizer
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.accumulation import Accumulation
 from vqtrain.training.freezing import FrozenParts
 from vqtrain.training.launch import check_trainer
+from vqtrain.training.optimizers import Optimizers
 from vqtrain.training.settings import TrainerSettings
 from vqtrain.training.window import Window
 
@@ -66,12 +66,11 @@ class TokenizerTraining(LightningModule):
         has_begun: Whether it was, and the average of the weights has started.
         validation: Measures reconstructions when Lightning validates, or None.
         logs: Whether it logs its metrics through Lightning.
+        optim: The optimizers, once there is a trainer.
     """
 
-    loss_is_finite: Tensor
     latent_noise: LatentNoise | None
-    generator: NetworkOptimizer
-    discriminator: NetworkOptimizer | None
+    optim: Optimizers
 
     def __init__(
         self,
@@ -105,33 +104,22 @@ class TokenizerTraining(LightningModule):
         if objective.alignment is not None and objective.alignment.layer is not None:
             layer = tokenizer.get_submodule(objective.alignment.layer)
             layer.register_forward_hook(self.note_aligned)
-        self.register_buffer("loss_is_finite", torch.tensor(True), persistent=False)
         self.step = 0
         self.batches_in_step = 0
-        self.skipped_in_row = 0
-        self.skipped_steps = 0
         # Before gradients are reduced over ranks, whose buffers have the layout of the weights.
         for tensor in [*self.parameters(), *self.buffers()]:
             tensor.data = channels_last(tensor.data)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Build one optimizer for each network; every step sets its learning rate."""
-        max_steps, objective = self.settings.max_steps, self.objective
-        self.generator = NetworkOptimizer(
+        self.optim = Optimizers(
             parameters=self.generator_parameters(),
-            settings=self.optim_settings,
-            clip=self.settings.clip,
-            steps=range(max_steps),
+            objective=self.objective,
+            trainer_settings=self.settings,
+            optim_settings=self.optim_settings,
+            discriminator_settings=self.discriminator_settings,
         )
-        self.discriminator = None
-        if objective.discriminator is not None:
-            self.discriminator = NetworkOptimizer(
-                parameters=list(objective.discriminator.named_parameters()),
-                settings=self.discriminator_settings,
-                clip=self.discriminator_settings.clip,
-                steps=range(objective.adversarial.weight.start_step, max_steps),
-            )
-        return [o.optimizer for o in (self.generator, self.discriminator) if o is not None]
+        return self.optim.of_torch
 
     def generator_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """List what the generator's terms train: the tokenizer, and an alignment's own part."""
@@ -169,13 +157,6 @@ class TokenizerTraining(LightningModule):
     def step_has_ended(self) -> bool:
         """Whether the last batch was the last one of its step."""
         return self.batches_in_step == 0
-
-    def optimizers_at(self, step: int) -> dict[str, NetworkOptimizer]:
-        """Return the optimizers of the networks that train in a step."""
-        optimizers = {"generator": self.generator}
-        if self.discriminator is not None and self.objective.discriminator_updated(step):
-            optimizers["discriminator"] = self.discriminator
-        return optimizers
 
     def on_fit_start(self) -> None:
         """Initialize the codebook and the weight average, unless they come from a checkpoint."""
@@ -237,33 +218,21 @@ class TokenizerTraining(LightningModule):
             )
             self.aligned = None
             self.batches.add(terms, output, self.manual_backward)
-        self.loss_is_finite &= terms.is_finite()
+        self.optim.note_batch(terms.is_finite())
         if not self.step_has_ended:
             return
 
-        # All ranks take the step, or none: one that skips alone leaves the others waiting.
-        norms = {name: o.gradient_norm() for name, o in self.optimizers_at(self.step).items()}
-        are_finite = torch.stack([self.loss_is_finite, *(n.isfinite() for n in norms.values())])
-        if distributed.all_true(are_finite.all()):
-            self.apply_gradients(norms, terms)
-            self.skipped_in_row = 0
+        norms = self.optim.step(self.step, self.call_step)
+        if norms is None:  # leave everything as it was before the step
+            self.tokenizer.codebook.discard_step()
+            self.objective.discard_step()
         else:
-            self.discard_step()
+            self.end_step(norms, terms)
         self.batches.clear()
-        for optimizer in self.trainer.optimizers:
-            optimizer.zero_grad()
-        self.loss_is_finite.fill_(True)
         self.step += 1
 
-    def apply_gradients(self, norms: Mapping[str, Tensor], last: Terms) -> None:
-        """Update the networks, the codebook and the average of the weights.
-
-        Args:
-            norms: Of the gradients, by the network.
-            last: The terms of the step's last batch.
-        """
-        for name, optimizer in self.optimizers_at(self.step).items():
-            optimizer.step(self.step, norms[name], self.call_step)
+    def end_step(self, norms: Mapping[str, Tensor], last: Terms) -> None:
+        """Update the codebook and the averages; report norms of gradients, and the last batch."""
         seed_torch(self.seed, "codebook", self.step)
         is_frozen = "codebook" in self.frozen.parts
         health = {} if is_frozen else self.tokenizer.codebook.update(self.step)
@@ -278,7 +247,7 @@ class TokenizerTraining(LightningModule):
 
     def call_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Call an optimizer's ``step`` as the trainer's precision requires."""
-        if optimizer is self.generator.optimizer:
+        if optimizer is self.optim.generator.optimizer:
             optimizers = self.optimizers()
             # Lightning counts the calls of its wrappers, as trainer.global_step: one a step.
             (optimizers[0] if isinstance(optimizers, list) else optimizers).step()
@@ -293,11 +262,7 @@ class TokenizerTraining(LightningModule):
 
     def logged_metrics(self) -> dict[str, float]:
         """Return the metrics of training since the last call; collective."""
-        values = self.window.means()
-        values["train/skipped_steps"] = float(self.skipped_steps)
-        for name, optimizer in self.optimizers_at(self.step - 1).items():
-            values[f"train/{name}/learning_rate"] = optimizer.learning_rate_at(self.step - 1)
-        return values
+        return self.window.means() | self.optim.metrics(self.step - 1)
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Log what is due, and stop after the last step."""
@@ -334,13 +299,6 @@ class TokenizerTraining(LightningModule):
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Return a context in which the tokenizer has its averaged weights, if there are any."""
         return self.average.applied_to(self.tokenizer) if self.average else nullcontext()
-
-    def discard_step(self) -> None:
-        """Leave everything as it was before the step, and count it."""
-        self.tokenizer.codebook.discard_step()
-        self.objective.discard_step()
-        self.skipped_in_row += 1
-        self.skipped_steps += 1
 
     def reduce_gradients_if(self, step_ends: bool) -> AbstractContextManager[None]:
         """Return a context in which gradients are reduced over ranks only at the end of a step."""

@@ -86,7 +86,7 @@ class StopPolicy:
             self.bad_samples.share(module.step, module.device)
         if module.step >= module.settings.max_steps:
             self.reason = "finished"
-        elif module.skipped_in_row >= MAX_SKIPPED_IN_ROW:
+        elif module.optim.skipped_in_row >= MAX_SKIPPED_IN_ROW:
             self.reason = "nonfinite"
         elif self.bad_samples.too_many:
             self.reason = "data"

@@ -1,0 +1,120 @@
+"""The optimizers of both networks, which step together on all ranks, or not at all."""
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vqtrain import distributed
+from vqtrain.objective import Objective
+from vqtrain.optim.optimizer import NetworkOptimizer
+from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
+from vqtrain.training.settings import TrainerSettings
+
+
+@final
+class Optimizers:
+    """Updates the tokenizer and its discriminator by the gradients of a step.
+
+    Args:
+        parameters: What the generator's terms train, with names, on the device on which it trains.
+        objective: Has the discriminator, or none.
+        trainer_settings: The ``trainer`` group.
+        optim_settings: The ``optim`` group, for the generator.
+        discriminator_settings: ``optim.discriminator``.
+
+    Attributes:
+        generator: That of the tokenizer and of an alignment's own part.
+        discriminator: That of the discriminator, or None.
+        skipped_in_row: Steps that were skipped since the last one that was not.
+        skipped_steps: Steps of the run that were skipped.
+
+    Raises:
+        ConfigError: If a warm-up is longer than the steps of its network.
+    """
+
+    def __init__(
+        self,
+        *,
+        parameters: Sequence[tuple[str, nn.Parameter]],
+        objective: Objective,
+        trainer_settings: TrainerSettings,
+        optim_settings: OptimSettings,
+        discriminator_settings: DiscriminatorOptimSettings,
+    ) -> None:
+        self._objective = objective
+        self.generator = NetworkOptimizer(
+            parameters=parameters,
+            settings=optim_settings,
+            clip=trainer_settings.clip,
+            steps=range(trainer_settings.max_steps),
+        )
+        self.discriminator: NetworkOptimizer | None = None
+        if objective.discriminator is not None:
+            first = objective.adversarial.weight.start_step
+            self.discriminator = NetworkOptimizer(
+                parameters=list(objective.discriminator.named_parameters()),
+                settings=discriminator_settings,
+                clip=discriminator_settings.clip,
+                steps=range(first, trainer_settings.max_steps),
+            )
+        self.skipped_in_row = self.skipped_steps = 0
+        self._loss_is_finite = torch.tensor(True, device=parameters[0][1].device)
+
+    @property
+    def of_torch(self) -> list[torch.optim.Optimizer]:
+        """The optimizers as torch's own."""
+        both = (self.generator, self.discriminator)
+        return [each.optimizer for each in both if each is not None]
+
+    def at(self, step: int) -> dict[str, NetworkOptimizer]:
+        """Return the optimizers of the networks that train in a step, by the network."""
+        optimizers = {"generator": self.generator}
+        if self.discriminator is not None and self._objective.discriminator_updated(step):
+            optimizers["discriminator"] = self.discriminator
+        return optimizers
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """Return what to log after a step."""
+        rates = {
+            f"train/{name}/learning_rate": optimizer.learning_rate_at(step)
+            for name, optimizer in self.at(step).items()
+        }
+        return {"train/skipped_steps": float(self.skipped_steps), **rates}
+
+    def note_batch(self, is_finite: Bool[Tensor, ""]) -> None:
+        """Note whether the loss of a batch of the step is finite."""
+        self._loss_is_finite &= is_finite
+
+    def step(
+        self, step: int, call_step: Callable[[torch.optim.Optimizer], object]
+    ) -> dict[str, Float[Tensor, ""]] | None:
+        """Update the networks after the last batch of a step; collective.
+
+        A step is skipped if the loss or a gradient is not finite. All ranks take it, or none: one
+        that skips alone leaves the others waiting.
+
+        Args:
+            step: Its number.
+            call_step: Calls the ``step`` of torch's optimizer.
+
+        Returns:
+            The norms of the gradients before clipping, by the network; None if it was skipped.
+        """
+        optimizers = self.at(step)
+        norms = {name: each.gradient_norm() for name, each in optimizers.items()}
+        are_finite = torch.stack([self._loss_is_finite, *(n.isfinite() for n in norms.values())])
+        is_applied = distributed.all_true(are_finite.all())
+        if is_applied:
+            for name, each in optimizers.items():
+                each.step(step, norms[name], call_step)
+            self.skipped_in_row = 0
+        else:
+            self.skipped_in_row += 1
+            self.skipped_steps += 1
+        for optimizer in self.of_torch:
+            optimizer.zero_grad()
+        self._loss_is_finite.fill_(True)
+        return norms if is_applied else None
