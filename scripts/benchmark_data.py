@@ -1,7 +1,9 @@
 """Times vqtrain's loader against loaders as tokenizer repositories and textbooks build them.
 
-Each way runs in a DataLoader with one worker process, over the same samples in tars that are
-indexed before; they take turns, and the medians are compared. The last line is JSON.
+Each way has one worker process, over the same samples in tars; vqtrain also reads them from a pack
+of raw pixels that is made first. The ways take turns, and the medians are compared. --threads
+compares worker processes with threads instead: images/s, time to the first batch, memory of
+all processes, and what a step of many small operations takes meanwhile. The last line is JSON.
 Run: OMP_NUM_THREADS=1 python scripts/benchmark_data.py photos-00000.tar photos-00001.tar
 """
 
@@ -9,25 +11,33 @@ import argparse
 import io
 import json
 import math
+import multiprocessing
+import os
 import random
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
+import webdataset
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
 
 from vqtrain.data.decoding.crops import AREA_FRAC
-from vqtrain.data.loading.batches import TrainingBatches
-from vqtrain.data.loading.loaders import Loader
+from vqtrain.data.loading.batches import Batch, TrainingBatches
+from vqtrain.data.loading.loaders import PREFETCH, Loader
+from vqtrain.data.packing.images import PackSettings
+from vqtrain.data.packing.pack import pack
 from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.find import open_images
 from vqtrain.data.sources.index import ImageIndex
@@ -112,10 +122,10 @@ def decode(encoded: bytes) -> Tensor:
     return torch.zeros(1)
 
 
-def ways(
-    index: ImageIndex, size: int, batch_size: int
-) -> dict[str, Callable[[], Iterator[object]]]:
-    """Build a loader of endless batches for each way."""
+def training_batches(
+    index: ImageIndex, size: int, batch_size: int, *, crop: str = "random_resized"
+) -> TrainingBatches:
+    """Batches as vqtrain trains on them."""
     settings = DataSettings(
         train="demo",
         val="auto",
@@ -124,19 +134,37 @@ def ways(
         channels=3,
         range=None,
         background="white",
-        crop="random_resized",
+        crop=crop,
         flip=True,
         batch_size=batch_size,
         num_workers=1,
         max_bad_fraction=0.0,
     )
+    return TrainingBatches(
+        index, settings=settings, seed=0, rank=0, world_size=1, ranks_per_node=1, start=0
+    )
 
-    def ours(crop: str) -> Callable[[], Iterator[object]]:
-        changed = DataSettings(**(vars(settings) | {"crop": crop}))
-        place = {"seed": 0, "rank": 0, "world_size": 1, "ranks_per_node": 1, "start": 0}
-        return lambda: iter(
-            Loader(TrainingBatches(index, settings=changed, **place), num_workers=1)
-        )
+
+def packed(index: ImageIndex, size: int, folder: Path) -> ImageIndex:
+    """Pack images as raw pixels, and say what an image takes on the disk."""
+    settings = PackSettings(
+        image_size=size, crop="resize", format="raw", quality=95, shard_size=256.0, val=0.0
+    )
+    pack(index, out=folder, settings=settings, num_workers=1, progress=lambda *_: None)
+    raw = open_images(str(folder), role="training")
+    for name, images in (("as given", index), ("raw", raw)):
+        print(f"{name:<20}{images.sizes.mean() / 1e3:8.1f} kB an image")
+    return raw
+
+
+def ways(
+    index: ImageIndex, raw: ImageIndex, size: int, batch_size: int
+) -> dict[str, Callable[[], Iterator[object]]]:
+    """Build a loader of endless batches for each way."""
+
+    def ours(images: ImageIndex, crop: str) -> Callable[[], Iterator[object]]:
+        batches = training_batches(images, size, batch_size, crop=crop)
+        return lambda: iter(Loader(batches, num_workers=1))
 
     def theirs(load: Callable[[bytes], Tensor]) -> Callable[[], Iterator[object]]:
         samples = Samples(index, load)
@@ -144,15 +172,28 @@ def ways(
         loader = DataLoader(samples, batch_size=batch_size, num_workers=1, sampler=endless)
         return lambda: iter(loader)
 
-    def resized(mode: InterpolationMode) -> Textbook:
-        return Textbook(transforms.RandomResizedCrop(size, scale=AREA_FRAC, interpolation=mode))
+    def resized(mode: InterpolationMode) -> transforms.RandomResizedCrop:
+        return transforms.RandomResizedCrop(size, scale=AREA_FRAC, interpolation=mode)
 
+    def webdatasets(decoder: str, finish: list[nn.Module]) -> Callable[[], Iterator[object]]:
+        transform = transforms.Compose([resized(InterpolationMode.BILINEAR), *finish])
+        samples = webdataset.WebDataset(list(index.paths), resampled=True, shardshuffle=False)
+        batches = samples.shuffle(1000).decode(decoder).to_tuple("jpg;jpeg;png")
+        batches = batches.map_tuple(transform).batched(batch_size)
+        loader = webdataset.WebLoader(batches, batch_size=None, num_workers=1)
+        return lambda: iter(loader)
+
+    scaled = [transforms.RandomHorizontalFlip(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
     return {
-        "ours": ours("random_resized"),
-        "ours_adm": ours("adm"),
+        "ours": ours(index, "random_resized"),
+        "ours_adm": ours(index, "adm"),
+        "ours_raw": ours(raw, "resize"),
+        "ours_raw_rrc": ours(raw, "random_resized"),
         "llamagen_way": theirs(Textbook(HalvingCrop(size))),
-        "pillow_rrc": theirs(resized(InterpolationMode.BILINEAR)),
-        "pillow_rrc_bicubic": theirs(resized(InterpolationMode.BICUBIC)),
+        "pillow_rrc": theirs(Textbook(resized(InterpolationMode.BILINEAR))),
+        "pillow_rrc_bicubic": theirs(Textbook(resized(InterpolationMode.BICUBIC))),
+        "webdataset_pil": webdatasets("pil", [transforms.ToTensor(), *scaled]),
+        "webdataset_torchrgb": webdatasets("torchrgb", scaled),
         "decode_only": theirs(decode),
     }
 
@@ -167,6 +208,81 @@ def images_per_second(loader: Iterator[object], num_batches: int, batch_size: in
     return num_batches * batch_size / (time.perf_counter() - began)
 
 
+def by_processes(batches: Callable[[], TrainingBatches], workers: int) -> Iterator[Batch]:
+    """Load by worker processes, as vqtrain does."""
+    return iter(Loader(batches(), num_workers=workers))
+
+
+def by_threads(batches: Callable[[], TrainingBatches], workers: int) -> Generator[Batch]:
+    """Load the same batches in the same order by threads, as far ahead."""
+    pools = [ThreadPoolExecutor(1) for _ in range(workers)]
+    sources = [batches() for _ in pools]
+    waiting: deque[Future[Batch]] = deque()
+    try:
+        for number in count():
+            pool, source = pools[number % workers], sources[number % workers]
+            waiting.append(pool.submit(source.__getitem__, number))
+            if len(waiting) == PREFETCH * workers:
+                yield waiting.popleft().result()
+    finally:
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+
+
+def megabytes() -> float:
+    """Sum the proportional share of memory of this process and its workers."""
+    pids = [os.getpid(), *(each.pid for each in multiprocessing.active_children())]
+    lines = [
+        line
+        for pid in pids
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        if line.startswith("Pss:")
+    ]
+    return sum(int(line.split()[1]) for line in lines) / 1024
+
+
+def small_steps(network: nn.Module, number: int) -> float:
+    """Return the seconds of forward and backward passes that a CPU only has to start."""
+    began = time.perf_counter()
+    for _ in range(number):
+        network(torch.ones(1, 8, 4, 4)).square().mean().backward()
+    return time.perf_counter() - began
+
+
+def compare_threads(
+    index: ImageIndex, size: int, batch_size: int, num_batches: int, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Measure threads and processes in turn, one and two of them, and return the medians."""
+    blocks = [(nn.Conv2d(8, 8, 1), nn.GroupNorm(2, 8), nn.SiLU()) for _ in range(40)]
+    network = nn.Sequential(*(layer for block in blocks for layer in block))
+    small_steps(network, 20)
+    found: dict[str, dict[str, list[float]]] = {}
+    for _ in range(rounds):
+        steps = 4 * num_batches
+        found.setdefault("no loader", {}).setdefault("small step, ms", []).append(
+            small_steps(network, steps) / steps * 1e3
+        )
+        for workers in (1, 2):
+            for name, load in (("processes", by_processes), ("threads", by_threads)):
+                row = found.setdefault(f"{workers} {name}", {})
+                began = time.perf_counter()
+                loader = load(lambda: training_batches(index, size, batch_size), workers)
+                next(loader)
+                row.setdefault("first batch, ms", []).append((time.perf_counter() - began) * 1e3)
+                rate = images_per_second(loader, num_batches, batch_size)
+                row.setdefault("images/s", []).append(rate)
+                row.setdefault("memory, MB", []).append(megabytes())
+                seconds = 0.0
+                for _ in islice(loader, num_batches):
+                    seconds += small_steps(network, 4)
+                row.setdefault("small step, ms", []).append(seconds / steps * 1e3)
+                loader.close()
+    return {
+        name: {what: round(median(values), 1) for what, values in row.items()}
+        for name, row in found.items()
+    }
+
+
 def main() -> None:
     """Time all ways in turn, and print their medians."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -175,21 +291,31 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--batches", type=int, default=40, help="of each way in each round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", action="store_true", help="compare threads and processes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     index = open_images([str(Path(tar).absolute()) for tar in arguments.tars], role="training")
+    size, batch_size = arguments.image_size, arguments.batch_size
+    if arguments.threads:
+        rows = compare_threads(index, size, batch_size, arguments.batches, arguments.rounds)
+        for name, row in rows.items():
+            print(f"{name:<14}" + "  ".join(f"{what} {value}" for what, value in row.items()))
+        print(json.dumps(rows))
+        return
     rates: dict[str, list[float]] = {}
-    for _ in range(arguments.rounds):
-        for name, build in ways(index, arguments.image_size, arguments.batch_size).items():
-            rate = images_per_second(build(), arguments.batches, arguments.batch_size)
-            rates.setdefault(name, []).append(rate)
+    with tempfile.TemporaryDirectory() as folder:
+        raw = packed(index, size, Path(folder))
+        for _ in range(arguments.rounds):
+            for name, build in ways(index, raw, size, batch_size).items():
+                rate = images_per_second(build(), arguments.batches, batch_size)
+                rates.setdefault(name, []).append(rate)
     medians = {name: round(median(values), 1) for name, values in rates.items()}
     for name, values in rates.items():
         print(f"{name:<20}{median(values):8.0f} images/s  ({min(values):.0f} to {max(values):.0f})")
     ratios = {
         f"ours/{name}": round(medians["ours"] / medians[name], 3)
         for name in medians
-        if not name.startswith("ours")
+        if name != "ours"
     }
     print(json.dumps(medians | ratios))
 

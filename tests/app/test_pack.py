@@ -104,19 +104,22 @@ def test_several_sources_become_one_pack(pictures, tmp_path):
     assert len(names_in(tmp_path / "packed")) == 96
 
 
-def test_the_settings_reach_the_shards(pictures, tmp_path):
-    words = ["image_size=10", "format=jpeg", "quality=50", "shard_size=1", "val=0.25"]
+def test_the_settings_reach_the_shards(pictures, tmp_path, capsys):
+    words = ["image_size=10", "format=raw", "crop=adm", "quality=50", "shard_size=1", "val=0.25"]
     assert main(["pack", f"images={pictures}", *words]) == 0
     report = json.loads((tmp_path / "packed/index.json").read_text())
     assert report["settings"] == {
         "image_size": 10,
-        "format": "jpeg",
+        "crop": "adm",
+        "format": "raw",
         "quality": 50,
         "shard_size": 1.0,
         "val": 0.25,
     }
     assert (report["train"]["samples"], report["val"]["samples"]) == (36, 12)
-    assert {Path(name).suffix for name in names_in(tmp_path / "packed")} == {".jpg"}
+    assert {Path(name).suffix for name in names_in(tmp_path / "packed")} == {".npy"}
+    shown = capsys.readouterr().out
+    assert "\n  vqtrain train data.train=packed data.image_size=10\n" in shown
 
 
 def test_help_shows_every_key_and_two_examples(capsys):
@@ -142,8 +145,12 @@ def test_help_shows_every_key_and_two_examples(capsys):
         (["images={}", "format=jpg"], "got 'jpg'; did you mean jpeg?"),
         (["images={}", "quality=101"], "quality must be in [1, 100], got 101"),
         (["images={}", "quality=high"], "quality must be a whole number, got 'high'"),
-        (["images={}", "image_size=0"], "image_size must be at least 1 or null, got 0"),
-        (["images={}", "image_size=2.5"], "image_size must be a whole number or null, got 2.5"),
+        (["images={}", "image_size=0"], "image_size must be at least 1 and at most 8192 or a list"),
+        (["images={}", "image_size=2.5"], "image_size must be a whole number or a list"),
+        (["images={}", "format=raw"], "format=raw stores pixels of one size: give image_size"),
+        (["images={}", "image_size=[8,9]"], "image_size=[8, 9] needs format=raw, which alone"),
+        (["images={}", "crop=adm"], "crop=adm needs format=raw, which alone crops"),
+        (["images={}", "crop=adq"], "got 'adq'; did you mean adm?"),
         (["images={}", "shard_size=0"], "shard_size must be above 0 and finite, got 0.0"),
         (["images={}", "val=0.9"], "val must be in [0, 0.5] or auto, got 0.9"),
         (["images={}", "val=none"], "val must be a number or auto, got 'none'"),

@@ -1,5 +1,6 @@
 """``vqtrain pack``: images of any kind become WebDataset shards and an index.json."""
 
+import json
 import shlex
 from pathlib import Path
 from typing import Annotated, final
@@ -12,6 +13,7 @@ from vqtrain.app.parts.progress import shown_progress
 from vqtrain.data.packing.images import PackSettings
 from vqtrain.data.packing.pack import pack
 from vqtrain.data.packing.report import Report
+from vqtrain.data.settings import ImageSize
 from vqtrain.data.shards.folder import INDEX
 from vqtrain.data.sources.find import open_images
 from vqtrain.errors import Interrupted
@@ -30,7 +32,8 @@ class Pack(Command):
         *,
         images: str | list[str | dict[str, object]],
         out: str,
-        image_size: int | None,
+        image_size: ImageSize | None,
+        crop: str,
         format: str,  # noqa: A002 - the key's name
         quality: int,
         shard_size: float,
@@ -40,7 +43,12 @@ class Pack(Command):
         """Pack, and say what came of it."""
         num_workers = count_cores() if num_workers is None else num_workers
         settings = PackSettings(
-            image_size=image_size, format=format, quality=quality, shard_size=shard_size, val=val
+            image_size=image_size,
+            crop=crop,
+            format=format,
+            quality=quality,
+            shard_size=shard_size,
+            val=val,
         )
         folder = folder_of(out)
         refuse_inside(folder, images)
@@ -82,5 +90,9 @@ def conclude(console: Console, out: Path, report: Report) -> None:
         )
         for line in lines[:MAX_NAMED]:
             console.print(f"{'':<12}{line}", markup=False)
+    command = f"vqtrain train data.train={shlex.quote(str(out))}"
+    if report["settings"]["format"] == "raw":
+        size = json.dumps(report["settings"]["image_size"], separators=(",", ":"))
+        command += f" {shlex.quote(f'data.image_size={size}')}"
     console.print("try next:")
-    console.print(f"  vqtrain train data.train={shlex.quote(str(out))}", markup=False)
+    console.print(f"  {command}", markup=False)

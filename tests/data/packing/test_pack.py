@@ -18,6 +18,7 @@ import pytest
 import webdataset
 from PIL import Image
 
+from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.loading.loaders import explained_workers
 from vqtrain.data.packing.images import PackSettings
 from vqtrain.data.packing.pack import pack
@@ -29,7 +30,14 @@ from vqtrain.errors import ConfigError, DataError, FailedError
 
 # webdataset leaves its last shard open.
 LEFT_OPEN = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-KEEP = {"image_size": None, "format": "keep", "quality": 95, "shard_size": 256.0, "val": 0.0}
+KEEP = {
+    "image_size": None,
+    "crop": "resize",
+    "format": "keep",
+    "quality": 95,
+    "shard_size": 256.0,
+    "val": 0.0,
+}
 Packing = Callable[..., dict]
 
 
@@ -552,6 +560,59 @@ def test_a_refused_pack_leaves_no_folder(tmp_path, packing):
     assert not (tmp_path / "out").exists()
 
 
+def test_raw_stores_the_pixels_that_training_sees(tmp_path, packing):
+    folder = tmp_path / "kinds"
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    noise(0, 20, 31).save(folder / "color.png")
+    noise(1, 20, 31).save(folder / "turned.png", exif=exif)
+    noise(2, 20, 31).convert("L").save(folder / "gray.png")
+    Image.new("RGBA", (20, 31), (255, 0, 0, 0)).save(folder / "clear.png")
+    Image.fromarray(np.full((20, 31), 257 * 40, np.uint16)).save(folder / "deep.png")
+    np.save(folder / "array.npy", np.asarray(noise(3, 20, 31)))
+    np.save(folder / "floats.npy", np.zeros((20, 31), np.float32))
+    noise(4, 60, 40).save(folder / "large.jpg")
+    report = packing(
+        images=str(folder), format="raw", image_size=[8, 12], crop="native", num_workers=1
+    )
+    assert [(fault["key"], fault["reason"][:17]) for fault in report["skipped"]] == [
+        ("floats", "pixels of float32")
+    ]
+    (shard,) = report["train"]["shards"]
+    assert shard["sizes"] == dict.fromkeys(("smallest", "median", "largest"), "12 x 8")
+    found = {
+        name.removesuffix(".npy"): np.load(io.BytesIO(content))
+        for name, content in members_of(tmp_path / "out").items()
+    }
+    # The middle of 20 x 31 pixels begins at row 6 and, as 9.5 is rounded to even, column 10.
+    middle = (slice(6, 14), slice(10, 22))
+    np.testing.assert_array_equal(found["color"], np.asarray(noise(0, 20, 31))[middle])
+    np.testing.assert_array_equal(found["turned"], np.asarray(noise(1, 20, 31).rotate(180))[middle])
+    gray = np.asarray(noise(2, 20, 31).convert("L"))[middle]
+    np.testing.assert_array_equal(found["gray"], gray[..., None])
+    assert (found["clear"].shape, found["clear"].min()) == ((8, 12, 3), 255)
+    np.testing.assert_array_equal(found["deep"], np.full((8, 12, 1), 40, np.uint8))
+    np.testing.assert_array_equal(found["array"], np.asarray(noise(3, 20, 31))[middle])
+    jpeg = np.asarray(Image.open(folder / "large.jpg"))[26:34, 14:26]
+    assert np.abs(found["large"].astype(int) - jpeg).max() <= 2
+    # Named as data.train, without a word on what it is.
+    transform = Transform(
+        image_size=[8, 12],
+        channels=3,
+        crop="resize",
+        flip=False,
+        range=None,
+        background="white",
+    )
+    index = open_images(str(tmp_path / "out"), role="training")
+    assert len(index) == len(found)
+    for i in range(len(index)):
+        pixels = decode_image(index.read(i), transform, np.random.default_rng(0))
+        expected = np.broadcast_to(found[index.key(i)], (8, 12, 3))
+        np.testing.assert_array_equal(pixels.permute(1, 2, 0), expected)
+
+
 def test_images_with_weights_are_refused(source, packing):
     with pytest.raises(ConfigError, match="weights, which a pack does not hold"):
         packing(images=[{"images": str(source), "weight": 2}])
@@ -607,7 +668,7 @@ def slowly(shard, done, total):
     time.sleep(0.01)
 
 if __name__ == "__main__":
-    settings = PackSettings(image_size=8, format="keep", quality=95, shard_size=0.02, val=0.25)
+    settings = PackSettings(**{**KEEP, "image_size": 8, "shard_size": 0.02, "val": 0.25})
     pack(
         open_images(sys.argv[1], role="training"),
         out=Path(sys.argv[2]), settings=settings, num_workers=2, progress=slowly,
