@@ -54,6 +54,7 @@ TRAINER: dict[str, object] = {
     "checkpoint_every": 2,
     "keep_checkpoints": 3,
     "limit_val": None,
+    "profile": False,
 }
 DISCRIMINATOR = yaml.safe_load((configs_folder() / "loss/discriminator/default.yaml").read_text())
 OPTIM: dict[str, object] = {

@@ -1,6 +1,10 @@
-"""What a step costs, counted in a profiler's trace."""
+"""What a step costs, counted in a profiler's trace, and the profile that a run writes."""
 
+import gzip
+import json
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +13,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.profile import Profile
 
 START = 2
 BACKWARD = "autograd::engine::evaluate_function: ConvolutionBackward0"
@@ -87,3 +92,50 @@ def test_accumulation_costs_a_second_backward_where_the_weight_is_not_known(
     once = ours + 2 + 3 * convolutions(module.objective.discriminator)
     before_last = once + ours if adaptive else once
     assert [counts[BACKWARD] for counts in traces.counts] == [before_last, before_last, once]
+
+
+def test_a_profile_changes_no_number_and_says_where_the_time_went(
+    make_module: Callable[..., TokenizerTraining], fit: Callable[..., None], tmp_path: Path
+) -> None:
+    plain, profiled = (
+        make_module(adversarial={}, accumulate=2, max_steps=5, ema_decay=0.5) for _ in range(2)
+    )
+    fit(plain)
+    lines: list[str] = []
+    fit(profiled, profile := Profile(folder=tmp_path / "profile", say=lines.append))
+    assert profile.steps == range(3, 5)  # the last two, as the run is short
+    for name, tensor in profiled.state_dict().items():
+        assert torch.equal(tensor, plain.state_dict()[name]), name
+
+    with gzip.open(tmp_path / "profile/trace.json.gz") as file:
+        events = json.load(file)["traceEvents"]
+    counts = Counter(event["name"] for event in events if event.get("cat") == "user_annotation")
+    assert counts["step"] == 2
+    # An encoder and the projection after it, in two batches a step.
+    assert counts["part::encoder"] == counts["part::decoder"] == 2 * 2 * 2
+    assert counts["part::discriminator"] == counts["part::reconstruction"] == 2 * 2
+
+    assert lines[0] == "steps 3 to 4, on cpu"
+    assert lines[-1].startswith(f"profile: {tmp_path}/profile/trace.json.gz")
+    assert (tmp_path / "profile/summary.txt").read_text().splitlines() == lines[:-1]
+    rows = {line.split()[0]: line.split() for line in lines[2 : lines.index("")]}
+    parts = {"data", "encoder", "codebook", "decoder", "reconstruction", "discriminator"}
+    assert set(rows) == parts | {"optimizer", "other", "whole"}
+    for part in ("encoder", "decoder", "discriminator", "reconstruction"):
+        assert float(rows[part][1]) > 0
+        assert float(rows[part][3]) > 0
+    shares = [float(row[-1].rstrip("%")) for part, row in rows.items() if part != "whole"]
+    assert sum(shares) == pytest.approx(100, abs=0.5)
+
+
+def test_a_run_that_ends_early_has_the_profile_of_its_steps(
+    make_module: Callable[..., TokenizerTraining], fit: Callable[..., None], tmp_path: Path
+) -> None:
+    def stop(trainer: Trainer, module: TokenizerTraining) -> None:
+        trainer.should_stop = module.step == 11
+
+    lines: list[str] = []
+    profile = Profile(folder=tmp_path / "profile", say=lines.append)
+    fit(make_module(max_steps=100), stop, profile)
+    assert profile.steps == range(10, 16)
+    assert lines[0] == "steps 10 to 10, on cpu"

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 
 from vqtrain import distributed
 from vqtrain.errors import FailedError, Interrupted, as_failure
+from vqtrain.ops.profiling import Call
 from vqtrain.ops.signals import enforced
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint
@@ -20,6 +21,7 @@ from vqtrain.training.console import RunConsole
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.launch import GRACE_S, end_children, watched_children
 from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.profile import Profile
 from vqtrain.training.record import Record, cut_back
 from vqtrain.training.step_end import StepEnd
 from vqtrain.training.stopping import MAX_SKIPPED_IN_ROW, StopPolicy
@@ -107,7 +109,13 @@ def fit(
         cut_back(record.path, step)
         cut_back(bad_samples.path, step)
         bad_samples.begin()
-    trainer.callbacks = [*callbacks.values(), step_end]  # type: ignore[attr-defined]  # its type is not declared
+    profiles = []
+    if module.settings.profile and trainer.is_global_zero:
+        methods = {"validation": (validation, "measure_if_due"), "logging": (record, "write")}
+        methods["checkpoint"] = (checkpointing, "save_if_due")
+        calls = [Call(part=p, owner=owner, method=name) for p, (owner, name) in methods.items()]
+        profiles.append(Profile(folder=run_dir / "profile", calls=calls, say=console.line))
+    trainer.callbacks = [*callbacks.values(), step_end, *profiles]  # type: ignore[attr-defined]  # its type is not declared
     trainer.loggers = [] if logger is None else [logger]
     module.logs = False  # the record does
     stopping.take_signals()

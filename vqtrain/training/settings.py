@@ -41,6 +41,7 @@ class TrainerSettings:
         checkpoint_every: Steps between checkpoints; see ``is_due``.
         keep_checkpoints: Checkpoints that are kept, besides the best and the last one.
         limit_val: Images that a validation sees at most, or None for all.
+        profile: Whether a few steps are profiled; see ``vqtrain.training.profile``.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -63,6 +64,7 @@ class TrainerSettings:
     checkpoint_every: Annotated[int, at_least(1)]
     keep_checkpoints: Annotated[int, at_least(1)]
     limit_val: Annotated[int, at_least(1)] | None
+    profile: bool
 
     def __post_init__(self) -> None:
         check_fields(self, "trainer")

@@ -31,6 +31,7 @@ FREE = (
     "trainer.log_every",
     "trainer.validate_every",
     "trainer.checkpoint_every",
+    "trainer.profile",
 )
 # These may be changed, but results then differ from those of an uninterrupted run.
 WARNED = (

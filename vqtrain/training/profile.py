@@ -1,0 +1,180 @@
+"""Profiles a few steps of a run: a trace for Perfetto, and where the time went."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from torch.profiler import profile, record_function
+
+from vqtrain.ops.profiling import (
+    STEP,
+    Call,
+    describe,
+    describe_operations,
+    marked,
+    profiler,
+    time_by_part,
+)
+from vqtrain.training.module import TokenizerTraining
+
+# Steps that are profiled, and those before them, where the run is long enough.
+PROFILED, BEFORE = 6, 10
+
+
+def calls_of(module: TokenizerTraining) -> list[Call]:
+    """List the calls of a training step, by their parts."""
+    tokenizer, objective, trainer = module.tokenizer, module.objective, module.trainer
+    modules: list[tuple[str, nn.Module | None]] = [
+        *(("encoder", part) for part in (tokenizer.encoder, tokenizer.project_in)),
+        ("codebook", tokenizer.codebook),
+        *(("decoder", part) for part in (tokenizer.project_out, tokenizer.decoder)),
+        *((name, term.loss) for name, term in objective.terms.items()),
+        ("alignment", objective.alignment),
+        ("discriminator", objective.adversarial),
+    ]
+    methods: list[tuple[str, object, str]] = [
+        ("data", trainer.strategy, "batch_to_device"),
+        ("data", tokenizer, "to_images"),
+        ("codebook", tokenizer.codebook, "begin_step"),
+        ("codebook", tokenizer.codebook, "update"),
+        ("optimizer", module.average, "update"),
+    ]
+    for optimizer in (module.generator, module.discriminator):
+        methods += [("optimizer", optimizer, name) for name in ("gradient_norm", "step")]
+    return [
+        *(Call(part=part, owner=each) for part, each in modules if each is not None),
+        *(
+            Call(part=part, owner=owner, method=method)
+            for part, owner, method in methods
+            if owner is not None
+        ),
+    ]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """A profile under way, and the range of the step that it is in."""
+
+    profile: profile
+    range: record_function
+
+
+@final
+@dataclass(kw_only=True, eq=False, repr=False)
+class Profile(Callback):
+    """Profiles a few steps of a run after its first ones, and writes what it found.
+
+    These are ``PROFILED`` steps after ``BEFORE`` others; of a short run earlier and fewer ones. It
+    is the last of the trainer's callbacks, so that a step ends with what all others do.
+
+    Args:
+        folder: Where ``trace.json.gz`` and ``summary.txt`` are written.
+        calls: What is marked besides the calls of the training step.
+        say: Prints a line.
+    """
+
+    folder: Path
+    calls: Sequence[Call] = ()
+    say: Callable[[str], None]
+    steps: range = field(default=range(0), init=False)
+    recording: Recording | None = field(default=None, init=False)
+    marks: ExitStack = field(default_factory=ExitStack, init=False)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the steps."""
+        del trainer
+        assert isinstance(pl_module, TokenizerTraining)
+        left = pl_module.settings.max_steps - pl_module.step
+        count = max(1, min(PROFILED, left // 2))
+        first = pl_module.step + min(BEFORE, left - count)
+        self.steps = range(first, first + count)
+        self.begin_step(pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """End a step, and begin the next one."""
+        del trainer, outputs, batch, batch_idx
+        assert isinstance(pl_module, TokenizerTraining)
+        if pl_module.step_has_ended:
+            self.end_step(pl_module)
+            self.begin_step(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what there is of a run that ends early."""
+        del trainer
+        assert isinstance(pl_module, TokenizerTraining)
+        self.conclude(pl_module)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Stop the profiler, which a process has only one of."""
+        del trainer, pl_module, exception
+        if self.recording is not None:
+            self.recording.profile.stop()
+            self.recording = None
+        self.marks.close()
+
+    def begin_step(self, module: TokenizerTraining) -> None:
+        """Begin a range if the next step is profiled, and before the first one the profile."""
+        if module.step not in self.steps:
+            return
+        record = self.recording.profile if self.recording else None
+        if record is None:
+            self.marks.enter_context(marked([*calls_of(module), *self.calls]))
+            record = profiler()
+            wait_for(module.device)
+            record.start()
+        step = record_function(STEP)
+        step.__enter__()
+        self.recording = Recording(profile=record, range=step)
+
+    def end_step(self, module: TokenizerTraining) -> None:
+        """End the range of a step, and after the last one the profile."""
+        if self.recording is None:
+            return
+        if module.step >= self.steps.stop:
+            self.conclude(module)
+        else:
+            self.recording.range.__exit__(None, None, None)
+
+    def conclude(self, module: TokenizerTraining) -> None:
+        """End the profile, and write it."""
+        if self.recording is None:
+            return
+        record, step, self.recording = self.recording.profile, self.recording.range, None
+        wait_for(module.device)
+        step.__exit__(None, None, None)
+        record.stop()
+        self.marks.close()
+        self.folder.mkdir(exist_ok=True)
+        trace, summary = self.folder / "trace.json.gz", self.folder / "summary.txt"
+        record.export_chrome_trace(str(trace))
+        lines = [
+            f"steps {self.steps.start} to {module.step - 1}, on {module.device.type}",
+            *describe(time_by_part(record)),
+            "",
+            *describe_operations(record),
+        ]
+        summary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for line in lines:
+            self.say(line)
+        self.say(f"profile: {trace} is for https://ui.perfetto.dev, {summary} has these tables")
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
