@@ -57,15 +57,6 @@ def calls_of(module: TokenizerTraining) -> list[Call]:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
-class Recording:
-    """A profile under way, and the range of the step that it is in."""
-
-    profile: profile
-    range: record_function
-
-
-@final
 @dataclass(kw_only=True, eq=False, repr=False)
 class Profile(Callback):
     """Profiles a few steps of a run after its first ones, and writes what it found.
@@ -83,8 +74,9 @@ class Profile(Callback):
     calls: Sequence[Call] = ()
     say: Callable[[str], None]
     steps: range = field(default=range(0), init=False)
-    recording: Recording | None = field(default=None, init=False)
+    record: profile | None = field(default=None, init=False)
     marks: ExitStack = field(default_factory=ExitStack, init=False)
+    step: ExitStack = field(default_factory=ExitStack, init=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the steps."""
@@ -122,41 +114,35 @@ class Profile(Callback):
     ) -> None:
         """Stop the profiler, which a process has only one of."""
         del trainer, pl_module, exception
-        if self.recording is not None:
-            self.recording.profile.stop()
-            self.recording = None
+        if self.record is not None:
+            self.record.stop()
+            self.record = None
         self.marks.close()
 
     def begin_step(self, module: TokenizerTraining) -> None:
         """Begin a range if the next step is profiled, and before the first one the profile."""
         if module.step not in self.steps:
             return
-        record = self.recording.profile if self.recording else None
-        if record is None:
+        if self.record is None:
             self.marks.enter_context(marked([*calls_of(module), *self.calls]))
-            record = profiler()
+            self.record = profiler()
             wait_for(module.device)
-            record.start()
-        step = record_function(STEP)
-        step.__enter__()
-        self.recording = Recording(profile=record, range=step)
+            self.record.start()
+        self.step.enter_context(record_function(STEP))
 
     def end_step(self, module: TokenizerTraining) -> None:
         """End the range of a step, and after the last one the profile."""
-        if self.recording is None:
-            return
         if module.step >= self.steps.stop:
             self.conclude(module)
-        else:
-            self.recording.range.__exit__(None, None, None)
+        self.step.close()
 
     def conclude(self, module: TokenizerTraining) -> None:
         """End the profile, and write it."""
-        if self.recording is None:
+        if self.record is None:
             return
-        record, step, self.recording = self.recording.profile, self.recording.range, None
+        record, self.record = self.record, None
         wait_for(module.device)
-        step.__exit__(None, None, None)
+        self.step.close()
         record.stop()
         self.marks.close()
         self.folder.mkdir(exist_ok=True)
