@@ -42,10 +42,9 @@ def calls_of(module: TokenizerTraining) -> list[Call]:
         ("data", tokenizer, "to_images"),
         ("codebook", tokenizer.codebook, "begin_step"),
         ("codebook", tokenizer.codebook, "update"),
+        ("optimizer", module.optim, "step"),
         ("optimizer", module.average, "update"),
     ]
-    for optimizer in (module.generator, module.discriminator):
-        methods += [("optimizer", optimizer, name) for name in ("gradient_norm", "step")]
     return [
         *(Call(part=part, owner=each) for part, each in modules if each is not None),
         *(
