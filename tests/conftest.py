@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache as once
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+import yaml
 from PIL import Image
 from torch import Tensor
 
@@ -183,6 +185,7 @@ class ForkedProcess(subprocess.Popen[str]):
 
 
 StartPython = Callable[..., subprocess.Popen[str]]
+SmallPart = Callable[..., dict[str, Any]]
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -320,6 +323,56 @@ def classifier_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
         return file
 
     return write
+
+
+# Of parts: sizes that take little time, by group and by kind.
+SMALL = {
+    "encoder": {"channels": 8, "num_blocks": 1},
+    "decoder": {"channels": 8, "num_blocks": 1},
+    "discriminator": {"channels": 4},
+    "vit": {"dim": 16, "depth": 1, "num_heads": 2},
+    "multiscale": {"num_layers": 2},
+    "latent_query": {"dim": 16, "depth": 1, "num_heads": 2, "num_tokens": 4},
+    "titok": {"dim": 16, "depth": 1, "num_heads": 2, "num_tokens": 4, "num_codes": 7},
+    "timm": {"model": "test_vit", "frozen": False},
+    "nearest_codes": {"decay_steps": 10},
+    "dino": {"model": "test_vit", "size": 32, "blocks": [5]},
+    "alignment": {"model": "test_vit", "size": 32},
+    "slurm": {"cluster": "local", "gpus": 0},
+}
+# Files of torchvision; other pretrained networks have random weights.
+FILES = {"lpips": ["vgg"], "gram": ["vgg"], "resnet50": ["resnet50"], "convnext": ["convnext"]}
+LOSSES = ("loss", "adversarial", "alignment")
+# Keys of these that the run takes out.
+WEIGHTS = (
+    *("weight", "start_step", "ramp_steps"),
+    *("adaptive", "min_ratio", "max_ratio"),
+)
+
+
+@pytest.fixture
+def small_part(classifier_file: Callable[[str], Path]) -> SmallPart:
+    """Specify a part of any group and kind, for images of 64 px, that takes little time.
+
+    Takes the group, the kind, and changes of its arguments.
+    """
+    from vqtrain.build import configs_folder, in_context, split_kind
+
+    def specify(group: str, kind: str, **changes: object) -> dict[str, Any]:
+        (file,) = configs_folder().glob(
+            f"loss/*/{kind}.yaml" if group in LOSSES else f"{group}/{kind}.yaml"
+        )
+        config = {} if group == "command" else yaml.safe_load(file.read_text())
+        for key in (*WEIGHTS, *(["layer"] if group == "adversarial" else [])):
+            config.pop(key, None)
+        context = {"in_channels": 3, "out_channels": 3, "sample_size": (64, 64)}
+        context |= {"aligned_channels": 4, "aligned_grid": (4, 4)}
+        context["weights"] = {name: str(classifier_file(name)) for name in FILES.get(kind, [])}
+        given = {**SMALL.get(group, {}), **SMALL.get(kind, {}), **changes}
+        small = {key: value for key, value in given.items() if key in config}
+        return in_context(group, split_kind({"kind": kind, **config, **small}), context)
+
+    return specify
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 
 from vqtrain.app import contract as command_contract
 from vqtrain.app.base import Command
-from vqtrain.build import build, configs_folder, in_context, kinds, split_kind
+from vqtrain.build import build, kinds
 from vqtrain.decoders import contract as decoder_contract
 from vqtrain.decoders.base import Decoder
 from vqtrain.discriminators import contract as discriminator_contract
@@ -32,13 +31,6 @@ from vqtrain.losses.alignment import contract as alignment_contract
 from vqtrain.losses.base import LossTerm
 from vqtrain.weights import without_downloads
 
-LOSSES = ("loss", "adversarial", "alignment")
-# Keys of these that the run takes out.
-WEIGHTS = (
-    *("weight", "start_step", "ramp_steps"),
-    *("adaptive", "min_ratio", "max_ratio"),
-)
-
 CHECKS: dict[str, Callable[..., None]] = {
     "encoder": encoder_contract.check,
     "decoder": decoder_contract.check,
@@ -50,23 +42,6 @@ CHECKS: dict[str, Callable[..., None]] = {
     "launcher": launcher_contract.check,
     "command": command_contract.check,
 }
-# Sizes that take little time.
-SMALL = {
-    "encoder": {"channels": 8, "num_blocks": 1},
-    "decoder": {"channels": 8, "num_blocks": 1},
-    "discriminator": {"channels": 4},
-    "vit": {"dim": 16, "depth": 1, "num_heads": 2},
-    "multiscale": {"num_layers": 2},
-    "latent_query": {"dim": 16, "depth": 1, "num_heads": 2, "num_tokens": 4},
-    "titok": {"dim": 16, "depth": 1, "num_heads": 2, "num_tokens": 4, "num_codes": 7},
-    "timm": {"model": "test_vit", "frozen": False},
-    "nearest_codes": {"decay_steps": 10},
-    "dino": {"model": "test_vit", "size": 32, "blocks": [5]},
-    "alignment": {"model": "test_vit", "size": 32},
-    "slurm": {"cluster": "local", "gpus": 0},
-}
-# Files of torchvision; other pretrained networks have random weights.
-FILES = {"lpips": ["vgg"], "gram": ["vgg"], "resnet50": ["resnet50"], "convnext": ["convnext"]}
 # Those that start a cluster on this machine.
 MARKS = {"slurm": [pytest.mark.slow], "ray": [pytest.mark.soak]}
 
@@ -83,25 +58,14 @@ MARKS = {"slurm": [pytest.mark.slow], "ray": [pytest.mark.soak]}
 def test_every_kind_keeps_the_contract_of_its_group(
     group: str,
     kind: str,
-    classifier_file: Callable[[str], Any],
+    small_part: Callable[[str, str], Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(classifiers, "SIZE", (32, 32))
-    (file,) = configs_folder().glob(
-        f"loss/*/{kind}.yaml" if group in LOSSES else f"{group}/{kind}.yaml"
-    )
-    config = {} if group == "command" else yaml.safe_load(file.read_text())
-    for key in (*WEIGHTS, *(["layer"] if group == "adversarial" else [])):
-        config.pop(key, None)
-    context = {"in_channels": 3, "out_channels": 3, "sample_size": (64, 64)}
-    context |= {"aligned_channels": 4, "aligned_grid": (4, 4)}
-    context["weights"] = {name: str(classifier_file(name)) for name in FILES.get(kind, [])}
-    given = {**SMALL.get(group, {}), **SMALL.get(kind, {})}
-    small = {key: value for key, value in given.items() if key in config}
-    part = in_context(group, split_kind({"kind": kind, **config, **small}), context)
-    sizes = {"grid": (4,)} if group == "decoder" and "num_tokens" in config else {}
+    part = small_part(group, kind)
+    sizes = {"grid": (4,)} if group == "decoder" and "num_tokens" in part["arguments"] else {}
     with without_downloads():
-        built = build(group, part["kind"], part["arguments"])  # type: ignore[arg-type]  # plain data
+        built = build(group, part["kind"], part["arguments"])
     CHECKS[group](built, **sizes)
 
 

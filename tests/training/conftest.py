@@ -45,6 +45,8 @@ TRAINER: dict[str, object] = {
     "precision": "32-true",
     "accumulate": 1,
     "clip": None,
+    "memory_format": "auto",
+    "checkpoint_activations": "none",
     "compile": False,
     "deterministic": False,
     "freeze": [],

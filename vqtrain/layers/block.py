@@ -1,15 +1,17 @@
 """The repeated parts of networks, each of which is recomputed, compiled and sharded as one."""
 
+from abc import ABC
 from collections.abc import Iterator
 
 from torch import nn
 
 
-class Block(nn.Module):
+class Block(nn.Module, ABC):
     """A repeated part of a network, such as a residual block or a block of a transformer.
 
     A class inherits from it to say that it is such a part, and promises that ``forward`` changes
     nothing, and gives the same for the same inputs and the same state of torch's generators.
+    ``Block.register(TheirBlock)`` says so of a class of another package.
     """
 
 
@@ -31,10 +33,15 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
         >>> blocks_of(nn.Linear(2, 3))
         [Linear(in_features=2, out_features=3, bias=True)]
     """
-    return list(_outermost(network, Block)) or [network]
+    return outermost(network, Block) or [network]
 
 
-def _outermost(module: nn.Module, kinds: type | tuple[type, ...]) -> Iterator[nn.Module]:
+def outermost(network: nn.Module, *kinds: type[Block] | type[Level]) -> list[nn.Module]:
+    """List the modules of these kinds that are in no other one, in the order of registration."""
+    return list(_outermost(network, kinds))
+
+
+def _outermost(module: nn.Module, kinds: tuple[type, ...]) -> Iterator[nn.Module]:
     if isinstance(module, kinds):
         yield module
         return

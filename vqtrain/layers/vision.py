@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from vqtrain.errors import ConfigError, WeightsError, require
+from vqtrain.layers.block import Block
 from vqtrain.layers.frozen import Frozen
 from vqtrain.ops.precision import at_least_float32, without_autocast
 from vqtrain.ranges import nearest
@@ -234,5 +235,7 @@ def create(name: str, size: tuple[int, ...], file: Path | None = None) -> Any:  
         is_plain and type(model.patch_embed) is timm.layers.PatchEmbed,
         f"model must be a vision transformer over patches, got {name!r}",
     )
+    for block in model.blocks:
+        Block.register(type(block))
     model.prune_intermediate_layers(1)  # no pooling and no head; all blocks are kept
     return model

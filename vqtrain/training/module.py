@@ -17,11 +17,11 @@ from vqtrain.data.loading.batches import Batch
 from vqtrain.errors import CheckpointError
 from vqtrain.latent_noise.base import LatentNoise
 from vqtrain.objective import Objective, Terms
-from vqtrain.ops.memory import channels_last
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.average import WeightAverage
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.training.acceleration import lay_out, recompute
 from vqtrain.training.accumulation import Accumulation
 from vqtrain.training.freezing import FrozenParts
 from vqtrain.training.launch import check_trainer
@@ -108,7 +108,9 @@ class TokenizerTraining(LightningModule):
         self.batches_in_step = 0
         # Before gradients are reduced over ranks, whose buffers have the layout of the weights.
         for tensor in [*self.parameters(), *self.buffers()]:
-            tensor.data = channels_last(tensor.data)
+            tensor.data = lay_out(tensor.data, trainer_settings.memory_format)
+        networks = {"encoder": tokenizer.encoder, "decoder": tokenizer.decoder}
+        recompute(networks, trainer_settings.checkpoint_activations)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Build one optimizer for each network; every step sets its learning rate."""
@@ -202,7 +204,8 @@ class TokenizerTraining(LightningModule):
         self.batches_in_step = (self.batches_in_step + 1) % self.settings.accumulate
 
         # Forward once, one total, one backward; on the last batch with the adversarial weight.
-        samples = channels_last(self.tokenizer.to_images(batch.samples, self.settings.dtype))
+        samples = self.tokenizer.to_images(batch.samples, self.settings.dtype)
+        samples = lay_out(samples, self.settings.memory_format)
         with self.reduce_gradients_if(self.step_has_ended):
             change = None if self.latent_noise is None else self.change_latents
             output = self.tokenizer(samples, change=change)
@@ -216,8 +219,8 @@ class TokenizerTraining(LightningModule):
                 aligned=self.aligned,
                 texts=batch.texts,
             )
-            self.aligned = None
             self.batches.add(terms, output, self.manual_backward)
+            self.aligned = None  # here, as what is computed again notes it again
         self.optim.note_batch(terms.is_finite())
         if not self.step_has_ended:
             return

@@ -14,6 +14,8 @@ from vqtrain.ranges import above, at_least, check_fields, one_of, within
 from vqtrain.tokenizer.parts import PARTS
 
 ACCELERATORS = ("auto", "cpu", "gpu")
+MEMORY_FORMATS = ("auto", "channels_last", "contiguous")
+RECOMPUTED = ("none", "level", "block")
 # Of the first validation and the first checkpoint, where the intervals are longer.
 FIRST_STEP = 100
 
@@ -32,6 +34,8 @@ class TrainerSettings:
         precision: One of ``PRECISIONS``.
         accumulate: Batches whose gradients make one step, at least 1.
         clip: Largest norm of the generator's gradient, or None.
+        memory_format: How images and weights lie in memory, one of ``MEMORY_FORMATS``.
+        checkpoint_activations: What is computed again in the backward pass, one of ``RECOMPUTED``.
         compile: Whether the encoder and the decoder are compiled.
         deterministic: Whether operations without a deterministic form are refused.
         freeze: Parts of the tokenizer that stay as they are; see ``vqtrain.training.freezing``.
@@ -55,6 +59,8 @@ class TrainerSettings:
     precision: Annotated[str, one_of(*PRECISIONS)]
     accumulate: Annotated[int, at_least(1)]
     clip: Annotated[float, above(0)] | None
+    memory_format: Annotated[str, one_of(*MEMORY_FORMATS)]
+    checkpoint_activations: Annotated[str, one_of(*RECOMPUTED)]
     compile: bool
     deterministic: bool
     freeze: Sequence[Annotated[str, one_of(*PARTS)]]

@@ -28,6 +28,7 @@ FREE = (
     "data.num_workers",
     "data.max_bad_fraction",
     "trainer.max_time",
+    "trainer.checkpoint_activations",
     "trainer.log_every",
     "trainer.validate_every",
     "trainer.checkpoint_every",
@@ -35,8 +36,9 @@ FREE = (
 )
 # These may be changed, but results then differ from those of an uninterrupted run.
 WARNED = (
-    *("trainer.devices", "trainer.num_nodes", "trainer.compile", "trainer.max_steps"),
-    *("trainer.accumulate", "data.batch_size", "optim.lr", "optim.discriminator.lr"),
+    *("trainer.devices", "trainer.num_nodes", "trainer.max_steps", "trainer.accumulate"),
+    *("trainer.memory_format", "trainer.compile"),
+    *("data.batch_size", "optim.lr", "optim.discriminator.lr"),
 )
 # Images may be moved: ``check_images`` compares them.
 IMAGES = ("data.train", "data.val")

@@ -1,0 +1,91 @@
+"""A step that keeps less computes the same."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from vqtrain.build import build, kinds
+from vqtrain.errors import ConfigError
+from vqtrain.ops.seeds import seed_torch
+from vqtrain.training.acceleration import lay_out, recompute
+from vqtrain.weights import without_downloads
+
+SmallPart = Callable[..., dict[str, Any]]
+# Networks of one resolution.
+WITHOUT_LEVELS = {"latent_query", "timm", "vit", "vqvae"}
+
+
+def differentiate(network: nn.Module, given: Tensor) -> tuple[list[Tensor], int]:
+    """Return all gradients of a pass in training mode, and the bytes kept for them."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if not isinstance(tensor, nn.Parameter):
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    network.train()
+    if hasattr(network, "begin_step"):
+        network.begin_step(3, seed=0)
+    given = given.clone().requires_grad_()
+    seed_torch(0)
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        output = network(given)
+    output.square().mean().backward()
+    gradients = {name: each.grad for name, each in network.named_parameters()}
+    network.zero_grad()
+    return [given.grad, *(each for each in gradients.values() if each is not None)], sum(
+        kept.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("group", "kind"), [(group, kind) for group in ("encoder", "decoder") for kind in kinds(group)]
+)
+def test_gradients_are_the_same_and_less_is_kept(
+    group: str, kind: str, small_part: SmallPart
+) -> None:
+    more = {"dropout": 0.3, "nested_dropout": "uniform", "adaptive_norm": True}
+    part = small_part(group, kind, num_blocks=2, depth=3, **more)
+    with without_downloads():
+        network = build(group, part["kind"], part["arguments"])
+    given = torch.randn(2, 3, 64, 64)
+    if group == "decoder":
+        grid = (4,) if "num_tokens" in part["arguments"] else (4, 4)
+        given = torch.randn(2, network.in_channels, *grid)
+    names = list(network.state_dict())
+    plain, kept = differentiate(network, given)
+    assert len(plain) > 1
+    for unit in ("level", "block"):
+        changed = copy.deepcopy(network)
+        if unit == "level" and kind in WITHOUT_LEVELS:
+            with pytest.raises(ConfigError, match=r"has no levels; .*=block recomputes its blocks"):
+                recompute({group: changed}, unit)
+            continue
+        recompute({group: changed}, unit)
+        again, kept_again = differentiate(copy.deepcopy(changed), given)
+        assert all(map(torch.equal, plain, again))
+        assert kept_again < 0.75 * kept
+        assert list(changed.state_dict()) == names
+
+
+def test_a_network_without_blocks_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"the encoder, Linear, has no blocks .*layers.block"):
+        recompute({"encoder": nn.Linear(2, 2)}, "block")
+
+
+@pytest.mark.parametrize(
+    ("memory_format", "last"), [("auto", True), ("channels_last", True), ("contiguous", False)]
+)
+def test_images_lie_as_asked(memory_format: str, last: bool) -> None:
+    for images in (torch.rand(2, 3, 4, 5), torch.rand(2, 4, 5, 3).movedim(3, 1)):
+        found = lay_out(images, memory_format)
+        assert torch.equal(found, images)
+        assert found.is_contiguous(memory_format=torch.channels_last) == last
+        assert found.is_contiguous() != last
