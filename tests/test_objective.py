@@ -262,8 +262,8 @@ class Towards(Alignment):
         return (self.projection(latents) - samples.mean((2, 3), keepdim=True)).square().mean()
 
 
-@pytest.mark.parametrize("batches", [1, 2])
-def test_all_terms_at_once_give_the_gradients_of_the_textbook(batches: int) -> None:
+@pytest.mark.parametrize(("batches", "scale"), [(1, 1.0), (2, 4096.0)])
+def test_all_terms_at_once_give_the_gradients_of_the_textbook(batches: int, scale: float) -> None:
     settings = {
         "augment": 0.7,
         "lecam_weight": 0.3,
@@ -303,8 +303,9 @@ def test_all_terms_at_once_give_the_gradients_of_the_textbook(batches: int) -> N
         pairs = zip(ours.latents.chunk(batches), ours.images.chunk(batches), strict=True)
         for number, (latents, images) in enumerate(pairs, start=1):
             made = output(ours, latents)
-            terms = target(images, made, ours.layers, step, is_last=number == batches)
-            accumulation.add(terms, made, Tensor.backward)
+            is_last = number == batches
+            terms = target(images, made, ours.layers, step, is_last=is_last, scale=scale)
+            accumulation.add(terms, made, Tensor.backward, torch.tensor(scale))
         target.update()
 
         # The textbook's way: each network's own loss of the joined batch, one after the other.
@@ -336,6 +337,6 @@ def test_all_terms_at_once_give_the_gradients_of_the_textbook(batches: int) -> N
         assert both.discriminator is not None
         expected += torch.autograd.grad(both.discriminator, opponent)
         reference.update()
-        found = [p.grad for m in trained[:4] for p in m.parameters()]
+        found = [p.grad / scale for m in trained[:4] for p in m.parameters()]
         for one, other_one in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other_one, rtol=1e-10, atol=1e-13)

@@ -7,8 +7,6 @@ from typing import TypeVar, cast
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.autograd import grad
-from torch.autograd.function import FunctionCtx, once_differentiable
 
 from vqtrain import distributed
 from vqtrain.build import bind, build_part, in_context, split_kind
@@ -20,6 +18,7 @@ from vqtrain.losses.base import LossTerm
 from vqtrain.losses.parts.adaptive_weight import AdaptiveWeight, Balance, GradientNorms
 from vqtrain.losses.parts.adversarial import AdversarialTraining, DiscriminatorSettings
 from vqtrain.losses.parts.weight_ramp import Weight
+from vqtrain.ops.gradients import WithGradient, gradient_at, gradients_of, with_gradients
 from vqtrain.ops.precision import at_least_float32
 from vqtrain.tokenizer.reconstruction import Reconstruction
 
@@ -111,24 +110,6 @@ class Terms:
         }
 
 
-class WithGradient(torch.autograd.Function):
-    """A value whose gradient is already known."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, point: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        """Return ``value``, as a function of ``point`` whose gradient is ``gradient``."""
-        del point
-        ctx.save_for_backward(gradient)
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, outer: Tensor) -> tuple[Tensor, None, None]:
-        """Apply the chain rule."""
-        (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]  # torch sets it
-        return outer * gradient, None, None
-
-
 class Objective(nn.Module):
     """Adds up the weighted terms that train a tokenizer and its discriminator.
 
@@ -204,6 +185,7 @@ class Objective(nn.Module):
         is_last: bool,
         aligned: Float[Tensor, "b d *grid"] | None = None,
         texts: Sequence[str] = (),
+        scale: Float[Tensor, ""] | float = 1.0,
     ) -> Terms:
         """Compute the terms of one batch; collective on the last one of a step.
 
@@ -216,6 +198,8 @@ class Objective(nn.Module):
             is_last: Whether it is the last batch of the step.
             aligned: What is aligned, with gradients; None for the quantized latents.
             texts: Of the samples, if the alignment needs them.
+            scale: Factor of gradients while they are computed, so that those in half precision do
+                not underflow. The terms and their gradients are without it.
         """
         outputs = [output.samples, *([] if output.extra is None else [output.extra])]
         decoded, *_ = outputs = [at_least_float32(each) for each in outputs]
@@ -226,18 +210,19 @@ class Objective(nn.Module):
             for name, term in self.terms.items()
             if term.weight.enabled(step)
         }
-        # Where no term wants the extra channels, their gradient is zero.
-        gradients = grad(sum(terms.values()), points, materialize_grads=True)
+        gradients = gradients_of(list(terms.values()), points, scale)
         parts: dict[str, Tensor] = {}
-        total = samples.new_zeros(())
+        total, one = samples.new_zeros(()), samples.new_ones(())
         balanced: dict[str, BalancedTerm] = {}
 
         def balance(
-            name: str, loss: Tensor, weight: AdaptiveWeight, gradient_at: Callable[[Tensor], Tensor]
+            name: str,
+            loss: Tensor,
+            weight: AdaptiveWeight,
+            gradient: Callable[[Tensor], Tensor],
         ) -> None:
             layer, norms = layers[name], self._norms[name]
-            (own,) = grad(outputs, layer, gradients, retain_graph=True)
-            norms.observe(own, gradient_at(layer))
+            norms.observe(gradient_at(layer, outputs, gradients, scale), gradient(layer))
             found = norms.balance(weight, step) if is_last else None
             known = weight.at(step) if found is None and not weight.adaptive else None
             balanced[name] = BalancedTerm(
@@ -247,12 +232,12 @@ class Objective(nn.Module):
         discriminator = self.discriminator
         if discriminator is not None and self.adversarial_enabled(step):
             both = self.adversarial(discriminator, reconstructions, samples, step)
-            (against,) = grad(both.generator, reconstructions, retain_graph=True)
+            against = gradient_at(reconstructions, [both.generator], [one], scale)
             balance(
                 "adversarial",
                 WithGradient.apply(decoded, both.generator.detach(), against),
                 self.adversarial.weight,
-                lambda layer: grad(decoded, layer, against, retain_graph=True)[0],
+                lambda layer: gradient_at(layer, [decoded], [against], scale),
             )
             if both.discriminator is not None:
                 total = both.discriminator
@@ -266,7 +251,7 @@ class Objective(nn.Module):
                     "alignment",
                     aligning,
                     weight,
-                    lambda layer: grad(aligning, layer, retain_graph=True)[0],
+                    lambda layer: gradient_at(layer, [aligning], [one], scale),
                 )
             else:
                 balanced["alignment"] = BalancedTerm(loss=aligning, weight=weight.at(step))
@@ -300,17 +285,6 @@ class Objective(nn.Module):
     def discard_step(self) -> None:
         """End a step that is skipped: leave everything as it was before."""
         self.adversarial.discard_step()
-
-
-def with_gradients(
-    points: Sequence[Tensor], value: Float[Tensor, ""], gradients: Sequence[Tensor]
-) -> Float[Tensor, ""]:
-    """Return a value, as a function of several points whose gradients are known."""
-    first: Tensor = WithGradient.apply(points[0], value, gradients[0])
-    rest = zip(points[1:], gradients[1:], strict=True)
-    return first + sum(
-        WithGradient.apply(point, torch.zeros_like(value), own) for point, own in rest
-    )
 
 
 def build_term(

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
 
 from vqtrain.build import configs_folder
 from vqtrain.data.settings import DataSettings
@@ -249,14 +250,17 @@ def make_validation(
 
 
 @pytest.fixture
-def make_trainer(tmp_path: Path) -> Callable[[Sequence[Callback]], Trainer]:
+def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
     """Make a Trainer that leaves nothing behind."""
     quiet_libraries()
 
-    def make(callbacks: Sequence[Callback]) -> Trainer:
+    def make(callbacks: Sequence[Callback], precision: str = "32-true") -> Trainer:
+        is_half = precision == "16-mixed"  # with Lightning's own scaler
         return Trainer(
             accelerator="cpu",
             devices=1,
+            plugins=[MixedPrecision("16-mixed", "cpu")] if is_half else None,
+            precision=None if is_half else precision,  # type: ignore[arg-type]  # one of them
             max_steps=-1,
             max_epochs=-1,
             callbacks=list(callbacks),
@@ -295,7 +299,7 @@ class AtStepEnd(Callback):
 
 @pytest.fixture
 def fit(
-    make_trainer: Callable[[Sequence[Callback]], Trainer],
+    make_trainer: Callable[..., Trainer],
     make_data: MakeData,
     make_bad_samples: Callable[[TrainingData], BadSamples],
 ) -> Callable[..., None]:
@@ -312,7 +316,10 @@ def fit(
         callbacks = [part for part in parts if isinstance(part, Callback)]
         module.begin_average()
         module.logs = False
-        make_trainer([AtStepEnd(stopping, functions), *callbacks]).fit(module, datamodule=data)
+        trainer = make_trainer(
+            [AtStepEnd(stopping, functions), *callbacks], module.settings.precision
+        )
+        trainer.fit(module, datamodule=data)
 
     return fit
 

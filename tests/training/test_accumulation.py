@@ -80,8 +80,10 @@ class Networks:
 
 
 @pytest.mark.parametrize("adaptive", [True, False])
-@pytest.mark.parametrize("batches", [1, 3])
-def test_the_gradient_of_a_step_is_that_of_the_joined_batch(batches: int, adaptive: bool) -> None:
+@pytest.mark.parametrize(("batches", "scale"), [(1, 1.0), (3, 4096.0)])
+def test_the_gradient_of_a_step_is_that_of_the_joined_batch(
+    batches: int, scale: float, adaptive: bool
+) -> None:
     networks = Networks(adaptive=adaptive)
     objective, images = networks.objective, networks.images
     # By plain autograd: the joined batch, differentiated once for the weight and once for all.
@@ -98,10 +100,11 @@ def test_the_gradient_of_a_step_is_that_of_the_joined_batch(batches: int, adapti
     accumulation = Accumulation(networks.parameters, batches)
     for number, batch in enumerate(images.chunk(batches), start=1):
         part = networks.output(batch)
-        terms = objective(batch, part, {"adversarial": last}, 0, is_last=number == batches)
+        is_last = number == batches
+        terms = objective(batch, part, {"adversarial": last}, 0, is_last=is_last, scale=scale)
         assert bool(terms.is_finite())
-        accumulation.add(terms, part, Tensor.backward)
-    found = [parameter.grad for parameter in networks.parameters]
+        accumulation.add(terms, part, Tensor.backward, torch.tensor(scale))
+    found = [parameter.grad / scale for parameter in networks.parameters]
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
 
     accumulation.report(window := Window(num_codebooks=1, size=1))

@@ -157,7 +157,7 @@ GAN = [
 def test_a_killed_game_goes_on_where_it_was(
     tiny: list[str], tmp_path: Path, start_vqtrain: Start
 ) -> None:
-    words = ["train", *tiny, *SETTINGS, *GAN, "trainer.devices=2"]
+    words = ["train", *tiny, *SETTINGS, *GAN, "trainer.devices=2", "trainer.precision=16-mixed"]
     words += ["loss.adversarial.start_step=8", "codebook.decay=0.8", "optim.lr=3.0e-3"]
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     processes = [start_vqtrain(*words, f"run_dir={run}") for run in (unbroken, broken)]

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-# The precision of networks: float32, float32 with bfloat16 inside networks, float64.
-PRECISIONS = ("32-true", "bf16-mixed", "64-true")
+# The precision of networks: float32, float32 with bfloat16 or float16 inside networks, float64.
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 
 
 def at_least_float32(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:

@@ -24,6 +24,7 @@ class BatchResult:
         gradient: Of the batch's part in the loss of the step, at the latents; None if they are
             those of frozen networks.
         deferred: Gradients of terms that it lacks, without their weights, by the terms' names.
+        scale: The factor of these gradients.
     """
 
     terms: Terms
@@ -31,6 +32,7 @@ class BatchResult:
     token_ids: Int64[Tensor, "b k *tokens"]
     gradient: Float[Tensor, "b d *grid"] | None
     deferred: Mapping[str, Float[Tensor, "b d *grid"]]
+    scale: Float[Tensor, ""]
 
 
 @final
@@ -56,19 +58,26 @@ class Accumulation:
         self._results: list[BatchResult] = []
         self._deferred: dict[str, dict[nn.Parameter, Tensor]] = {}
 
-    def add(self, terms: Terms, output: Reconstruction, backward: Callable[[Tensor], None]) -> None:
+    def add(
+        self,
+        terms: Terms,
+        output: Reconstruction,
+        backward: Callable[[Tensor], None],
+        scale: Float[Tensor, ""],
+    ) -> None:
         """Add the gradients of one batch.
 
         Args:
             terms: Its objective.
             output: Its reconstruction.
             backward: Adds the gradients of a scalar to those of the parameters.
+            scale: A factor of all gradients, the same for each batch of the step.
         """
         loss, deferred = terms.total, {}
         latents = output.latents if output.latents.requires_grad else None
         for name, term in terms.balanced.items():
             if term.weight is None:
-                at_latents = self._defer(name, term.loss / self._batches, latents)
+                at_latents = self._defer(name, scale * term.loss / self._batches, latents)
                 if at_latents is not None:
                     deferred[name] = at_latents
             else:
@@ -76,7 +85,7 @@ class Accumulation:
                 self._add_deferred(name, term.weight)
         if latents is not None:
             latents.retain_grad()
-        backward(loss / self._batches)
+        backward(scale * loss / self._batches)
         gradient = None if latents is None else latents.grad
         result = BatchResult(
             terms=terms.detach(),
@@ -84,6 +93,7 @@ class Accumulation:
             token_ids=output.quantized.token_ids,
             gradient=gradient,
             deferred=deferred,
+            scale=scale,
         )
         self._results.append(result)
 
@@ -119,5 +129,5 @@ class Accumulation:
                     gradient = gradient + weight * deferred
                 # The loss of the step is a mean over the samples of all batches.
                 norms = gradient.flatten(1).double().norm(dim=1) * len(gradient) * self._batches
-                health["encoder_gradient"] = norms.mean()
+                health["encoder_gradient"] = norms.mean() / result.scale
             window.add(result.terms.logged(last), health, result.token_ids)

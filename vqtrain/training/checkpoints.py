@@ -51,6 +51,7 @@ class TrainingState(TypedDict):
     alignment: NotRequired[dict[str, Tensor]]  # not in older files
     frozen: NotRequired[str | None]
     window: dict[str, object]
+    scaler: NotRequired[dict[str, float]]  # not in older files; empty unless in 16-mixed
     skipped_in_row: int
     skipped_steps: int
     best: float | None
@@ -103,6 +104,7 @@ def restore(module: TokenizerTraining, checkpoint: TrainingCheckpoint) -> None:
         module.objective.alignment.load_state_dict(state["alignment"])
     module.window.load_state_dict(state["window"], module.device)
     module.step = state["step"]
+    optim.scaler.load_state_dict(state.get("scaler", {}))
     optim.skipped_in_row, optim.skipped_steps = state["skipped_in_row"], state["skipped_steps"]
 
 
@@ -210,6 +212,7 @@ class Checkpointing:
                 "discriminator": discriminator_state(module),
                 "alignment": {} if alignment is None else copy_of(alignment.state_dict()),
                 "window": module.window.state_dict(),
+                "scaler": module.optim.scaler.state_dict(),
                 "skipped_in_row": module.optim.skipped_in_row,
                 "skipped_steps": module.optim.skipped_steps,
                 "best": self.best,

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from subprocess import Popen
 from threading import Event, Thread
+from typing import Any
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch.nn.parallel import DistributedDataParallel
@@ -48,6 +50,12 @@ def build_trainer(settings: TrainerSettings) -> Trainer:
     )
     # SLURM's signal is handled like any other: the run ends with a checkpoint.
     on_slurm = many and SLURMEnvironment.detect()
+    plugins: list[Any] = []
+    if on_slurm:
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    is_half = settings.precision == "16-mixed"
+    if is_half:  # as a plugin, because Lightning refuses the word on a CPU
+        plugins.append(MixedPrecision("16-mixed", "cuda" if settings.uses_gpu else "cpu"))
     try:
         trainer = Trainer(
             # Lightning's own "auto" may pick a device without float64, which the metrics need.
@@ -55,8 +63,8 @@ def build_trainer(settings: TrainerSettings) -> Trainer:
             strategy=strategy if many else "auto",
             devices=settings.devices,
             num_nodes=settings.num_nodes,
-            plugins=SLURMEnvironment(auto_requeue=False) if on_slurm else None,
-            precision=settings.precision,  # type: ignore[arg-type]  # checked by TrainerSettings
+            plugins=plugins,
+            precision=None if is_half else settings.precision,  # type: ignore[arg-type]  # checked
             deterministic=settings.deterministic,
             benchmark=not settings.deterministic,
             max_steps=-1,

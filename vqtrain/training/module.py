@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 from torch.nn.parallel import DistributedDataParallel
@@ -17,6 +18,7 @@ from vqtrain.data.loading.batches import Batch
 from vqtrain.errors import CheckpointError
 from vqtrain.latent_noise.base import LatentNoise
 from vqtrain.objective import Objective, Terms
+from vqtrain.ops.precision import without_autocast
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.average import WeightAverage
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
@@ -163,6 +165,8 @@ class TokenizerTraining(LightningModule):
     def on_fit_start(self) -> None:
         """Initialize the codebook and the weight average, unless they come from a checkpoint."""
         check_trainer(self.trainer, self.settings)
+        if isinstance(self.trainer.precision_plugin, MixedPrecision):
+            self.trainer.precision_plugin.scaler = None  # ours is one for both optimizers
         if not self.has_begun:
             data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
             if self.codebook_is_new:
@@ -206,6 +210,7 @@ class TokenizerTraining(LightningModule):
         # Forward once, one total, one backward; on the last batch with the adversarial weight.
         samples = self.tokenizer.to_images(batch.samples, self.settings.dtype)
         samples = lay_out(samples, self.settings.memory_format)
+        scale = self.optim.loss_scale
         with self.reduce_gradients_if(self.step_has_ended):
             change = None if self.latent_noise is None else self.change_latents
             output = self.tokenizer(samples, change=change)
@@ -218,8 +223,11 @@ class TokenizerTraining(LightningModule):
                 is_last=self.step_has_ended,
                 aligned=self.aligned,
                 texts=batch.texts,
+                scale=scale,
             )
-            self.batches.add(terms, output, self.manual_backward)
+            # Autocast would narrow the gradients of what was computed in float32.
+            with without_autocast(samples):
+                self.batches.add(terms, output, self.manual_backward, scale)
             self.aligned = None  # here, as what is computed again notes it again
         self.optim.note_batch(terms.is_finite())
         if not self.step_has_ended:

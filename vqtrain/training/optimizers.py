@@ -28,7 +28,9 @@ class Optimizers:
     Attributes:
         generator: That of the tokenizer and of an alignment's own part.
         discriminator: That of the discriminator, or None.
-        skipped_in_row: Steps that were skipped since the last one that was not.
+        scaler: Scales the loss of ``16-mixed``, so that gradients in float16 do not underflow.
+        skipped_in_row: Steps that were skipped since the last one that was not, besides those in
+            which the loss scale may just have been too high.
         skipped_steps: Steps of the run that were skipped.
 
     Raises:
@@ -61,7 +63,11 @@ class Optimizers:
                 steps=range(first, trainer_settings.max_steps),
             )
         self.skipped_in_row = self.skipped_steps = 0
-        self._loss_is_finite = torch.tensor(True, device=parameters[0][1].device)
+        device = parameters[0][1].device
+        self.scaler = torch.amp.GradScaler(
+            device.type, enabled=trainer_settings.precision == "16-mixed"
+        )
+        self._loss_is_finite = torch.tensor(True, device=device)
 
     @property
     def of_torch(self) -> list[torch.optim.Optimizer]:
@@ -82,7 +88,14 @@ class Optimizers:
             f"train/{name}/learning_rate": optimizer.learning_rate_at(step)
             for name, optimizer in self.at(step).items()
         }
+        if self.scaler.is_enabled():
+            rates["train/loss_scale"] = self.scaler.get_scale()
         return {"train/skipped_steps": float(self.skipped_steps), **rates}
+
+    @property
+    def loss_scale(self) -> Float[Tensor, ""]:
+        """The factor of the gradients of this step until they are complete; 1 if not scaled."""
+        return self.scaler.scale(torch.ones((), device=self._loss_is_finite.device))
 
     def note_batch(self, is_finite: Bool[Tensor, ""]) -> None:
         """Note whether the loss of a batch of the step is finite."""
@@ -94,7 +107,8 @@ class Optimizers:
         """Update the networks after the last batch of a step; collective.
 
         A step is skipped if the loss or a gradient is not finite. All ranks take it, or none: one
-        that skips alone leaves the others waiting.
+        that skips alone leaves the others waiting. A gradient that is not finite also lowers the
+        loss scale, which is equal on all ranks as their reduced gradients are.
 
         Args:
             step: Its number.
@@ -104,6 +118,8 @@ class Optimizers:
             The norms of the gradients before clipping, by the network; None if it was skipped.
         """
         optimizers = self.at(step)
+        for each in optimizers.values():
+            self.scaler.unscale_(each.optimizer)
         norms = {name: each.gradient_norm() for name, each in optimizers.items()}
         are_finite = torch.stack([self._loss_is_finite, *(n.isfinite() for n in norms.values())])
         is_applied = distributed.all_true(are_finite.all())
@@ -112,8 +128,12 @@ class Optimizers:
                 each.step(step, norms[name], call_step)
             self.skipped_in_row = 0
         else:
-            self.skipped_in_row += 1
             self.skipped_steps += 1
+        scale = self.scaler.get_scale()
+        if self.scaler.is_enabled():
+            self.scaler.update()
+        if not is_applied and not 1 < scale > self.scaler.get_scale():
+            self.skipped_in_row += 1
         for optimizer in self.of_torch:
             optimizer.zero_grad()
         self._loss_is_finite.fill_(True)

@@ -55,6 +55,15 @@ def values(balance: Balance) -> dict[str, float]:
     return {name: value.item() for name, value in vars(balance).items()}
 
 
+@pytest.mark.parametrize("adaptive", [True, False])
+@pytest.mark.parametrize("side", ["reconstruction", "term"])
+def test_gradients_that_overflow_give_no_weight(side: str, adaptive: bool) -> None:
+    observe(norms := GradientNorms(), **{"reconstruction": [1.0], "term": [1.0], side: [math.inf]})
+    found = norms.balance(weight(adaptive=adaptive), 5)
+    # A bound of the ratio would hide it, and the step would not be skipped.
+    assert found.weight.isnan()
+
+
 def test_the_weight_follows_the_gradients_of_its_own_step() -> None:
     own, norms = weight(ramp_steps=2), GradientNorms()
     observe(norms, [3.0, 4.0], [0.0, 2.0])

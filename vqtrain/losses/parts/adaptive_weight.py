@@ -105,7 +105,8 @@ class GradientNorms:
         self._gradients, self._batches = None, 0
         reconstruction, term = mean.flatten(1).norm(dim=1)
         ratio = reconstruction / (term + EPSILON)
-        used = weight.times(step, ratio)
+        # In float16 they may overflow: a weight that is not a number lets the step be skipped.
+        used = torch.where(mean.isfinite().all(), weight.times(step, ratio), torch.nan)
         weighted = used * term
         return Balance(
             reconstruction_gradient=reconstruction,
