@@ -3,8 +3,6 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from vqtrain.app.parts.compose import CommandLine
-
 
 class Command(ABC):
     """What ``vqtrain WORD key=value ...`` does.
@@ -12,7 +10,8 @@ class Command(ABC):
     ``configs/command/<word>.yaml`` holds the keys with their defaults, each with its meaning as the
     comment behind it; ``???`` is the default of a key that must be given. Its first comment line is
     the summary in ``vqtrain --help``, and the comments before and after the keys are the rest of
-    ``vqtrain WORD --help``. Of a third party's command, ``run`` and the docstrings say all this.
+    ``vqtrain WORD --help``, with ``${launcher}`` for a list of the launchers. So neither a help nor a
+    wrong key imports the command. Of a third party's command, ``run`` and the docstrings say all this.
 
     Attributes:
         is_composed: Whether it also takes the groups and keys of ``vqtrain train``, and the options
@@ -20,15 +19,6 @@ class Command(ABC):
     """
 
     is_composed: ClassVar[bool] = False
-
-    def details(self, command_line: CommandLine) -> str:
-        """Return what the help says besides, such as the kinds that there are.
-
-        Args:
-            command_line: What was typed for ``vqtrain train``.
-        """
-        del command_line
-        return ""
 
     @abstractmethod
     def run(self, *args: Any, **kwargs: Any) -> int:  # noqa: ANN401 - of each command its own

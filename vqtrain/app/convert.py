@@ -10,11 +10,10 @@ from typing import final
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.compose import CommandLine
-from vqtrain.app.parts.keys import build_kind, describe_kinds
+from vqtrain.app.parts.keys import build_kind
 from vqtrain.app.parts.output import fill_whole, new_folder
 from vqtrain.errors import ConfigError
-from vqtrain.formats.base import Converter, kinds_of
+from vqtrain.formats.base import Converter
 from vqtrain.formats.parts.graphs import traced_size
 from vqtrain.ops.paths import expand
 from vqtrain.shapes import by
@@ -26,15 +25,10 @@ from vqtrain.weights import sha256
 class Convert(Command):
     """Converts a checkpoint."""
 
-    def details(self, command_line: CommandLine) -> str:
-        """Return the kinds and their keys."""
-        del command_line
-        return f"kinds, and their own keys:\n{describe_kinds('format', kinds_of(Converter))}"
-
     def run(self, *, kind: str, path: str, out: str, **options: object) -> int:
         """Convert, and say what came of it."""
         source, folder = expand(path), new_folder(out)
-        converter = build_kind("format", kind, options, key="kind", words=kinds_of(Converter))
+        converter = build_kind("format", kind, options, key="kind")
         if not isinstance(converter, Converter):
             raise ConfigError(f"kind={kind} is no {Converter.__module__}.Converter")
         if not source.exists():

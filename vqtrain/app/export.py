@@ -13,15 +13,14 @@ from rich.console import Console
 from torch import Tensor
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.compose import CommandLine
-from vqtrain.app.parts.keys import build_kind, describe_kinds
+from vqtrain.app.parts.keys import build_kind
 from vqtrain.app.parts.output import fill_whole, new_folder
 from vqtrain.data.decoding.images import decode_image
 from vqtrain.data.settings import ImageSize
 from vqtrain.data.sources.find import open_images
 from vqtrain.errors import BadSampleError, CheckpointError, ConfigError, DataError, VqtrainError
 from vqtrain.evaluation.settings import ImageSettings
-from vqtrain.formats.base import Exporter, kinds_of
+from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import Agreement
 from vqtrain.formats.parts.graphs import traced_size
 from vqtrain.shapes import by, sides
@@ -36,11 +35,6 @@ KEPT_SHARE = 0.75
 class Export(Command):
     """Exports a tokenizer."""
 
-    def details(self, command_line: CommandLine) -> str:
-        """Return the formats and their keys."""
-        del command_line
-        return f"formats, and their own keys:\n{describe_kinds('format', kinds_of(Exporter))}"
-
     def run(
         self,
         *,
@@ -53,7 +47,7 @@ class Export(Command):
         **options: object,
     ) -> int:
         """Export, and say what came of it."""
-        exporter = build_kind("format", format, options, key="format", words=kinds_of(Exporter))
+        exporter = build_kind("format", format, options, key="format")
         if not isinstance(exporter, Exporter):
             raise ConfigError(f"format={format} is no {Exporter.__module__}.Exporter")
         loaded = Tokenizer.from_pretrained(tokenizer, allow=allow)

@@ -3,7 +3,6 @@
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, final
 
 from filelock import FileLock, Timeout
@@ -11,9 +10,7 @@ from rich.console import Console
 
 from vqtrain.app.base import Command
 from vqtrain.app.parts.compose import CommandLine
-from vqtrain.app.parts.describe import describe_keys
 from vqtrain.app.parts.grid import difference, read_grid
-from vqtrain.app.parts.keys import describe_launchers
 from vqtrain.app.parts.output import ending_in_order, folder_of
 from vqtrain.build import resolve
 from vqtrain.data.remote.urls import shareable
@@ -38,11 +35,6 @@ class SweepCommand(Command):
     """Trains and evaluates one tokenizer for each combination of values."""
 
     is_composed = True
-
-    def details(self, command_line: CommandLine) -> str:
-        """Return the launchers, and the groups and keys of ``vqtrain train``."""
-        alone = replace(command_line, paths={}, overrides=[])
-        return f"{describe_launchers()}\n\n{describe_keys('train', alone)}"
 
     def run(
         self,

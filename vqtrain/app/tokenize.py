@@ -17,8 +17,6 @@ from rich.console import Console
 from torch import Tensor
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.compose import CommandLine
-from vqtrain.app.parts.keys import describe_launchers
 from vqtrain.app.parts.output import ending_in_order, folder_of, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.build import bind, resolve
@@ -49,11 +47,6 @@ LAYOUT_FIELD = "layout.json"
 @final
 class Tokenize(Command):
     """Turns images into token ids."""
-
-    def details(self, command_line: CommandLine) -> str:
-        """Return the launchers and their options."""
-        del command_line
-        return describe_launchers()
 
     def run(
         self,

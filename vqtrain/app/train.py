@@ -4,7 +4,6 @@ from typing import final
 
 from vqtrain.app.base import Command
 from vqtrain.app.parts.compose import CommandLine, compose, lookup_config
-from vqtrain.app.parts.describe import describe_keys
 
 
 @final
@@ -12,10 +11,6 @@ class Train(Command):
     """Trains a tokenizer."""
 
     is_composed = True
-
-    def details(self, command_line: CommandLine) -> str:
-        """Return the groups and the keys."""
-        return describe_keys("train", command_line)
 
     def run(self, *, words: list[str], command_line: CommandLine) -> int:
         """Train, or show the configuration."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from vqtrain.build import kinds, resolve
 from vqtrain.formats.parts.agreement import Agreement
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -57,8 +56,3 @@ class Converter(Format, ABC):
             ConfigError: If it is of a network that ours cannot be.
             CheckpointError: If it cannot be read, or is another network.
         """
-
-
-def kinds_of(contract: type[Format]) -> list[str]:
-    """List our formats that keep a contract, such as ``Exporter``."""
-    return [kind for kind in kinds("format") if issubclass(resolve("format", kind), contract)]

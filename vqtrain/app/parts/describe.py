@@ -1,12 +1,31 @@
-"""The groups and keys of a configuration, for ``--help``."""
+"""The groups and keys of a configuration, and lists of kinds, for ``--help``."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from re import Match
 from typing import Any
 
 from vqtrain.app.parts.compose import CommandLine, compose, flatten, group_choices
-from vqtrain.app.parts.keys import describe, read_page
+from vqtrain.app.parts.pages import LISTING, describe, describe_kinds, kinds_for, read_page
 from vqtrain.build import configs_folder
+
+TITLES = {
+    "format.convert": "kinds, and their own keys:",
+    "format.export": "formats, and their own keys:",
+    "launcher": "launchers, and their launcher_options:",
+}
+
+
+def fill(text: str, command_line: CommandLine) -> str:
+    """Put in the lists that a help names, such as ``${launcher}``."""
+
+    def listing(found: Match[str]) -> str:
+        name = found[2]
+        if name == "train":
+            return describe_keys(name, command_line)
+        return f"{TITLES[name]}\n{describe_kinds(kinds_for(name))}"
+
+    return LISTING.sub(listing, text)
 
 
 def describe_keys(name: str, command_line: CommandLine) -> str:
@@ -35,7 +54,7 @@ def describe_keys(name: str, command_line: CommandLine) -> str:
                 for file in (folder / "loss").glob(f"*/{node.get('kind')}.yaml"):
                     meanings |= meanings_in(file, f"loss.{term}.")
     title = "keys and their values; those of other choices: discriminator=patchgan --help"
-    return "\n".join([*lines, "", title, *describe(keys, meanings, {}).splitlines()[1:]])
+    return "\n".join([*lines, "", title, *describe(keys, meanings).splitlines()[1:]])
 
 
 def files_of(folder: Path, group: str, config: Mapping[str, Any]) -> Iterator[Path]:
