@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from vqtrain.app.export import Export, pictures_of
-from vqtrain.app.parts.keys import page_of, read_values
+from vqtrain.app.export import pictures_of
+from vqtrain.app.parts.keys import read_values
+from vqtrain.app.parts.pages import page_of
 from vqtrain.build import resolve
 from vqtrain.errors import VqtrainError
 from vqtrain.formats.base import Exporter
@@ -35,8 +36,7 @@ EXPORTS = {
 
 def main() -> None:
     """Export to one format after the other."""
-    export = Export()
-    values = read_values(export, page_of("export", export).defaults, sys.argv[1:])
+    values = read_values(page_of("export"), sys.argv[1:])
     tokenizer = Tokenizer.from_pretrained(values["tokenizer"], allow=values["allow"])
     sizes = pictures_of(tokenizer, values["images"], values["image_size"], PHOTOGRAPHS)
     shapes = ", ".join(f"{len(batch)} of {batch.shape[2]} x {batch.shape[3]} px" for batch in sizes)

@@ -14,10 +14,9 @@ from torch import nn
 
 from vqtrain.app.convert import tokens_of
 from vqtrain.app.parts.keys import main as run_command
-from vqtrain.app.parts.keys import page_of_kind
+from vqtrain.app.parts.pages import kinds_for
 from vqtrain.cli import main as command_line
 from vqtrain.errors import CheckpointError, ConfigError
-from vqtrain.formats.base import Converter, kinds_of
 from vqtrain.tokenizer.model import Tokenizer
 
 SIZES = {
@@ -109,10 +108,10 @@ def test_the_help_lists_each_kind_and_its_keys(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     kinds = {"taming", "latent_diffusion", "llamagen", "ibq", "chameleon"}
-    assert kinds <= set(kinds_of(Converter))
-    for kind in kinds_of(Converter):
+    assert kinds <= set(kinds_for("format.convert"))
+    for kind, page in kinds_for("format.convert").items():
         assert f"\n  {kind} " in text
-        for option, line in page_of_kind("format", kind).meanings.items():
+        for option, line in page.meanings.items():
             if option == "kind":
                 continue
             assert len(line) > 10, f"the config of {kind} says nothing of {option}"

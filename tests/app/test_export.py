@@ -8,10 +8,11 @@ from PIL import Image
 
 from vqtrain import Tokenizer
 from vqtrain.app.export import pictures_of
+from vqtrain.app.parts.pages import kinds_for
 from vqtrain.cli import main
 from vqtrain.errors import ConfigError, DataError, VqtrainError
 from vqtrain.formats import safetensors
-from vqtrain.formats.base import Exporter, kinds_of
+from vqtrain.formats.base import Exporter
 
 NETWORK = {"channels": 4, "block_channels": 2, "num_blocks": 0}
 FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
@@ -81,7 +82,7 @@ def test_the_last_screen_says_what_was_written_how_it_agrees_and_what_is_next(pi
 def test_the_help_names_formats_and_keys(capsys):
     assert main(["export", "--help"]) == 0
     printed = capsys.readouterr().out
-    for word in (*kinds_of(Exporter), "tokenizer", "images"):
+    for word in (*kinds_for("format.export"), "tokenizer", "images"):
         assert f"\n  {word} " in printed
     for word in ("push", "precision"):
         assert f"\n    {word} " in printed

@@ -1,11 +1,24 @@
-"""Formats are found by their words, and by what they can do."""
+"""The yaml of a format says which commands it is for, and what each key takes."""
 
-from vqtrain.formats.base import Converter, Exporter, kinds_of
+import pytest
+
+from vqtrain.app.parts.pages import COMMANDS, hints_of, kinds_for
+from vqtrain.build import kinds, resolve
+from vqtrain.formats.base import Converter, Exporter
+from vqtrain.ranges import choices_of
 
 
 def test_formats_are_listed_by_what_they_can_do() -> None:
-    exporters, converters = kinds_of(Exporter), kinds_of(Converter)
-    assert {"safetensors", "onnx", "torch_export", "diffusers"} <= set(exporters)
-    assert {"taming", "llamagen", "diffusers"} <= set(converters)
-    assert "onnx" not in converters
-    assert "taming" not in exporters
+    exporters, converters = kinds_for("format.export"), kinds_for("format.convert")
+    for word in kinds("format"):
+        found = resolve("format", word)
+        assert (word in exporters) is issubclass(found, Exporter)
+        assert (word in converters) is issubclass(found, Converter)
+
+
+@pytest.mark.parametrize("group", ["format", "launcher"])
+def test_the_yaml_of_a_kind_says_what_each_key_takes(group: str) -> None:
+    for word, page in kinds_for(group).items():
+        assert page.about.startswith(COMMANDS) is (group == "format")
+        for key, hint in hints_of(resolve(group, word)).items():
+            assert all(choice in page.meanings[key] for choice in choices_of(hint)), (word, key)

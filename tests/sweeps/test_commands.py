@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from vqtrain.app.evaluate import Evaluate
 from vqtrain.app.parts.compose import compose, parse, put, read_command_line
-from vqtrain.app.parts.keys import page_of, read_values
+from vqtrain.app.parts.keys import read_values
+from vqtrain.app.parts.pages import page_of
 from vqtrain.app.parts.resume import FREE, differences
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.models import names_of
@@ -122,8 +122,7 @@ def test_other_loggers_have_no_groups(make_job: MakeJob, kind: str) -> None:
 def values_of(words: list[str]) -> dict[str, Any]:
     """Read an evaluation's command line as the command does."""
     assert words[0] == "evaluate"
-    command, defaults = Evaluate(), page_of("evaluate", Evaluate()).defaults
-    return read_values(command, defaults, words[1:])
+    return read_values(page_of("evaluate"), words[1:])
 
 
 def test_a_run_is_evaluated_as_it_was_validated(make_job: MakeJob) -> None:

@@ -10,8 +10,9 @@ class Command(ABC):
     ``configs/command/<word>.yaml`` holds the keys with their defaults, each with its meaning as the
     comment behind it; ``???`` is the default of a key that must be given. Its first comment line is
     the summary in ``vqtrain --help``, and the comments before and after the keys are the rest of
-    ``vqtrain WORD --help``, with ``${launcher}`` for a list of the launchers. So neither a help nor a
-    wrong key imports the command. Of a third party's command, ``run`` and the docstrings say all this.
+    ``vqtrain WORD --help``, with ``${launcher}`` for a list of the launchers. So neither a help nor
+    a wrong key imports the command. Of a third party's command, ``run`` and the docstrings say all
+    this.
 
     Attributes:
         is_composed: Whether it also takes the groups and keys of ``vqtrain train``, and the options

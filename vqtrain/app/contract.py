@@ -3,10 +3,11 @@
 import inspect
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.keys import CONTEXT, REQUIRED, hints_of, page_of
+from vqtrain.app.parts.pages import CONTEXT, REQUIRED, hints_of, page_of
 from vqtrain.build import package_of
 from vqtrain.errors import require
 from vqtrain.ranges import check as check_value
+from vqtrain.ranges import choices_of
 
 # Characters of a summary, which is one line of ``vqtrain --help``.
 MAX_SUMMARY = 80
@@ -33,7 +34,8 @@ def check(command: Command) -> None:
         )
     package, _, module = type(command).__module__.rpartition(".")
     word = f"{package}.{module}:{type(command).__qualname__}".removeprefix(".")
-    page = page_of(module if package == package_of("command") else word, command)
+    is_own = package == package_of("command")
+    page = page_of(module) if is_own else page_of(word, command)
     require(
         0 < len(page.summary) <= MAX_SUMMARY,
         f"the summary must be one line of at most {MAX_SUMMARY} characters, got {page.summary!r}",
@@ -46,5 +48,7 @@ def check(command: Command) -> None:
     for key, default in page.defaults.items():
         # Keys of a mapping, such as paths of weights, may speak for themselves.
         require(bool(page.meanings[key]) or "." in key, f"the help must say what {key} means")
+        silent = [word for word in choices_of(hints.get(key)) if word not in page.meanings[key]]
+        require(not silent, f"the help must say that {key} takes {silent}")
         if key in hints and default != REQUIRED:
             check_value(key, default, hints[key])

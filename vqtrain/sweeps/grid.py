@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any, final
 
 from vqtrain.errors import ConfigError
-from vqtrain.sweeps.job import JOBS, SweepJob, name_jobs
+from vqtrain.sweeps.job import JOBS, MAX_JOBS, OWN_KEYS, SweepJob, name_jobs
 from vqtrain.sweeps.results import read_axes
 
 FOLDER = Path("sweeps")
-MAX_JOBS = 10_000
-# Keys that the sweep sets for each run.
-OWN_KEYS = ("run_dir", "resume")
 # Keys that do not change a run: where it is and what it is called.
 NAMES = (*OWN_KEYS, "name")
 

@@ -16,6 +16,9 @@ EVALUATION = "evaluation"
 # How a run failed; the sweep runs it again after this file is deleted.
 FAILURE = "failed.json"
 MAX_NAME = 100
+MAX_JOBS = 10_000
+# Keys that the sweep sets for each run.
+OWN_KEYS = ("run_dir", "resume")
 STAMP = "%Y-%m-%d %H:%M:%S"
 # The first line that each call of a run writes, perhaps after an incomplete line.
 FIRST_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) vqtrain \S+, torch ")

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from vqtrain.app.parts import grid as module
+from vqtrain.app.parts.axes import choices_of
 from vqtrain.app.parts.compose import CommandLine, compose, read_command_line
-from vqtrain.app.parts.grid import Checks, choices_of, difference, read_grid
+from vqtrain.app.parts.grid import Checks, difference, read_grid
 from vqtrain.errors import ConfigError, DataError
 from vqtrain.sweeps.grid import Grid, identity, refuse_others
 from vqtrain.sweeps.job import name_jobs

@@ -1,6 +1,5 @@
-"""What a command's yaml says, what a third party's signature says, and what was typed."""
+"""What was typed becomes the arguments of a command, one of a third party as well."""
 
-import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,32 +7,14 @@ from typing import Annotated
 
 import pytest
 
-from vqtrain.app.base import Command
-from vqtrain.app.parts.keys import arguments_of, hints_of, is_closed, page_of, read_page
-from vqtrain.build import configs_folder, kinds, resolve
+from vqtrain.app.parts.keys import arguments_of
+from vqtrain.app.parts.pages import hints_of
+from vqtrain.build import configs_folder, kinds
 from vqtrain.cli import main
 from vqtrain.errors import ConfigError
 from vqtrain.ranges import at_least
 
 COMMANDS = kinds("command")
-PAGE = """\
-# do something
-#
-# usage: vqtrain do path=PATH
-#
-# About it.
-path: ???     # a path
-color: "#ff"  # a color
-sizes: []     # some sizes, of which
-              # there may be none
-weights:      # files
-  vgg: null   # the first
-  alex: 3.0
-# A note.
-#
-# examples:
-#   vqtrain do path=a
-"""
 STRANGER = '''
 """A command of another package."""
 
@@ -59,54 +40,6 @@ class Count(Command):
         print(list(range(step, to + 1, step)), options)
         return 3
 '''
-
-
-def test_comments_of_a_yaml_are_its_help() -> None:
-    page = read_page(PAGE)
-    assert page.summary == "do something"
-    assert page.about == "usage: vqtrain do path=PATH\n\nAbout it."
-    assert page.defaults == {
-        "path": "???",
-        "color": "#ff",
-        "sizes": [],
-        "weights.vgg": None,
-        "weights.alex": 3.0,
-    }
-    assert page.meanings["path"] == "a path"
-    assert page.meanings["color"] == "a color"
-    assert page.meanings["sizes"] == "some sizes, of which there may be none"
-    assert page.meanings["weights.vgg"] == "the first"
-    assert page.notes == "A note."
-    assert page.examples == "examples:\n  vqtrain do path=a"
-
-
-@pytest.mark.parametrize("word", COMMANDS)
-def test_the_help_shows_the_usage_and_two_examples(word: str) -> None:
-    command = resolve("command", word)()
-    assert isinstance(command, Command)
-    page = page_of(word, command)
-    assert page.about.startswith(f"usage: vqtrain {word}")
-    assert page.examples.count(f"\n  vqtrain {word} ") + (word == "doctor") >= 2
-
-
-@pytest.mark.parametrize("word", COMMANDS)
-def test_a_wrong_word_is_refused_before_the_command_is_imported(
-    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = resolve("command", word)()
-    parameters = inspect.signature(command.run).parameters.values()
-    takes_others = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
-    assert is_closed(word) is not (command.is_composed or takes_others)
-    if not is_closed(word):
-        return
-    monkeypatch.setattr("vqtrain.app.parts.keys.resolve", None)
-    for words, message in (
-        (["foo=1"], "unknown key 'foo'"),
-        (["--print-config"], "has no configuration"),
-        ([], "name the "),
-    ):
-        assert main([word, *words]) == 2
-        assert message in capsys.readouterr().err
 
 
 def test_code_config_and_test_come_in_threes() -> None:

@@ -102,7 +102,7 @@ def page_of_kind(group: str, word: str) -> Page:
 
 
 def kinds_for(name: str) -> dict[str, Page]:
-    """Return our kinds of a group, such as ``launcher``, or those for a command: ``format.export``."""
+    """Return our kinds of a group, as ``launcher``; for ``format.export`` those of a command."""
     group, _, command = name.partition(".")
     pages = {word: page_of_kind(group, word) for word in kinds(group)}
     return {
