@@ -439,7 +439,7 @@ def test_a_run_is_examined_after_the_machine(
     monkeypatch.setattr(speed, "LOADING_S", 0.1)
     code, lines = examine(*tiny, "data.num_workers=1")
     assert code == 0
-    names = ["images", "sizes", "modes", "loading", "device", "workers"]
+    names = ["images", "sizes", "modes", "loading", "memory", "device", "workers"]
     assert list(lines)[-len(names) :] == names
     size = sum(file.stat().st_size for file in pictures.iterdir())
     assert lines["images"] == (
@@ -447,6 +447,8 @@ def test_a_run_is_examined_after_the_machine(
     )
     assert lines["modes"] == "ok: RGB: 48"
     assert lines["loading"].endswith(" images/s for each of data.num_workers")
+    assert lines["memory"].startswith("ok: about ")
+    assert lines["memory"].endswith(" would fit")
     assert " images/s on the CPU: " in lines["device"]
     assert lines["device"].endswith(" s for 4 images of 16 x 16 px, 32-true")
     assert "keeps the device busy; it is 1" in lines["workers"]

@@ -19,6 +19,8 @@ from vqtrain.doctor.findings import Finding
 from vqtrain.errors import DataError
 from vqtrain.ops.cores import count_cores
 from vqtrain.shapes import in_px, sides
+from vqtrain.training.launch import build_trainer
+from vqtrain.training.memory import look_at_memory
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.settings import TrainerSettings
 from vqtrain.training.speed import Until, time_batches
@@ -68,7 +70,7 @@ class Rate:
 def examine_speed(
     planned: Planned, index: ImageIndex, *, seconds: float, short_side: int
 ) -> Iterator[Finding]:
-    """Measure a worker and the device, and tell how many workers keep the device busy.
+    """Measure a worker, the memory and the device, and tell how many workers keep it busy.
 
     Args:
         planned: The run.
@@ -84,6 +86,10 @@ def examine_speed(
     yield Finding(
         name="loading", found=f"{in_images(loading)} images/s for each of data.num_workers"
     )
+    trainer = build_trainer(replace(planned.trainer, devices=1, num_nodes=1))
+    memory = look_at_memory(planned.module, trainer, planned.data)
+    if memory is not None:
+        yield Finding(name="memory", found=str(memory), remedy=memory.remedy)
     batch_size = planned.data.batch_size
     try:
         rate = measure_device(planned, images)

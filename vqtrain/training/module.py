@@ -1,11 +1,12 @@
 """The training step."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
@@ -201,10 +202,7 @@ class TokenizerTraining(LightningModule):
         del batch_idx  # Lightning's, which begins at 0 on resume
         if self.batches_in_step == 0:
             seed_torch(self.seed, "step", self.step, distributed.rank())
-            for part in (self.tokenizer.codebook, self.tokenizer.decoder, self.objective):
-                part.begin_step(self.step, self.seed)
-            if self.latent_noise is not None:
-                self.latent_noise.begin_step(self.step, self.seed)
+            self.begin_step()
         self.batches_in_step = (self.batches_in_step + 1) % self.settings.accumulate
 
         # Forward once, one total, one backward; on the last batch with the adversarial weight.
@@ -212,23 +210,7 @@ class TokenizerTraining(LightningModule):
         samples = lay_out(samples, self.settings.memory_format)
         scale = self.optim.loss_scale
         with self.reduce_gradients_if(self.step_has_ended):
-            change = None if self.latent_noise is None else self.change_latents
-            output = self.tokenizer(samples, change=change)
-            output = self.frozen.without_codebook_loss(output)
-            terms = self.objective(
-                samples,
-                output,
-                self.layers,
-                self.step,
-                is_last=self.step_has_ended,
-                aligned=self.aligned,
-                texts=batch.texts,
-                scale=scale,
-            )
-            # Autocast would narrow the gradients of what was computed in float32.
-            with without_autocast(samples):
-                self.batches.add(terms, output, self.manual_backward, scale)
-            self.aligned = None  # here, as what is computed again notes it again
+            terms = self.differentiate(samples, batch.texts, self.manual_backward, scale)
         self.optim.note_batch(terms.is_finite())
         if not self.step_has_ended:
             return
@@ -241,6 +223,47 @@ class TokenizerTraining(LightningModule):
             self.end_step(norms, terms)
         self.batches.clear()
         self.step += 1
+
+    def begin_step(self) -> None:
+        """Begin a step of all parts that draw random numbers or count."""
+        for part in (self.tokenizer.codebook, self.tokenizer.decoder, self.objective):
+            part.begin_step(self.step, self.seed)
+        if self.latent_noise is not None:
+            self.latent_noise.begin_step(self.step, self.seed)
+
+    def differentiate(
+        self,
+        samples: Float[Tensor, "b c *size"],
+        texts: Sequence[str],
+        backward: Callable[[Tensor], None],
+        scale: Float[Tensor, ""],
+    ) -> Terms:
+        """Add the gradients of one batch to those of the step, and return its objective.
+
+        Args:
+            samples: In [-1, 1].
+            texts: Of the samples, if an alignment needs them.
+            backward: Adds the gradients of a scalar to those of the parameters.
+            scale: What gradients are multiplied by in half precision.
+        """
+        change = None if self.latent_noise is None else self.change_latents
+        output = self.tokenizer(samples, change=change)
+        output = self.frozen.without_codebook_loss(output)
+        terms: Terms = self.objective(
+            samples,
+            output,
+            self.layers,
+            self.step,
+            is_last=self.step_has_ended,
+            aligned=self.aligned,
+            texts=texts,
+            scale=scale,
+        )
+        # Autocast would narrow the gradients of what was computed in float32.
+        with without_autocast(samples):
+            self.batches.add(terms, output, backward, scale)
+        self.aligned = None  # here, as what is computed again notes it again
+        return terms
 
     def end_step(self, norms: Mapping[str, Tensor], last: Terms) -> None:
         """Update the codebook and the averages; report norms of gradients, and the last batch."""

@@ -37,6 +37,7 @@ from vqtrain.training.checkpoints import TrainingCheckpoint
 from vqtrain.training.console import RunConsole
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.launch import build_trainer, quiet_libraries
+from vqtrain.training.memory import look_at_memory
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.outlook import describe_data, describe_length, warnings_of
 from vqtrain.training.results import commands_of, read_environment
@@ -135,7 +136,7 @@ def train_on(
             stack.enter_context(run_directory.claim(run_dir, resuming=resuming))
             earlier = commands_of(read_environment(run_dir)) if resuming else []
             describe_run(run_dir, config, [*earlier, typed], settings.trainer.world_size)
-            introduce(console, module, data, run_dir, checkpoint, begun, remarks)
+            introduce(console, module, trainer, data, run_dir, checkpoint, begun, remarks)
         logger = build_logger(
             config["logger"], run_dir=run_dir, name=config["name"], is_main=trainer.is_global_zero
         )
@@ -257,6 +258,7 @@ def locate(
 def introduce(
     console: RunConsole,
     module: TokenizerTraining,
+    lightning_trainer: Trainer,
     data: TrainingData,
     run_dir: Path,
     checkpoint: TrainingCheckpoint | None,
@@ -294,6 +296,11 @@ def introduce(
         f"{settings.batch_size}), on the {'GPU' if trainer.uses_gpu else 'CPU'}"
     )
     console.line(describe_length(data, trainer))
+    memory = look_at_memory(module, lightning_trainer, settings)
+    if memory is not None:
+        console.line(f"memory: {memory}")
+        if memory.remedy is not None:
+            remarks = [*remarks, f"a step does not fit into memory: {memory.remedy}"]
     for remark in [*remarks, *warnings_of(data, trainer, module.optim_settings)]:
         console.line(f"warning: {remark}")
     if checkpoint is not None:
