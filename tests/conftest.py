@@ -1,12 +1,10 @@
 """What many tests share: a seed, tiny pictures, the command line in a process of its own, ranks."""
 
-import ctypes
+import importlib.util
 import io
-import json
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,9 +21,18 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
+_SPEC = importlib.util.spec_from_file_location("zygotes", Path(__file__).with_name("zygote.py"))
+assert _SPEC is not None
+assert _SPEC.loader is not None
+zygotes = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(zygotes)
+
 # The profiler of torch reads this once in a process, whichever test uses it first.
 QUIET_PROFILER = "KINETO_LOG_LEVEL"
 os.environ.setdefault(QUIET_PROFILER, "99")
+
+# Ray's workers would give way to the tests beside them, so that one waited for minutes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Ignored where nohup or a shell's & has started the tests, and vqtrain honors that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -118,72 +125,6 @@ def environment() -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-PR_SET_CHILD_SUBREAPER = 36  # of Linux
-# These differ from test to test, and nothing reads them before a command needs them.
-READ_LATE = ("PYTEST_CURRENT_TEST", "TORCH_HOME", "VQTRAIN_CACHE")
-
-
-def read_early(variables: Mapping[str, str]) -> dict[str, str]:
-    """Keep the variables that Python may have read at its start, or a module at its import."""
-    return {name: value for name, value in variables.items() if name not in READ_LATE}
-
-
-class Zygote:
-    """A process that has imported vqtrain, which takes 5 s, and forks others; see ``zygote.py``."""
-
-    def __init__(self) -> None:
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.variables = environment()
-        self.process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("zygote.py")],
-            stdin=theirs,
-            env=self.variables,
-            start_new_session=True,  # Ctrl-C is not for it
-        )
-        theirs.close()
-
-    def fork(self, request: Mapping[str, object], files: list[int]) -> int:
-        """Return the id of a process that has become a child of this one."""
-        prctl = ctypes.CDLL(None).prctl
-        prctl(PR_SET_CHILD_SUBREAPER, 1)
-        socket.send_fds(self.channel, [json.dumps(request).encode()], files)
-        number = int(self.channel.recv(64))
-        assert self.channel.recv(64) == b"adopted"
-        prctl(PR_SET_CHILD_SUBREAPER, 0)
-        return number
-
-    def close(self) -> None:
-        """End it, but not what it has forked."""
-        self.channel.shutdown(socket.SHUT_RDWR)  # also of the copies that forks of this one hold
-        self.channel.close()
-        self.process.wait()
-
-
-class ForkedProcess(subprocess.Popen[str]):
-    """A Python process that a zygote forks, otherwise as if it were started."""
-
-    def __init__(self, zygote: Zygote, command: list[str], **options: object) -> None:
-        self.zygote = zygote
-        super().__init__(command, **options)  # type: ignore[call-overload]  # options of Popen
-
-    def _execute_child(  # type: ignore[override]  # what Popen gives all its options
-        self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *rest
-    ) -> None:
-        del executable, preexec_fn, close_fds, pass_fds
-        pipes, start_new_session = rest[3:9], rest[-2]
-        stdin, _, _, stdout, _, stderr = pipes
-        files = [own if file == -1 else file for own, file in enumerate((stdin, stdout, stderr))]
-        request = {
-            "words": args[1:],
-            "folder": os.fspath(cwd or Path.cwd()),
-            "environment": env,
-            "new_session": start_new_session,
-        }
-        self.pid = self.zygote.fork(request, files)
-        self._child_created = True
-        self._close_pipe_fds(*pipes)
-
-
 StartPython = Callable[..., subprocess.Popen[str]]
 SmallPart = Callable[..., dict[str, Any]]
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
@@ -191,7 +132,7 @@ RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def start_python() -> Iterator[StartPython]:
-    """Start a script or a module that uses vqtrain, with options of ``Popen``; see ``Zygote``.
+    """Start a script or a module that uses vqtrain, with options of ``Popen``; see ``zygote.py``.
 
     ``variables`` are more of the environment, that nothing reads before the script begins. Where a
     test has changed others, or gives an environment of its own, the process is a new one.
@@ -207,9 +148,9 @@ def start_python() -> Iterator[StartPython]:
         settings = {"text": True, "env": {**shared, **(variables or {})}, **options}
         if sys.platform == "linux" and not {"env", "preexec_fn"} & options.keys():
             with one_at_a_time:
-                zygote = zygote or Zygote()
-                if read_early(shared) == read_early(zygote.variables):
-                    return ForkedProcess(zygote, command, **settings)
+                zygote = zygote or zygotes.start(shared)
+            if zygote.suits(shared):
+                return zygotes.ForkedProcess(zygote, command, **settings)
         return subprocess.Popen(command, **settings)  # type: ignore[call-overload]  # options of Popen
 
     yield start
@@ -237,11 +178,12 @@ def vqtrain(tmp_path: Path, start_python: StartPython) -> RunCommand:
 
 @pytest.fixture
 def start_vqtrain(tmp_path: Path, start_python: StartPython) -> StartPython:
-    """Start ``vqtrain`` and leave it running."""
+    """Start ``vqtrain`` and leave it running; ``starts_new`` says that what it starts is new."""
 
-    def start(*words: str) -> subprocess.Popen[str]:
+    def start(*words: str, starts_new: bool = False) -> subprocess.Popen[str]:
         return start_python(
             *("-m", "vqtrain", *words),
+            variables={zygotes.STARTS_NEW: "1"} if starts_new else {},
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

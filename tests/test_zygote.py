@@ -1,6 +1,7 @@
 """A process that is forked is like one that is started."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ TELLING = """
 import json, os, sys
 main = sys.modules["__main__"]
 told = [sys.argv, sys.path, os.getcwd(), main.__file__, main is sys.modules[__name__], os.getppid()]
-told += [os.getsid(0) == os.getpid(), sys.stdin.read(), sorted(os.listdir("/proc/self/fd"))]
-print(json.dumps([told, dict(os.environ)]))
+told += [os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpgid(os.getppid()), sys.stdin.read()]
+told += [open("/proc/self/cmdline").read().rstrip("\\0").split("\\0")]
+print(json.dumps([told, len(os.listdir("/proc/self/fd")), dict(os.environ)]))
 print("wrong", file=sys.stderr)
 sys.exit(3)
 """
@@ -34,12 +36,43 @@ def test_a_script_sees_the_same(is_leader: bool, start_python: StartPython, tmp_
     forked = start_python(script, "word", **options)
     started = start_python(script, "word", preexec_fn=None, **options)
     assert type(forked) is not type(started)
-    (told, variables), (expected, given) = (
+    (told, files, variables), (expected, needed, given) = (
         json.loads(process.communicate(timeout=60)[0]) for process in (forked, started)
     )
     assert told == expected
+    assert files == needed + 1  # the socket to what forks processes for this one
     assert given.items() <= variables.items()  # and what imports have set
     assert forked.returncode == started.returncode == 3
+
+
+NESTING = """
+import json, os, subprocess, sys
+told = [os.getpid(), os.getppid(), os.getpgid(0), "torch" in sys.modules, sys.argv]
+print(json.dumps(told), flush=True)
+if "LOCAL_RANK" not in os.environ:
+    rank = {**os.environ, "LOCAL_RANK": "1"}
+    done = subprocess.run([sys.executable, *sys.argv], env=rank)
+    late = subprocess.run([sys.executable, *sys.argv], env={**rank, "PYTHONPATH": ""})
+    sys.exit(done.returncode + late.returncode)
+sys.exit(3)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_it_starts_of_itself_is_forked_too(
+    start_python: StartPython, tmp_path: Path
+) -> None:
+    script = tmp_path / "nesting.py"
+    script.write_text(NESTING)
+    process = start_python(script, "word", start_new_session=True, **PIPES)
+    printed, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (6, "")
+    outer, inner, new = map(json.loads, printed.splitlines())
+    words = [str(script), "word"]
+    assert outer == [process.pid, os.getpid(), process.pid, True, words]
+    assert inner[1:] == [process.pid, process.pid, True, words]
+    # With other variables that Python reads at its start, it is not.
+    assert new[1:] == [process.pid, process.pid, False, words]
 
 
 @pytest.mark.slow

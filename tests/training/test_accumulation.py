@@ -173,14 +173,10 @@ def test_accumulated_batches_equal_one_batch(
     assert ("train/adversarial/share" in one_lines[-1]) == bool(adversarial)
     for a, b in zip(one_lines, split_lines, strict=True):
         assert a == pytest.approx(b, rel=1e-9, abs=1e-9)
-
-
-@pytest.mark.slow
-def test_restarts_really_happen_in_that_run(tiny: list[str], tmp_path: Path) -> None:
-    words = [*tiny, *SETTINGS, "data.batch_size=8"]
-    often, _ = train(tmp_path, "often", [*words, "codebook.restart_below=0.5"])
-    never, _ = train(tmp_path, "never", [*words, "codebook.restart_below=0.0"])
-    assert not torch.allclose(often["codebook.vectors"], never["codebook.vectors"])
+    if restart_below > 0:  # which really happens in that run
+        never = [*words, "data.batch_size=8", "codebook.restart_below=0.0"]
+        weights, _ = train(tmp_path, "never", never)
+        assert not torch.allclose(one["codebook.vectors"], weights["codebook.vectors"])
 
 
 @pytest.mark.slow

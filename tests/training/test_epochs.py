@@ -61,7 +61,7 @@ if __name__ == "__main__":
 @pytest.mark.ddp
 @pytest.mark.parametrize(
     ("ranks", "workers", "start"),
-    [(1, 2, "fork"), (2, 2, "spawn"), (3, 0, "spawn"), (3, 2, "fork")],
+    [(1, 2, "spawn"), (2, 2, "fork"), (3, 0, "spawn"), (3, 2, "fork")],
 )
 def test_every_sample_comes_once_an_epoch_in_the_same_order(
     ranks: int, workers: int, start: str, run_ranks: Callable[[str, int], Path]

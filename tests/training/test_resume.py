@@ -235,7 +235,8 @@ def test_a_signal_before_the_first_step_ends_all_at_once(
     devices: int, wait_s: float, tiny: list[str], tmp_path: Path, start_vqtrain: Start
 ) -> None:
     words = ["train", *tiny, f"trainer.devices={devices}", "trainer.max_steps=1000000"]
-    process = start_vqtrain(*words, "trainer.log_every=1000000", f"run_dir={tmp_path / 'run'}")
+    words += ["trainer.log_every=1000000", f"run_dir={tmp_path / 'run'}"]
+    process = start_vqtrain(*words, starts_new=True)  # whose imports the signal may meet
     log = tmp_path / "run/log.txt"
     deadline = time.monotonic() + 120
     while not log.exists() or "batch: " not in log.read_text():

@@ -682,6 +682,7 @@ def test_a_killed_pack_continues_to_equal_bytes(tmp_path, source, packing, start
     packing("whole", **settings)
     script = tmp_path / "script.py"
     script.write_text(KILLED)
+    groups = []
     for lines in (5, 18, 10):  # each continues at the image
         process = start_python(
             *(script, source, tmp_path / "out"), stdout=subprocess.PIPE, start_new_session=True
@@ -691,17 +692,18 @@ def test_a_killed_pack_continues_to_equal_bytes(tmp_path, source, packing, start
         process.kill()
         process.wait()
         process.stdout.close()
+        groups.append(process.pid)
         assert not (tmp_path / "out/index.json").exists()
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:  # the workers end by themselves
-            try:
-                os.killpg(process.pid, 0)
-            except ProcessLookupError:
-                break
+    deadline = time.monotonic() + 10
+    while groups and time.monotonic() < deadline:  # the workers end by themselves
+        try:
+            os.killpg(groups[-1], 0)
             time.sleep(0.05)
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-            pytest.fail("a worker outlived the process that started it")
+        except ProcessLookupError:
+            groups.pop()
+    for group in groups:
+        os.killpg(group, signal.SIGKILL)
+    assert not groups, "a worker outlived the process that started it"
     assert list((tmp_path / "out").rglob("*.tar"))
     packing(**settings)
     assert digest_of(tmp_path / "out") == digest_of(tmp_path / "whole")
