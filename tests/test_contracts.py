@@ -69,6 +69,41 @@ def test_every_kind_keeps_the_contract_of_its_group(
     CHECKS[group](built, **sizes)
 
 
+@pytest.mark.parametrize(
+    ("group", "kind"),
+    [(group, kind) for group in ("encoder", "decoder", "discriminator") for kind in kinds(group)],
+)
+def test_every_network_runs_in_bfloat16(
+    group: str, kind: str, small_part: Callable[[str, str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifiers, "SIZE", (32, 32))
+    part = small_part(group, kind)
+    with without_downloads():
+        network = build(group, part["kind"], part["arguments"]).eval()
+    torch.manual_seed(0)
+    if group == "decoder":
+        grid = (4,) if "num_tokens" in part["arguments"] else (4, 4)
+        inputs = torch.randn(2, network.in_channels, *grid)
+    else:
+        inputs = torch.rand(2, 3, 64, 64) * 2 - 1
+
+    def joined(found: Tensor | list[Tensor]) -> Tensor:
+        return torch.cat([each.float().flatten() for each in found])
+
+    exact = joined(network(inputs))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = joined(network(inputs))
+    mixed.square().mean().backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    found = {"mixed": mixed}
+    if group != "discriminator":  # which is used in training alone
+        with torch.no_grad():
+            found["narrow"] = joined(network.bfloat16()(inputs.bfloat16()))
+    for values in found.values():
+        assert 0 < (values - exact).norm() < 0.2 * exact.norm()
+
+
 class Halving(Encoder):
     """An encoder of sounds that keeps the contract."""
 

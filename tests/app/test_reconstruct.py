@@ -141,7 +141,7 @@ def test_a_damaged_picture_is_passed_over_and_said(
         (["tokenizer=tokenizer", "images=demo", "device=gpu"], "unknown device 'gpu'"),
         (
             ["tokenizer=tokenizer", "images=demo", "precision=half"],
-            "one of 32-true, bf16-mixed, 64-true, got 'half'",
+            "one of 32-true, bf16-mixed, 16-mixed, 64-true, bf16-true, got 'half'",
         ),
         (["tokenizer=tokenizer", "images=demo", "tiles=8"], "did you mean 'tile'?"),
     ],
@@ -160,6 +160,7 @@ def test_a_mistake_is_one_line(
 def test_other_precisions_can_be_chosen(pictures: Path) -> None:
     words = ["reconstruct", "tokenizer=tokenizer", f"images={pictures}", "limit=1"]
     assert main([*words, "precision=bf16-mixed", "out=half"]) == 0
+    assert main([*words, "precision=bf16-true", "out=narrow"]) == 0
     assert main([*words, "precision=64-true", "out=double"]) == 0
-    rows = [Path(f"{out}/psnr.jsonl").read_text() for out in ("half", "double")]
-    assert rows[0] != rows[1]
+    rows = [Path(f"{out}/psnr.jsonl").read_text() for out in ("half", "narrow", "double")]
+    assert rows[2] not in rows[:2]

@@ -2,7 +2,7 @@
 
 import torch
 
-from vqtrain.ops.precision import at_least_float32, without_autocast
+from vqtrain.ops.precision import at_least_float32, widened, without_autocast
 
 
 def test_only_half_precision_changes() -> None:
@@ -15,6 +15,12 @@ def test_only_half_precision_changes() -> None:
         torch.bool: torch.bool,
     }.items():
         assert at_least_float32(torch.zeros(1, dtype=given)).dtype == expected
+
+
+def test_only_types_of_half_precision_are_widened() -> None:
+    halves = torch.float16, torch.bfloat16
+    assert {widened(dtype) for dtype in (*halves, torch.float32)} == {torch.float32}
+    assert widened(torch.float64) == torch.float64
 
 
 def test_autocast_is_off_inside() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from vqtrain.data.sources.find import open_images, training_and_validation
@@ -76,6 +77,28 @@ def test_what_does_not_fit_the_images_is_named(
     assert few.startswith("12 training images are few, and optim.warmup_steps is 0: 5% is")
     (large,) = told(photographs, batch_size=4)[3:]
     assert large.startswith("a step takes 8 images, more than the 6 there are, ")
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "instructions"),
+    [("bf16-mixed", "bfloat16", "amx_bf16"), ("16-mixed", "float16", "avx512_fp16")],
+)
+def test_a_cpu_that_imitates_half_precision_is_named(
+    precision: str,
+    dtype: str,
+    instructions: str,
+    make_data: Callable[..., TrainingData],
+    trainer_settings: Callable[..., TrainerSettings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = make_data()
+    data.training = Stream(commands=("cat a.tar",))
+    for there, expected in ({"avx2": True}, 1), ({instructions: True, "avx2": True}, 0):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda there=there: there)
+        said = list(warnings_of(data, trainer_settings(precision=precision), OPTIM))
+        assert len(said) == expected
+        assert all(f"no instructions for {dtype}, which" in line for line in said)
+        assert list(warnings_of(data, trainer_settings(), OPTIM)) == []
 
 
 def test_of_images_in_sequence_the_length_is_in_steps(

@@ -48,6 +48,11 @@ def test_an_unknown_word_is_answered_with_the_valid_ones(
         trainer_settings(**{key: word})
 
 
+def test_weights_in_bfloat16_are_for_trained_tokenizers(trainer_settings: Make) -> None:
+    with pytest.raises(ConfigError, match="train with bf16-mixed, and give bf16-true to evaluate"):
+        trainer_settings(precision="bf16-true")
+
+
 def test_a_gpu_that_is_not_there_is_refused(
     trainer_settings: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

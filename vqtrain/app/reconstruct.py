@@ -16,7 +16,7 @@ from vqtrain.data.sources.find import open_images
 from vqtrain.errors import require
 from vqtrain.evaluation.reconstructions import PSNR_FILE, draw, draw_all, read_images
 from vqtrain.evaluation.settings import ImageSettings
-from vqtrain.ops.precision import PRECISIONS
+from vqtrain.ops.precision import TRAINED_PRECISIONS
 from vqtrain.ranges import at_least, one_of
 from vqtrain.tokenizer.any_size import AnySize
 from vqtrain.tokenizer.model import Tokenizer
@@ -40,7 +40,7 @@ class Reconstruct(Command):
         crop: Annotated[str, one_of(*CROPS)],
         any_size: AnySize,
         device: str,
-        precision: Annotated[str, one_of(*PRECISIONS)],
+        precision: Annotated[str, one_of(*TRAINED_PRECISIONS)],
     ) -> int:
         """Reconstruct, and say what came of it."""
         settings = ImageSettings(

@@ -30,6 +30,7 @@ from vqtrain.errors import ConfigError, FailedError, Interrupted, VqtrainError, 
 from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.launchers.base import Ended, Job, Launcher
 from vqtrain.launchers.local import Local
+from vqtrain.ops.precision import widened
 from vqtrain.ranges import at_least, within
 from vqtrain.shapes import sides
 from vqtrain.tokenizer.any_size import AnySize, layout_of
@@ -191,7 +192,8 @@ def encoder(
 
     @torch.inference_mode()
     def encode(pixels: Shaped[Tensor, "b c h w"]) -> Int64[Tensor, " b *tokens"]:
-        images = placed.to_images(pixels.to(placed.device, non_blocking=True), placed.dtype)
+        own = pixels.to(placed.device, non_blocking=True)
+        images = placed.to_images(own, widened(placed.dtype))
         try:
             with settings.autocast():
                 if any_size is not None:

@@ -24,6 +24,7 @@ from vqtrain.evaluation.reference import Reference
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.parts.codebook_usage import IdCounts
 from vqtrain.ops.pixels import to_pixels
+from vqtrain.ops.precision import widened
 from vqtrain.shapes import Mask, Pixels
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -112,7 +113,7 @@ def measure(
         faults += loaded.faults
         with clock.part("tokenizer"):
             batch = loaded.to(tokenizer.device, non_blocking=True)
-            images = tokenizer.to_images(batch.samples, tokenizer.dtype)
+            images = tokenizer.to_images(batch.samples, widened(tokenizer.dtype))
             with autocast():
                 quantized = tokenizer.quantize(tokenizer.latents(images)[..., :num_tokens])
                 reconstruction = tokenizer.decode_latents(quantized.z_q)

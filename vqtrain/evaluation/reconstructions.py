@@ -20,6 +20,7 @@ from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.evaluation.side_by_side import ids_panel, side_by_side, to_panel
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.ops.pixels import to_pixels
+from vqtrain.ops.precision import widened
 from vqtrain.shapes import by
 from vqtrain.tokenizer.any_size import AnySize, arrange, cropped, layout_of, restore
 from vqtrain.tokenizer.model import Tokenizer
@@ -99,7 +100,7 @@ def draw(
     layout = layout_of((images.shape[2], images.shape[3]), tokenizer, any_size)
     tile = None if layout.tiles else any_size.tile
     with settings.autocast():
-        own = arrange(images.to(tokenizer.device, tokenizer.dtype), layout)
+        own = arrange(images.to(tokenizer.device, widened(tokenizer.dtype)), layout)
         quantized = tokenizer.quantize(tokenizer.latents(own, tile=tile)[..., :num_tokens])
         reconstruction = tokenizer.decode_latents(quantized.z_q, tile=tile)
     reconstruction = restore(reconstruction.clamp(-1, 1), layout)

@@ -13,7 +13,7 @@ from vqtrain.data.decoding.images import Transform
 from vqtrain.data.settings import ImageSize
 from vqtrain.errors import ConfigError
 from vqtrain.ops.cores import count_cores
-from vqtrain.ops.precision import PRECISIONS
+from vqtrain.ops.precision import AUTOCAST, TRAINED_PRECISIONS
 from vqtrain.ranges import at_least, check_fields, one_of
 from vqtrain.shapes import sides
 from vqtrain.tokenizer.model import Tokenizer
@@ -33,7 +33,7 @@ class ImageSettings:
     batch_size: Annotated[int, at_least(1)]
     num_workers: Annotated[int, at_least(0)] | None
     device: str
-    precision: Annotated[str, one_of(*PRECISIONS)]
+    precision: Annotated[str, one_of(*TRAINED_PRECISIONS)]
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -68,14 +68,19 @@ class ImageSettings:
         )
 
     def placed(self, tokenizer: Tokenizer) -> Tokenizer:
-        """Put a tokenizer on the device, in the precision."""
+        """Put a tokenizer on the device, in the precision; its codebook is never narrowed."""
         dtype = torch.float64 if self.precision == "64-true" else torch.float32
-        return tokenizer.to(device=find_device(self.device), dtype=dtype)
+        placed = tokenizer.to(device=find_device(self.device), dtype=dtype)
+        if self.precision == "bf16-true":
+            outside = (placed.encoder, placed.project_in, placed.project_out, placed.decoder)
+            for network in outside:
+                network.bfloat16()
+        return placed
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context of a forward pass."""
-        kind = find_device(self.device).type
-        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16-mixed")
+        kind, dtype = find_device(self.device).type, AUTOCAST.get(self.precision)
+        return torch.autocast(kind, dtype, enabled=dtype is not None)
 
 
 def find_device(word: str) -> torch.device:

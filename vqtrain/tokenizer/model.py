@@ -16,7 +16,7 @@ from vqtrain.encoders.base import Encoder
 from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.layers.pointwise import Pointwise
 from vqtrain.ops.pixels import ValueRange, to_images, to_pixels
-from vqtrain.ops.precision import at_least_float32, without_autocast
+from vqtrain.ops.precision import at_least_float32, widened, without_autocast
 from vqtrain.ops.tiles import in_batches, in_tiles
 from vqtrain.shapes import by
 from vqtrain.token_ids import as_token_ids
@@ -82,7 +82,7 @@ class Tokenizer(nn.Module):
         self.channels = channels
         self.training_summary = dict(training or {})
         self.encoder = cast(Encoder, build_part("encoder", encoder))
-        wide = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        wide = widened(torch.get_default_dtype())
         self.codebook = cast(Codebook, build_part("codebook", codebook)).to(wide)
         self.decoder = cast(Decoder, build_part("decoder", decoder))
         if self.encoder.downsampling != self.decoder.upsampling:

@@ -11,6 +11,7 @@ from vqtrain.data.remote.urls import is_url
 from vqtrain.data.sources.folders import describe_others
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import BadSampleError
+from vqtrain.ops.precision import AUTOCAST, is_imitated
 from vqtrain.optim.settings import OptimSettings
 from vqtrain.shapes import ImageSize, by, in_px, sides, typed
 from vqtrain.training.data_module import TrainingData
@@ -56,7 +57,13 @@ def describe_length(data: TrainingData, trainer: TrainerSettings) -> str:
 def warnings_of(
     data: TrainingData, trainer: TrainerSettings, optim: OptimSettings
 ) -> Iterator[str]:
-    """Name settings that do not fit the images."""
+    """Name settings that do not fit the images or the machine."""
+    dtype = AUTOCAST.get(trainer.precision)
+    if dtype is not None and not trainer.uses_gpu and is_imitated(dtype):
+        yield (
+            f"this CPU has no instructions for {str(dtype).removeprefix('torch.')}, which is then "
+            f"much slower than float32: leave out trainer.precision={trainer.precision}"
+        )
     training, settings = data.training, data.settings
     if not isinstance(training, ImageIndex):
         return

@@ -73,6 +73,11 @@ class TrainerSettings:
     profile: bool
 
     def __post_init__(self) -> None:
+        require(
+            self.precision != "bf16-true",
+            "trainer.precision=bf16-true would round the steps of the optimizer away: train with "
+            "bf16-mixed, and give bf16-true to evaluate, tokenize and reconstruct",
+        )
         check_fields(self, "trainer")
         if self.accelerator == "gpu" and not torch.cuda.is_available():
             raise ConfigError("trainer.accelerator is gpu, but torch finds none here: try cpu")
