@@ -18,7 +18,10 @@ Until = Callable[[Sequence[float]], bool]
 
 
 def time_batches(
-    module: TokenizerTraining, samples: Shaped[Tensor, "b c *size"], until: Until
+    module: TokenizerTraining,
+    samples: Shaped[Tensor, "b c *size"],
+    until: Until,
+    callbacks: Sequence[Callback] = (),
 ) -> list[float]:
     """Train on one batch again and again, and return the seconds of each time.
 
@@ -26,9 +29,10 @@ def time_batches(
         module: What trains; its settings are those of the trainer.
         samples: The batch, as a worker brings it.
         until: Says after each batch whether the seconds so far are enough.
+        callbacks: Others that look on.
     """
     trainer, clock = build_trainer(module.settings), Clock(until)
-    trainer.callbacks = [clock]  # type: ignore[attr-defined]  # its type is not declared
+    trainer.callbacks = [*callbacks, clock]  # type: ignore[attr-defined]  # its type is not declared
     mask = torch.ones(len(samples), dtype=torch.bool)
     batch = Batch(samples=samples, mask=mask, keys=[""] * len(samples))
     trainer.fit(module, datamodule=Repeated(batch))

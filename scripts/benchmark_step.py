@@ -1,0 +1,378 @@
+"""Times whole training steps: vqtrain's, and what people would use instead, on the same batch.
+
+Contenders take turns in one process, and the medians of their steps are compared: vqtrain as its
+experiments have it, taming-transformers and diffusers where they have the same network, the
+codebook of vector-quantize-pytorch in vqtrain's step, and variants of vqtrain: layouts, compiled,
+recomputing activations, another precision. ``scripts/step_contenders.py`` says what a step of each
+is. Perceptual networks have random weights.
+
+Memory is the most that a step holds, weights and optimizers included, libraries not: on a GPU what
+torch has allocated, on a CPU resident memory, read on Linux in a process of its own. Utilization is
+the share of the device's peak that the arithmetic of the step is: products of convolutions and
+matrices, counted once also where they are computed again. The peak is a published one of dense
+products or, on a CPU or an unknown GPU, what a large convolution or matrix product reaches here.
+The cost of logging, progress, checkpoints and validation comes from a short run with all of them.
+
+On a GPU images have 256 px, on a CPU 128. The last line is JSON.
+Run: python scripts/benchmark_step.py, or with --quick in a few minutes on a CPU
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
+from multiprocessing import get_context
+from statistics import median
+from typing import Any, final
+
+import torch
+from benchmark_codebooks import peak, reset_peak
+from step_contenders import PACKAGES, SETTINGS, TITLES, Case, Contender, Ours, build
+from step_parts import Costs, arithmetic_of, measure_costs, parts_of, peak_flops
+
+from vqtrain.errors import VqtrainError
+from vqtrain.training.launch import quiet_libraries
+
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+PRECISIONS = ("32-true", "bf16-mixed")
+LAYOUTS = ("contiguous", "channels_last")
+CHECKPOINTED = "trainer.checkpoint_activations=block"
+COMPILED = "trainer.compile=true"
+# The steps at the start of a turn that are not counted: they choose kernels and fill caches.
+WARM = 1
+
+
+@final
+class Row:
+    """What is known of a contender of a case.
+
+    Args:
+        who: Which one, as ``build`` takes it.
+        case: What is measured.
+
+    Attributes:
+        contender: None where it cannot run.
+        seconds: Of its steps.
+        first_s: Of the first of all, with what is compiled in it.
+        bytes: The most that it holds.
+        note: Why it cannot run.
+    """
+
+    def __init__(self, who: str, case: Case) -> None:
+        self.who, self.case = who, case
+        self.contender: Contender | None = None
+        self.seconds: list[float] = []
+        self.first_s, self.bytes, self.note = 0.0, 0, ""
+
+    def prepare(self) -> None:
+        """Build it, and on a CPU measure its memory."""
+        missing = [name for name in PACKAGES.get(self.who, ()) if find_spec(name) is None]
+        if missing:
+            self.note = f"{missing[0]} is not installed"
+            return
+        tell(f"{self.case.setting}: building {self.title}")
+        try:
+            if not CUDA:
+                self.bytes = in_new_process(memory_alone, self.who, self.case)
+            self.contender = build(self.who, self.case)
+        except BrokenProcessPool:
+            self.note = "out of memory"
+
+    def take_turn(self, seconds: float) -> None:
+        """Train for so many seconds, and for at least one step that counts."""
+        if self.contender is None:
+            return
+        held = 0
+        if CUDA:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            held = torch.cuda.memory_allocated()
+        try:
+            first, *steps = self.contender.turn(
+                lambda steps: len(steps) > WARM and sum(steps[WARM:]) >= seconds
+            )
+        except torch.OutOfMemoryError:
+            self.contender, self.note = None, "out of memory: try a smaller --batch-size"
+            return
+        if CUDA:
+            self.bytes = torch.cuda.max_memory_allocated() - held
+        self.first_s = self.first_s or first
+        self.seconds += steps
+
+    @property
+    def step_s(self) -> float:
+        """Median seconds of a step."""
+        return median(self.seconds)
+
+    @property
+    def images_per_s(self) -> float:
+        """Images per second."""
+        return self.case.batch_size / self.step_s
+
+    @property
+    def precision(self) -> str:
+        """In what it computes, if it is ours."""
+        own = self.contender
+        return own.module.settings.precision if isinstance(own, Ours) else self.case.precision
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        variant = self.who.replace("trainer.", "").replace("=true", "")
+        return TITLES.get(self.who, f"vqtrain, {variant}")
+
+    @property
+    def data(self) -> dict[str, object]:
+        """It as plain data."""
+        if not self.seconds:
+            return {"who": self.who, "note": self.note}
+        return {
+            "who": self.who,
+            "images_per_s": round(self.images_per_s, 4),
+            "memory_mb": round(self.bytes / 1e6),
+            "steps": len(self.seconds),
+            "first_step_s": round(self.first_s, 2),
+        }
+
+
+def memory_alone(who: str, case: Case) -> int:
+    """Return the bytes of resident memory that steps take in this process, which is a new one."""
+    quiet()
+    for package in PACKAGES.get(who, ()):
+        import_module(package)
+    before = reset_peak()
+    build(who, case).turn(lambda seconds: len(seconds) > WARM)
+    return peak() - before
+
+
+def in_new_process(function: Any, *arguments: object) -> Any:  # noqa: ANN401  # what it returns
+    """Call a function in a new process, forked from one that has only imported."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["vqtrain.app.parts.training"])
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def tell(text: str) -> None:
+    """Say what is done now, to who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def quiet() -> None:
+    """Silence advice of libraries that does not apply here."""
+    quiet_libraries()
+    warnings.filterwarnings("ignore")
+
+
+def measure(case: Case, arguments: argparse.Namespace, *, has_variants: bool) -> list[Row]:
+    """Measure all contenders of a case in turn."""
+    ours = Row("ours", case)
+    ours.prepare()
+    others = SETTINGS[case.setting].contenders
+    # The example of diffusers has no step without the adversarial part.
+    names = [who for who in others if case.is_adversarial or who != "diffusers"]
+    if has_variants and isinstance(ours.contender, Ours):
+        names += variants_of(ours.contender, case.precision, is_quick=arguments.quick)
+    rows = [ours, *(Row(who, case) for who in names)]
+    for row in rows[1:]:
+        row.prepare()
+    for turn in range(arguments.rounds):
+        for row in rows:
+            tell(f"{case.setting}, turn {turn + 1} of {arguments.rounds}: {row.title}")
+            row.take_turn(arguments.seconds / arguments.rounds)
+    return rows
+
+
+def variants_of(ours: Ours, precision: str, *, is_quick: bool) -> list[str]:
+    """List variants of ours, as words of its command line.
+
+    Args:
+        ours: As its experiment has it, with the layout that ``auto`` stands for.
+        precision: Of the case.
+        is_quick: Whether those are left out that have to be compiled first.
+    """
+    kernels = (p for p in ours.module.tokenizer.parameters() if p.ndim == 4)
+    has_channels_last = any(not kernel.is_contiguous() for kernel in kernels)
+    other = f"trainer.memory_format={LAYOUTS[not has_channels_last]}"
+    return [
+        other,
+        *([] if is_quick else [COMPILED, f"{other} {COMPILED}"]),
+        CHECKPOINTED,
+        *(f"trainer.precision={each}" for each in PRECISIONS if each != precision),
+    ]
+
+
+def report(rows: Sequence[Row], peaks: dict[str, tuple[float, str]]) -> dict[str, object]:
+    """Print a case, and return it as plain data."""
+    case, ours = rows[0].case, rows[0]
+    adversarial = "with" if case.is_adversarial else "without"
+    print(
+        f"\n{case.setting}, {adversarial} the adversarial part, {case.precision}, "
+        f"{case.batch_size} images of {case.image_size} px"
+    )
+    found: dict[str, object] = {**vars(case), "rows": [row.data for row in rows]}
+    if not isinstance(ours.contender, Ours):
+        print(f"  {ours.title}: {ours.note}")
+        return found
+    operations, parts = arithmetic_of(ours.contender), parts_of(ours.contender)
+    print(f"  {'':<55}{'images/s':>9}{'of ours':>9}{'MB':>8}{'of ours':>9}{'of peak':>9}")
+    for row in rows:
+        if not row.seconds:
+            print(f"  {row.title:<55}{row.note}")
+            continue
+        used = operations / row.step_s / peaks[row.precision][0]
+        is_own = isinstance(row.contender, Ours) and row.who != "vqp"
+        print(
+            f"  {row.title:<55}{row.images_per_s:>9.3g}"
+            f"{row.images_per_s / ours.images_per_s:>9.2f}{row.bytes / 1e6:>8.0f}"
+            f"{row.bytes / ours.bytes:>9.2f}{f'{used:>9.0%}' if is_own else ''}",
+            flush=True,
+        )
+    total = sum(parts.values())
+    shares = (f"{part} {seconds / total:.1%}" for part, seconds in parts.items())
+    print(f"  {operations / 1e9:.0f} GFLOP a step of vqtrain: {', '.join(shares)}")
+    for line in conclusions(rows):
+        print(f"  {line}")
+    return found | {
+        "gflop": round(operations / 1e9, 1),
+        "of_peak": round(operations / ours.step_s / peaks[case.precision][0], 4),
+        "parts_s": {part: round(seconds, 4) for part, seconds in parts.items()},
+    }
+
+
+def conclusions(rows: Sequence[Row]) -> list[str]:
+    """Compare ours with the others, and say which of its variants is fastest here."""
+    found = {row.who: row for row in rows if row.seconds}
+    ours = found["ours"]
+    lines = [
+        f"{own.title} / {other.title}: {compared(own, other)}"
+        for who in ("taming", "diffusers")
+        for own in (ours, found.get(CHECKPOINTED))
+        if own is not None and (other := found.get(who)) is not None
+    ]
+    lines += [
+        f"{row.precision} / {ours.precision}: {compared(row, ours)}"
+        for row in found.values()
+        if row.precision != ours.precision
+    ]
+    # The same numbers, or those of another order of summation.
+    equal = [row for who, row in found.items() if "memory_format" in who or COMPILED in who]
+    if equal:
+        fastest = max(ours, *equal, key=lambda row: row.images_per_s)
+        how = "as it is" if fastest is ours else fastest.title.removeprefix("vqtrain, ")
+        lines.append(f"fastest here: {how}, {fastest.images_per_s:.3g} images/s")
+    return lines
+
+
+def compared(own: Row, other: Row) -> str:
+    """Say how a row compares with another one."""
+    rate, memory = own.images_per_s / other.images_per_s, own.bytes / other.bytes
+    return f"{rate:.2f} times the images/s, {memory:.2f} of the memory"
+
+
+def report_costs(costs: Costs, case: Case) -> dict[str, float]:
+    """Print what is around the steps of a run, and return the shares."""
+    shares = costs.shares(case)
+    own = sum(share for name, share in shares.items() if name != "networks in validation")
+    words = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
+    print(f"\naround a step of {case.setting}, at its intervals: {words}")
+    print(f"  without the networks {own:.2%} of a step")
+    return {name: round(share, 5) for name, share in shares.items()}
+
+
+def cases_of(arguments: argparse.Namespace) -> list[Case]:
+    """List what is measured: the adversarial part in each precision, the rest in one."""
+    return [
+        Case(
+            setting=setting,
+            is_adversarial=is_adversarial,
+            precision=precision,
+            image_size=arguments.image_size,
+            batch_size=arguments.batch_size,
+            device=DEVICE,
+        )
+        for setting in arguments.settings
+        for is_adversarial in ([True] if arguments.quick else [True, False])
+        for precision in arguments.precisions
+        if is_adversarial or precision == arguments.precisions[0]
+    ]
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+    def positive(kind: type) -> Any:  # noqa: ANN401  # a number of that kind
+        def read(word: str) -> Any:  # noqa: ANN401
+            number = kind(word)
+            if number <= 0:
+                raise argparse.ArgumentTypeError(f"must be above 0, got {word}")
+            return number
+
+        read.__name__ = kind.__name__
+        return read
+
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, help="default: all")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS)
+    parser.add_argument("--image-size", type=positive(int), default=256 if CUDA else 128)
+    parser.add_argument("--batch-size", type=positive(int), default=16 if CUDA else 2)
+    parser.add_argument("--rounds", type=positive(int), default=3, help="turns of each contender")
+    parser.add_argument(
+        "--seconds",
+        type=positive(float),
+        default=4.5 if CUDA else 10.0,
+        help="of each contender in all its turns; at least one step a turn counts",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="the first setting, with the adversarial part, in the first precision, nothing "
+        "compiled",
+    )
+    arguments = parser.parse_args()
+    arguments.settings = arguments.settings or list(SETTINGS)
+    arguments.precisions = arguments.precisions or (PRECISIONS[::-1] if CUDA else PRECISIONS[:1])
+    if arguments.quick:
+        del arguments.settings[1:]
+        arguments.precisions = arguments.precisions[:1]
+    if arguments.image_size % 32:
+        parser.error(f"--image-size must be a multiple of 32, got {arguments.image_size}")
+    return arguments
+
+
+def main() -> None:
+    """Measure all cases, print them, and print them again as JSON."""
+    arguments = parse()
+    quiet()
+    device = torch.cuda.get_device_name() if CUDA else f"CPU, {torch.get_num_threads()} threads"
+    peaks = {precision: peak_flops(precision, DEVICE) for precision in PRECISIONS}
+    known = ", ".join(f"{p} {rate / 1e9:.0f} GFLOP/s ({how})" for p, (rate, how) in peaks.items())
+    print(f"{device}, torch {torch.__version__}; peak: {known}", flush=True)
+    found = []
+    shares: dict[str, float] = {}
+    for number, case in enumerate(cases_of(arguments)):
+        has_variants = case.is_adversarial and case.setting == arguments.settings[0]
+        try:
+            rows = measure(case, arguments, has_variants=has_variants)
+            found.append(report(rows, peaks))
+            if number == 0 and rows[0].seconds:
+                shares = report_costs(in_new_process(measure_costs, case), case)
+        except VqtrainError as error:
+            sys.exit(f"{case.setting}: {error}")
+    when = datetime.now(UTC).date().isoformat()
+    facts = {"device": device, "torch": torch.__version__, "date": when, "around_a_step": shares}
+    print()
+    print(json.dumps({**facts, "cases": found}))
+
+
+if __name__ == "__main__":
+    main()
