@@ -1,10 +1,13 @@
 """The average of the weights against its recursion, and its way in and out of a module."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.ops.unallocated import CopyWithoutValues
 from vqtrain.optim.average import WeightAverage
 
 
@@ -135,3 +138,21 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing() -> None:
 def test_an_impossible_decay_is_refused(decay: float) -> None:
     with pytest.raises(ConfigError, match=f"trainer.ema_decay .* got {decay}"):
         WeightAverage(nn.Linear(1, 1), decay=decay)
+
+
+def test_an_average_on_the_cpu_is_the_same_and_stays_there() -> None:
+    module = network()
+    here, there = WeightAverage(module, decay=0.9), WeightAverage(module, decay=0.9, device="cpu")
+    for step in range(3):
+        disturb(module)
+        here.update(module, step)
+        there.update(module, step)
+    for name, tensor in there.state_dict().items():
+        assert torch.equal(tensor, here.state_dict()[name])
+        assert tensor.data_ptr() != module.state_dict()[name].data_ptr()
+    # A GPU is not needed to see where tensors of one would go.
+    with CopyWithoutValues(torch.device("cuda"), torch.float32):
+        on_gpu = copy.deepcopy(module)
+    average = WeightAverage(on_gpu, decay=0.9, device="cpu")
+    average.update(on_gpu, 0)
+    assert {tensor.device.type for tensor in average.state_dict().values()} == {"cpu"}

@@ -52,6 +52,7 @@ TRAINER: dict[str, object] = {
     "deterministic": False,
     "freeze": [],
     "ema_decay": 0.5,
+    "ema_device": None,
     "log_every": 1,
     "validate_every": 2,
     "checkpoint_every": 2,

@@ -34,10 +34,19 @@ def test_a_limit_may_be_absent(key: str, trainer_settings: Make) -> None:
     assert getattr(trainer_settings(**{key: None}), key) is None
 
 
-@pytest.mark.parametrize(("key", "value"), [("clip", 0.0), ("ema_decay", -0.1), ("ema_decay", 1.0)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("clip", 0.0), ("ema_decay", -0.1), ("ema_decay", 1.0)],
+)
 def test_a_number_out_of_range_is_refused(key: str, value: float, trainer_settings: Make) -> None:
     with pytest.raises(ConfigError, match=rf"trainer\.{key} must be .*got {value}"):
         trainer_settings(**{key: value})
+
+
+def test_the_average_is_with_the_weights_or_on_the_cpu(trainer_settings: Make) -> None:
+    assert trainer_settings(ema_device="cpu").ema_device == "cpu"
+    with pytest.raises(ConfigError, match=r"trainer\.ema_device must be .*cpu.*, got 'gpu'"):
+        trainer_settings(ema_device="gpu")
 
 
 @pytest.mark.parametrize(("key", "word"), [("accelerator", "cpus"), ("precision", "bf16")])

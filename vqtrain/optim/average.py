@@ -17,35 +17,45 @@ class WeightAverage:
     Parameters are averaged, buffers are copied: a count or the table of a codebook that keeps its
     own average must not be averaged again. The decay of step t is min(decay, (1 + t) / (10 + t)),
     so that the random initial weights lose their influence early. It costs one copy of the weights,
-    and another one while it is applied.
+    and another one while it is applied. On a device of its own it also costs that each step copies
+    the weights there, and waits for that.
 
     Args:
         module: The module to average, after weights that depend on data are initialized.
         decay: Share of the average that a step keeps, above 0 and below 1.
         fixed: Tensors that no step changes; their average is what they are.
+        device: Where both copies are; None for where the weights are.
 
     Raises:
         ConfigError: If ``decay`` is out of range.
     """
 
-    def __init__(self, module: nn.Module, *, decay: float, fixed: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        decay: float,
+        fixed: Collection[str] = (),
+        device: str | None = None,
+    ) -> None:
         if not 0.0 < decay < 1.0:
             raise ConfigError(f"trainer.ema_decay must be above 0 and below 1, got {decay}")
-        self._decay, self._fixed = decay, frozenset(fixed)
-        self._tensors = {
-            name: tensor.detach().clone() for name, tensor in module.state_dict().items()
-        }
+        self._decay, self._fixed, self._device = decay, frozenset(fixed), device
+        self._tensors = self._copy(module)
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Move the average towards the weights of the module.
 
         Args:
-            module: The module. If it was moved to another device or dtype, the average follows.
+            module: The module. If it was moved to another device or dtype, the average follows,
+                but for a device of its own.
             step: Number of the update that was just made, from 0.
         """
         current = {
-            name: tensor for name, tensor in module.state_dict().items() if name not in self._fixed
+            name: tensor.to(self._device or tensor.device)
+            for name, tensor in module.state_dict().items()
+            if name not in self._fixed
         }
         for name, tensor in current.items():
             self._tensors[name] = self._tensors[name].to(tensor.device, tensor.dtype)
@@ -89,9 +99,16 @@ class WeightAverage:
         Values are copied into the existing tensors, so that optimizers, compiled code and gradients
         still refer to them. Buffers are restored as well.
         """
-        own = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+        own = self._copy(module)
         try:
             module.load_state_dict(self._tensors)
             yield
         finally:
             module.load_state_dict(own)
+
+    def _copy(self, module: nn.Module) -> dict[str, Tensor]:
+        """Copy the weights to where the average is."""
+        return {
+            name: tensor.detach().to(self._device or tensor.device, copy=True)
+            for name, tensor in module.state_dict().items()
+        }

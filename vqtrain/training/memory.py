@@ -150,7 +150,7 @@ def measure_step(
         trained = [p for p in copied.parameters() if p.requires_grad]
         in_training = sum(p.nbytes for p in trained)
         constant = copies.nbytes + STATES_OF_ADAMW * in_training
-        if settings.ema_decay:
+        if settings.ema_decay and settings.ema_device in (None, device.type):
             constant += sum(tensor.nbytes for tensor in copied.tokenizer.state_dict().values())
         if settings.world_size > 1:
             # Gradients lie in the buffers by which they are reduced, also between steps.

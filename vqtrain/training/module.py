@@ -379,5 +379,8 @@ class TokenizerTraining(LightningModule):
         self.has_begun = True
         if self.settings.ema_decay:
             self.average = WeightAverage(
-                self.tokenizer, decay=self.settings.ema_decay, fixed=self.frozen.names
+                self.tokenizer,
+                decay=self.settings.ema_decay,
+                fixed=self.frozen.names,
+                device=self.settings.ema_device,
             )

@@ -40,6 +40,7 @@ class TrainerSettings:
         deterministic: Whether operations without a deterministic form are refused.
         freeze: Parts of the tokenizer that stay as they are; see ``vqtrain.training.freezing``.
         ema_decay: Share of the average of the weights that one step keeps, or 0 for no average.
+        ema_device: Where that average is: ``cpu``, or None for where the weights are.
         log_every: Steps between lines of training metrics; the last step is logged, too.
         validate_every: Steps between validations; see ``is_due``.
         checkpoint_every: Steps between checkpoints; see ``is_due``.
@@ -65,6 +66,7 @@ class TrainerSettings:
     deterministic: bool
     freeze: Sequence[Annotated[str, one_of(*PARTS)]]
     ema_decay: Annotated[float, within(0, 1, below_high=True)]
+    ema_device: Annotated[str, one_of("cpu")] | None
     log_every: Annotated[int, at_least(1)]
     validate_every: Annotated[int, at_least(1)]
     checkpoint_every: Annotated[int, at_least(1)]

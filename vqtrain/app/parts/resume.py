@@ -29,6 +29,7 @@ FREE = (
     "data.max_bad_fraction",
     "trainer.max_time",
     "trainer.checkpoint_activations",
+    "trainer.ema_device",
     "trainer.log_every",
     "trainer.validate_every",
     "trainer.checkpoint_every",
