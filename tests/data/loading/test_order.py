@@ -209,3 +209,39 @@ def test_what_comes_was_asked_for_a_window_before():
         asked |= {i for ids in order.blocks(begin, end, part=0, parts=1) for i in ids.tolist()}
         begin = end
         assert asked >= set(order.samples(step, 32)[2].tolist())
+
+
+def test_512_ranks_read_every_sample_once_and_every_node_every_block() -> None:
+    nodes, ranks_per_node, batch_size, shard = 64, 8, 4, 1000
+    n, world = 131_072, nodes * ranks_per_node  # 64 steps
+    order = endless(n)
+    epochs, _, ids = order.samples(0, n)
+    assert not epochs.any()
+    assert np.array_equal(np.sort(ids), np.arange(n))
+    # The place of a sample says its rank, see TrainingBatches.
+    ranks = np.arange(n) // batch_size % world
+    assert np.bincount(ranks).tolist() == [n // world] * world
+    # A rank on its own, also one that is resumed in the middle, sees just these.
+    rank, steps = 300, n // (batch_size * world)
+    own = [order.samples((m * world + rank) * batch_size, batch_size)[2] for m in range(steps)]
+    assert np.array_equal(np.concatenate(own), ids[ranks == rank])
+    resumed = endless(n).samples((40 * world + rank) * batch_size, batch_size)[2]
+    assert np.array_equal(resumed, own[40])
+    # A block lies in a window, whose samples go to all nodes: nearly every node reads from each
+    # shard. So a node reads ahead every block, once, shared by its processes.
+    node_shards = np.unique(ranks // ranks_per_node * 1000 + ids // shard)
+    assert len(node_shards) > 0.99 * nodes * (n // shard)
+    parts = [order.blocks(0, n, part=part, parts=ranks_per_node) for part in range(ranks_per_node)]
+    ahead = np.concatenate([block for part in parts for block in part])
+    assert np.array_equal(np.sort(ahead), np.arange(n))
+
+
+@pytest.mark.parametrize(("n", "expected_mb"), [(1_281_167, 0.4), (20_000_000, 4.4)])
+def test_the_order_of_an_epoch_takes_little_memory(n: int, expected_mb: float) -> None:
+    # Blocks of 38 photographs: where each begins, and where each window does.
+    order = EpochOrder(n, seed=0, epoch=0, block_size=38, window=256, resampled=False)
+    order.samples(np.array([n // 2]))
+    window = next(iter(order._windows.values()))
+    kept = order.starts.nbytes + order._firsts.nbytes + window.nbytes
+    assert kept / 1e6 < expected_mb
+    assert order.starts.nbytes == 8 * -(-n // 38)
