@@ -249,6 +249,10 @@ for variant, arguments in json.loads(Path({path!r}).read_text()).items():
     for name in ("z_q", "ids", "grad"):  # the images of all ranks; steps come second
         record[name] = distributed.all_gather(torch.stack(record[name], 1))
     record["loss"] = distributed.all_reduce_sum(torch.stack(record["loss"]))
+    # One tensor of all steps is compared sooner than fifty.
+    record["restarts"] = torch.stack(record["restarts"])
+    of_steps = record["weights"]
+    record["weights"] = {{n: torch.stack([of[n] for of in of_steps]) for n in parameters}}
     record["state"] = codebook.state_dict()
 torch.save(records, f"{{folder}}/records-{{rank}}.pt")
 """
