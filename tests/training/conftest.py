@@ -136,6 +136,26 @@ def tiny_of(tiny: list[str]) -> Callable[[str], list[str]]:
 
 
 @pytest.fixture
+def adversarial_words() -> list[str]:
+    """Overrides for a small discriminator and all that is done to steady it."""
+    return [
+        "discriminator=patchgan",
+        "discriminator.channels=4",
+        "discriminator.num_layers=1",
+        "loss.discriminator.lecam_weight=0.1",
+        "loss.discriminator.lecam_decay=0.8",
+        "loss.discriminator.augment=0.5",
+        "loss.discriminator.consistency_weight=0.5",
+        "loss.discriminator.r1_weight=0.1",
+        "loss.discriminator.r1_every=3",
+        "loss.discriminator.blur_steps=6",
+        "latent_noise=nearest_codes",
+        "latent_noise.share=0.5",
+        "loss.adversarial.weight=0.5",
+    ]
+
+
+@pytest.fixture
 def trainer_settings() -> Callable[..., TrainerSettings]:
     """Make settings of a run of four steps, with changes."""
 

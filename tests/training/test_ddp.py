@@ -14,21 +14,8 @@ import torch
 
 STEPS, START = 50, 20
 WORDS = [
-    "discriminator=patchgan",
-    "discriminator.channels=4",
-    "discriminator.num_layers=1",
-    "loss.discriminator.lecam_weight=0.1",
-    "loss.discriminator.lecam_decay=0.8",
-    "loss.discriminator.augment=0.5",
-    "loss.discriminator.consistency_weight=0.5",
-    "loss.discriminator.r1_weight=0.1",
-    "loss.discriminator.r1_every=3",
-    "loss.discriminator.blur_steps=6",
-    "latent_noise=nearest_codes",
-    "latent_noise.share=0.5",
     f"loss.adversarial.start_step={START}",
     "loss.adversarial.ramp_steps=5",
-    "loss.adversarial.weight=0.5",
     "optim.lr=3.0e-3",
     "trainer.precision=64-true",
     f"trainer.max_steps={STEPS}",
@@ -91,6 +78,7 @@ Outcome = tuple[subprocess.CompletedProcess[str], list[dict[str, torch.Tensor]],
 def train(
     tmp_path: Path,
     tiny_of: Callable[[str], list[str]],
+    adversarial_words: list[str],
     start_python: Callable[..., subprocess.Popen[str]],
 ) -> Callable[..., Outcome]:
     """Train in a number of processes; return the states of all ranks and the logged lines."""
@@ -100,8 +88,9 @@ def train(
     def train(name: str, *words: str, network: str = "vqvae", **variables: str) -> Outcome:
         states, run = tmp_path / f"{name}-states", tmp_path / name
         states.mkdir()
+        typed = [*tiny_of(network), *adversarial_words, *WORDS, *words, f"run_dir={run}"]
         process = start_python(
-            *(script, "train", *tiny_of(network), *WORDS, *words, f"run_dir={run}"),
+            *(script, "train", *typed),
             variables={"STATES": str(states), **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -134,20 +134,7 @@ def test_a_killed_run_ends_where_an_unbroken_one_ends(
 
 
 GAN = [
-    "discriminator=patchgan",
-    "discriminator.channels=4",
-    "discriminator.num_layers=1",
-    "loss.discriminator.lecam_weight=0.1",
-    "loss.discriminator.lecam_decay=0.8",
-    "loss.discriminator.augment=0.5",
-    "loss.discriminator.consistency_weight=0.5",
-    "loss.discriminator.r1_weight=0.1",
-    "loss.discriminator.r1_every=3",
-    "loss.discriminator.blur_steps=6",
-    "latent_noise=nearest_codes",
-    "latent_noise.share=0.5",
     "loss.adversarial.ramp_steps=6",
-    "loss.adversarial.weight=0.5",
     "optim.discriminator.schedule=cosine",
     "optim.discriminator.warmup_steps=2",
 ]
@@ -155,9 +142,10 @@ GAN = [
 
 @pytest.mark.ddp
 def test_a_killed_game_goes_on_where_it_was(
-    tiny: list[str], tmp_path: Path, start_vqtrain: Start
+    tiny: list[str], adversarial_words: list[str], tmp_path: Path, start_vqtrain: Start
 ) -> None:
-    words = ["train", *tiny, *SETTINGS, *GAN, "trainer.devices=2", "trainer.precision=16-mixed"]
+    words = ["train", *tiny, *SETTINGS, *adversarial_words, *GAN, "trainer.devices=2"]
+    words += ["trainer.precision=16-mixed"]
     words += ["loss.adversarial.start_step=8", "codebook.decay=0.8", "optim.lr=3.0e-3"]
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     processes = [start_vqtrain(*words, f"run_dir={run}") for run in (unbroken, broken)]
