@@ -373,7 +373,7 @@ def test_of_many_names_three_are_shown() -> None:
         ),
         (
             ["images=demo", "precision=16"],
-            "one of 32-true, bf16-mixed, 64-true, got 16",
+            "one of 32-true, bf16-mixed, 16-mixed, 64-true, got 16",
         ),
         (["--halp"], "unknown option '--halp', did you mean '--help'?"),
     ],

@@ -1,6 +1,7 @@
 """A check of the contract of commands."""
 
 import inspect
+import re
 
 from vqtrain.app.base import Command
 from vqtrain.app.parts.pages import CONTEXT, REQUIRED, hints_of, page_of
@@ -48,7 +49,8 @@ def check(command: Command) -> None:
     for key, default in page.defaults.items():
         # Keys of a mapping, such as paths of weights, may speak for themselves.
         require(bool(page.meanings[key]) or "." in key, f"the help must say what {key} means")
-        silent = [word for word in choices_of(hints.get(key)) if word not in page.meanings[key]]
+        said = re.findall(r"[\w-]+", page.meanings[key])
+        silent = [word for word in choices_of(hints.get(key)) if word not in said]
         require(not silent, f"the help must say that {key} takes {silent}")
         if key in hints and default != REQUIRED:
             check_value(key, default, hints[key])
