@@ -193,7 +193,7 @@ def test_images_per_second_are_those_of_one_worker(
     assert asked == {"settings": replace(planned.data, batch_size=25), "num_workers": 1}
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed", "64-true"])
 def test_a_step_is_that_of_the_run(precision: str, plan: Plan) -> None:
     quiet_libraries()
     planned = plan(f"trainer.precision={precision}", "discriminator=patchgan", "data.image_size=32")
