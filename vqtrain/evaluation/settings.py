@@ -13,6 +13,7 @@ from vqtrain.data.decoding.images import Transform
 from vqtrain.data.settings import ImageSize
 from vqtrain.errors import ConfigError
 from vqtrain.ops.cores import count_cores
+from vqtrain.ops.memory import keep_freed_memory
 from vqtrain.ops.precision import AUTOCAST, TRAINED_PRECISIONS
 from vqtrain.ranges import at_least, check_fields, one_of
 from vqtrain.shapes import sides
@@ -69,8 +70,11 @@ class ImageSettings:
 
     def placed(self, tokenizer: Tokenizer) -> Tokenizer:
         """Put a tokenizer on the device, in the precision; its codebook is never narrowed."""
+        device = find_device(self.device)
+        if device.type == "cpu":
+            keep_freed_memory()
         dtype = torch.float64 if self.precision == "64-true" else torch.float32
-        placed = tokenizer.to(device=find_device(self.device), dtype=dtype)
+        placed = tokenizer.to(device=device, dtype=dtype)
         if self.precision == "bf16-true":
             outside = (placed.encoder, placed.project_in, placed.project_out, placed.decoder)
             for network in outside:

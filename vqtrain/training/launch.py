@@ -21,6 +21,7 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from torch.nn.parallel import DistributedDataParallel
 
 from vqtrain.errors import ConfigError
+from vqtrain.ops.memory import keep_freed_memory
 from vqtrain.training.settings import TrainerSettings
 
 # After which a rank that waits for another gives up.
@@ -41,6 +42,8 @@ def build_trainer(settings: TrainerSettings) -> Trainer:
             processes.
     """
     check_launch(settings)
+    if not settings.uses_gpu:
+        keep_freed_memory()
     many = settings.world_size > 1
     strategy = DDPStrategy(
         find_unused_parameters=False,

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vqtrain.data.loading.commands import end_commands
 from vqtrain.errors import DataError, FailedError
+from vqtrain.ops.memory import give_back_freed_memory
 from vqtrain.ops.signals import ENDING
 
 # Batches that each worker prefetches, so that slow images cause no wait.
@@ -58,6 +59,7 @@ class Loader(Iterable[Item]):
             # Its own generator, so that iter() does not change the run's random state.
             generator=torch.Generator(),
         )
+        self._forks_next = num_workers > 0
         # Referenced from outside until this is deleted: in a reference cycle, as Lightning and
         # raised errors create, the workers' pipes could close before the workers are stopped.
         weakref.finalize(self, _let_go, self._loader).atexit = False
@@ -72,6 +74,9 @@ class Loader(Iterable[Item]):
         Raises:
             DataError: If a server does not answer, or too many images in a row are bad.
         """
+        if self._forks_next:
+            give_back_freed_memory()
+            self._forks_next = False
         for item in self._loader:
             if isinstance(item, DataError):
                 raise item
