@@ -1,26 +1,27 @@
 """Times vqtrain evaluate against the passes that it cannot do without.
 
-Two ways take turns over the same pictures, and their medians are compared: the forward passes of
-the tokenizer and the passes of Inception over originals and reconstructions, on batches that are
-ready in memory; and vqtrain evaluate with metrics=[psnr,ssim,fid] baselines=false cost=false, from
-encoded pictures to its files, without statistics of the originals from an earlier round. Loading
-the weights is in neither. The last line is JSON.
-Run: python scripts/benchmark_evaluate.py photos-00000.tar --tokenizer runs/demo/latest
-     --random-inception
+Two ways take turns over the same images: the forward passes of encoder and decoder, and with
+--metrics fid those of Inception over originals and reconstructions, on batches that are ready in
+memory; and vqtrain evaluate with these metrics, baselines=false cost=false worst=0, from encoded
+images to its files, without statistics of the originals from an earlier round. Loading the weights
+is in neither. The share is that of the fastest rounds, as other programs only add time; that of CPU
+time counts the main process. Without --tokenizer the network is that of f16 tokenizers, with random
+weights: what it costs does not depend on them. The last line is JSON.
+Run: OMP_NUM_THREADS=1 python scripts/benchmark_evaluate.py photos-00000.tar --images 64
 """
 
 import argparse
 import json
 import os
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
-from rich.console import Console
+from benchmark_tokenize import build, compare
 from torch import nn
 
 from vqtrain.data.loading.batches import ValidationBatches
@@ -40,9 +41,6 @@ from vqtrain.metrics.base import Metric
 from vqtrain.metrics.fid import FID
 from vqtrain.metrics.parts.build import build_metrics
 from vqtrain.tokenizer.model import Tokenizer
-
-METRICS = ("psnr", "ssim", "fid")
-WORST = 8
 
 
 def random_inception(folder: Path) -> str:
@@ -64,16 +62,22 @@ def random_inception(folder: Path) -> str:
 
 
 @torch.inference_mode()
-def bare(batches: list[torch.Tensor], tokenizer: Tokenizer, fid: FID) -> None:
+def bare(batches: list[torch.Tensor], tokenizer: Tokenizer, fids: Sequence[FID]) -> None:
     """Reconstruct what is in memory, and run Inception over both."""
-    weight = tokenizer.project_in.weight
     for pixels in batches:
-        moved = pixels.to(weight.device)
-        made = tokenizer(tokenizer.to_images(moved)).images
-        fid.features(made)
-        fid.features_of_pixels(moved)
-    if weight.device.type == "cuda":
+        moved = pixels.to(tokenizer.device)
+        reconstruction = tokenizer(tokenizer.to_images(moved, tokenizer.dtype)).samples
+        for fid in fids:
+            fid.features(reconstruction)
+            fid.features_of_pixels(moved)
+    if tokenizer.device.type == "cuda":
         torch.cuda.synchronize()
+
+
+@contextmanager
+def unseen(_name: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show no progress."""
+    yield lambda _name, _done, _total: None
 
 
 def evaluate(
@@ -94,10 +98,10 @@ def evaluate(
         settings,
         with_baselines=False,
         max_bad_fraction=1.0,
-        console=Console(quiet=True),
+        shown=unseen,
     )
     entry = entry_of(model, measured, index, metrics, rules, settings)
-    save_images(entry, model, index, metrics, settings, WORST, out)
+    save_images(entry, model, index, metrics, settings, 0, out)
     tables.save(tables.Report(images={"count": len(index)}, settings={}, entries=[entry]), out)
     return dict(measured.seconds)
 
@@ -106,11 +110,13 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sources", nargs="+", help="IMAGES: tars or folders")
-    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--tokenizer", help="a network of f16 tokenizers without it")
+    parser.add_argument("--channels", type=int, default=64, help="of the first layer of that")
+    parser.add_argument("--metrics", nargs="+", default=["psnr", "ssim"])
     parser.add_argument("--images", type=int, help="how many of them; all without it")
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=3)
     weights = parser.add_mutually_exclusive_group()
@@ -120,7 +126,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Time both ways in turn, and print their medians."""
+    """Time both ways in turn, and print what is left of the bare passes."""
     arguments = parse()
     settings = ImageSettings(
         image_size=arguments.image_size,
@@ -133,45 +139,44 @@ def main() -> None:
     sources = [str(Path(source).absolute()) for source in arguments.sources]
     whole = open_images(sources, role="validation")
     index = whole.select(np.arange(min(arguments.images or len(whole), len(whole))))
-    tokenizer = settings.placed(Tokenizer.from_pretrained(arguments.tokenizer))
+    name = arguments.tokenizer
+    built = build(arguments.channels) if name is None else Tokenizer.from_pretrained(name)
+    tokenizer = settings.placed(built)
     transform = settings.transform(tokenizer)
-    model = Model(name=arguments.tokenizer, folder=".", tokenizer=tokenizer, transform=transform)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    model = Model(
+        name=name or "random weights",
+        folder=".",
+        tokenizer=tokenizer,
+        transform=transform,
+        num_tokens=None,
+    )
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent)
         file = random_inception(folder) if arguments.random_inception else arguments.inception
-        metrics = build_metrics(METRICS)
-        given = {"inception": file}
+        metrics = build_metrics(arguments.metrics)
         device = find_device(settings.device)
-        loaded, _ = load_metrics(metrics, given=given, device=device, is_typed=True)
+        loaded, _ = load_metrics(metrics, given={"inception": file}, device=device, is_typed=True)
         rules = {metric.name: rule for metric, rule in loaded.items()}
-        fid = metrics[-1]
-        assert isinstance(fid, FID)
-        batches = ValidationBatches(
-            index,
-            transform=transform,
-            batch_size=settings.batch_size,
-            rank=0,
-            world_size=1,
-        )
+        fids = [metric for metric in metrics if isinstance(metric, FID)]
+        batches = ValidationBatches(index, transform=transform, batch_size=settings.batch_size)
         loader = Loader(batches, numbers=range(len(batches)), num_workers=settings.workers)
         ready = [batch.samples[batch.mask] for batch in loader]
-        bare(ready[:1], tokenizer, fid)  # the first ones are slower
-        seconds: dict[str, list[float]] = {"passes alone": [], "vqtrain evaluate": []}
-        for number in range(arguments.rounds):
-            began = time.perf_counter()
-            bare(ready, tokenizer, fid)
-            seconds["passes alone"].append(time.perf_counter() - began)
+        bare(ready[:1], tokenizer, fids)  # the first ones are slower
+        numbers = count()
+
+        def whole() -> None:
             # Each round has a cache of its own, so that each computes the originals.
-            os.environ["VQTRAIN_CACHE"] = str(folder / f"cache-{number}")
-            began = time.perf_counter()
-            parts = evaluate(model, index, metrics, rules, settings, folder / f"out-{number}")
-            seconds["vqtrain evaluate"].append(time.perf_counter() - began)
+            out = folder / f"out-{next(numbers)}"
+            os.environ["VQTRAIN_CACHE"] = f"{out}-cache"
+            parts = evaluate(model, index, metrics, rules, settings, out)
             print(", ".join(f"{part} {taken:.1f} s" for part, taken in parts.items()))
-    for way, taken in seconds.items():
-        print(f"{way:<20}{median(taken):8.2f} s  ({min(taken):.2f} to {max(taken):.2f})")
-    medians = {way: round(median(taken), 2) for way, taken in seconds.items()}
-    ratio = median(seconds["vqtrain evaluate"]) / median(seconds["passes alone"])
-    print(json.dumps({"images": len(index), **medians, "ratio": round(ratio, 3)}))
+
+        ways = {
+            "bare passes": lambda: bare(ready, tokenizer, fids),
+            "vqtrain evaluate": whole,
+        }
+        found = compare(ways, images=len(index), rounds=arguments.rounds)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
