@@ -6,7 +6,7 @@ collective: all ranks must call them, in the same order.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Timer
@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int64, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 Item = TypeVar("Item")
 
@@ -194,3 +194,100 @@ def all_gather_with_gradient(tensor: Float[Tensor, " n *shape"]) -> Float[Tensor
     parts = list(all_gather(tensor).chunk(world_size()))
     parts[rank()] = parts[rank()] + world_size() * (tensor - tensor.detach())
     return torch.cat(parts)
+
+
+def shard(
+    network: nn.Module, units: Iterable[nn.Module], *, whole: Collection[nn.Parameter]
+) -> None:
+    """Split the parameters of a network over all ranks along their first axis, by torch's FSDP2.
+
+    A unit is gathered where it runs forward or backward, and its gradients are averaged over ranks
+    and split in the backward pass. So ranks run the network together, and always as a whole.
+
+    Args:
+        network: On any device; its parameters become others.
+        units: Its parts that are gathered one at a time; what is in none of them is one more.
+        whole: Parameters that stay whole on each rank, and whose gradients are not averaged.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    mesh = init_device_mesh(device, (world_size(),))
+    for parameter in network.parameters():
+        parameter.data = parameter.data.contiguous()  # others cannot be split
+    for unit in dict.fromkeys([*units, network]):
+        # A unit that stayed gathered after validation would miss a change of the weights.
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=set(whole))
+
+
+def is_split(tensor: Tensor) -> bool:
+    """Say whether this rank has only its part of a tensor, because of ``shard``."""
+    module = sys.modules.get("torch.distributed.tensor")  # slow to import; without it none is
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+def part_of(tensor: Tensor) -> Tensor:
+    """Return this rank's part of a tensor, in the same memory; all of one that is not split."""
+    return tensor.detach().to_local() if is_split(tensor) else tensor  # type: ignore[attr-defined]  # is_split
+
+
+def joined(part: Tensor, like: Tensor) -> Tensor:
+    """Return the tensor of which each rank has a part, as it has one of another tensor."""
+    if not is_split(like):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(like, DTensor)
+    return DTensor.from_local(
+        part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
+    )
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Gather a tensor that is split, without a gradient, from any device; collective."""
+    if not is_split(tensor):
+        return tensor
+    device = tensor.device_mesh.device_type  # type: ignore[attr-defined]  # is_split
+    return joined(part_of(tensor).to(device), like=tensor).full_tensor()  # type: ignore[attr-defined]  # is_split
+
+
+def split(tensor: Tensor, like: Tensor) -> Tensor:
+    """Split a tensor that all ranks have as another one of its shape is, if that is split."""
+    if not is_split(like):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    mesh, placements = like.device_mesh, like.placements
+    return distribute_tensor(tensor.to(like.device), mesh, placements, src_data_rank=None)
+
+
+def all_whole(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gather the tensors of a state dict; collective where one is split."""
+    return {name: whole(tensor) for name, tensor in weights.items()}
+
+
+def all_split(weights: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Split the tensors of a state dict as those of another one are, by name."""
+    return {name: split(tensor, like[name]) for name, tensor in weights.items()}
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Average the gradients of the parameters that are not split, all in one reduction."""
+    found = [p.grad for p in parameters if p.grad is not None and not is_split(p)]
+    if not found:
+        return
+    mean = all_reduce_sum(torch.cat([each.flatten() for each in found])) / world_size()
+    for each, own in zip(found, torch.split(mean, [each.numel() for each in found]), strict=True):
+        each.copy_(own.view_as(each))
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Float[Tensor, ""]:
+    """Return the norm of the gradient over all parameters, split or not; collective where split."""
+    found = [p.grad for p in parameters if p.grad is not None]
+    parts = [part_of(each) for each in found if is_split(each)]
+    norm = nn.utils.get_total_norm([each for each in found if not is_split(each)])
+    if not parts:
+        return norm
+    return (norm.square() + all_reduce_sum(nn.utils.get_total_norm(parts).square())).sqrt()

@@ -164,10 +164,18 @@ class Objective(nn.Module):
         return self.alignment_weight is not None and self.alignment_weight.enabled(step)
 
     @property
+    def adaptive_terms(self) -> list[str]:
+        """The names of the terms whose weights adapt to gradients."""
+        weights = {
+            "adversarial": None if self.discriminator is None else self.adversarial.weight,
+            "alignment": self.alignment_weight,
+        }
+        return [name for name, weight in weights.items() if weight is not None and weight.adaptive]
+
+    @property
     def goes_deeper(self) -> bool:
         """Whether gradients are compared at a weight before the decoder's last layer."""
-        has_alignment = self.alignment_weight is not None and self.alignment_weight.adaptive
-        return has_alignment or self.adversarial.layer is not None
+        return "alignment" in self.adaptive_terms or self.adversarial.layer is not None
 
     def begin_step(self, step: int, seed: int) -> None:
         """Begin a step, with the same arguments on every rank."""

@@ -43,6 +43,7 @@ TRAINER: dict[str, object] = {
     "accelerator": "cpu",
     "devices": 1,
     "num_nodes": 1,
+    "strategy": "ddp",
     "precision": "32-true",
     "accumulate": 1,
     "clip": None,

@@ -109,6 +109,8 @@ def test_of_images_in_sequence_the_length_is_in_steps(
     assert next(describe_data(data)).startswith("data: 1 training shards in sequence, 5 validation")
     assert describe_length(data, trainer) == "length: 8 steps of 4 images"
     assert list(warnings_of(data, trainer, OPTIM)) == []
+    (alone,) = warnings_of(data, trainer_settings(strategy="fsdp"), OPTIM)
+    assert alone.startswith("trainer.strategy=fsdp splits the networks over the processes of a run")
 
 
 def test_images_of_one_tar_are_told_apart_by_their_place(photographs: str) -> None:

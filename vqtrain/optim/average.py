@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from vqtrain import distributed
 from vqtrain.errors import CheckpointError, ConfigError
 
 
@@ -62,8 +63,8 @@ class WeightAverage:
         parameters = (name for name, _ in module.named_parameters(remove_duplicate=False))
         averaged = [name for name in parameters if name in current]
         torch._foreach_lerp_(
-            [self._tensors[name] for name in averaged],
-            [current[name] for name in averaged],
+            [distributed.part_of(self._tensors[name]) for name in averaged],
+            [distributed.part_of(current[name]) for name in averaged],
             1.0 - min(self._decay, (1 + step) / (10 + step)),
         )
         for name in current.keys() - set(averaged):
@@ -90,7 +91,7 @@ class WeightAverage:
                     f"it must be {list(self._tensors[name].shape)}"
                 )
         for name, tensor in self._tensors.items():
-            tensor.copy_(state[name])
+            tensor.copy_(distributed.split(state[name], like=tensor))
 
     @contextmanager
     def applied_to(self, module: nn.Module) -> Iterator[None]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
+from vqtrain import distributed
 from vqtrain.build import build_part
 from vqtrain.codebooks.base import Codebook, Quantized, leaves
 from vqtrain.decoders.base import Decoder
@@ -121,12 +122,12 @@ class Tokenizer(nn.Module):
         return tokenizer.eval()
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into a directory.
+        """Write ``config.json`` and ``model.safetensors`` into a directory; collective if split.
 
         Raises:
             CheckpointError: If they cannot be written; existing files stay intact.
         """
-        storage.write(Path(path), self.config, self.state_dict())
+        storage.write(Path(path), self.config, distributed.all_whole(self.state_dict()))
 
     def folded(self) -> "Tokenizer":
         """Return this tokenizer for inference: tables that are computed at each call become plain.
@@ -396,4 +397,4 @@ class Tokenizer(nn.Module):
         if wrong:
             rest = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise ConfigError(f"the weights do not fit: {'; '.join(wrong[:3])}{rest}")
-        self.load_state_dict(dict(weights))
+        self.load_state_dict(distributed.all_split(weights, like=self.state_dict()))

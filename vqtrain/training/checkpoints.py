@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vqtrain import distributed
 from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.optim.optimizer import NetworkOptimizer
 from vqtrain.tokenizer import storage
 from vqtrain.training.data_module import StreamState, TrainingData
 from vqtrain.training.module import TokenizerTraining
@@ -92,13 +93,13 @@ def restore(module: TokenizerTraining, checkpoint: TrainingCheckpoint) -> None:
     if module.average is not None:
         module.average.load_state_dict(checkpoint["tokenizer"]["weights"])
     optim = module.optim
-    optim.generator.optimizer.load_state_dict(state["optimizer"])
+    optim.generator.load_state_dict(state["optimizer"])
     if optim.discriminator is not None:
         saved, objective = state["discriminator"], module.objective
         assert saved is not None, "a resumed run cannot change its discriminator"
         assert objective.discriminator is not None
         objective.discriminator.load_state_dict(saved["weights"])
-        optim.discriminator.optimizer.load_state_dict(saved["optimizer"])
+        optim.discriminator.load_state_dict(saved["optimizer"])
         objective.adversarial.load_state_dict(saved["adversarial"])
     if module.objective.alignment is not None:
         module.objective.alignment.load_state_dict(state["alignment"])
@@ -155,14 +156,18 @@ class Checkpointing:
         if is_due or is_best:
             module.window.gather()
             self.places = self.data.stream_state()
+            checkpoint = self.collect(module)
             if distributed.rank() == 0:
-                self.save(module, is_due=is_due, is_best=is_best)
+                keep = module.settings.keep_checkpoints
+                self.save(checkpoint, keep=keep, is_due=is_due, is_best=is_best)
 
-    def save(self, module: TokenizerTraining, *, is_due: bool, is_best: bool) -> None:
+    def save(
+        self, checkpoint: TrainingCheckpoint, *, keep: int, is_due: bool, is_best: bool
+    ) -> None:
         """Write one file, and link the other names to it."""
         self.folder.mkdir(exist_ok=True)
-        file = self.folder / (NAME.format(module.step) if is_due else "best.ckpt")
-        checkpoint = self.collect(module)
+        step = checkpoint["training"]["step"]
+        file = self.folder / (NAME.format(step) if is_due else "best.ckpt")
         try:
             # torch raises its own error instead of the file's, which is its context.
             storage.write_whole(file, lambda handle: torch.save(checkpoint, handle))
@@ -170,7 +175,7 @@ class Checkpointing:
                 link(file, self.folder / "last.ckpt")
                 if is_best:
                     link(file, self.folder / "best.ckpt")
-                self.prune(file, module.settings.keep_checkpoints)
+                self.prune(file, keep)
         except (OSError, RuntimeError) as error:
             reason = error.__context__ if isinstance(error.__context__, OSError) else error
             raise CheckpointError(
@@ -182,7 +187,7 @@ class Checkpointing:
             storage.write(self.run_dir / "tokenizer", config, tokenizer["weights"])
 
     def collect(self, module: TokenizerTraining) -> TrainingCheckpoint:
-        """Collect what a checkpoint holds."""
+        """Collect what a checkpoint holds; collective, and complete on the first rank alone."""
         tokenizer = module.tokenizer
         raw = copy_of(tokenizer.state_dict())
         weights = copy_of(module.average.state_dict()) if module.average else raw
@@ -208,7 +213,7 @@ class Checkpointing:
                 "places": self.places,
                 "weights": raw,
                 "frozen": module.frozen.digest,
-                "optimizer": module.optim.generator.optimizer.state_dict(),
+                "optimizer": optimizer_state(module.optim.generator),
                 "discriminator": discriminator_state(module),
                 "alignment": {} if alignment is None else copy_of(alignment.state_dict()),
                 "window": module.window.state_dict(),
@@ -261,17 +266,27 @@ def discriminator_state(module: TokenizerTraining) -> DiscriminatorState | None:
         return None
     return {
         "weights": copy_of(objective.discriminator.state_dict()),
-        "optimizer": optimizer.optimizer.state_dict(),
+        "optimizer": optimizer_state(optimizer),
         "adversarial": copy_of(objective.adversarial.state_dict()),
     }
 
 
 def copy_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy weights to the CPU, in torch's own memory layout."""
-    return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in weights.items()
-    }
+    """Copy whole weights to the CPU of the first rank, in torch's own memory layout; collective."""
+    copies = {}
+    for name, tensor in weights.items():
+        whole = distributed.whole(tensor.detach())
+        if distributed.rank() == 0:
+            copies[name] = whole.cpu().clone(memory_format=torch.contiguous_format)
+    return copies
+
+
+def optimizer_state(optimizer: NetworkOptimizer) -> dict[str, object]:
+    """Collect the state of an optimizer, of whole tensors on the first rank; collective."""
+    state = optimizer.state_dict()
+    for values in state["state"].values():
+        values.update(copy_of({k: v for k, v in values.items() if distributed.is_split(v)}))
+    return state
 
 
 def numbered(folder: Path) -> list[Path]:

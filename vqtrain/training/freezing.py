@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from vqtrain import distributed
 from vqtrain.errors import FailedError, require
 from vqtrain.objective import Objective
 from vqtrain.tokenizer.model import Tokenizer
@@ -97,10 +98,10 @@ class FrozenParts:
         return replace(output, quantized=replace(output.quantized, loss=loss))
 
     def digest_of(self, weights: Mapping[str, Tensor]) -> str:
-        """Hash the values of the frozen tensors of a state dict."""
+        """Hash the values of the frozen tensors of a state dict; collective."""
         found = hashlib.sha256()
         for name in sorted(self.names):
-            values = weights[name].detach().cpu().flatten().contiguous()
+            values = distributed.whole(weights[name].detach()).cpu().flatten().contiguous()
             found.update(values.view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
 

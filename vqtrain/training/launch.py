@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from subprocess import Popen
 from threading import Event, Thread
-from typing import Any
+from typing import Any, final
 
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -45,12 +45,6 @@ def build_trainer(settings: TrainerSettings) -> Trainer:
     if not settings.uses_gpu:
         keep_freed_memory()
     many = settings.world_size > 1
-    strategy = DDPStrategy(
-        find_unused_parameters=False,
-        broadcast_buffers=False,  # codebooks reduce their own
-        gradient_as_bucket_view=True,
-        timeout=TIMEOUT,
-    )
     # SLURM's signal is handled like any other: the run ends with a checkpoint.
     on_slurm = many and SLURMEnvironment.detect()
     plugins: list[Any] = []
@@ -63,7 +57,7 @@ def build_trainer(settings: TrainerSettings) -> Trainer:
         trainer = Trainer(
             # Lightning's own "auto" may pick a device without float64, which the metrics need.
             accelerator="gpu" if settings.uses_gpu else "cpu",
-            strategy=strategy if many else "auto",
+            strategy=build_strategy(settings) if many else "auto",
             devices=settings.devices,
             num_nodes=settings.num_nodes,
             plugins=plugins,
@@ -92,6 +86,29 @@ def build_trainer(settings: TrainerSettings) -> Trainer:
         reason = " ".join(str(error).split())
         raise ConfigError(f"cannot start {settings.world_size} processes: {reason}") from error
     return trainer
+
+
+@final
+class ShardedStrategy(DDPStrategy):
+    """Lightning's DDP without torch's around the module, which has split its networks itself.
+
+    Lightning's own for FSDP2, ModelParallelStrategy, takes no float64.
+    """
+
+    def configure_ddp(self) -> None:
+        """Leave the module as it is: it averages its gradients itself."""
+
+
+def build_strategy(settings: TrainerSettings) -> DDPStrategy:
+    """Build what makes the processes train together."""
+    if settings.is_sharded:
+        return ShardedStrategy(timeout=TIMEOUT)
+    return DDPStrategy(
+        find_unused_parameters=False,
+        broadcast_buffers=False,  # codebooks reduce their own
+        gradient_as_bucket_view=True,
+        timeout=TIMEOUT,
+    )
 
 
 def check_launch(settings: TrainerSettings) -> None:
@@ -164,6 +181,8 @@ def quiet_libraries() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
+    # Nothing changes in place what a network returns.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
 
 
 def check_trainer(trainer: Trainer, settings: TrainerSettings) -> None:
@@ -179,6 +198,9 @@ def check_trainer(trainer: Trainer, settings: TrainerSettings) -> None:
             trainer.precision != settings.precision
         ),
         f"it trains on {device}, but trainer.accelerator stands for {wanted}": device != wanted,
+        "trainer.strategy=fsdp goes with the strategy of vqtrain.training.launch alone": (
+            isinstance(trainer.strategy, ShardedStrategy) != settings.is_sharded
+        ),
         "its DDPStrategy must have broadcast_buffers=False: codebooks reduce their own": (
             isinstance(model, DistributedDataParallel) and model.broadcast_buffers
         ),

@@ -101,6 +101,8 @@ def look_at_memory(
         trainer: Of the run.
         data: The ``data`` group.
     """
+    if module.settings.is_sharded:
+        return None  # it would count what other processes have
     device = trainer.strategy.root_device
     try:
         memory = measure_step(module, trainer, (data.channels, *data.sample_size))

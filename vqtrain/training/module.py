@@ -30,6 +30,7 @@ from vqtrain.training.freezing import FrozenParts
 from vqtrain.training.launch import check_trainer
 from vqtrain.training.optimizers import Optimizers
 from vqtrain.training.settings import TrainerSettings
+from vqtrain.training.sharding import check_sharding, shard
 from vqtrain.training.window import Window
 
 # Codes start from at least this many latents each, where 16 steps of data hold so many.
@@ -101,8 +102,9 @@ class TokenizerTraining(LightningModule):
         self.window = Window(num_codebooks=codebook.num_codebooks, size=codebook.size)
         self.frozen = FrozenParts(tokenizer, trainer_settings.freeze)
         self.frozen.check(tokenizer, objective, self.layers)
-        trained = [parameter for _, parameter in self.generator_parameters()]
-        self.batches = Accumulation(trained, trainer_settings.accumulate)
+        if trainer_settings.is_sharded:
+            check_sharding(trainer_settings, tokenizer, objective)
+        self.batches = self.accumulation()
         self.aligned: Tensor | None = None
         if objective.alignment is not None and objective.alignment.layer is not None:
             layer = tokenizer.get_submodule(objective.alignment.layer)
@@ -114,6 +116,18 @@ class TokenizerTraining(LightningModule):
             tensor.data = lay_out(tensor.data, trainer_settings.memory_format)
         networks = {"encoder": tokenizer.encoder, "decoder": tokenizer.decoder}
         recompute(networks, trainer_settings.checkpoint_activations)
+
+    def configure_model(self) -> None:
+        """Split the networks over the ranks, now that there are ranks; Lightning may ask twice."""
+        if self.settings.is_sharded and not any(map(distributed.is_split, self.parameters())):
+            self.to(self.settings.dtype)  # of which their parts are
+            shard(self.tokenizer)
+            self.batches = self.accumulation()
+
+    def accumulation(self) -> Accumulation:
+        """Begin to add up gradients of the parameters that there are now."""
+        trained = [parameter for _, parameter in self.generator_parameters()]
+        return Accumulation(trained, self.settings.accumulate)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Build one optimizer for each network; every step sets its learning rate."""

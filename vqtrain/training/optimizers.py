@@ -47,6 +47,7 @@ class Optimizers:
         discriminator_settings: DiscriminatorOptimSettings,
     ) -> None:
         self._objective = objective
+        self._is_sharded = trainer_settings.is_sharded
         self.generator = NetworkOptimizer(
             parameters=parameters,
             settings=optim_settings,
@@ -72,8 +73,12 @@ class Optimizers:
     @property
     def of_torch(self) -> list[torch.optim.Optimizer]:
         """The optimizers as torch's own."""
+        return [each.optimizer for each in self._networks]
+
+    @property
+    def _networks(self) -> list[NetworkOptimizer]:
         both = (self.generator, self.discriminator)
-        return [each.optimizer for each in both if each is not None]
+        return [each for each in both if each is not None]
 
     def at(self, step: int) -> dict[str, NetworkOptimizer]:
         """Return the optimizers of the networks that train in a step, by the network."""
@@ -118,6 +123,9 @@ class Optimizers:
             The norms of the gradients before clipping, by the network; None if it was skipped.
         """
         optimizers = self.at(step)
+        if self._is_sharded:
+            parameters = [p for each in optimizers.values() for p in each.parameters]
+            distributed.average_gradients(parameters)
         for each in optimizers.values():
             self.scaler.unscale_(each.optimizer)
         norms = {name: each.gradient_norm() for name, each in optimizers.items()}
@@ -134,7 +142,7 @@ class Optimizers:
             self.scaler.update()
         if not is_applied and not 1 < scale > self.scaler.get_scale():
             self.skipped_in_row += 1
-        for optimizer in self.of_torch:
-            optimizer.zero_grad()
+        for network in self._networks:
+            network.zero_grad()
         self._loss_is_finite.fill_(True)
         return norms if is_applied else None

@@ -65,6 +65,11 @@ def warnings_of(
             f"much slower than float32: leave out trainer.precision={trainer.precision}"
         )
     training, settings = data.training, data.settings
+    if trainer.strategy == "fsdp" and not trainer.is_sharded:
+        yield (
+            "trainer.strategy=fsdp splits the networks over the processes of a run, and this run "
+            "has one, which keeps them whole: raise trainer.devices"
+        )
     if not isinstance(training, ImageIndex):
         return
     batch, count = images_of_step(data, trainer), len(training)

@@ -16,6 +16,7 @@ from vqtrain.tokenizer.parts import PARTS
 ACCELERATORS = ("auto", "cpu", "gpu")
 MEMORY_FORMATS = ("auto", "channels_last", "contiguous")
 RECOMPUTED = ("none", "level", "block")
+STRATEGIES = ("ddp", "fsdp")
 # Of the first validation and the first checkpoint, where the intervals are longer.
 FIRST_STEP = 100
 
@@ -31,6 +32,7 @@ class TrainerSettings:
         accelerator: One of ``ACCELERATORS``; ``auto`` is ``gpu`` where torch finds one.
         devices: Processes on each machine, each with a device of its own, at least 1.
         num_nodes: Machines, at least 1.
+        strategy: One of ``STRATEGIES``: whether each process has the networks whole, or a part.
         precision: One of ``PRECISIONS``.
         accumulate: Batches whose gradients make one step, at least 1.
         clip: Largest norm of the generator's gradient, or None.
@@ -57,6 +59,7 @@ class TrainerSettings:
     accelerator: Annotated[str, one_of(*ACCELERATORS)]
     devices: Annotated[int, at_least(1)]
     num_nodes: Annotated[int, at_least(1)]
+    strategy: Annotated[str, one_of(*STRATEGIES)]
     precision: Annotated[str, one_of(*PRECISIONS)]
     accumulate: Annotated[int, at_least(1)]
     clip: Annotated[float, above(0)] | None
@@ -112,6 +115,11 @@ class TrainerSettings:
     def world_size(self) -> int:
         """Processes that train together."""
         return self.devices * self.num_nodes
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process has only its part of the encoder and the decoder."""
+        return self.strategy == "fsdp" and self.world_size > 1
 
     @property
     def dtype(self) -> torch.dtype:

@@ -38,7 +38,7 @@ FREE = (
 # These may be changed, but results then differ from those of an uninterrupted run.
 WARNED = (
     *("trainer.devices", "trainer.num_nodes", "trainer.max_steps", "trainer.accumulate"),
-    *("trainer.memory_format", "trainer.compile"),
+    *("trainer.strategy", "trainer.memory_format", "trainer.compile"),
     *("data.batch_size", "optim.lr", "optim.discriminator.lr"),
 )
 # Images may be moved: ``check_images`` compares them.
