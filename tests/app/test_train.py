@@ -1,6 +1,7 @@
 """``vqtrain train`` from the outside: what it writes, and every mistake in one line."""
 
 import json
+import re
 import resource
 import shutil
 import signal
@@ -517,6 +518,7 @@ def test_a_compiled_game_is_the_same_game(tiny: list[str], tmp_path: Path, vqtra
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert_trained(tmp_path / "compiled")
+    assert re.search(r"^step 1/4  compiled for \d+\.\d s$", done.stdout, re.MULTILINE)
     lines = [
         [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
         for run in ("plain", "compiled")

@@ -250,7 +250,7 @@ def test_what_a_step_leaves_out_is_said(plan: Plan, monkeypatch: pytest.MonkeyPa
     rate = Rate(images_per_s=8.0, batch_size=2)
     assert speed.describe_device(planned, rate).found == (
         "8 images/s on the CPU: 0.25 s for 2 images of 32 x 32 px, 32-true; 12 at once would have "
-        "taken too long to try; less from step 2 on, with the discriminator; more when compiled"
+        "taken too long to try; less from step 2 on, with the discriminator; not compiled"
     )
     rate = Rate(images_per_s=1234.5, batch_size=12)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

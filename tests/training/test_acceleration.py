@@ -1,7 +1,10 @@
 """A step that keeps less computes the same."""
 
 import copy
+import json
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,3 +92,73 @@ def test_images_lie_as_asked(memory_format: str, last: bool) -> None:
         assert torch.equal(found, images)
         assert found.is_contiguous(memory_format=torch.channels_last) == last
         assert found.is_contiguous() != last
+
+
+WHOLE = """
+import json, sys
+from types import SimpleNamespace
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+from vqtrain.build import build
+from vqtrain.layers import classifiers
+from vqtrain.training.acceleration import compile_parts, recompute
+from vqtrain.weights import without_downloads
+
+classifiers.SIZE = (32, 32)
+compiled = torch.compile
+# The graphs are those of every backend, and a break in one is an error.
+torch.compile = lambda function, *, options, **rest: compiled(
+    function, backend="eager", fullgraph=True, **rest
+)
+
+for group, kind, arguments in json.load(sys.stdin):
+    torch._dynamo.reset()
+    counters.clear()
+    with without_downloads():
+        built = build(group, kind, arguments)
+    if group in ("decoder", "discriminator"):
+        built.begin_step(0, seed=0)
+    inputs = [torch.rand(2, 3, 64, 64, requires_grad=True)]
+    if group == "decoder":
+        grid = (4,) if "num_tokens" in arguments else (4, 4)
+        inputs = [torch.rand(2, built.in_channels, *grid, requires_grad=True)]
+    elif group == "loss":
+        inputs.append(torch.rand(2, 3, 64, 64))
+    eager, layer = built(*inputs), nn.Linear(1, 1)
+    layer.last_layer = None  # it stands for the parts that are not compared
+    tokenizer = SimpleNamespace(**{"encoder": layer, "decoder": layer, group: built})
+    objective = SimpleNamespace(losses=[built] if group == "loss" else [], goes_deeper=False)
+    clock = compile_parts(tokenizer, objective, accumulate=1)
+    if group == "discriminator":
+        built.compile(options=None)
+    for unit in ("none", "block") if kind in ("maskgit", "vit") else ("none",):
+        recompute({group: built}, unit)
+        torch.testing.assert_close(built(*inputs), eager)
+        assert clock.take_seconds() > 0
+    built(*inputs)
+    assert clock.take_seconds() == 0  # as it is compiled
+    assert not counters["graph_break"] and counters["stats"]["unique_graphs"] > 0
+    print(group, kind)
+"""
+LOSSES = ["dino", "gram", "lpips"]  # and classifiers of torchvision
+
+
+@pytest.mark.slow
+def test_every_network_compiles_into_whole_graphs(
+    small_part: SmallPart, start_python: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
+) -> None:
+    groups = {group: kinds(group) for group in ("encoder", "decoder", "discriminator")}
+    small = {"multipliers": [1, 2], "attention_factors": [2]}
+    given = [
+        (group, kind, small_part(group, kind, **small)["arguments"])
+        for group, words in {**groups, "loss": LOSSES}.items()
+        for kind in words
+    ]
+    script = tmp_path / "script.py"
+    script.write_text(WHOLE)
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with start_python(script, **pipes) as process:  # without checks of shapes
+        out, errors = process.communicate(json.dumps(given), timeout=300)
+    assert process.returncode == 0, errors
+    assert len(out.splitlines()) == len(given)

@@ -219,7 +219,7 @@ def describe_device(planned: Planned, rate: Rate) -> Finding:
             f"; less from step {objective.adversarial.weight.start_step} on, with the discriminator"
         )
     if settings.compile:
-        found += "; more when compiled"
+        found += "; not compiled"
     return Finding(name="device", found=found)
 
 

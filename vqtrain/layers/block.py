@@ -1,7 +1,6 @@
 """The repeated parts of networks, each of which is recomputed, compiled and sharded as one."""
 
 from abc import ABC
-from collections.abc import Iterator
 
 from torch import nn
 
@@ -36,14 +35,8 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
     return outermost(network, Block) or [network]
 
 
-def outermost(network: nn.Module, *kinds: type[Block] | type[Level]) -> list[nn.Module]:
+def outermost(network: nn.Module, *kinds: type[nn.Module]) -> list[nn.Module]:
     """List the modules of these kinds that are in no other one, in the order of registration."""
-    return list(_outermost(network, kinds))
-
-
-def _outermost(module: nn.Module, kinds: tuple[type, ...]) -> Iterator[nn.Module]:
-    if isinstance(module, kinds):
-        yield module
-        return
-    for child in module.children():
-        yield from _outermost(child, kinds)
+    if isinstance(network, kinds):
+        return [network]
+    return [found for child in network.children() for found in outermost(child, *kinds)]

@@ -100,6 +100,11 @@ class RunConsole:
         elif not self.has_shown and not self.has_shown_pace:
             self._show_pace(step)
 
+    def show_compiling(self, step: int, seconds: float) -> None:
+        """Say how long torch compiled, if it did."""
+        if seconds > 0:
+            self.line(f"step {step}/{self.max_steps}  compiled for {seconds:.1f} s")
+
     def _show_pace(self, step: int) -> None:
         """Show how long a step and the rest take, once the run has been silent for long."""
         left_s = self.seconds_left(step)

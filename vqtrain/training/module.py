@@ -10,7 +10,6 @@ from jaxtyping import Float
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
-from torch._functorch import config as functorch_config
 from torch.nn.parallel import DistributedDataParallel
 
 from vqtrain import distributed
@@ -24,7 +23,7 @@ from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.average import WeightAverage
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
-from vqtrain.training.acceleration import lay_out, recompute
+from vqtrain.training.acceleration import CompileClock, compile_parts, lay_out, recompute
 from vqtrain.training.accumulation import Accumulation
 from vqtrain.training.freezing import FrozenParts
 from vqtrain.training.launch import check_trainer
@@ -70,6 +69,7 @@ class TokenizerTraining(LightningModule):
         has_begun: Whether it was, and the average of the weights has started.
         validation: Measures reconstructions when Lightning validates, or None.
         logs: Whether it logs its metrics through Lightning.
+        compile_clock: Knows how long torch has been compiling; None if nothing is compiled.
         optim: The optimizers, once there is a trainer.
     """
 
@@ -98,6 +98,7 @@ class TokenizerTraining(LightningModule):
         self.codebook_is_new, self.has_begun = True, False
         self.validation: Measures | None = None
         self.logs = True
+        self.compile_clock: CompileClock | None = None
         codebook = tokenizer.codebook
         self.window = Window(num_codebooks=codebook.num_codebooks, size=codebook.size)
         self.frozen = FrozenParts(tokenizer, trainer_settings.freeze)
@@ -189,16 +190,9 @@ class TokenizerTraining(LightningModule):
             self.begin_average()
         self.frozen.begin(self.tokenizer)
         if self.settings.compile:
-            tokenizer = self.tokenizer
-            # Its gradient is asked for separately, and a compiled graph computes all of them.
-            last_layer = tokenizer.decoder.last_layer
-            last_layer.forward = torch.compiler.disable(last_layer.forward)  # type: ignore[no-untyped-call]  # torch's own
-            # Where a batch may be differentiated twice, the first backward pass must leave the
-            # activations as they are, also if its graph comes from torch's cache.
-            once = self.settings.accumulate == 1 and not self.objective.goes_deeper
-            functorch_config.donated_buffer = once
-            for network in (tokenizer.encoder, tokenizer.decoder):
-                network.compile(options={"inplace_buffers": once})
+            self.compile_clock = compile_parts(
+                self.tokenizer, self.objective, accumulate=self.settings.accumulate
+            )
 
     def train(self, mode: bool = True) -> "TokenizerTraining":
         """Set the mode of all modules but the frozen ones, which stay in eval mode."""

@@ -38,7 +38,7 @@ class TrainerSettings:
         clip: Largest norm of the generator's gradient, or None.
         memory_format: How images and weights lie in memory, one of ``MEMORY_FORMATS``.
         checkpoint_activations: What is computed again in the backward pass, one of ``RECOMPUTED``.
-        compile: Whether the encoder and the decoder are compiled.
+        compile: Whether torch compiles networks; see ``vqtrain.training.acceleration``.
         deterministic: Whether operations without a deterministic form are refused.
         freeze: Parts of the tokenizer that stay as they are; see ``vqtrain.training.freezing``.
         ema_decay: Share of the average of the weights that one step keeps, or 0 for no average.
