@@ -117,9 +117,9 @@ class StepEnd(Callback):
         del outputs, batch_idx
         assert isinstance(pl_module, TokenizerTraining)
         self.console.end_batch(pl_module.step, images=len(batch.samples))
-        if pl_module.compile_clock is not None:
-            self.console.show_compiling(pl_module.step, pl_module.compile_clock.take_seconds())
         if pl_module.step_has_ended:
+            if pl_module.compile_clock is not None:
+                self.console.show_compiling(pl_module.step, pl_module.compile_clock.take_seconds())
             self.end_step(trainer, pl_module)
         elif trainer.should_stop:  # set by a callback of the user: after this step, not within it
             self.is_asked_to_stop, trainer.should_stop = True, False
