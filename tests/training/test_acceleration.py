@@ -14,8 +14,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from vqtrain.build import build, kinds
 from vqtrain.errors import ConfigError
+from vqtrain.layers.frozen import Frozen
 from vqtrain.ops.seeds import seed_torch
-from vqtrain.training.acceleration import lay_out, recompute
+from vqtrain.training.acceleration import lay_out, lay_out_weights, recompute
 from vqtrain.weights import without_downloads
 
 SmallPart = Callable[..., dict[str, Any]]
@@ -92,6 +93,15 @@ def test_images_lie_as_asked(memory_format: str, last: bool) -> None:
         assert torch.equal(found, images)
         assert found.is_contiguous(memory_format=torch.channels_last) == last
         assert found.is_contiguous() != last
+
+
+def test_kernels_lie_as_asked_in_frozen_networks_too() -> None:
+    convolutions = nn.Conv2d(2, 3, 3), nn.Conv2d(2, 3, 3)
+    module = nn.Sequential(convolutions[0], Frozen(convolutions[1]))
+    for memory_format, last in (("channels_last", True), ("contiguous", False)):
+        lay_out_weights(module, memory_format)
+        found = [c.weight.is_contiguous(memory_format=torch.channels_last) for c in convolutions]
+        assert found == [last, last]
 
 
 WHOLE = """

@@ -31,6 +31,17 @@ def lay_out(tensor: Shaped[Tensor, "*shape"], memory_format: str) -> Shaped[Tens
     return tensor.contiguous() if memory_format == "contiguous" else channels_last(tensor)
 
 
+def lay_out_weights(module: nn.Module, memory_format: str) -> None:
+    """Put all weights and buffers of a module into memory as ``lay_out`` does.
+
+    Those of frozen networks, too, or their convolutions would lay out their kernels at each call.
+    """
+    frozen = [each.network for each in module.modules() if isinstance(each, Frozen)]
+    for owner in (module, *frozen):
+        for tensor in [*owner.parameters(), *owner.buffers()]:
+            tensor.data = lay_out(tensor.data, memory_format)
+
+
 def recompute(networks: Mapping[str, nn.Module], unit: str) -> None:
     """Let networks keep only the inputs of their parts for the backward pass.
 

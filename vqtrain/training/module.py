@@ -23,7 +23,13 @@ from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.average import WeightAverage
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.tokenizer.model import Tokenizer
-from vqtrain.training.acceleration import CompileClock, compile_parts, lay_out, recompute
+from vqtrain.training.acceleration import (
+    CompileClock,
+    compile_parts,
+    lay_out,
+    lay_out_weights,
+    recompute,
+)
 from vqtrain.training.accumulation import Accumulation
 from vqtrain.training.freezing import FrozenParts
 from vqtrain.training.launch import check_trainer
@@ -113,8 +119,7 @@ class TokenizerTraining(LightningModule):
         self.step = 0
         self.batches_in_step = 0
         # Before gradients are reduced over ranks, whose buffers have the layout of the weights.
-        for tensor in [*self.parameters(), *self.buffers()]:
-            tensor.data = lay_out(tensor.data, trainer_settings.memory_format)
+        lay_out_weights(self, trainer_settings.memory_format)
         networks = {"encoder": tokenizer.encoder, "decoder": tokenizer.decoder}
         recompute(networks, trainer_settings.checkpoint_activations)
 
