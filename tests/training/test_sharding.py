@@ -236,6 +236,18 @@ def test_gradients_at_weights_that_are_split_are_refused(
     assert make_module(adversarial=adversarial, **{**sharded, "strategy": "ddp"})
 
 
+@pytest.mark.parametrize(
+    "setting", [{"precision": "16-mixed"}, {"ema_device": "cpu"}, {"compile": True}]
+)
+def test_what_parts_cannot_have_is_refused(
+    setting: dict[str, object], make_module: MakeModule
+) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.strategy=fsdp") as refused:
+        make_module(strategy="fsdp", devices=2, **setting)
+    (value,) = setting.values()
+    assert str(refused.value).endswith(("or 32-true", f"got {value}"))
+
+
 class Shrinking(Alignment):
     """Aligns latents with 0."""
 

@@ -42,6 +42,11 @@ def check_sharding(settings: TrainerSettings, tokenizer: Tokenizer, objective: O
         "bf16-mixed or 32-true",
     )
     require(
+        not settings.compile,
+        "trainer.strategy=fsdp gathers weights between the blocks, which trainer.compile=true "
+        "would make one graph: set trainer.compile=false, got True",
+    )
+    require(
         settings.ema_device is None,
         "trainer.strategy=fsdp splits the average of the weights over the processes where they "
         f"are: set trainer.ema_device=null, got {settings.ema_device}",
