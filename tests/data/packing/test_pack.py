@@ -681,7 +681,7 @@ def test_a_killed_pack_continues_to_equal_bytes(tmp_path, source, packing, start
     settings = {"image_size": 8, "shard_size": 0.02, "val": 0.25}
     packing("whole", **settings)
     script = tmp_path / "script.py"
-    script.write_text(KILLED)
+    script.write_text(f"KEEP = {KEEP}\n{KILLED}")
     groups = []
     for lines in (5, 18, 10):  # each continues at the image
         process = start_python(
