@@ -270,8 +270,9 @@ def test_a_batch_that_does_not_fit_is_said(
     monkeypatch.setattr(speed, "measure_loading", lambda *_: (100.0, torch.zeros(1, 3, 16, 16)))
     monkeypatch.setattr(speed, "measure_device", refuse)
     index = open_images(str(pictures), role="training")
-    loading, device = speed.examine_speed(plan(), index, seconds=0.1, short_side=20)
+    loading, memory, device = speed.examine_speed(plan(), index, seconds=0.1, short_side=20)
     assert loading.found == "100 images/s for each of data.num_workers"
+    assert memory.name == "memory"
     assert device.found == "its memory does not hold a step of 4 images"
     assert device.mark == "missing"
 
