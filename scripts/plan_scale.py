@@ -15,8 +15,9 @@ import numpy as np
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.app.parts.planned import build_planned
 from vqtrain.app.parts.settings import Settings
-from vqtrain.codebooks.base import parts_of
-from vqtrain.codebooks.parts.step_state import Counts
+from vqtrain.build import configs_folder
+from vqtrain.codebooks.base import leaves, parts_of
+from vqtrain.codebooks.parts.step_state import Counts, SampleBuffer
 from vqtrain.data.loading.order import WINDOW, block_size_for
 from vqtrain.training.module import TokenizerTraining
 
@@ -40,7 +41,7 @@ class Traffic:
     Attributes:
         sharded: Gradients of encoder and decoder.
         whole: All other gradients.
-        codebook: Statistics of the codebook.
+        codebook: Statistics of the codebook, and the vectors for codes that restart, if all do.
     """
 
     sharded: int
@@ -54,8 +55,11 @@ class Traffic:
         trained = sum(p.nbytes for p in module.parameters() if p.requires_grad)
         networks = [*tokenizer.encoder.parameters(), *tokenizer.decoder.parameters()]
         sharded = sum(p.nbytes for p in networks if p.requires_grad)
-        states = [part for _, part in parts_of(tokenizer.codebook) if isinstance(part, Counts)]
-        codebook = sum(part.total.nbytes for part in states)
+        parts = [part for _, part in parts_of(tokenizer.codebook)]
+        codebook = sum(part.total.nbytes for part in parts if isinstance(part, Counts))
+        for leaf in leaves(tokenizer.codebook):
+            if any(isinstance(part, SampleBuffer) for part in leaf.children()):
+                codebook += 4 * leaf.size * leaf.dim
         return cls(sharded=sharded, whole=trained - sharded, codebook=codebook)
 
     def sent(self, devices: int, *, is_sharded: bool) -> float:
@@ -76,8 +80,7 @@ def seconds(sent: float, gbits: float) -> float:
 
 def plan(words: list[str], given: dict[str, float]) -> Iterator[str]:
     """Yield the lines of the tables of one experiment."""
-    config = compose("train", read_command_line([*words, "data.train=unused"]))
-    settings = Settings.of(config)
+    config, settings = settings_of(words)
     traffic = Traffic.of(build_planned(config, settings).module)
     rate, batch = given["images_per_s"], settings.data.batch_size * settings.trainer.accumulate
     images = settings.trainer.max_steps * batch * given["devices"]
@@ -121,6 +124,25 @@ def plan(words: list[str], given: dict[str, float]) -> Iterator[str]:
         )
 
 
+def settings_of(words: list[str]) -> tuple[dict[str, object], Settings]:
+    """Compose a run, whose images need not be there."""
+    config = compose("train", read_command_line([*words, "data.train=unused"]))
+    return config, Settings.of(config)
+
+
+def list_experiments(words: list[str], given: dict[str, float]) -> Iterator[str]:
+    """Yield the lines of a table of all experiments, at the same images/s."""
+    yield "| experiment | steps | images | device hours |"
+    yield "|---|---|---|---|"
+    for file in sorted((configs_folder() / "experiment").glob("*.yaml")):
+        _, settings = settings_of([f"experiment={file.stem}", *words])
+        trainer = settings.trainer
+        batch = settings.data.batch_size * trainer.accumulate
+        images = trainer.max_steps * batch * given["devices"]
+        hours = images / given["images_per_s"] / 3600
+        yield f"| {file.stem} | {trainer.max_steps:,} | {images:,.0f} | {hours:,.1f} |"
+
+
 def block_size_for_mean(size: float) -> int:
     """Return the images of a block if all have the same size."""
     return block_size_for(np.array([size], dtype=np.int64))
@@ -130,9 +152,10 @@ def main() -> None:
     """Read the words, and print the tables."""
     words = dict(word.partition("=")[::2] for word in sys.argv[1:])
     given = {key: float(words.pop(key, value or "nan")) for key, value in NUMBERS.items()}
-    if "experiment" not in words or math.isnan(given["images_per_s"]):
-        sys.exit(f"give experiment=NAME and images_per_s=NUMBER; others are {', '.join(NUMBERS)}")
-    for line in plan([f"{key}={value}" for key, value in words.items()], given):
+    if math.isnan(given["images_per_s"]):
+        sys.exit(f"give images_per_s=NUMBER; others are experiment, {', '.join(NUMBERS)}")
+    own = [f"{key}={value}" for key, value in words.items()]
+    for line in plan(own, given) if "experiment" in words else list_experiments(own, given):
         print(line)
 
 
