@@ -206,3 +206,20 @@ def test_no_worker_outlives_its_loader():
     pids = {batch.keys[0] for batch in loader}
     del loader
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_process_that_still_has_a_loader_ends():
+    held: list[object] = []
+
+    def hold() -> None:
+        loader = Loader(Probe(), num_workers=1)
+        batches = iter(loader)
+        next(batches)
+        held.extend([loader, batches])
+
+    process = multiprocessing.get_context("fork").Process(target=hold)
+    process.start()
+    process.join(timeout=20)
+    is_over = not process.is_alive()
+    process.kill()
+    assert is_over

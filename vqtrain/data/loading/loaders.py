@@ -1,6 +1,5 @@
 """Batches loaded by worker processes, ahead of time and in order."""
 
-import atexit
 import multiprocessing
 import os
 import signal
@@ -44,9 +43,10 @@ class Loader(Iterable[Item]):
     def __init__(
         self, batches: Dataset[Item], *, numbers: Sequence[int] | None = None, num_workers: int
     ) -> None:
-        # Set before the interpreter ends its child processes, which it does by SIGTERM.
+        # Set before this process ends its child processes, which it does by SIGTERM. Not by atexit,
+        # of which a process that multiprocessing has started runs nothing.
         ending = multiprocessing.Event()
-        atexit.register(ending.set)
+        Finalize(None, ending.set, exitpriority=0)
         self._loader = DataLoader(
             _ErrorsAsItems(batches),
             batch_size=None,
