@@ -125,7 +125,7 @@ def test_the_screen_shows_the_run_and_nothing_of_the_libraries(
         ("codebook=simvq codebook.decay=0.9", 2, "codebook.decay"),
         ("trainer.max_steps=abc", 2, "trainer.max_steps must be a whole number, got 'abc'"),
         ("trainer.max_steps=0", 2, "trainer.max_steps must be at least 1, got 0"),
-        ("trainer.precision=16-mixed", 2, "got '16-mixed'"),
+        ("trainer.precision=half", 2, "got 'half'"),
         ("trainer.clip=-1", 2, "trainer.clip must be above 0 or null, got -1"),
         ("trainer.ema_decay=1", 2, "trainer.ema_decay must be in [0, 1), got 1"),
         ("trainer.max_time=soon", 2, "got 'soon'"),

@@ -7,7 +7,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 # Parameters of mallopt, from malloc.h: bytes from which on memory is mapped, and bytes at the end
-# of the heap from which on they are given back.
+# of the heap from which on they are given back; -1 for never.
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 _GLIBC = ctypes.CDLL(None) if hasattr(ctypes.CDLL(None), "malloc_trim") else None
 
@@ -30,7 +30,7 @@ def keep_freed_memory() -> None:
     """
     if _GLIBC is not None:
         _GLIBC.mallopt(_MMAP_THRESHOLD, 2**30)
-        _GLIBC.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        _GLIBC.mallopt(_TRIM_THRESHOLD, -1)
 
 
 def give_back_freed_memory() -> None:

@@ -152,7 +152,7 @@ def test_the_words_of_a_command_line_are_sorted(tmp_path: Path) -> None:
         (["codebook=[ema,vq]"], "simvq, vq, got ['ema', 'vq']"),
         (["codebook=null"], "codebook must be one of bsq, ema, fsq, "),
         (["experiment=null"], "experiment must be one of "),
-        (["~trainer"], "trainer must be one of default, got None"),
+        (["~trainer"], "trainer must be one of default, fsdp, got None"),
         (["codebook@other=vq"], "there is no other yet: write +codebook@other=vq"),
         (["codebook.size=[1"], "cannot read 'codebook.size=[1': quote the value"),
         (["codebook.size=choice(1,2)"], "a run takes one value for each key"),
@@ -250,7 +250,7 @@ def test_printing_starts_nothing(
     ("word", "message"),
     [
         ("codebook.size=-1", "codebook.size must be at least 1, got -1"),
-        ("trainer.precision=16-mixed", "got '16-mixed'"),
+        ("trainer.precision=half", "got 'half'"),
         ("data.image_size=8", "metrics: ssim needs images of at least 11 px, these have 8"),
         ("callbacks.mine.kind=nowhere:Mine", "cannot import 'nowhere:Mine'"),
     ],
@@ -283,8 +283,13 @@ def test_every_choice_brings_what_its_file_says(group: str, name: str) -> None:
     for part in group.split("/"):
         config = config[part]
     expected = yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text())
-    for default in expected.pop("defaults", []) if group == "codebook" else []:
-        if default != "_self_":
+    for default in expected.pop("defaults", []) if group in ("codebook", "trainer") else []:
+        if group == "trainer":
+            expected = {
+                **yaml.safe_load((CONFIGS / group / f"{default}.yaml").read_text()),
+                **expected,
+            }
+        elif default != "_self_":
             ((_, chosen),) = default.items()  # the codebook inside this one
             whole = yaml.safe_load((CONFIGS / group / f"{chosen}.yaml").read_text())
             expected["inner"] = {**whole, **expected["inner"]}
