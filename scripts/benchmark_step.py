@@ -1,17 +1,17 @@
 """Times whole training steps: vqtrain's, and what people would use instead, on the same batch.
 
-Contenders take turns in one process, and the medians of their steps are compared: vqtrain as its
-experiments have it, taming-transformers and diffusers where they have the same network, the
-codebook of vector-quantize-pytorch in vqtrain's step, and variants of vqtrain: layouts, compiled,
-recomputing activations, another precision. ``scripts/step_contenders.py`` says what a step of each
-is. Perceptual networks have random weights.
+Contenders take turns, each in a process of its own, and the medians of their steps are compared:
+vqtrain as its experiments have it, taming-transformers and diffusers where they have the same
+network, the codebook of vector-quantize-pytorch in vqtrain's step, and variants of vqtrain:
+layouts, compiled, recomputing activations, another precision. ``scripts/step_contenders.py`` says
+what a step of each is. Perceptual networks have random weights.
 
 Memory is the most that a step holds, weights and optimizers included, libraries not: on a GPU what
-torch has allocated, on a CPU resident memory, read on Linux in a process of its own. Utilization is
-the share of the device's peak that the arithmetic of the step is: products of convolutions and
-matrices, counted once also where they are computed again. The peak is a published one of dense
-products or, on a CPU or an unknown GPU, what a large convolution or matrix product reaches here.
-The cost of logging, progress, checkpoints and validation comes from a short run with all of them.
+torch has allocated, on a CPU resident memory, read on Linux. Utilization is the share of the
+device's peak that the arithmetic of the step is: products of convolutions and matrices, counted
+once also where they are computed again. The peak is a published one of dense products or, on a CPU
+or an unknown GPU, what a large convolution or matrix product reaches here. The cost of logging,
+progress, checkpoints and validation comes from a short run with all of them.
 
 On a GPU images have 256 px, on a CPU 128. The last line is JSON.
 Run: python scripts/benchmark_step.py, or with --quick in a few minutes on a CPU
@@ -21,7 +21,7 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime
@@ -37,74 +37,74 @@ from step_contenders import PACKAGES, SETTINGS, TITLES, Case, Contender, Ours, b
 from step_parts import Costs, arithmetic_of, measure_costs, parts_of, peak_flops
 
 from vqtrain.errors import VqtrainError
+from vqtrain.ops.memory import give_back_freed_memory
+from vqtrain.training.acceleration import lay_out
 from vqtrain.training.launch import quiet_libraries
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 PRECISIONS = ("32-true", "bf16-mixed")
-LAYOUTS = ("contiguous", "channels_last")
 CHECKPOINTED = "trainer.checkpoint_activations=block"
 COMPILED = "trainer.compile=true"
 # The steps at the start of a turn that are not counted: they choose kernels and fill caches.
 WARM = 1
 
 
+# In the process of a contender: itself, and on a CPU the memory before it was built.
+contender: Contender
+held = 0
+
+
 @final
 class Row:
-    """What is known of a contender of a case.
+    """A contender of a case, in a process of its own, as people would run it.
 
     Args:
         who: Which one, as ``build`` takes it.
         case: What is measured.
 
     Attributes:
-        contender: None where it cannot run.
         seconds: Of its steps.
         first_s: Of the first of all, with what is compiled in it.
-        bytes: The most that it holds.
+        bytes: The most that it held.
         note: Why it cannot run.
     """
 
     def __init__(self, who: str, case: Case) -> None:
         self.who, self.case = who, case
-        self.contender: Contender | None = None
         self.seconds: list[float] = []
         self.first_s, self.bytes, self.note = 0.0, 0, ""
+        self._process = new_process()
 
-    def prepare(self) -> None:
-        """Build it, and on a CPU measure its memory."""
+    def call(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401  # its result
+        """Call a function in its process; None if that cannot run."""
+        if self.note:
+            return None
+        try:
+            return self._process.submit(function, *arguments).result()
+        except (BrokenProcessPool, torch.OutOfMemoryError):
+            self.note = "out of memory: try a smaller --batch-size"
+            return None
+
+    def begin(self) -> None:
+        """Build it."""
         missing = [name for name in PACKAGES.get(self.who, ()) if find_spec(name) is None]
         if missing:
             self.note = f"{missing[0]} is not installed"
-            return
         tell(f"{self.case.setting}: building {self.title}")
-        try:
-            if not CUDA:
-                self.bytes = in_new_process(memory_alone, self.who, self.case)
-            self.contender = build(self.who, self.case)
-        except BrokenProcessPool:
-            self.note = "out of memory"
+        self.call(begin, self.who, self.case)
 
     def take_turn(self, seconds: float) -> None:
         """Train for so many seconds, and for at least one step that counts."""
-        if self.contender is None:
-            return
-        held = 0
-        if CUDA:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-            held = torch.cuda.memory_allocated()
-        try:
-            first, *steps = self.contender.turn(
-                lambda steps: len(steps) > WARM and sum(steps[WARM:]) >= seconds
-            )
-        except torch.OutOfMemoryError:
-            self.contender, self.note = None, "out of memory: try a smaller --batch-size"
-            return
-        if CUDA:
-            self.bytes = torch.cuda.max_memory_allocated() - held
-        self.first_s = self.first_s or first
-        self.seconds += steps
+        found = self.call(take_turn, seconds)
+        if found is not None:
+            (first, *steps), self.bytes = found
+            self.first_s = self.first_s or first
+            self.seconds += steps
+
+    def end(self) -> None:
+        """End its process."""
+        self._process.shutdown()
 
     @property
     def step_s(self) -> float:
@@ -118,9 +118,9 @@ class Row:
 
     @property
     def precision(self) -> str:
-        """In what it computes, if it is ours."""
-        own = self.contender
-        return own.module.settings.precision if isinstance(own, Ours) else self.case.precision
+        """In what it computes."""
+        key, _, word = self.who.partition("=")
+        return word if key == "trainer.precision" else self.case.precision
 
     @property
     def title(self) -> str:
@@ -142,22 +142,41 @@ class Row:
         }
 
 
-def memory_alone(who: str, case: Case) -> int:
-    """Return the bytes of resident memory that steps take in this process, which is a new one."""
+def new_process() -> ProcessPoolExecutor:
+    """Start a process, forked from one that has only imported."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["vqtrain.app.parts.training"])
+    return ProcessPoolExecutor(max_workers=1, mp_context=context)
+
+
+def begin(who: str, case: Case) -> None:
+    """Build the contender of this process."""
+    global contender, held  # noqa: PLW0603  # a process has one
     quiet()
     for package in PACKAGES.get(who, ()):
         import_module(package)
-    before = reset_peak()
-    build(who, case).turn(lambda seconds: len(seconds) > WARM)
-    return peak() - before
+    held = 0 if CUDA else reset_peak()
+    contender = build(who, case)
 
 
-def in_new_process(function: Any, *arguments: object) -> Any:  # noqa: ANN401  # what it returns
-    """Call a function in a new process, forked from one that has only imported."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["vqtrain.app.parts.training"])
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+def take_turn(seconds: float) -> tuple[list[float], int]:
+    """Train the contender of this process; return the times of its steps, and the most it held."""
+    if CUDA:
+        torch.cuda.reset_peak_memory_stats()
+    steps = contender.turn(lambda steps: len(steps) > WARM and sum(steps[WARM:]) >= seconds)
+    most = peak() - held
+    # The others get what is free.
+    if CUDA:
+        torch.cuda.empty_cache()
+    else:
+        give_back_freed_memory()
+    return steps, most
+
+
+def examine() -> tuple[int, dict[str, float]]:
+    """Return the arithmetic of a step of this process, and the seconds of its parts."""
+    assert isinstance(contender, Ours), "the others are not taken apart"
+    return arithmetic_of(contender), parts_of(contender)
 
 
 def tell(text: str) -> None:
@@ -171,36 +190,35 @@ def quiet() -> None:
     warnings.filterwarnings("ignore")
 
 
-def measure(case: Case, arguments: argparse.Namespace, *, has_variants: bool) -> list[Row]:
+def measure(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
     """Measure all contenders of a case in turn."""
-    ours = Row("ours", case)
-    ours.prepare()
-    others = SETTINGS[case.setting].contenders
-    # The example of diffusers has no step without the adversarial part.
-    names = [who for who in others if case.is_adversarial or who != "diffusers"]
-    if has_variants and isinstance(ours.contender, Ours):
-        names += variants_of(ours.contender, case.precision, is_quick=arguments.quick)
-    rows = [ours, *(Row(who, case) for who in names)]
-    for row in rows[1:]:
-        row.prepare()
+    for row in rows:
+        row.begin()
     for turn in range(arguments.rounds):
         for row in rows:
-            tell(f"{case.setting}, turn {turn + 1} of {arguments.rounds}: {row.title}")
+            tell(f"{row.case.setting}, turn {turn + 1} of {arguments.rounds}: {row.title}")
             row.take_turn(arguments.seconds / arguments.rounds)
-    return rows
 
 
-def variants_of(ours: Ours, precision: str, *, is_quick: bool) -> list[str]:
+def rows_of(case: Case, arguments: argparse.Namespace) -> list[Row]:
+    """List the contenders of a case; ours is the first one."""
+    # The example of diffusers has no step without the adversarial part.
+    others = SETTINGS[case.setting].contenders
+    names = ["ours", *(who for who in others if case.is_adversarial or who != "diffusers")]
+    if case.is_adversarial and case.setting == arguments.settings[0]:
+        names += variants_of(case.precision, is_quick=arguments.quick)
+    return [Row(who, case) for who in names]
+
+
+def variants_of(precision: str, *, is_quick: bool) -> list[str]:
     """List variants of ours, as words of its command line.
 
     Args:
-        ours: As its experiment has it, with the layout that ``auto`` stands for.
         precision: Of the case.
         is_quick: Whether those are left out that have to be compiled first.
     """
-    kernels = (p for p in ours.module.tokenizer.parameters() if p.ndim == 4)
-    has_channels_last = any(not kernel.is_contiguous() for kernel in kernels)
-    other = f"trainer.memory_format={LAYOUTS[not has_channels_last]}"
+    is_contiguous = lay_out(torch.zeros(1, 2, 2, 2), "auto").is_contiguous()
+    other = f"trainer.memory_format={'channels_last' if is_contiguous else 'contiguous'}"
     return [
         other,
         *([] if is_quick else [COMPILED, f"{other} {COMPILED}"]),
@@ -218,17 +236,18 @@ def report(rows: Sequence[Row], peaks: dict[str, tuple[float, str]]) -> dict[str
         f"{case.batch_size} images of {case.image_size} px"
     )
     found: dict[str, object] = {**vars(case), "rows": [row.data for row in rows]}
-    if not isinstance(ours.contender, Ours):
+    examined = ours.call(examine)
+    if examined is None:
         print(f"  {ours.title}: {ours.note}")
         return found
-    operations, parts = arithmetic_of(ours.contender), parts_of(ours.contender)
+    operations, parts = examined
     print(f"  {'':<55}{'images/s':>9}{'of ours':>9}{'MB':>8}{'of ours':>9}{'of peak':>9}")
     for row in rows:
         if not row.seconds:
             print(f"  {row.title:<55}{row.note}")
             continue
         used = operations / row.step_s / peaks[row.precision][0]
-        is_own = isinstance(row.contender, Ours) and row.who != "vqp"
+        is_own = row.who == "ours" or row.who.startswith("trainer.")
         print(
             f"  {row.title:<55}{row.images_per_s:>9.3g}"
             f"{row.images_per_s / ours.images_per_s:>9.2f}{row.bytes / 1e6:>8.0f}"
@@ -361,16 +380,20 @@ def main() -> None:
     found = []
     shares: dict[str, float] = {}
     for number, case in enumerate(cases_of(arguments)):
-        has_variants = case.is_adversarial and case.setting == arguments.settings[0]
+        rows = rows_of(case, arguments)
         try:
-            rows = measure(case, arguments, has_variants=has_variants)
+            measure(rows, arguments)
             # Again, as other programs may have slowed the first time.
             peaks = {each: max(peaks[each], peak_flops(each, DEVICE)) for each in PRECISIONS}
             found.append(report(rows, peaks))
             if number == 0 and rows[0].seconds:
-                shares = report_costs(in_new_process(measure_costs, case), case)
+                tell(f"{case.setting}: what is around a step")
+                shares = report_costs(rows[0].call(measure_costs, case), case)
         except VqtrainError as error:
             sys.exit(f"{case.setting}: {error}")
+        finally:
+            for row in rows:
+                row.end()
     when = datetime.now(UTC).date().isoformat()
     facts = {"device": device, "torch": torch.__version__, "date": when, "around_a_step": shares}
     print()
