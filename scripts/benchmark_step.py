@@ -18,6 +18,7 @@ Run: python scripts/benchmark_step.py, or with --quick in a few minutes on a CPU
 """
 
 import argparse
+import gc
 import json
 import sys
 import warnings
@@ -98,8 +99,8 @@ class Row:
         """Train for so many seconds, and for at least one step that counts."""
         found = self.call(take_turn, seconds)
         if found is not None:
-            (first, *steps), self.bytes = found
-            self.first_s = self.first_s or first
+            (first, *steps), most = found
+            self.first_s, self.bytes = self.first_s or first, self.bytes or most
             self.seconds += steps
 
     def end(self) -> None:
@@ -165,7 +166,8 @@ def take_turn(seconds: float) -> tuple[list[float], int]:
         torch.cuda.reset_peak_memory_stats()
     steps = contender.turn(lambda steps: len(steps) > WARM and sum(steps[WARM:]) >= seconds)
     most = peak() - held
-    # The others get what is free.
+    # The others get what is free; Lightning's trainer and its optimizers refer to each other.
+    gc.collect()
     if CUDA:
         torch.cuda.empty_cache()
     else:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.autograd import grad
@@ -113,9 +114,9 @@ class Accumulation:
         """Add what was deferred, before the last backward pass reduces all gradients over ranks."""
         for parameter, gradient in self._deferred.pop(name, {}).items():
             if parameter.grad is None:  # no other term reaches it
-                parameter.grad = weight * gradient
-            else:
-                parameter.grad += weight * gradient
+                # In its own layout: torch's fused AdamW takes any other for it, on a CPU.
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad += weight * gradient
 
     def report(self, window: Window) -> None:
         """Report all batches of the step to a window, after its last one."""
