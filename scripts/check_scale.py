@@ -11,7 +11,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -30,10 +29,9 @@ from torch.nn.parallel import DistributedDataParallel
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.app.parts.planned import build_planned
 from vqtrain.app.parts.settings import Settings
-from vqtrain.data.loading.batches import Batch
-from vqtrain.training.launch import build_trainer, quiet_libraries
+from vqtrain.training.launch import quiet_libraries
 from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.speed import Repeated
+from vqtrain.training.speed import time_batches
 
 DEVICES, STEPS, ROUNDS = 2, 3, 9
 LARGE = 2**26  # numbers of an all-reduce by which the bandwidth is measured
@@ -79,10 +77,11 @@ class Counter(Callback):
         self.gradients = self.others = 0
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        """Stop after some steps; the first one may do more."""
+        """Leave the numbers of the last step; the first one may do more."""
+        del trainer
         assert isinstance(pl_module, TokenizerTraining)
         if pl_module.step >= STEPS:
-            trainer.should_stop, dist.all_reduce = True, self.uncounted
+            dist.all_reduce = self.uncounted
 
 
 def time_of(numbers: int) -> float:
@@ -104,13 +103,9 @@ def train(rank: int, environment: Mapping[str, str], config: dict[str, Any]) -> 
     module = build_planned(config, settings).module
     traffic = Traffic.of(module)
     data, counter = settings.data, Counter()
-    trainer = build_trainer(replace(settings.trainer, devices=DEVICES))
-    trainer.callbacks = [counter]  # type: ignore[attr-defined]  # its type is not declared
     shape = (data.batch_size, data.channels, *data.sample_size)
     samples = torch.randint(0, 256, shape, dtype=torch.uint8)
-    mask = torch.ones(data.batch_size, dtype=torch.bool)
-    batch = Batch(samples=samples, mask=mask, keys=[""] * data.batch_size)
-    trainer.fit(module, datamodule=Repeated(batch))
+    time_batches(module, samples, lambda seconds: len(seconds) >= STEPS, [counter])
     gradients = traffic.sharded + traffic.whole
     large_s, own_s = time_of(LARGE), time_of(gradients // 4)
     dist.destroy_process_group()
