@@ -3,20 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar, final
+from typing import Annotated, final
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from vqtrain.data.faults import Fault
-from vqtrain.errors import ConfigError
 from vqtrain.evaluation.cost import Cost
 from vqtrain.evaluation.tables import JSON_FILE
 from vqtrain.metrics.parts.declarations import learn
+from vqtrain.ops.json_files import read_json
 from vqtrain.shapes import ImageSize
-
-Result = TypeVar("Result")
 
 
 @final
@@ -112,23 +110,6 @@ class ImageValues:
 
     keys: Sequence[str] = ()
     values: Mapping[str, Float64[np.ndarray, " n"]] = field(default_factory=dict)
-
-
-def read_json(kind: type[Result], file: Path) -> Result:
-    """Read a JSON file as a dataclass; keys that it does not have are left out.
-
-    Raises:
-        ConfigError: If the file cannot be read, or does not fit.
-    """
-    try:
-        return TypeAdapter(kind).validate_json(file.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror or error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        what = f"{where}: {first['msg']}" if where else first["msg"]
-        raise ConfigError(f"cannot read the results in {file}: {what}") from error
 
 
 def read_evaluation(folder: Path) -> EvaluationResult:

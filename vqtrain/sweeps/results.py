@@ -9,9 +9,10 @@ from typing import Literal, final
 from vqtrain.data.cache import write_whole
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation import results as evaluation
-from vqtrain.evaluation.results import TokenizerResult, read_json
+from vqtrain.evaluation.results import TokenizerResult
 from vqtrain.metrics.parts.codebook_usage import is_collapsed
 from vqtrain.metrics.parts.declarations import declaration, learn
+from vqtrain.ops.json_files import read_json
 from vqtrain.shapes import ImageSize
 from vqtrain.sweeps.job import SweepJob, read_failure, training_seconds
 from vqtrain.version import __version__

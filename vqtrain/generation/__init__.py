@@ -1,0 +1,1 @@
+"""How well a model can generate on a tokenizer: probes of its ids, and models over them."""
