@@ -68,6 +68,11 @@ class PerturbResult:
     points: Sequence[PerturbPoint]
     seconds: Figure
 
+    @property
+    def middle(self) -> PerturbPoint | None:
+        """The point at the middle share, whose PSNR compares tokenizers; None if there are none."""
+        return self.points[len(self.points) // 2] if self.points else None
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
