@@ -1,0 +1,62 @@
+"""Which model suits which ids, and its settings."""
+
+from dataclasses import dataclass
+from typing import Annotated, final
+
+from vqtrain.codebooks.base import Codebook
+from vqtrain.errors import require
+from vqtrain.generation.base import Condition, TokenModel
+from vqtrain.generation.form import TokenForm
+from vqtrain.generation.network import HEAD_DIM
+from vqtrain.ranges import at_least, check_fields, one_of
+from vqtrain.sequence import ORDERS
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Sizes and choices of a model over ids.
+
+    Attributes:
+        depth: Blocks of the transformer.
+        dim: Its channels, a multiple of the 32 of an attention head.
+        masked: Whether ids are predicted from any others, not from those before them.
+        order: Of the ids of several codebooks, for a causal model.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    depth: Annotated[int, at_least(1)]
+    dim: Annotated[int, at_least(1)]
+    masked: bool = False
+    order: Annotated[str, one_of(*ORDERS)] = ORDERS[0]
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        check_fields(self, "")
+        require(
+            self.dim % HEAD_DIM == 0,
+            f"dim must be a multiple of {HEAD_DIM}, the channels of an attention head, got "
+            f"{self.dim}: use {max(1, round(self.dim / HEAD_DIM)) * HEAD_DIM}",
+        )
+
+
+def build_model(
+    form: TokenForm, settings: ModelSettings, condition: Condition, codebook: Codebook
+) -> TokenModel:
+    """Build the model for ids of a form.
+
+    It is ``Masked`` if the settings say so, ``NextScale`` for ids of several scales, and otherwise
+    ``Causal``.
+
+    Args:
+        form: Of the ids.
+        settings: Sizes and choices.
+        condition: What is known of each sample.
+        codebook: That the ids are of.
+
+    Raises:
+        ConfigError: If its weights do not fit into memory.
+    """
+    raise NotImplementedError
