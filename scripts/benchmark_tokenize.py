@@ -24,6 +24,7 @@ from vqtrain.app.tokenize import encoder, make_token_plan
 from vqtrain.data.loading.batches import Batch, ValidationBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.shards.folder import Share
+from vqtrain.data.sources.find import open_images
 from vqtrain.data.tokens.plan import Plan
 from vqtrain.data.tokens.write import Encode, write
 from vqtrain.evaluation.settings import ImageSettings
@@ -150,14 +151,9 @@ def main() -> None:
     )
     tokenizer = build(arguments.channels)
     sources = [str(Path(source).absolute()) for source in arguments.sources]
-    whole = make_token_plan(tokenizer, sources, settings, shard_size=10_000, layout="webdataset")
-    chosen = whole.images.select(np.arange(min(arguments.images, len(whole.images))))
-    plan = Plan(
-        images=chosen,
-        keys=whole.keys[: len(chosen)],
-        settings=whole.settings,
-        identity={**whole.identity, "images": {"count": len(chosen), "digest": chosen.digest}},
-    )
+    index = open_images(sources, role="training")
+    chosen = index.select(np.arange(min(arguments.images, len(index))))
+    plan = make_token_plan(tokenizer, chosen, settings, shard_size=10_000, layout="webdataset")
     encode = encoder(tokenizer, settings)
     ready = list(loaded(plan, batch_size=settings.batch_size, num_workers=settings.workers))
     bare(ready[:2], encode)  # the first ones are slower

@@ -110,6 +110,24 @@ def measure_on(index: ImageIndex, tokenizer: Tokenizer, **changes: object) -> Me
     return measure(tokenizer, index, **settings)
 
 
+def test_changed_ids_are_decoded_and_counted_by_the_place_of_their_image(
+    index: ImageIndex,
+) -> None:
+    tokenizer = build(FSQ)
+
+    def change(token_ids: Tensor, places: range) -> Tensor:
+        return torch.tensor([*places]).view(-1, 1, 1, 1).expand_as(token_ids)
+
+    measured = measure_on(index, tokenizer, change=change)
+    for place, value in enumerate(measured.tokenizer.values["psnr"]):
+        decoded = tokenizer.decode(torch.full((1, 4, 4), place))
+        original = decode_image(index.read(place), PREPARATION, None)[None]
+        assert value == pytest.approx(float(PSNR()(to_pixels(decoded), original)), abs=1e-4)
+    assert measured.codebook is not None
+    rest = tokenizer.vocab_size - 10
+    assert measured.codebook["histogram"] == [[16] * 10 + [0] * rest]
+
+
 def distance_by_numpy(first: np.ndarray, second: np.ndarray) -> float:
     a, b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
     roots = np.sqrt(np.maximum(np.linalg.eigvals(a @ b).real, 0))

@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.choices import metric_entries, read_choice
+from vqtrain.app.parts.choices import read_choice
+from vqtrain.app.parts.metrics import reconstruction_metrics
 from vqtrain.app.parts.output import ending_in_order, folder_of, new_folder, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.parts.validation import ChosenImages, named_images, validation_images
@@ -45,9 +46,9 @@ from vqtrain.launchers.parts.ranks import (
     local_rank,
     local_world_size,
 )
-from vqtrain.metrics.base import Metric, TextMetric
+from vqtrain.metrics.base import Metric
 from vqtrain.metrics.fid import USUAL_PROTOCOL
-from vqtrain.metrics.parts.build import Entry, build_metrics
+from vqtrain.metrics.parts.build import Entry
 from vqtrain.metrics.parts.fid_protocols import PROTOCOLS
 from vqtrain.ranges import at_least, one_of, within
 
@@ -99,14 +100,7 @@ def metrics_of(options: Options) -> list[Metric]:
     if isinstance(names, str):
         names = read_choice("metrics", names, None)["names"]
     fid = {"kind": "fid", "protocol": options.protocol}
-    metrics = build_metrics(metric_entries([fid if x == "fid" else x for x in names], None))
-    for metric in metrics:
-        require(
-            not isinstance(metric, TextMetric),
-            f"metrics: {metric.name} is for vqtrain train alone: it needs the space of images and "
-            "texts of a run, which is no part of a tokenizer",
-        )
-    return metrics
+    return reconstruction_metrics([fid if x == "fid" else x for x in names])
 
 
 @final

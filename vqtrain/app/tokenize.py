@@ -23,6 +23,7 @@ from vqtrain.build import bind, resolve
 from vqtrain.data.shards.folder import INDEX, PLAN, Progress, read_share
 from vqtrain.data.shards.writer import progress_of
 from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.index import ImageIndex
 from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan
 from vqtrain.data.tokens.report import UNFINISHED, Report, read_report
 from vqtrain.data.tokens.write import Describe, Encode, write
@@ -81,7 +82,7 @@ class Tokenize(Command):
         is_any = any_size.keeps_whole or any_size.tile is not None
         plan = make_token_plan(
             model,
-            images,
+            open_images(images, role="training"),
             settings,
             shard_size=shard_size,
             layout=layout,
@@ -119,7 +120,7 @@ class Tokenize(Command):
 
 def make_token_plan(
     tokenizer: Tokenizer,
-    images: str | list[str | dict[str, object]],
+    images: ImageIndex,
     settings: ImageSettings,
     *,
     shard_size: int,
@@ -132,7 +133,6 @@ def make_token_plan(
 
     Raises:
         ConfigError: If the tokenizer makes no ids, or a setting does not fit it.
-        DataError: If there are no such images.
     """
     tokenizer.check_ids()
     if any_size is not None:
@@ -155,7 +155,7 @@ def make_token_plan(
     )
     config = {key: tokenizer.config[key] for key in ("image", "downsampling", "token_ids")}
     return make_plan(
-        open_images(images, role="training"),
+        images,
         settings=token_settings,
         tokenizer={"sha256": hash_of(tokenizer), **config},
         shape=None if any_size else tokenizer.token_shape(*sides(transform.image_size)),

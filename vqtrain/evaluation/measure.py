@@ -24,9 +24,12 @@ from vqtrain.evaluation.reference import Reference
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.parts.codebook_usage import IdCounts
 from vqtrain.ops.pixels import to_pixels
-from vqtrain.ops.precision import widened
+from vqtrain.ops.precision import widened, without_autocast
 from vqtrain.shapes import Mask, Pixels
 from vqtrain.tokenizer.model import Tokenizer
+
+# From ids and the positions of their images in the index to the ids that are decoded.
+Change = Callable[[Int64[Tensor, "b k *tokens"], Sequence[int]], Int64[Tensor, "b k *tokens"]]
 
 # The histogram of a larger codebook is left out.
 LARGEST_LISTED = 2**16
@@ -69,6 +72,7 @@ def measure(
     bits_per_pixel: float,
     autocast: Callable[[], AbstractContextManager[None]],
     progress: Callable[[int, int], None],
+    change: Change | None = None,
 ) -> Measured:
     """Reconstruct every image once over all ranks, and compare; collective.
 
@@ -87,6 +91,7 @@ def measure(
         bits_per_pixel: The rate of the baselines.
         autocast: Returns the context of a forward pass.
         progress: Called with the number of images that are done on all ranks, and of all.
+        change: Makes other ids, which are decoded and counted in place of the images' own.
 
     Raises:
         DataError: If no image can be read.
@@ -116,8 +121,14 @@ def measure(
             images = tokenizer.to_images(batch.samples, widened(tokenizer.dtype))
             with autocast():
                 quantized = tokenizer.quantize(tokenizer.latents(images)[..., :num_tokens])
-                reconstruction = tokenizer.decode_latents(quantized.z_q)
-            used.add(quantized.token_ids[batch.mask].to(device))
+                token_ids, z_q = quantized.token_ids, quantized.z_q
+                if change is not None:
+                    first = (number * world_size + rank) * batch_size
+                    token_ids = change(token_ids, range(first, first + len(token_ids)))
+                    with without_autocast(token_ids):
+                        z_q = tokenizer.codebook.decode(token_ids)
+                reconstruction = tokenizer.decode_latents(z_q)
+            used.add(token_ids[batch.mask].to(device))
         original, mask = to_pixels(images.to(device)), batch.mask.to(device)
         others = {}
         for word, baseline in baselines.items():

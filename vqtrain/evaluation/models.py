@@ -18,7 +18,7 @@ from vqtrain.errors import ConfigError, DataError, WeightsError, require
 from vqtrain.evaluation import tables
 from vqtrain.evaluation.baselines import BASELINES, Baseline, bits_per_pixel, tokens_per_image
 from vqtrain.evaluation.cost import Cost, measure_cost
-from vqtrain.evaluation.measure import Measured, measure, measuring_device
+from vqtrain.evaluation.measure import Change, Measured, measure, measuring_device
 from vqtrain.evaluation.reconstructions import draw, file_name
 from vqtrain.evaluation.reference import Reference, content_digest
 from vqtrain.evaluation.repeats import compare_with_last
@@ -204,29 +204,15 @@ def measure_all(
     digest = content_digest(index) if of_sets else ""
     seconds = {"hashing": time.perf_counter() - began} if of_sets else {}
     for model in models:
-        tokenizer, transform = model.tokenizer, model.transform
         with shown(model.name) as progress:
-            measured = measure(
-                tokenizer,
+            measured = measure_model(
+                model,
                 index,
-                transform=transform,
-                num_tokens=model.num_tokens,
-                batch_size=settings.batch_size,
-                num_workers=settings.workers,
-                metrics=metrics,
-                references={
-                    metric.name: Reference(
-                        index_digest=digest,
-                        metric=metric,
-                        described=rules[metric.name],
-                        device=measuring_device(find_device(settings.device)),
-                        transform=transform,
-                    )
-                    for metric in of_sets
-                },
+                metrics,
+                rules,
+                settings,
+                digest=digest,
                 baselines=baselines_of(model) if with_baselines else {},
-                bits_per_pixel=model.bits_per_pixel or 0.0,
-                autocast=settings.autocast,
                 progress=partial(progress, model.name),
             )
         refuse_many(measured, index, max_bad_fraction)
@@ -239,6 +225,59 @@ def measure_all(
             ),
         )
         seconds = {}
+
+
+def measure_model(
+    model: Model,
+    index: ImageIndex,
+    metrics: Sequence[Metric],
+    rules: Mapping[str, Mapping[str, str]],
+    settings: ImageSettings,
+    *,
+    digest: str,
+    baselines: Mapping[str, Baseline],
+    progress: Callable[[int, int], None],
+    change: Change | None = None,
+) -> Measured:
+    """Measure one tokenizer; see ``measure``.
+
+    Args:
+        model: The tokenizer.
+        index: The images.
+        metrics: With their weights.
+        rules: By metric, how its values come about.
+        settings: How images are read, and on what all is computed.
+        digest: Of the content of the images, by which moments of the originals are kept.
+        baselines: As in ``measure``, like those below.
+        progress: Shows how far it is.
+        change: Makes other ids to decode.
+    """
+    device = measuring_device(find_device(settings.device))
+    return measure(
+        model.tokenizer,
+        index,
+        transform=model.transform,
+        num_tokens=model.num_tokens,
+        batch_size=settings.batch_size,
+        num_workers=settings.workers,
+        metrics=metrics,
+        references={
+            metric.name: Reference(
+                index_digest=digest,
+                metric=metric,
+                described=rules[metric.name],
+                device=device,
+                transform=model.transform,
+            )
+            for metric in metrics
+            if isinstance(metric, SetMetric)
+        },
+        baselines=baselines,
+        bits_per_pixel=model.bits_per_pixel or 0.0,
+        autocast=settings.autocast,
+        progress=progress,
+        change=change,
+    )
 
 
 def refuse_many(measured: Measured, index: ImageIndex, max_bad_fraction: float) -> None:

@@ -33,7 +33,8 @@ INHERITED = "init_from"
 
 # Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
 PATH_KEYS = (
-    *("data.train", "data.val", "images", "tokenizer", "path", "run", "other", "out"),
+    *("data.train", "data.val", "images", "val", "tokens", "tokenizer", "probe"),
+    *("path", "run", "other", "out"),
     *("run_dir", "resume", "init_from", "sweep_dir"),
 )
 

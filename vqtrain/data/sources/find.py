@@ -74,15 +74,32 @@ def training_and_validation(train: Images, val: Images) -> tuple[ImageIndex | St
                 "data.val=auto cannot hold out images of a pipe: name images to validate on"
             )
         return stream, open_images(val, role="validation", key="data.val")
-    training = open_images(train, role="training", key="data.train")
+    return open_both(train, val, keys=("data.train", "data.val"))
+
+
+def open_both(
+    train: Images, val: Images, *, keys: tuple[str, str]
+) -> tuple[ImageIndex, ImageIndex]:
+    """Find images to train on and images to validate on, all of which can be read in any order.
+
+    Args:
+        train: IMAGES, as for ``open_images``.
+        val: IMAGES or ``auto``, as for ``training_and_validation``.
+        keys: The config keys that name them, for messages.
+
+    Raises:
+        ConfigError: If a weight is invalid.
+        DataError: If images are missing or too few.
+    """
+    training = open_images(train, role="training", key=keys[0])
     if val != "auto":
-        return training, open_images(val, role="validation", key="data.val")
+        return training, open_images(val, role="validation", key=keys[1])
     only = train
     if not isinstance(train, str | Mapping) and len(train) == 1:
         only = train[0]
     if isinstance(only, str) and (only == "demo" or _has_validation(only)):
-        return training, open_images(only, role="validation", key="data.train")
-    return hold_out(training)
+        return training, open_images(only, role="validation", key=keys[0])
+    return hold_out(training, key=keys[1])
 
 
 def open_images(images: Images, *, role: Role, key: str = "images") -> ImageIndex:

@@ -195,11 +195,15 @@ def make_index(
     )
 
 
-def hold_out(index: ImageIndex) -> tuple[ImageIndex, ImageIndex]:
+def hold_out(index: ImageIndex, *, key: str = "data.val") -> tuple[ImageIndex, ImageIndex]:
     """Split off images for validation: the 2 % with the smallest hash of their key.
 
     At least 16 and at most 5,000, but never more than half. The choice depends only on the names:
     neither the order of the index nor later additions reshuffle it.
+
+    Args:
+        index: All images.
+        key: The config key that can name other images, for messages.
 
     Returns:
         The images to train on and the images held out, both in the order of the index.
@@ -209,7 +213,7 @@ def hold_out(index: ImageIndex) -> tuple[ImageIndex, ImageIndex]:
     """
     n = len(index)
     if n < 2:
-        raise DataError(f"cannot hold out images of {n}: set data.val to images for validation")
+        raise DataError(f"cannot hold out images of {n}: set {key} to images for validation")
     count = min(max(round(HELD_OUT_FRACTION * n), MIN_HELD_OUT), MAX_HELD_OUT, n // 2)
     keys = index.keys.tolist()
     digests = b"".join(blake2b(key, digest_size=8).digest() for key in keys)
