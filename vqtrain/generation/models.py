@@ -6,6 +6,7 @@ from typing import Annotated, final
 from vqtrain.codebooks.base import Codebook
 from vqtrain.errors import require
 from vqtrain.generation.base import Condition, TokenModel
+from vqtrain.generation.causal import Causal
 from vqtrain.generation.form import TokenForm
 from vqtrain.generation.network import HEAD_DIM
 from vqtrain.ranges import at_least, check_fields, one_of
@@ -59,4 +60,11 @@ def build_model(
     Raises:
         ConfigError: If its weights do not fit into memory.
     """
-    raise NotImplementedError
+    del codebook
+    return Causal(
+        form=form,
+        condition=condition,
+        depth=settings.depth,
+        dim=settings.dim,
+        order=settings.order,
+    )
