@@ -30,7 +30,6 @@ from vqtrain.training.accumulation import Accumulation
 from vqtrain.training.checkpoints import Checkpointing
 from vqtrain.training.launch import quiet_libraries
 from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.profile import calls_of
 from vqtrain.training.record import Record
 from vqtrain.training.step_end import StepEnd
 from vqtrain.training.validation import Validation
@@ -84,7 +83,7 @@ class Parts(Callback):
             module = self._module
             window = [(module.batches, "report"), (module.window, "add_step")]
             logging = [Call(part="logging", owner=owner, method=method) for owner, method in window]
-            self._marks.enter_context(marked([*calls_of(module), *logging]))
+            self._marks.enter_context(marked([*module.calls(), *logging]))
             self._marks.enter_context(self._record)
         if self._steps == TIMED_STEPS:
             self._marks.close()

@@ -12,9 +12,10 @@ from rich.console import Console
 
 from vqtrain.sweeps.job import STAMP
 from vqtrain.training.console import RunConsole, describe
-from vqtrain.training.data_module import Timed, TrainingData
+from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.step_end import StepEnd
+from vqtrain.training.trained import Timed
 
 MakeConsole = Callable[..., RunConsole]
 

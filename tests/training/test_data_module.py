@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.sources.index import ImageIndex
-from vqtrain.training.data_module import Timed, TrainingData
+from vqtrain.training.data_module import TrainingData
+from vqtrain.training.trained import Timed
 
 MakeData = Callable[..., TrainingData]
 

@@ -172,7 +172,7 @@ def test_a_step_with_a_bad_batch_moves_nothing_but_the_count(
     assert watch.steps == [0, 2]
     assert (module.step, module.optim.skipped_steps, module.optim.skipped_in_row) == (3, 1, 0)
     # The mean is over the four batches of the two good steps.
-    assert module.window.counts["train/generator/total"] == 4
+    assert module.window.scalars.counts["train/generator/total"] == 4
     assert all(torch.isfinite(torch.tensor(list(module.window.means().values()))))
 
 

@@ -70,7 +70,7 @@ def make_stream_data(make_data: MakeData, shards: Path) -> MakeData:
 def test_data_goes_on_from_what_was_consumed(make_stream_data: MakeData, workers: int) -> None:
     data = make_stream_data(num_workers=workers, flip=True)
     batches = list(islice(data.train_dataloader(), 8))
-    state = data.stream_state()
+    state = data.places()
     assert state is not None
     for consumed in range(4):
         resumed = make_stream_data(num_workers=workers, flip=True)
@@ -79,7 +79,7 @@ def test_data_goes_on_from_what_was_consumed(make_stream_data: MakeData, workers
             assert batch.keys == expected.keys
             assert torch.equal(batch.samples, expected.samples)
         data.on_before_batch_transfer(batches[consumed], 0)
-        state = json.loads(json.dumps(data.stream_state()))
+        state = json.loads(json.dumps(data.places()))
 
 
 def test_the_first_batches_are_those_that_are_trained_on(make_stream_data: MakeData) -> None:
@@ -90,14 +90,14 @@ def test_the_first_batches_are_those_that_are_trained_on(make_stream_data: MakeD
 
 
 def test_another_layout_is_refused(make_stream_data: MakeData) -> None:
-    state = make_stream_data(num_workers=2).stream_state()
+    state = make_stream_data(num_workers=2).places()
     assert state is not None
     with pytest.raises(CheckpointError, match=r"1 x 2, got 1 x 3$"):
         make_stream_data(num_workers=3).continue_from(state, world_size=1)
     with pytest.raises(CheckpointError, match=r"1 x 2, got 2 x 2$"):
         make_stream_data(num_workers=2).continue_from(state, world_size=2)
     # This process alone reads as one worker does.
-    state = make_stream_data(num_workers=0).stream_state()
+    state = make_stream_data(num_workers=0).places()
     assert state is not None
     make_stream_data(num_workers=1).continue_from(state, world_size=1)
 
@@ -105,7 +105,7 @@ def test_another_layout_is_refused(make_stream_data: MakeData) -> None:
 def test_indexed_images_need_no_places(make_data: MakeData) -> None:
     data = make_data()
     data.on_before_batch_transfer(next(iter(data.first_batches())), 0)
-    assert data.stream_state() is None
+    assert data.places() is None
     assert data.consumed == 1
 
 

@@ -196,7 +196,20 @@ class Checkpoint(TypedDict):
     tokenizer: StoredTokenizer
 
 
-def read_checkpoint(file: Path, *, mmap: bool = False) -> Checkpoint:
+def read_checkpoint(file: Path) -> Checkpoint:
+    """Read the tokenizer of a checkpoint file.
+
+    Raises:
+        CheckpointError: If it is damaged, or not a checkpoint of a tokenizer.
+    """
+    checkpoint = read_plain(file)
+    tokenizer = checkpoint.get("tokenizer")
+    if not isinstance(tokenizer, dict) or not {"config", "weights"} <= tokenizer.keys():
+        raise CheckpointError(f"cannot read {file}: it is not a checkpoint of a tokenizer")
+    return cast(Checkpoint, checkpoint)
+
+
+def read_plain(file: Path, *, mmap: bool = False) -> dict[str, object]:
     """Read a checkpoint file: tensors and plain data, nothing that could run code.
 
     Args:
@@ -214,10 +227,9 @@ def read_checkpoint(file: Path, *, mmap: bool = False) -> Checkpoint:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(damaged) from error
-    tokenizer = checkpoint.get("tokenizer") if isinstance(checkpoint, dict) else None
-    if not isinstance(tokenizer, dict) or not {"config", "weights"} <= tokenizer.keys():
+    if not isinstance(checkpoint, dict):
         raise CheckpointError(f"cannot read {file}: it is not a checkpoint of vqtrain")
-    return cast(Checkpoint, checkpoint)
+    return checkpoint
 
 
 def current(

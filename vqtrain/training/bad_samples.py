@@ -11,9 +11,9 @@ import torch
 
 from vqtrain import distributed
 from vqtrain.data.faults import Fault
-from vqtrain.data.loading.batches import Batch
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.training.data_module import TrainingData
+from vqtrain.training.trained import RunBatch
 
 FILE = "bad_samples.jsonl"
 
@@ -62,6 +62,15 @@ class BadSamples:
             return max(LEAST_TOTAL, self.data.samples_at(self.data.consumed))
         return len(training)
 
+    @property
+    def verdict(self) -> str:
+        """Say that they are too many."""
+        return (
+            f"{self.count} of {self.total} images cannot be read, more than "
+            f"data.max_bad_fraction={self.data.settings.max_bad_fraction} allows; "
+            f"{self.path} lists them. Repair them or raise it"
+        )
+
     def begin(self) -> None:
         """Read what earlier calls have listed, and list what indexing the images has found."""
         if self.path.exists():
@@ -76,7 +85,7 @@ class BadSamples:
         self.write(self.found, step=0)
         self.found = []
 
-    def note(self, split: str, batch: Batch) -> None:
+    def note(self, split: str, batch: RunBatch) -> None:
         """Note the samples that were skipped in a batch of ``train`` or ``val``."""
         self.found += [(split, fault) for fault in batch.faults]
 

@@ -1,7 +1,6 @@
 """Checkpoints: everything a run needs to continue as if it had never stopped.
 
-A checkpoint holds tensors and plain data only, and inside it the tokenizer in the form of a
-tokenizer directory, so that it can be used without this package's training code.
+A checkpoint holds tensors and plain data only. What of it is used is the module's to say.
 """
 
 import io
@@ -22,36 +21,21 @@ from vqtrain import distributed
 from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.optim.optimizer import NetworkOptimizer
 from vqtrain.tokenizer import storage
-from vqtrain.training.data_module import StreamState, TrainingData
-from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.validation import Validation
+from vqtrain.training.trained import RunData, Trained, Validator
 
+BEST = "best.ckpt"
 NAME = "step_{:08d}.ckpt"
 NUMBERED = re.compile(r"step_\d{8,}\.ckpt")
 
 
-class DiscriminatorState(TypedDict):
-    """What a run with a discriminator continues from."""
-
-    weights: dict[str, Tensor]
-    optimizer: dict[str, object]
-    adversarial: dict[str, Tensor]
-
-
 class TrainingState(TypedDict):
-    """The part of a checkpoint that only training needs."""
+    """The part of a checkpoint that only training needs; a module adds keys of its own."""
 
     step: int
     samples: int
     images: str
     validation_images: NotRequired[str]  # not in the oldest files
-    places: StreamState | None
-    weights: dict[str, Tensor]
-    optimizer: dict[str, object]
-    discriminator: DiscriminatorState | None
-    alignment: NotRequired[dict[str, Tensor]]  # not in older files
-    frozen: NotRequired[str | None]
-    window: dict[str, object]
+    places: object
     scaler: NotRequired[dict[str, float]]  # not in older files; empty unless in 16-mixed
     skipped_in_row: int
     skipped_steps: int
@@ -60,8 +44,8 @@ class TrainingState(TypedDict):
     callbacks: dict[str, dict[str, object]]
 
 
-class TrainingCheckpoint(storage.Checkpoint):
-    """A checkpoint file."""
+class TrainingCheckpoint(TypedDict):
+    """A checkpoint file, besides what is used of it."""
 
     config: dict[str, object]
     training: TrainingState
@@ -73,7 +57,7 @@ def read(file: Path, *, mmap: bool = False) -> TrainingCheckpoint:
     Raises:
         CheckpointError: If it is damaged, or not a checkpoint of vqtrain.
     """
-    checkpoint = storage.read_checkpoint(file, mmap=mmap)
+    checkpoint = storage.read_plain(file, mmap=mmap)
     if not isinstance(checkpoint.get("training"), dict):
         raise CheckpointError(f"cannot continue from {file}: it holds no training state")
     return cast(TrainingCheckpoint, checkpoint)
@@ -84,26 +68,10 @@ def has_other_validation(state: TrainingState, digest: str) -> bool:
     return state.get("validation_images", digest) != digest
 
 
-def restore(module: TokenizerTraining, checkpoint: TrainingCheckpoint) -> None:
-    """Restore networks, optimizers and counters from a checkpoint."""
-    state = checkpoint["training"]
-    module.tokenizer.load_weights(state["weights"])
-    module.frozen.digest = state.get("frozen")
-    module.begin_average()
-    if module.average is not None:
-        module.average.load_state_dict(checkpoint["tokenizer"]["weights"])
-    optim = module.optim
-    optim.generator.load_state_dict(state["optimizer"])
-    if optim.discriminator is not None:
-        saved, objective = state["discriminator"], module.objective
-        assert saved is not None, "a resumed run cannot change its discriminator"
-        assert objective.discriminator is not None
-        objective.discriminator.load_state_dict(saved["weights"])
-        optim.discriminator.load_state_dict(saved["optimizer"])
-        objective.adversarial.load_state_dict(saved["adversarial"])
-    if module.objective.alignment is not None:
-        module.objective.alignment.load_state_dict(state["alignment"])
-    module.window.load_state_dict(state["window"], module.device)
+def restore(module: Trained, checkpoint: TrainingCheckpoint) -> None:
+    """Restore a module, its optimizers and counters from a checkpoint."""
+    module.restore(checkpoint)
+    state, optim = checkpoint["training"], module.optim
     module.step = state["step"]
     optim.scaler.load_state_dict(state.get("scaler", {}))
     optim.skipped_in_row, optim.skipped_steps = state["skipped_in_row"], state["skipped_steps"]
@@ -111,7 +79,7 @@ def restore(module: TokenizerTraining, checkpoint: TrainingCheckpoint) -> None:
 
 @final
 class Checkpointing:
-    """Writes checkpoints and the tokenizer directory.
+    """Writes checkpoints, and what is exported of them.
 
     Args:
         run_dir: The run directory.
@@ -129,7 +97,7 @@ class Checkpointing:
         *,
         run_dir: Path,
         config: Mapping[str, object],
-        data: TrainingData,
+        data: RunData,
         callbacks: Mapping[str, Callback],
         resumed: TrainingState | None,
     ) -> None:
@@ -137,14 +105,11 @@ class Checkpointing:
         self.run_dir, self.folder = run_dir, run_dir / "checkpoints"
         self.config, self.data = config, data
         self.first_step = resumed["step"] if resumed else 0
-        is_comparable = resumed and not has_other_validation(resumed, data.validation.digest)
+        is_comparable = resumed and not has_other_validation(resumed, data.validation_digest)
         self.best = resumed["best"] if resumed and is_comparable else None
         self.results = dict(resumed["results"]) if resumed else {}
-        self.places: StreamState | None = None
 
-    def save_if_due(
-        self, module: TokenizerTraining, validation: Validation, *, is_last: bool
-    ) -> None:
+    def save_if_due(self, module: Trained, validation: Validator, *, is_last: bool) -> None:
         """Write what is due: at its interval, at a new best validation, at the last step."""
         settings = module.settings
         is_due = settings.is_due(settings.checkpoint_every, module.step) or is_last
@@ -154,76 +119,56 @@ class Checkpointing:
         if is_best:
             self.best = score
         if is_due or is_best:
-            module.window.gather()
-            self.places = self.data.stream_state()
             checkpoint = self.collect(module)
             if distributed.rank() == 0:
-                keep = module.settings.keep_checkpoints
-                self.save(checkpoint, keep=keep, is_due=is_due, is_best=is_best)
+                self.save(module, checkpoint, is_due=is_due, is_best=is_best)
 
     def save(
-        self, checkpoint: TrainingCheckpoint, *, keep: int, is_due: bool, is_best: bool
+        self, module: Trained, checkpoint: Mapping[str, object], *, is_due: bool, is_best: bool
     ) -> None:
         """Write one file, and link the other names to it."""
         self.folder.mkdir(exist_ok=True)
-        step = checkpoint["training"]["step"]
-        file = self.folder / (NAME.format(step) if is_due else "best.ckpt")
+        file = self.folder / (NAME.format(module.step) if is_due else BEST)
         try:
             # torch raises its own error instead of the file's, which is its context.
             storage.write_whole(file, lambda handle: torch.save(checkpoint, handle))
             if is_due:
                 link(file, self.folder / "last.ckpt")
                 if is_best:
-                    link(file, self.folder / "best.ckpt")
-                self.prune(file, keep)
+                    link(file, self.folder / BEST)
+                self.prune(file, module.settings.keep_checkpoints)
         except (OSError, RuntimeError) as error:
             reason = error.__context__ if isinstance(error.__context__, OSError) else error
             raise CheckpointError(
                 f"cannot write {file}: {reason}; the checkpoints before it are whole"
             ) from error
-        tokenizer = checkpoint["tokenizer"]
         if is_due:
-            config = cast(dict[str, object], tokenizer["config"])
-            storage.write(self.run_dir / "tokenizer", config, tokenizer["weights"])
+            module.export(checkpoint, self.run_dir)
 
-    def collect(self, module: TokenizerTraining) -> TrainingCheckpoint:
+    def collect(self, module: Trained) -> dict[str, object]:
         """Collect what a checkpoint holds; collective, and complete on the first rank alone."""
-        tokenizer = module.tokenizer
-        raw = copy_of(tokenizer.state_dict())
-        weights = copy_of(module.average.state_dict()) if module.average else raw
-        alignment = module.objective.alignment
+        data, optim = self.data, module.optim
         batches = (module.step - self.first_step) * module.settings.accumulate
-        samples = self.data.samples_at(batches)
-        tokenizer.training_summary = {
-            "name": self.config["name"],
+        samples = data.samples_at(batches)
+        of_run = {"name": self.config.get("name"), "step": module.step, "samples": samples}
+        contents = module.contents({**of_run, **data.summary, "metrics": self.results})
+        training: TrainingState = {
             "step": module.step,
             "samples": samples,
-            "image_size": self.data.settings.image_size,
-            "crop": self.data.settings.crop,
-            "metrics": self.results,
+            "images": data.training_digest,
+            "validation_images": data.validation_digest,
+            "places": data.places(),
+            "scaler": optim.scaler.state_dict(),
+            "skipped_in_row": optim.skipped_in_row,
+            "skipped_steps": optim.skipped_steps,
+            "best": self.best,
+            "results": self.results,
+            "callbacks": states_of(self.callbacks),
         }
         return {
-            "tokenizer": {"config": storage.stamped(tokenizer.config), "weights": weights},
+            **contents.result,
             "config": dict(self.config),
-            "training": {
-                "step": module.step,
-                "samples": samples,
-                "images": self.data.training.digest,
-                "validation_images": self.data.validation.digest,
-                "places": self.places,
-                "weights": raw,
-                "frozen": module.frozen.digest,
-                "optimizer": optimizer_state(module.optim.generator),
-                "discriminator": discriminator_state(module),
-                "alignment": {} if alignment is None else copy_of(alignment.state_dict()),
-                "window": module.window.state_dict(),
-                "scaler": module.optim.scaler.state_dict(),
-                "skipped_in_row": module.optim.skipped_in_row,
-                "skipped_steps": module.optim.skipped_steps,
-                "best": self.best,
-                "results": self.results,
-                "callbacks": states_of(self.callbacks),
-            },
+            "training": {**training, **contents.state},
         }
 
     def prune(self, newest: Path, keep: int) -> None:
@@ -257,18 +202,6 @@ def states_of(callbacks: Mapping[str, Callback]) -> dict[str, dict[str, object]]
                 f"that checkpoints load without running code: {str(error).splitlines()[0]}"
             ) from error
     return states
-
-
-def discriminator_state(module: TokenizerTraining) -> DiscriminatorState | None:
-    """Collect the state of the discriminator, if there is one."""
-    objective, optimizer = module.objective, module.optim.discriminator
-    if optimizer is None or objective.discriminator is None:
-        return None
-    return {
-        "weights": copy_of(objective.discriminator.state_dict()),
-        "optimizer": optimizer_state(optimizer),
-        "adversarial": copy_of(objective.adversarial.state_dict()),
-    }
 
 
 def copy_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

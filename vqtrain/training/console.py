@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Column, Table
 
 from vqtrain import distributed
-from vqtrain.training.data_module import TrainingData
+from vqtrain.training.trained import RunData
 
 # Above this share of the time that is spent waiting for data there is a hint.
 MUCH_WAITING = 0.1
@@ -50,7 +50,7 @@ class RunConsole:
         is_main: Whether this is the process that prints; the others are silent.
     """
 
-    def __init__(self, *, log: Path, max_steps: int, data: TrainingData, is_main: bool) -> None:
+    def __init__(self, *, log: Path, max_steps: int, data: RunData, is_main: bool) -> None:
         self.log_file, self.max_steps, self.data = log, max_steps, data
         self.is_main = is_main
         self.terminal = Console(highlight=False, soft_wrap=True, quiet=not self.is_main)
@@ -138,14 +138,11 @@ class RunConsole:
         self.line(text, log_only=self.bar is not None)
         # Starting up takes most of the first line's time.
         is_first, self.has_shown = not self.has_shown, True
-        if waiting > MUCH_WAITING and not is_first and not self.has_hinted:
+        remedy = self.data.remedy_for_waiting
+        is_much = waiting > MUCH_WAITING and remedy is not None
+        if is_much and not is_first and not self.has_hinted:
             self.has_hinted = True
-            self.line(
-                f"{waiting:.0%} of the time went into waiting for data: raise data.num_workers "
-                f"(now {self.data.settings.num_workers}) up to the number of cores, pack smaller "
-                "images (vqtrain pack image_size=...), or keep them on a faster disk; vqtrain "
-                "doctor images=... measures what is needed"
-            )
+            self.line(f"{waiting:.0%} of the time went into waiting for data: {remedy}")
         return speed
 
     def seconds_left(self, step: int) -> float | None:

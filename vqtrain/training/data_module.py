@@ -1,13 +1,11 @@
 """Training batches for Lightning, from a position in the endless order of the data."""
 
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from typing import Protocol, TypedDict, final, runtime_checkable
 
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
 from vqtrain import distributed
@@ -21,6 +19,7 @@ from vqtrain.data.settings import DataSettings
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import CheckpointError
+from vqtrain.training.trained import RunData, Timed
 
 
 @runtime_checkable
@@ -54,28 +53,7 @@ class StreamState(TypedDict):
 
 
 @final
-class Timed(Iterable[Batch]):
-    """Batches of a loader, and the time spent waiting for them.
-
-    Args:
-        loader: Where they come from.
-    """
-
-    def __init__(self, loader: Loader[Batch]) -> None:
-        self.loader, self.waited_s = loader, 0.0
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Begin at the loader's first batch."""
-        batches = iter(self.loader)
-        while True:
-            began = time.monotonic()
-            batch = next(batches)  # endless: no StopIteration to hand on
-            self.waited_s += time.monotonic() - began
-            yield batch
-
-
-@final
-class TrainingData(LightningDataModule):
+class TrainingData(RunData):
     """The data of a run.
 
     Args:
@@ -106,7 +84,7 @@ class TrainingData(LightningDataModule):
         training_texts: Texts | None = None,
         validation_texts: Texts | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(training_digest=training.digest, validation_digest=validation.digest)
         self.buckets = buckets
         self.training_texts, self.validation_texts = training_texts, validation_texts
         self.training, self.validation = training, validation
@@ -114,7 +92,6 @@ class TrainingData(LightningDataModule):
         self.num_nodes = num_nodes
         self.consumed = 0
         self.saved_cursors: list[Cursor] | None = None
-        self.batches: Timed | None = None
 
     @cached_property
     def epoch_size(self) -> int | None:
@@ -128,6 +105,20 @@ class TrainingData(LightningDataModule):
     def epochs(self) -> float | None:
         """Epochs that the run has seen so far."""
         return self.epoch_size and self.samples_at(self.consumed) / self.epoch_size
+
+    @property
+    def summary(self) -> dict[str, object]:
+        """The size of the images, and how they are cropped."""
+        return {"image_size": self.settings.image_size, "crop": self.settings.crop}
+
+    @property
+    def remedy_for_waiting(self) -> str:
+        """What makes images come faster."""
+        return (
+            f"raise data.num_workers (now {self.settings.num_workers}) up to the number of cores, "
+            "pack smaller images (vqtrain pack image_size=...), or keep them on a faster disk; "
+            "vqtrain doctor images=... measures what is needed"
+        )
 
     @cached_property
     def cursors(self) -> deque[Cursor]:
@@ -171,7 +162,7 @@ class TrainingData(LightningDataModule):
             self.cursors.append(Cursor(*batch.cursor))  # drops the first, which it was from
         return batch
 
-    def stream_state(self) -> StreamState | None:
+    def places(self) -> StreamState | None:
         """Describe where the readers of all processes are, if images are a stream; collective."""
         if not isinstance(self.training, Stream):
             return None
@@ -189,12 +180,6 @@ class TrainingData(LightningDataModule):
     def val_dataloader(self) -> list[int]:
         """Return one item, for which ``TokenizerTraining.validation_step`` makes a whole pass."""
         return [0]
-
-    def take_waited_s(self) -> float:
-        """Return the seconds that were spent waiting for batches since the last call."""
-        assert self.batches is not None, "training has begun"
-        waited_s, self.batches.waited_s = self.batches.waited_s, 0.0
-        return waited_s
 
     def first_batches(self) -> Iterable[Batch]:
         """Return the same batches, loaded in this process when they are needed.

@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch.nn.parallel import DistributedDataParallel
 
-from vqtrain.errors import ConfigError
+from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.ops.memory import keep_freed_memory
 from vqtrain.training.settings import TrainerSettings
 
@@ -139,14 +139,18 @@ def children_of(trainer: Trainer) -> Sequence[Popen[bytes]]:
 
 
 @contextmanager
-def watched_children(trainer: Trainer) -> Iterator[None]:
+def watched_children(trainer: Trainer, resume: str) -> Iterator[None]:
     """Return a context in which this process ends with a message if one that it started dies.
 
     A rank may wait for a dead one for ever, without handling signals; Lightning's own watcher ends
     it without a message.
+
+    Args:
+        trainer: Of the run.
+        resume: How people continue it.
     """
     is_over = Event()
-    watcher = Thread(target=_watch, args=(trainer, is_over), daemon=True)
+    watcher = Thread(target=_watch, args=(trainer, resume, is_over), daemon=True)
     watcher.start()
     try:
         yield
@@ -155,14 +159,14 @@ def watched_children(trainer: Trainer) -> Iterator[None]:
         watcher.join()
 
 
-def _watch(trainer: Trainer, is_over: Event) -> None:
+def _watch(trainer: Trainer, resume: str, is_over: Event) -> None:
     while not is_over.wait(POLL_S):
         for rank, child in enumerate(children_of(trainer), start=1):
             # This process gets time to report the failure itself.
             if child.poll() and not is_over.wait(GRACE_S):
                 end_children(trainer, grace_s=0.0)
                 sys.stderr.write(f"vqtrain: process {rank} ended with code {child.returncode}: ")
-                sys.stderr.write("look at what it printed; continue with resume=auto\n")
+                sys.stderr.write(f"look at what it printed; continue with {resume}\n")
                 sys.stderr.flush()
                 os._exit(1)
 
@@ -174,6 +178,17 @@ def end_children(trainer: Trainer, *, grace_s: float) -> None:
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(POLL_S / 10)
         child.kill()
+
+
+@contextmanager
+def rank_named(trainer: Trainer) -> Iterator[None]:
+    """Return a context in which errors of other processes than the first one say of which."""
+    try:
+        yield
+    except VqtrainError as error:
+        if not trainer.is_global_zero:
+            error.args = (f"process {trainer.global_rank} of {trainer.world_size}: {error}",)
+        raise
 
 
 def quiet_libraries() -> None:

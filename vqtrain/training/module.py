@@ -3,39 +3,35 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol, cast
 
 import torch
 from jaxtyping import Float
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from vqtrain import distributed
 from vqtrain.codebooks.base import Quantized
 from vqtrain.data.loading.batches import Batch
-from vqtrain.errors import CheckpointError
 from vqtrain.latent_noise.base import LatentNoise
 from vqtrain.objective import Objective, Terms
 from vqtrain.ops.precision import without_autocast
+from vqtrain.ops.profiling import Call
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.average import WeightAverage
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
+from vqtrain.tokenizer import storage
 from vqtrain.tokenizer.model import Tokenizer
-from vqtrain.training.acceleration import (
-    CompileClock,
-    compile_parts,
-    lay_out,
-    lay_out_weights,
-    recompute,
-)
+from vqtrain.training import tokenizer_state
+from vqtrain.training.acceleration import compile_parts, lay_out, lay_out_weights, recompute
 from vqtrain.training.accumulation import Accumulation
+from vqtrain.training.collapse import CollapseHint
 from vqtrain.training.freezing import FrozenParts
 from vqtrain.training.launch import check_trainer
-from vqtrain.training.optimizers import Optimizers
+from vqtrain.training.optimizers import TokenizerOptimizers
 from vqtrain.training.settings import TrainerSettings
 from vqtrain.training.sharding import check_sharding, shard
+from vqtrain.training.trained import Advice, Contents, Trained
 from vqtrain.training.window import Window
 
 # Codes start from at least this many latents each, where 16 steps of data hold so many.
@@ -50,16 +46,14 @@ class Measures(Protocol):
         """Measure all validation images; collective."""
 
 
-class TokenizerTraining(LightningModule):
+class TokenizerTraining(Trained):
     """Trains a tokenizer, and its discriminator, on the gradients of their objective.
 
     Any Lightning ``Trainer`` can fit it on a ``TrainingData``: it initializes the codebook, steps
     both optimizers, validates and logs by itself. ``vqtrain train`` does the latter two in a fixed
     order with checkpoints, see ``vqtrain.training.step_end``.
 
-    A step is ``trainer.accumulate`` batches on every rank. Its number, ``step``, is ours:
-    Lightning's counts every optimizer. All that a step draws at random is a function of the seed,
-    the step and the rank.
+    All that a step draws at random is a function of the seed, the step and the rank.
 
     Args:
         tokenizer: What is trained.
@@ -74,13 +68,16 @@ class TokenizerTraining(LightningModule):
         codebook_is_new: Whether the codebook is to be initialized from data.
         has_begun: Whether it was, and the average of the weights has started.
         validation: Measures reconstructions when Lightning validates, or None.
-        logs: Whether it logs its metrics through Lightning.
-        compile_clock: Knows how long torch has been compiling; None if nothing is compiled.
-        optim: The optimizers, once there is a trainer.
     """
 
     latent_noise: LatentNoise | None
-    optim: Optimizers
+    optim: TokenizerOptimizers
+    advice: ClassVar[Advice] = Advice(
+        memory="lower data.batch_size and raise trainer.accumulate by as much, which makes the "
+        "same steps",
+        nonfinite="Lower optim.lr or trainer.clip, or look at the data",
+        resume="resume={run_dir}",
+    )
 
     def __init__(
         self,
@@ -93,18 +90,15 @@ class TokenizerTraining(LightningModule):
         discriminator_settings: DiscriminatorOptimSettings,
         seed: int,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
+        super().__init__(trainer_settings=trainer_settings, seed=seed)
         self.tokenizer, self.objective = tokenizer, objective
         self.latent_noise = latent_noise
-        self.settings, self.optim_settings = trainer_settings, optim_settings
+        self.optim_settings = optim_settings
         self.discriminator_settings = discriminator_settings
-        self.seed = seed
         self.average: WeightAverage | None = None
         self.codebook_is_new, self.has_begun = True, False
         self.validation: Measures | None = None
-        self.logs = True
-        self.compile_clock: CompileClock | None = None
+        self.collapse = CollapseHint()
         codebook = tokenizer.codebook
         self.window = Window(num_codebooks=codebook.num_codebooks, size=codebook.size)
         self.frozen = FrozenParts(tokenizer, trainer_settings.freeze)
@@ -116,8 +110,6 @@ class TokenizerTraining(LightningModule):
         if objective.alignment is not None and objective.alignment.layer is not None:
             layer = tokenizer.get_submodule(objective.alignment.layer)
             layer.register_forward_hook(self.note_aligned)
-        self.step = 0
-        self.batches_in_step = 0
         # Before gradients are reduced over ranks, whose buffers have the layout of the weights.
         lay_out_weights(self, trainer_settings.memory_format)
         networks = {"encoder": tokenizer.encoder, "decoder": tokenizer.decoder}
@@ -137,7 +129,7 @@ class TokenizerTraining(LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Build one optimizer for each network; every step sets its learning rate."""
-        self.optim = Optimizers(
+        self.optim = TokenizerOptimizers(
             parameters=self.generator_parameters(),
             objective=self.objective,
             trainer_settings=self.settings,
@@ -178,16 +170,10 @@ class TokenizerTraining(LightningModule):
             "alignment": tokenizer.project_in.weight,
         }
 
-    @property
-    def step_has_ended(self) -> bool:
-        """Whether the last batch was the last one of its step."""
-        return self.batches_in_step == 0
-
     def on_fit_start(self) -> None:
         """Initialize the codebook and the weight average, unless they come from a checkpoint."""
         check_trainer(self.trainer, self.settings)
-        if isinstance(self.trainer.precision_plugin, MixedPrecision):
-            self.trainer.precision_plugin.scaler = None  # ours is one for both optimizers
+        self.take_over_scaling()
         if not self.has_begun:
             data = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
             if self.codebook_is_new:
@@ -292,34 +278,60 @@ class TokenizerTraining(LightningModule):
         self.batches.report(self.window)
         self.window.add_step(values)
 
-    def call_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Call an optimizer's ``step`` as the trainer's precision requires."""
-        if optimizer is self.optim.generator.optimizer:
-            optimizers = self.optimizers()
-            # Lightning counts the calls of its wrappers, as trainer.global_step: one a step.
-            (optimizers[0] if isinstance(optimizers, list) else optimizers).step()
-        else:
-            self.trainer.strategy.optimizer_step(optimizer, lambda: None)
-
-    @property
-    def is_logged(self) -> bool:
-        """Whether the metrics of this step are logged: every so often, and those of the last."""
-        is_last = self.step == self.settings.max_steps
-        return is_last or self.step % self.settings.log_every == 0
-
     def logged_metrics(self) -> dict[str, float]:
         """Return the metrics of training since the last call; collective."""
         return self.window.means() | self.optim.metrics(self.step - 1)
 
-    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
-        """Log what is due, and stop after the last step."""
-        del outputs, batch, batch_idx
-        if not self.step_has_ended:
-            return
-        if self.logs and self.is_logged:
-            self.log_dict(self.logged_metrics(), batch_size=1)
-        if self.step >= self.settings.max_steps:
-            self.trainer.should_stop = True
+    def hint(self, values: Mapping[str, float]) -> str | None:
+        """Tell of a codebook that has collapsed."""
+        return self.collapse.of(values, self.tokenizer.vocab_size, self.window.tokens)
+
+    def contents(self, summary: Mapping[str, object]) -> Contents:
+        """Collect the tokenizer, and all that trains it; collective."""
+        return tokenizer_state.collect(self, summary)
+
+    def restore(self, checkpoint: Mapping[str, object]) -> None:
+        """Continue from a checkpoint."""
+        tokenizer_state.load(self, cast(tokenizer_state.TokenizerCheckpoint, checkpoint))
+
+    def export(self, checkpoint: Mapping[str, object], run_dir: Path) -> None:
+        """Write the tokenizer directory anew."""
+        saved = cast(tokenizer_state.TokenizerCheckpoint, checkpoint)["tokenizer"]
+        config = cast(dict[str, object], saved["config"])
+        storage.write(run_dir / "tokenizer", config, saved["weights"])
+
+    def conclude(self, config: Mapping[str, object]) -> str | None:
+        """Say what has stayed as it was at the start."""
+        weights = [each.state_dict() for each in (self.tokenizer, self.average) if each is not None]
+        return self.frozen.conclude(*weights, source=cast(str | None, config["init_from"]))
+
+    def calls(self) -> list[Call]:
+        """List the calls of a training step, by their parts."""
+        tokenizer, objective = self.tokenizer, self.objective
+        modules: list[tuple[str, nn.Module | None]] = [
+            *(("encoder", part) for part in (tokenizer.encoder, tokenizer.project_in)),
+            ("codebook", tokenizer.codebook),
+            *(("decoder", part) for part in (tokenizer.project_out, tokenizer.decoder)),
+            *((name, term.loss) for name, term in objective.terms.items()),
+            ("alignment", objective.alignment),
+            ("discriminator", objective.adversarial),
+        ]
+        methods: list[tuple[str, object, str]] = [
+            ("data", self.trainer.strategy, "batch_to_device"),
+            ("data", tokenizer, "to_images"),
+            ("codebook", tokenizer.codebook, "begin_step"),
+            ("codebook", tokenizer.codebook, "update"),
+            ("optimizer", self.optim, "step"),
+            ("optimizer", self.average, "update"),
+        ]
+        return [
+            *(Call(part=part, owner=each) for part, each in modules if each is not None),
+            *(
+                Call(part=part, owner=owner, method=method)
+                for part, owner, method in methods
+                if owner is not None
+            ),
+        ]
 
     def validation_step(self, batch: object, batch_idx: int) -> None:
         """Validate: a batch of Lightning's stands for one pass over all validation images."""
@@ -330,14 +342,6 @@ class TokenizerTraining(LightningModule):
                 results = self.validation.measure(self.trainer, self)
             self.log_dict(results, batch_size=1)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Refuse a checkpoint of Lightning's, which lacks most of the state of a run."""
-        del checkpoint
-        raise CheckpointError(
-            "a checkpoint of Lightning's cannot be resumed exactly: resume with vqtrain train "
-            "resume=RUN, or begin from the weights of a tokenizer with init_from=TOKENIZER"
-        )
-
     def save_pretrained(self, folder: str | Path) -> None:
         """Save the tokenizer, with its averaged weights if there are any; see ``Tokenizer``."""
         with self.averaged_weights():
@@ -346,13 +350,6 @@ class TokenizerTraining(LightningModule):
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Return a context in which the tokenizer has its averaged weights, if there are any."""
         return self.average.applied_to(self.tokenizer) if self.average else nullcontext()
-
-    def reduce_gradients_if(self, step_ends: bool) -> AbstractContextManager[None]:
-        """Return a context in which gradients are reduced over ranks only at the end of a step."""
-        model = self.trainer.strategy.model
-        if isinstance(model, DistributedDataParallel) and not step_ends:
-            return model.no_sync()
-        return nullcontext()
 
     @torch.no_grad()
     def initialize_codebook(self, batches: Iterable[Batch]) -> None:

@@ -1,6 +1,7 @@
-"""The optimizers of both networks, which step together on all ranks, or not at all."""
+"""The optimizers of a run, which step together on all ranks, or not at all."""
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import torch
@@ -14,78 +15,38 @@ from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.training.settings import TrainerSettings
 
 
-@final
-class Optimizers:
-    """Updates the tokenizer and its discriminator by the gradients of a step.
+class Optimizers(ABC):
+    """Updates all networks of a step by their gradients, together on all ranks, or not at all.
 
     Args:
-        parameters: What the generator's terms train, with names, on the device on which it trains.
-        objective: Has the discriminator, or none.
-        trainer_settings: The ``trainer`` group.
-        optim_settings: The ``optim`` group, for the generator.
-        discriminator_settings: ``optim.discriminator``.
+        networks: Those of all networks by name, the main one first.
+        settings: The ``trainer`` group.
 
     Attributes:
-        generator: That of the tokenizer and of an alignment's own part.
-        discriminator: That of the discriminator, or None.
         scaler: Scales the loss of ``16-mixed``, so that gradients in float16 do not underflow.
         skipped_in_row: Steps that were skipped since the last one that was not, besides those in
             which the loss scale may just have been too high.
         skipped_steps: Steps of the run that were skipped.
-
-    Raises:
-        ConfigError: If a warm-up is longer than the steps of its network.
     """
 
     def __init__(
-        self,
-        *,
-        parameters: Sequence[tuple[str, nn.Parameter]],
-        objective: Objective,
-        trainer_settings: TrainerSettings,
-        optim_settings: OptimSettings,
-        discriminator_settings: DiscriminatorOptimSettings,
+        self, *, networks: Mapping[str, NetworkOptimizer], settings: TrainerSettings
     ) -> None:
-        self._objective = objective
-        self._is_sharded = trainer_settings.is_sharded
-        self.generator = NetworkOptimizer(
-            parameters=parameters,
-            settings=optim_settings,
-            clip=trainer_settings.clip,
-            steps=range(trainer_settings.max_steps),
-        )
-        self.discriminator: NetworkOptimizer | None = None
-        if objective.discriminator is not None:
-            first = objective.adversarial.weight.start_step
-            self.discriminator = NetworkOptimizer(
-                parameters=list(objective.discriminator.named_parameters()),
-                settings=discriminator_settings,
-                clip=discriminator_settings.clip,
-                steps=range(first, trainer_settings.max_steps),
-            )
+        self.networks = networks
+        self._is_sharded = settings.is_sharded
         self.skipped_in_row = self.skipped_steps = 0
-        device = parameters[0][1].device
-        self.scaler = torch.amp.GradScaler(
-            device.type, enabled=trainer_settings.precision == "16-mixed"
-        )
+        device = next(iter(networks.values())).parameters[0].device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "16-mixed")
         self._loss_is_finite = torch.tensor(True, device=device)
+
+    @abstractmethod
+    def at(self, step: int) -> Mapping[str, NetworkOptimizer]:
+        """Return the optimizers of the networks that train in a step, by the network."""
 
     @property
     def of_torch(self) -> list[torch.optim.Optimizer]:
-        """The optimizers as torch's own."""
-        return [each.optimizer for each in self._networks]
-
-    @property
-    def _networks(self) -> list[NetworkOptimizer]:
-        both = (self.generator, self.discriminator)
-        return [each for each in both if each is not None]
-
-    def at(self, step: int) -> dict[str, NetworkOptimizer]:
-        """Return the optimizers of the networks that train in a step, by the network."""
-        optimizers = {"generator": self.generator}
-        if self.discriminator is not None and self._objective.discriminator_updated(step):
-            optimizers["discriminator"] = self.discriminator
-        return optimizers
+        """The optimizers as torch's own, that of the main network first."""
+        return [each.optimizer for each in self.networks.values()]
 
     def metrics(self, step: int) -> dict[str, float]:
         """Return what to log after a step."""
@@ -142,7 +103,61 @@ class Optimizers:
             self.scaler.update()
         if not is_applied and not 1 < scale > self.scaler.get_scale():
             self.skipped_in_row += 1
-        for network in self._networks:
+        for network in self.networks.values():
             network.zero_grad()
         self._loss_is_finite.fill_(True)
         return norms if is_applied else None
+
+
+@final
+class TokenizerOptimizers(Optimizers):
+    """Updates a tokenizer and its discriminator.
+
+    Args:
+        parameters: What the generator's terms train, with names, on the device on which it trains.
+        objective: Has the discriminator, or none.
+        trainer_settings: The ``trainer`` group.
+        optim_settings: The ``optim`` group, for the generator.
+        discriminator_settings: ``optim.discriminator``.
+
+    Attributes:
+        generator: That of the tokenizer and of an alignment's own part.
+        discriminator: That of the discriminator, or None.
+
+    Raises:
+        ConfigError: If a warm-up is longer than the steps of its network.
+    """
+
+    def __init__(
+        self,
+        *,
+        parameters: Sequence[tuple[str, nn.Parameter]],
+        objective: Objective,
+        trainer_settings: TrainerSettings,
+        optim_settings: OptimSettings,
+        discriminator_settings: DiscriminatorOptimSettings,
+    ) -> None:
+        self._objective = objective
+        self.generator = NetworkOptimizer(
+            parameters=parameters,
+            settings=optim_settings,
+            clip=trainer_settings.clip,
+            steps=range(trainer_settings.max_steps),
+        )
+        networks = {"generator": self.generator}
+        self.discriminator: NetworkOptimizer | None = None
+        if objective.discriminator is not None:
+            first = objective.adversarial.weight.start_step
+            self.discriminator = networks["discriminator"] = NetworkOptimizer(
+                parameters=list(objective.discriminator.named_parameters()),
+                settings=discriminator_settings,
+                clip=discriminator_settings.clip,
+                steps=range(first, trainer_settings.max_steps),
+            )
+        super().__init__(networks=networks, settings=trainer_settings)
+
+    def at(self, step: int) -> Mapping[str, NetworkOptimizer]:
+        """Leave the discriminator out before its first step."""
+        if self._objective.discriminator_updated(step):
+            return self.networks
+        return {"generator": self.generator}

@@ -8,7 +8,6 @@ from typing import final
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
 from torch.profiler import profile, record_function
 
 from vqtrain.ops.profiling import (
@@ -20,39 +19,10 @@ from vqtrain.ops.profiling import (
     profiler,
     time_by_part,
 )
-from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.trained import Trained
 
 # Steps that are profiled, and those before them, where the run is long enough.
 PROFILED, BEFORE = 6, 10
-
-
-def calls_of(module: TokenizerTraining) -> list[Call]:
-    """List the calls of a training step, by their parts."""
-    tokenizer, objective, trainer = module.tokenizer, module.objective, module.trainer
-    modules: list[tuple[str, nn.Module | None]] = [
-        *(("encoder", part) for part in (tokenizer.encoder, tokenizer.project_in)),
-        ("codebook", tokenizer.codebook),
-        *(("decoder", part) for part in (tokenizer.project_out, tokenizer.decoder)),
-        *((name, term.loss) for name, term in objective.terms.items()),
-        ("alignment", objective.alignment),
-        ("discriminator", objective.adversarial),
-    ]
-    methods: list[tuple[str, object, str]] = [
-        ("data", trainer.strategy, "batch_to_device"),
-        ("data", tokenizer, "to_images"),
-        ("codebook", tokenizer.codebook, "begin_step"),
-        ("codebook", tokenizer.codebook, "update"),
-        ("optimizer", module.optim, "step"),
-        ("optimizer", module.average, "update"),
-    ]
-    return [
-        *(Call(part=part, owner=each) for part, each in modules if each is not None),
-        *(
-            Call(part=part, owner=owner, method=method)
-            for part, owner, method in methods
-            if owner is not None
-        ),
-    ]
 
 
 @final
@@ -80,7 +50,7 @@ class Profile(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the steps."""
         del trainer
-        assert isinstance(pl_module, TokenizerTraining)
+        assert isinstance(pl_module, Trained)
         left = pl_module.settings.max_steps - pl_module.step
         count = max(1, min(PROFILED, left // 2))
         first = pl_module.step + min(BEFORE, left - count)
@@ -97,7 +67,7 @@ class Profile(Callback):
     ) -> None:
         """End a step, and begin the next one."""
         del trainer, outputs, batch, batch_idx
-        assert isinstance(pl_module, TokenizerTraining)
+        assert isinstance(pl_module, Trained)
         if pl_module.step_has_ended:
             self.end_step(pl_module)
             self.begin_step(pl_module)
@@ -105,7 +75,7 @@ class Profile(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what there is of a run that ends early."""
         del trainer
-        assert isinstance(pl_module, TokenizerTraining)
+        assert isinstance(pl_module, Trained)
         self.conclude(pl_module)
 
     def on_exception(
@@ -118,24 +88,24 @@ class Profile(Callback):
             self.record = None
         self.marks.close()
 
-    def begin_step(self, module: TokenizerTraining) -> None:
+    def begin_step(self, module: Trained) -> None:
         """Begin a range if the next step is profiled, and before the first one the profile."""
         if module.step not in self.steps:
             return
         if self.record is None:
-            self.marks.enter_context(marked([*calls_of(module), *self.calls]))
+            self.marks.enter_context(marked([*module.calls(), *self.calls]))
             self.record = profiler()
             wait_for(module.device)
             self.record.start()
         self.step.enter_context(record_function(STEP))
 
-    def end_step(self, module: TokenizerTraining) -> None:
+    def end_step(self, module: Trained) -> None:
         """End the range of a step, and after the last one the profile."""
         if module.step >= self.steps.stop:
             self.conclude(module)
         self.step.close()
 
-    def conclude(self, module: TokenizerTraining) -> None:
+    def conclude(self, module: Trained) -> None:
         """End the profile, and write it."""
         if self.record is None:
             return

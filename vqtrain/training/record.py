@@ -12,11 +12,9 @@ from typing import final
 
 from vqtrain import distributed
 from vqtrain.data.cache import write_whole
-from vqtrain.training.collapse import CollapseHint
 from vqtrain.training.console import RunConsole
-from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.trackers.base import Tracker
-from vqtrain.training.validation import Validation
+from vqtrain.training.trained import Trained, Validator
 
 
 @final
@@ -31,9 +29,8 @@ class Record:
 
     def __init__(self, *, path: Path, console: RunConsole, tracker: Tracker | None) -> None:
         self.path, self.console, self.tracker = path, console, tracker
-        self.collapse = CollapseHint()
 
-    def write(self, module: TokenizerTraining, validation: Validation) -> None:
+    def write(self, module: Trained, validation: Validator) -> None:
         """Write a line if this step is logged or was validated; collective."""
         values: dict[str, float] = {}
         speed: dict[str, float] = {}
@@ -42,7 +39,7 @@ class Record:
             values |= {} if epochs is None else {"train/epoch": epochs}
             values |= module.logged_metrics()
             speed = self.console.show_training(module.step, values)
-            hint = self.collapse.of(values, module.tokenizer.vocab_size, module.window.tokens)
+            hint = module.hint(values)
             if hint is not None:
                 self.console.line(hint)
         if validation.results:
@@ -55,7 +52,9 @@ class Record:
         if values and self.tracker is not None:
             self.tracker.log(module.step, values | speed)
             images = validation.picture_at(module.step)
-            if validation.results and images.is_file():  # of samples that are images
+            if (
+                validation.results and images is not None and images.is_file()
+            ):  # of samples that are images
                 self.tracker.image(module.step, images)
 
 

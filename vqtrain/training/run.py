@@ -1,11 +1,10 @@
-"""One training run, from settings to a trained tokenizer."""
+"""One training run, from its first step or a checkpoint to its end."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -18,15 +17,13 @@ from vqtrain.ops.signals import enforced
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint
 from vqtrain.training.console import RunConsole
-from vqtrain.training.data_module import TrainingData
 from vqtrain.training.launch import GRACE_S, end_children, watched_children
-from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.profile import Profile
 from vqtrain.training.record import Record, cut_back
 from vqtrain.training.step_end import StepEnd
 from vqtrain.training.stopping import MAX_SKIPPED_IN_ROW, StopPolicy
 from vqtrain.training.trackers.base import Tracker
-from vqtrain.training.validation import Validation
+from vqtrain.training.trained import RunData, Trained, Validator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +36,7 @@ class Outcome:
         step: Steps done.
         results: What the latest validation measured.
         is_validated: Whether that was in the last step.
-        frozen: What is said of the frozen parts, or None.
+        conclusion: What the module says of its run, or None.
     """
 
     reason: str
@@ -47,16 +44,16 @@ class Outcome:
     step: int
     results: Mapping[str, float]
     is_validated: bool
-    frozen: str | None
+    conclusion: str | None
 
 
 def fit(
     *,
     trainer: Trainer,
-    module: TokenizerTraining,
-    data: TrainingData,
-    validation: Validation,
-    bad_samples: BadSamples,
+    module: Trained,
+    data: RunData,
+    validation: Validator,
+    bad_samples: BadSamples | None,
     config: Mapping[str, object],
     run_dir: Path,
     console: RunConsole,
@@ -72,7 +69,7 @@ def fit(
         module: What trains.
         data: What it trains on.
         validation: What it is measured by.
-        bad_samples: Where samples that cannot be read are listed.
+        bad_samples: Where samples that cannot be read are listed; None where all can be.
         config: The whole configuration, as plain data, for the checkpoints.
         run_dir: An existing folder that no other run uses.
         console: Where people see it.
@@ -97,7 +94,7 @@ def fit(
     step_end = StepEnd(
         callbacks=callbacks,
         checkpoint=checkpoint,
-        fingerprint=fingerprint(config, step, data.training.digest, data.validation.digest),
+        fingerprint=fingerprint(config, step, data.training_digest, data.validation_digest),
         console=console,
         bad_samples=bad_samples,
         validation=validation,
@@ -107,8 +104,9 @@ def fit(
     )
     if trainer.is_global_zero:
         cut_back(record.path, step)
-        cut_back(bad_samples.path, step)
-        bad_samples.begin()
+        if bad_samples is not None:
+            cut_back(bad_samples.path, step)
+            bad_samples.begin()
     profiles = []
     if module.settings.profile and trainer.is_global_zero:
         methods = {"validation": (validation, "measure_if_due"), "logging": (record, "write")}
@@ -122,14 +120,13 @@ def fit(
     with as_failure(
         {
             torch.OutOfMemoryError: lambda _: (
-                f"the device has no memory left at step {module.step}: lower data.batch_size and "
-                "raise trainer.accumulate by as much, which makes the same steps"
+                f"the device has no memory left at step {module.step}: {module.advice.memory}"
             ),
             OSError: lambda error: f"stopped at step {module.step}: {error}",
             RuntimeError: lambda error: (
                 f"lost another process of the run at step {module.step}: it failed, was killed "
                 "(out of memory?) or could not be reached; look at what it printed, and continue "
-                f"with resume={run_dir if trainer.is_global_zero else 'auto'}"
+                f"with {resumed_by(module, run_dir if trainer.is_global_zero else 'auto')}"
                 if distributed.is_lost_peer(error)
                 else None
             ),
@@ -141,35 +138,31 @@ def fit(
         raise FailedError(
             f"{MAX_SKIPPED_IN_ROW} steps in a row had a loss or a gradient that is not finite; "
             f"they were skipped, and {run_dir}/checkpoints/last.ckpt holds step {module.step}. "
-            "Lower optim.lr or trainer.clip, or look at the data"
+            f"{module.advice.nonfinite}"
         )
-    if stopping.reason == "data":
-        raise FailedError(
-            f"{bad_samples.count} of {bad_samples.total} images cannot be read, more than "
-            f"data.max_bad_fraction={data.settings.max_bad_fraction} allows; "
-            f"{bad_samples.path} lists them. Repair them or raise it, and continue with "
-            f"resume={run_dir}"
-        )
+    if stopping.reason == "data" and bad_samples is not None:
+        raise FailedError(f"{bad_samples.verdict}, and continue with {resumed_by(module, run_dir)}")
     assert stopping.reason is not None, "the stop policy ends the run"
-    weights = [each.state_dict() for each in (module.tokenizer, module.average) if each is not None]
-    init_from = cast(str | None, config["init_from"])
     return Outcome(
         reason=stopping.reason,
         signal_number=stopping.signal_number,
         step=module.step,
         results=checkpointing.results,
         is_validated=bool(validation.results),
-        frozen=module.frozen.conclude(*weights, source=init_from),
+        conclusion=module.conclude(config),
     )
 
 
-def fit_or_end(
-    trainer: Trainer, module: TokenizerTraining, data: TrainingData, stopping: StopPolicy
-) -> None:
+def resumed_by(module: Trained, run_dir: Path | str) -> str:
+    """Say how people continue a run."""
+    return module.advice.resume.format(run_dir=run_dir)
+
+
+def fit_or_end(trainer: Trainer, module: Trained, data: RunData, stopping: StopPolicy) -> None:
     """Train, and end the processes of the run if that fails."""
     try:
         with (
-            watched_children(trainer),
+            watched_children(trainer, resumed_by(module, "auto")),
             enforced(lambda: end_children(trainer, grace_s=0.0), stopping.spared),
             distributed.waiting_is_told(is_told=trainer.world_size > 1 and trainer.local_rank == 0),
         ):

@@ -204,6 +204,33 @@ def git_commit() -> str | None:
     return done.stdout.strip()
 
 
+def begin(
+    run_dir: Path,
+    *,
+    config: Mapping[str, object],
+    command: str,
+    processes: int,
+    resuming: bool,
+) -> FileLock:
+    """Claim a run directory, and write what the run is and how it was started.
+
+    Args:
+        run_dir: The run directory.
+        config: Of the run, as plain data.
+        command: The command line, without passwords.
+        processes: How many train together.
+        resuming: Whether a run that is there is continued.
+
+    Raises:
+        CheckpointError: As of ``claim``.
+    """
+    lock = claim(run_dir, resuming=resuming)
+    earlier = results.commands_of(results.read_environment(run_dir)) if resuming else []
+    write_config(run_dir, config)
+    write_environment(run_dir, commands=[*earlier, command], processes=processes)
+    return lock
+
+
 def claim(run_dir: Path, *, resuming: bool) -> FileLock:
     """Make a run directory and lock it for as long as the returned lock lives.
 

@@ -7,15 +7,13 @@ from typing import final
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from vqtrain import distributed
-from vqtrain.data.loading.batches import Batch
 from vqtrain.errors import ConfigError
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import Checkpointing, TrainingCheckpoint, restore, states_of
 from vqtrain.training.console import RunConsole
-from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.record import Record
 from vqtrain.training.stopping import StopPolicy
-from vqtrain.training.validation import Validation
+from vqtrain.training.trained import RunBatch, Trained, Validator
 
 
 @final
@@ -31,8 +29,8 @@ class StepEnd(Callback):
         checkpoint: What a resumed run continues from, or None.
         fingerprint: A hash of all that the ranks must agree on, of at most 62 bits.
         console: Shows progress.
-        bad_samples: Lists samples that cannot be read.
-        validation: Measures reconstructions.
+        bad_samples: Lists samples that cannot be read; None where all can be.
+        validation: Measures what is trained.
         stopping: Decides when the run ends.
         record: Writes metrics.
         checkpointing: Writes checkpoints.
@@ -42,14 +40,14 @@ class StepEnd(Callback):
     checkpoint: TrainingCheckpoint | None
     fingerprint: int
     console: RunConsole
-    bad_samples: BadSamples
-    validation: Validation
+    bad_samples: BadSamples | None
+    validation: Validator
     stopping: StopPolicy
     record: Record
     checkpointing: Checkpointing
     is_asked_to_stop: bool = field(default=False, init=False)
 
-    def end_step(self, trainer: Trainer, module: TokenizerTraining) -> None:
+    def end_step(self, trainer: Trainer, module: Trained) -> None:
         """Do what is due after an update: validate, decide, record, checkpoint."""
         # 1. The update is done: module.training_step has counted the step, and Lightning has called
         #    on_train_batch_end of the user's callbacks.
@@ -79,7 +77,7 @@ class StepEnd(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the ranks, and restore what a resumed run continues from."""
         del trainer
-        assert isinstance(pl_module, TokenizerTraining)
+        assert isinstance(pl_module, Trained)
         if not distributed.all_equal(self.fingerprint, pl_module.device):
             raise ConfigError(
                 "the processes of this run do not see the same configuration, images and "
@@ -92,17 +90,18 @@ class StepEnd(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and the progress bar."""
         del trainer
-        assert isinstance(pl_module, TokenizerTraining)
+        assert isinstance(pl_module, Trained)
         states_of(self.callbacks)  # refuses, before the first step, what a checkpoint cannot hold
         self.stopping.start()
         self.console.start(pl_module.step)
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: RunBatch, batch_idx: int
     ) -> None:
         """Note the time, and the samples that were skipped."""
         del trainer, pl_module, batch_idx
-        self.bad_samples.note("train", batch)
+        if self.bad_samples is not None:
+            self.bad_samples.note("train", batch)
         self.console.begin_batch()
 
     def on_train_batch_end(
@@ -110,13 +109,13 @@ class StepEnd(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: object,
-        batch: Batch,
+        batch: RunBatch,
         batch_idx: int,
     ) -> None:
         """End the step after its last batch."""
         del outputs, batch_idx
-        assert isinstance(pl_module, TokenizerTraining)
-        self.console.end_batch(pl_module.step, images=len(batch.samples))
+        assert isinstance(pl_module, Trained)
+        self.console.end_batch(pl_module.step, images=len(batch.mask))
         if pl_module.step_has_ended:
             if pl_module.compile_clock is not None:
                 self.console.show_compiling(pl_module.step, pl_module.compile_clock.take_seconds())

@@ -12,7 +12,7 @@ from vqtrain import distributed
 from vqtrain.errors import Interrupted
 from vqtrain.ops.signals import heard
 from vqtrain.training.bad_samples import BadSamples
-from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.trained import Trained
 
 # A run ends after so many skipped steps in a row.
 MAX_SKIPPED_IN_ROW = 20
@@ -27,7 +27,7 @@ class StopPolicy:
 
     Args:
         max_time_s: Seconds after which this call stops, or None.
-        bad_samples: Knows when too many images cannot be read.
+        bad_samples: Knows when too many images cannot be read; None where all can be.
 
     Attributes:
         reason: Why the run ended: ``finished``, ``signal``, ``time``, ``nonfinite``, ``data`` or
@@ -35,7 +35,7 @@ class StopPolicy:
         signal_number: The signal that a rank received, once all ranks have agreed; or None.
     """
 
-    def __init__(self, *, max_time_s: float | None, bad_samples: BadSamples) -> None:
+    def __init__(self, *, max_time_s: float | None, bad_samples: BadSamples | None) -> None:
         self.max_time_s, self.bad_samples = max_time_s, bad_samples
         self.reason: str | None = None
         self.signal_number: int | None = None
@@ -68,7 +68,7 @@ class StopPolicy:
             raise Interrupted(number)
         self._received = number
 
-    def decide(self, module: TokenizerTraining, *, is_asked: bool = False) -> bool:
+    def decide(self, module: Trained, *, is_asked: bool = False) -> bool:
         """Say whether the step that has just ended is the last one; collective.
 
         Args:
@@ -78,17 +78,18 @@ class StopPolicy:
         assert self.began is not None, "training has started"
         elapsed = time.monotonic() - self.began
         is_late = self.max_time_s is not None and elapsed >= self.max_time_s
-        news = bool(self.bad_samples.found)
+        bad_samples = self.bad_samples
+        news = bad_samples is not None and bool(bad_samples.found)
         mine = torch.tensor([self._received or 0, is_late, news, is_asked], device=module.device)
         signal_number, is_late, news, is_asked = distributed.all_max(mine).tolist()
         self.signal_number = signal_number or None
-        if news:
-            self.bad_samples.share(module.step, module.device)
+        if news and bad_samples is not None:
+            bad_samples.share(module.step, module.device)
         if module.step >= module.settings.max_steps:
             self.reason = "finished"
         elif module.optim.skipped_in_row >= MAX_SKIPPED_IN_ROW:
             self.reason = "nonfinite"
-        elif self.bad_samples.too_many:
+        elif bad_samples is not None and bad_samples.too_many:
             self.reason = "data"
         elif self.signal_number is not None:
             self.reason = "signal"

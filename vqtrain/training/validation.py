@@ -25,6 +25,7 @@ from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.color import ColorHint
 from vqtrain.training.data_module import SampleData
 from vqtrain.training.module import TokenizerTraining
+from vqtrain.training.trained import Trained, Validator
 
 MAX_IMAGES = 8
 
@@ -62,7 +63,7 @@ class Pairs:
 
 
 @final
-class Validation:
+class Validation(Validator):
     """Compares reconstructions every ``trainer.validate_every`` steps, and at the last one.
 
     Args:
@@ -72,10 +73,6 @@ class Validation:
         images: Folder for images of originals above reconstructions.
         bad_samples: Collects samples that cannot be read; they count for nothing. None where data
             has none.
-
-    Attributes:
-        results: The values of the step that has just ended; empty if it was not validated.
-        hint: What people should know of the last validation, on the first process; None if nothing.
     """
 
     def __init__(
@@ -87,20 +84,12 @@ class Validation:
         images: Path,
         bad_samples: BadSamples | None,
     ) -> None:
+        super().__init__()
         self.data, self.metrics, self.best = data, metrics, best
         self.images, self.bad_samples = images, bad_samples
         self.loader: Iterable[Batch] | None = None
         self.originals: dict[str, Moments] = {}
-        self.results: dict[str, float] = {}
         self.color = ColorHint()
-        self.hint: str | None = None
-
-    def measure_if_due(self, trainer: Trainer, module: TokenizerTraining) -> None:
-        """Validate if this step is due; collective."""
-        settings = module.settings
-        is_last = module.step >= settings.max_steps
-        is_due = settings.is_due(settings.validate_every, module.step)
-        self.results = self.measure(trainer, module) if is_due or is_last else {}
 
     @property
     def score(self) -> float | None:
@@ -112,8 +101,9 @@ class Validation:
         return score if math.isfinite(score) else None
 
     @torch.no_grad()
-    def measure(self, trainer: Trainer, module: TokenizerTraining) -> dict[str, float]:
+    def measure(self, trainer: Trainer, module: Trained) -> dict[str, float]:
         """Run over the validation samples; collective."""
+        assert isinstance(module, TokenizerTraining)
         if self.loader is None:
             self.loader = self.data.validation_batches()  # ranks are known by now
         tokenizer, codebook = module.tokenizer, module.tokenizer.codebook

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from vqtrain.errors import BadSampleError, ConfigError, DataError, require
 from vqtrain.losses.alignment.base import Alignment, TextAlignment
 from vqtrain.metrics.base import Metric, TextMetric
 from vqtrain.training.checkpoints import TrainingCheckpoint
-from vqtrain.training.data_module import TrainingData
+from vqtrain.training.data_module import StreamState, TrainingData
 
 # If so many images cannot be read, it is their kind or a setting.
 MAX_TRIED = 8
@@ -116,5 +117,5 @@ def open_data(
     )
     places = checkpoint["training"].get("places") if checkpoint else None
     if places is not None:
-        data.continue_from(places, settings.trainer.world_size)
+        data.continue_from(cast(StreamState, places), settings.trainer.world_size)
     return data

@@ -51,8 +51,8 @@ def conclude(
     if bad_samples.known:
         rows["skipped"] = f"{len(bad_samples.known)}, listed in {bad_samples.path}"
     console.table("finished", rows)
-    if outcome.frozen is not None:
-        console.line(outcome.frozen)
+    if outcome.conclusion is not None:
+        console.line(outcome.conclusion)
     console.line("try next:")
     for command in suggestions(config, mine, allow):
         console.line(f"  {command}")

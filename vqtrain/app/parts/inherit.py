@@ -11,9 +11,10 @@ from vqtrain.ops.paths import expand
 from vqtrain.tokenizer import checks, storage
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.parts import PARTS, listed, modules_of
-from vqtrain.training.checkpoints import TrainingCheckpoint, read
+from vqtrain.training.checkpoints import TrainingCheckpoint
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.run_directory import last_checkpoint
+from vqtrain.training.tokenizer_state import TokenizerState, read_training
 
 # Of each run alone, so that a difference says nothing.
 OWN = ("seed", "init_from", "init_parts", "init_from_discriminator")
@@ -168,7 +169,7 @@ def training_of(init_from: str) -> TrainingCheckpoint | None:
     location = expand(init_from)
     with suppress(CheckpointError):
         file = location if location.is_file() else last_checkpoint(location)
-        return None if file is None else read(file, mmap=True)
+        return None if file is None else read_training(file, mmap=True)
     return None
 
 
@@ -182,7 +183,9 @@ def take_discriminator(
     """
     own = module.objective.discriminator
     with naming("init_from_discriminator"):
-        state = None if trained is None else trained["training"]["discriminator"]
+        state = None
+        if trained is not None:
+            state = cast(TokenizerState, trained["training"])["discriminator"]
         if trained is None or state is None:
             raise ConfigError(
                 f"{config['init_from']} holds no discriminator: name a run or a checkpoint that "

@@ -30,19 +30,19 @@ from vqtrain.reports.page import write as write_page
 from vqtrain.reports.run import Held
 from vqtrain.shapes import by
 from vqtrain.tokenizer.storage import packages_in
-from vqtrain.training import checkpoints, run_directory
+from vqtrain.training import run_directory
 from vqtrain.training.bad_samples import FILE as BAD_SAMPLES
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import TrainingCheckpoint
 from vqtrain.training.console import RunConsole
 from vqtrain.training.data_module import TrainingData
-from vqtrain.training.launch import build_trainer, quiet_libraries
+from vqtrain.training.launch import build_trainer, quiet_libraries, rank_named
 from vqtrain.training.memory import look_at_memory
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.outlook import describe_data, describe_length, warnings_of
-from vqtrain.training.results import commands_of, read_environment
 from vqtrain.training.run import fit
 from vqtrain.training.run_directory import latest_of, new_run_dir
+from vqtrain.training.tokenizer_state import read_training
 from vqtrain.training.trackers.build import build_tracker
 from vqtrain.training.trackers.lightning import build_logger
 from vqtrain.training.user_callbacks import build_callbacks
@@ -76,13 +76,8 @@ def train(command_line: CommandLine, words: Sequence[str], composed: dict[str, A
         config = composed or compose("train", command_line)
     settings = Settings.of(config)
     trainer = build_trainer(settings.trainer)
-    try:
+    with rank_named(trainer):
         return train_on(trainer, config, settings, run_dir, checkpoint, remarks, typed)
-    except VqtrainError as error:
-        if trainer.is_global_zero:
-            raise
-        error.args = (f"process {trainer.global_rank} of {trainer.world_size}: {error}",)
-        raise
 
 
 def train_on(
@@ -133,9 +128,13 @@ def train_on(
         tracker = None
         if trainer.is_global_zero:
             resuming = checkpoint is not None
-            stack.enter_context(run_directory.claim(run_dir, resuming=resuming))
-            earlier = commands_of(read_environment(run_dir)) if resuming else []
-            describe_run(run_dir, config, [*earlier, typed], settings.trainer.world_size)
+            processes = settings.trainer.world_size
+            lock = run_directory.begin(
+                run_dir, config=config, command=typed, processes=processes, resuming=resuming
+            )
+            stack.enter_context(lock)
+            if config["run_dir"] is None:  # the user has not chosen it
+                run_directory.point_latest(run_dir)
             introduce(console, module, trainer, data, run_dir, checkpoint, begun, remarks)
         logger = build_logger(
             config["logger"], run_dir=run_dir, name=config["name"], is_main=trainer.is_global_zero
@@ -174,16 +173,6 @@ def train_on(
     if outcome.signal_number is None or not trainer.is_global_zero:
         return 0
     return 128 + outcome.signal_number
-
-
-def describe_run(
-    run_dir: Path, config: Mapping[str, Any], commands: Sequence[str], processes: int
-) -> None:
-    """Write what the run is, and let ``latest`` point to it unless the user chose its directory."""
-    run_directory.write_config(run_dir, config)
-    run_directory.write_environment(run_dir, commands=commands, processes=processes)
-    if config["run_dir"] is None:
-        run_directory.point_latest(run_dir)
 
 
 @contextmanager
@@ -249,7 +238,7 @@ def locate(
             home = folder_of(run_dir, "run_dir") if run_dir is not None else file.parent.parent
             damaged = [] if Path(resume).name == file.name else run_directory.damaged_after(file)
             remarks = [f"{name} cannot be read, so that {file} is the newest" for name in damaged]
-            return checkpoints.read(file), home, remarks
+            return read_training(file), home, remarks
     if run_dir is not None:
         return None, folder_of(run_dir, "run_dir"), []
     return None, None, []
