@@ -1,6 +1,7 @@
-"""The causal model, against a transformer written here with loops, and what it promises."""
+"""The causal model, against a transformer written with loops, and what it promises."""
 
 import math
+from types import ModuleType
 
 import pytest
 import torch
@@ -39,47 +40,10 @@ def ids_of(form: TokenForm, condition: Condition, b: int = 3) -> tuple[Tensor, T
     )
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    centered = x - x.sum() / len(x)
-    return centered / (centered.square().sum() / len(x) + 1e-5).sqrt() * weight + bias
-
-
-def reference_nats(
-    model: Causal, inputs: list[int], targets: list[tuple[int, int] | None]
-) -> float:
-    """Code length of one sequence by plain loops; targets are (codebook, id), None for nothing."""
-    w = model.state_dict()
-    xs = [w["embedding.weight"][i] + w["network.positions"][n] for n, i in enumerate(inputs)]
-    for block in ("network.blocks.0.", "network.blocks.1."):
-        normed = [layer_norm(x, w[f"{block}norm1.weight"], w[f"{block}norm1.bias"]) for x in xs]
-        qkv = [w[f"{block}qkv.weight"] @ x + w[f"{block}qkv.bias"] for x in normed]
-        for n in range(len(xs)):
-            heads_out = []
-            for head in (slice(0, 32), slice(32, 64)):
-                query = qkv[n][:64][head]
-                scores = [float(query @ qkv[j][64:128][head]) / math.sqrt(32) for j in range(n + 1)]
-                shares = [math.exp(score - max(scores)) for score in scores]
-                values = [share * qkv[j][128:][head] for j, share in enumerate(shares)]
-                heads_out.append(sum(values) / sum(shares))
-            joined = torch.cat(heads_out)
-            xs[n] = xs[n] + w[f"{block}proj.weight"] @ joined + w[f"{block}proj.bias"]
-        for n, x in enumerate(xs):
-            h = layer_norm(x, w[f"{block}norm2.weight"], w[f"{block}norm2.bias"])
-            h = w[f"{block}mlp.fc1.weight"] @ h + w[f"{block}mlp.fc1.bias"]
-            h = h * 0.5 * (1 + torch.erf(h / math.sqrt(2)))
-            xs[n] = x + w[f"{block}mlp.fc2.weight"] @ h + w[f"{block}mlp.fc2.bias"]
-    total = 0.0
-    for x, target in zip(xs, targets, strict=True):
-        if target is not None:
-            codebook, wanted = target
-            h = layer_norm(x, w["network.norm.weight"], w["network.norm.bias"])
-            logits = (w["heads.weight"][codebook] @ h + w["heads.bias"][codebook]).tolist()
-            total -= logits[wanted] - math.log(sum(map(math.exp, logits)))
-    return total
-
-
 @pytest.mark.parametrize("order", ORDERS)
-def test_the_code_length_is_that_of_a_transformer_in_loops(order: str) -> None:
+def test_the_code_length_is_that_of_a_transformer_in_loops(
+    order: str, in_loops: ModuleType
+) -> None:
     model = model_of(TWO, TEXT, order)
     # Codebooks are [[0, 1], [2, 3]] and [[4, 0], [1, 2]]: ids from 7 and from 12 on; begin is 17,
     # padding 20.
@@ -91,7 +55,14 @@ def test_the_code_length_is_that_of_a_transformer_in_loops(order: str) -> None:
     else:
         inputs = [3, 6, 17, 7, 20, 8, 16, 9, 12, 10, 13, 20]
         targets = [(0, 0), None, (0, 1), (1, 4), (0, 2), (1, 0), (0, 3), (1, 1), None, (1, 2)]
-    wanted = reference_nats(model, inputs, [None, None, *targets])
+    xs = list(model.embedding.weight[inputs] + model.network.positions)
+    outputs = in_loops.transformer(model.network, xs, [n + 1 for n in range(len(xs))])[2:]
+    wanted = sum(
+        in_loops.nats(model.heads, codebook, hidden, token_id)
+        for hidden, target in zip(outputs, targets, strict=True)
+        if target is not None
+        for codebook, token_id in [target]
+    )
     conditions = torch.tensor([[3, 6]])
     got = model.nats(token_ids, conditions, QUIET)
     assert got.dtype == torch.float64
@@ -141,7 +112,7 @@ def test_samples_are_valid_and_as_without_memory(
 def test_sampling_follows_the_generator_and_the_probabilities() -> None:
     form = TokenForm(size=3, num_codebooks=1, token_shape=(2,))
     model = model_of(form, CLASS)
-    conditions = torch.full((4000, 1), 2)
+    conditions = torch.full((1000, 1), 2)
     first, again, other = (
         model.sample(conditions, Sampling(), torch.Generator().manual_seed(seed))
         for seed in (1, 1, 2)
@@ -151,8 +122,8 @@ def test_sampling_follows_the_generator_and_the_probabilities() -> None:
     pairs = torch.cartesian_prod(torch.arange(3), torch.arange(3))
     probabilities = model.nats(pairs, conditions[:9], QUIET).neg().exp()
     assert_close(probabilities.sum(), torch.tensor(1.0).double())
-    shares = (first @ torch.tensor([3, 1])).bincount(minlength=9) / 4000
-    assert_close(shares.double(), probabilities, atol=0.03, rtol=0)
+    shares = (first @ torch.tensor([3, 1])).bincount(minlength=9) / 1000
+    assert_close(shares.double(), probabilities, atol=0.06, rtol=0)
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -3,12 +3,18 @@
 from dataclasses import dataclass
 from typing import Annotated, final
 
+import torch
+
 from vqtrain.codebooks.base import Codebook
+from vqtrain.codebooks.multiscale import MultiScale
 from vqtrain.errors import require
 from vqtrain.generation.base import Condition, TokenModel
 from vqtrain.generation.causal import Causal
 from vqtrain.generation.form import TokenForm
+from vqtrain.generation.masked import Masked
 from vqtrain.generation.network import HEAD_DIM
+from vqtrain.generation.next_scale import NextScale
+from vqtrain.ops.free_memory import free_memory
 from vqtrain.ranges import at_least, check_fields, one_of
 from vqtrain.sequence import ORDERS
 
@@ -60,11 +66,29 @@ def build_model(
     Raises:
         ConfigError: If its weights do not fit into memory.
     """
-    del codebook
-    return Causal(
-        form=form,
-        condition=condition,
-        depth=settings.depth,
-        dim=settings.dim,
-        order=settings.order,
+    depth, dim = settings.depth, settings.dim
+    check_memory(form, dim)
+    if settings.masked:
+        return Masked(form=form, condition=condition, depth=depth, dim=dim)
+    if isinstance(codebook, MultiScale):
+        return NextScale(form=form, condition=condition, codebook=codebook, depth=depth, dim=dim)
+    return Causal(form=form, condition=condition, depth=depth, dim=dim, order=settings.order)
+
+
+def check_memory(form: TokenForm, dim: int) -> None:
+    """Refuse a vocabulary whose weights cannot be trained on this machine.
+
+    An embedding and a head have a row for each id, and training keeps four numbers for each of
+    theirs: the weight, its gradient and both averages of Adam.
+
+    Raises:
+        ConfigError: If they take more memory than is free.
+    """
+    ids = form.num_codebooks * form.size
+    taken, free = 4 * 4 * 2 * ids * dim, free_memory(torch.device("cpu"))
+    require(
+        free is None or taken <= free,
+        f"to train a model over {ids} ids with dim={dim} takes {taken / 2**30:.0f} GiB of memory, "
+        f"of which {(free or 0) / 2**30:.0f} are free: use a tokenizer with fewer ids or more "
+        "codebooks, or a smaller dim",
     )
