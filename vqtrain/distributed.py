@@ -49,6 +49,12 @@ def process_group(device: torch.device, timeout: timedelta) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def leave() -> None:
+    """Leave the process group, if there is one, so that this process is alone from here on."""
+    if is_running():
+        dist.destroy_process_group()
+
+
 @contextmanager
 def waiting_is_told(*, is_told: bool) -> Iterator[None]:
     """Return a context for the start of a process group; a line says so if that takes long.

@@ -1,9 +1,13 @@
 """What a run says before its first step: of its images, of its length, and of what looks wrong."""
 
 import os
+import platform
 from collections.abc import Iterator
 
+import lightning
 import numpy as np
+import torch
+from torch import nn
 
 from vqtrain.data.decoding.headers import look_at
 from vqtrain.data.decoding.images import one_line
@@ -16,11 +20,30 @@ from vqtrain.optim.settings import OptimSettings
 from vqtrain.shapes import ImageSize, by, in_px, sides, typed
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.settings import TrainerSettings
+from vqtrain.version import __version__
 
 # Images whose size is looked at, evenly over all.
 MAX_LOOKED_AT = 16
 # Below so many training images there is a hint.
 FEW_IMAGES = 1_000
+
+
+def describe_software() -> str:
+    """Name the versions that a run depends on most."""
+    return (
+        f"vqtrain {__version__}, torch {torch.__version__}, lightning {lightning.__version__}, "
+        f"python {platform.python_version()}"
+    )
+
+
+def describe_size(module: nn.Module) -> str:
+    """Count parameters in a unit that fits, such as "58.9 thousand parameters"."""
+    count = float(sum(parameter.numel() for parameter in module.parameters()))
+    units = ("", " thousand", " million", " billion")
+    # 999.95 would be rounded to 1000.0.
+    unit = next((n for n in range(3) if count < 999.95 * 1000**n), 3)
+    digits = 1 if unit else 0
+    return f"{count / 1000**unit:.{digits}f}{units[unit]} parameters"
 
 
 def describe_data(data: TrainingData) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """From the words of ``vqtrain train`` to a run directory."""
 
 import os
-import platform
 import shlex
 import sys
 import time
@@ -10,10 +9,8 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 from lightning.pytorch import Trainer
-from torch import nn
 
 from vqtrain.app.parts.build import build_module, find_metrics
 from vqtrain.app.parts.compose import CommandLine, compose, lookup_config
@@ -39,7 +36,13 @@ from vqtrain.training.data_module import TrainingData
 from vqtrain.training.launch import build_trainer, quiet_libraries, rank_named
 from vqtrain.training.memory import look_at_memory
 from vqtrain.training.module import TokenizerTraining
-from vqtrain.training.outlook import describe_data, describe_length, warnings_of
+from vqtrain.training.outlook import (
+    describe_data,
+    describe_length,
+    describe_size,
+    describe_software,
+    warnings_of,
+)
 from vqtrain.training.run import fit
 from vqtrain.training.run_directory import latest_of, new_run_dir
 from vqtrain.training.tokenizer_state import read_training
@@ -47,7 +50,6 @@ from vqtrain.training.trackers.build import build_tracker
 from vqtrain.training.trackers.lightning import build_logger
 from vqtrain.training.user_callbacks import build_callbacks
 from vqtrain.training.validation import Validation
-from vqtrain.version import __version__
 
 # What file systems allow.
 MAX_NAME_BYTES = 255
@@ -263,20 +265,16 @@ def introduce(
         tokens = f"{shape.removeprefix('0 x ')} latents of {codebook.dim} channels an image"
     trainer, objective = module.settings, module.objective
     batches = trainer.accumulate * trainer.world_size
-    console.line(
-        f"vqtrain {__version__}, torch {torch.__version__}, lightning {lightning.__version__}, "
-        f"python {platform.python_version()}",
-        log_only=True,
-    )
+    console.line(describe_software(), log_only=True)
     console.line(f"run directory: {run_dir}")
     for line in describe_data(data):
         console.line(line)
-    console.line(f"tokenizer: {tokens}, {count_parameters(tokenizer)}")
+    console.line(f"tokenizer: {tokens}, {describe_size(tokenizer)}")
     for line in begun:
         console.line(line)
     if objective.discriminator is not None:
         console.line(
-            f"discriminator: {count_parameters(objective.discriminator)}, from step "
+            f"discriminator: {describe_size(objective.discriminator)}, from step "
             f"{objective.adversarial.weight.start_step} on"
         )
     console.line(
@@ -294,13 +292,3 @@ def introduce(
         console.line(f"warning: {remark}")
     if checkpoint is not None:
         console.line(f"resuming at step {checkpoint['training']['step']}")
-
-
-def count_parameters(module: nn.Module) -> str:
-    """Count parameters in a unit that fits, such as "58.9 thousand parameters"."""
-    count = float(sum(parameter.numel() for parameter in module.parameters()))
-    units = ("", " thousand", " million", " billion")
-    # 999.95 would be rounded to 1000.0.
-    unit = next((n for n in range(3) if count < 999.95 * 1000**n), 3)
-    digits = 1 if unit else 0
-    return f"{count / 1000**unit:.{digits}f}{units[unit]} parameters"
