@@ -221,5 +221,5 @@ def test_a_strangers_format_is_exported_to_and_converted_from(tmp_path, monkeypa
     capsys.readouterr()
     _, error = failure(capsys, "tokenizer=mine", f"format={kind}", "nme=other", "out=three")
     assert "unknown key 'nme', did you mean 'name'?" in error
-    _, error = failure(capsys, "tokenizer=mine", "format=vqtrain.formats.taming:Taming")
-    assert "format=vqtrain.formats.taming:Taming is no vqtrain.formats.base.Exporter" in error
+    _, error = failure(capsys, "tokenizer=mine", "format=vqtrain.formats.chameleon:Chameleon")
+    assert "format=vqtrain.formats.chameleon:Chameleon is no vqtrain.formats.base.Exporter" in error

@@ -38,10 +38,10 @@ CODES = 24
 class VQGAN(nn.Module):
     """The published classes, joined as the published models join them."""
 
-    def __init__(self, quantize: nn.Module, *, z_channels: int, dim: int) -> None:
+    def __init__(self, quantize: nn.Module, *, z_channels: int, dim: int, **sizes: object) -> None:
         super().__init__()
-        self.encoder = Encoder(**SIZES, z_channels=z_channels)
-        self.decoder = Decoder(**SIZES, z_channels=z_channels)
+        self.encoder = Encoder(**{**SIZES, **sizes}, z_channels=z_channels)
+        self.decoder = Decoder(**{**SIZES, **sizes}, z_channels=z_channels)
         self.quantize = quantize
         self.quant_conv = nn.Conv2d(z_channels, dim, 1)
         self.post_quant_conv = nn.Conv2d(dim, z_channels, 1)
@@ -91,6 +91,12 @@ def vqgan(images: Tensor) -> Callable[..., VQGAN]:
         return model.eval()
 
     return build
+
+
+@pytest.fixture(scope="session")
+def vqgan_class() -> type[VQGAN]:
+    """The published classes, to be built from sizes."""
+    return VQGAN
 
 
 @pytest.fixture(scope="session")
@@ -173,29 +179,41 @@ def cnn_shapes(
     return shapes
 
 
-def llamagen_shapes() -> Shapes:
-    """List LlamaGen's names and shapes, of two levels of 32 and 64 channels with one block each."""
+def llamagen_shapes(
+    *, widths: list[int], num_blocks: int, latents: int, dim: int, codes: int
+) -> Shapes:
+    """List LlamaGen's names and shapes: attention at the last level.
 
-    def middle(side: str) -> Shapes:
-        shapes = block(f"{side}.mid.0", 64, 64) | attention(f"{side}.mid.1", 64)
-        return shapes | block(f"{side}.mid.2", 64, 64)
-
-    shapes = conv("encoder.conv_in", 32, 3, 3)
-    shapes |= block("encoder.conv_blocks.0.res.0", 32, 32)
-    shapes |= conv("encoder.conv_blocks.0.downsample.conv", 32, 32, 3)
-    shapes |= block("encoder.conv_blocks.1.res.0", 32, 64)
-    shapes |= attention("encoder.conv_blocks.1.attn.0", 64)
-    shapes |= middle("encoder") | norm("encoder.norm_out", 64) | conv("encoder.conv_out", 16, 64, 3)
-    shapes |= conv("decoder.conv_in", 64, 16, 3) | middle("decoder")
-    for index in range(2):
-        shapes |= block(f"decoder.conv_blocks.0.res.{index}", 64, 64)
-        shapes |= attention(f"decoder.conv_blocks.0.attn.{index}", 64)
-    shapes |= conv("decoder.conv_blocks.0.upsample.conv", 64, 64, 3)
-    shapes |= block("decoder.conv_blocks.1.res.0", 64, 32)
-    shapes |= block("decoder.conv_blocks.1.res.1", 32, 32)
-    shapes |= norm("decoder.norm_out", 32) | conv("decoder.conv_out", 3, 32, 3)
-    shapes |= conv("quant_conv", 8, 16, 1) | conv("post_quant_conv", 16, 8, 1)
-    return shapes | {"quantize.embedding.weight": (CODES, 8), "quantize.codebook_used": (65536,)}
+    Args:
+        widths: Channels of the first layer and of each level.
+        num_blocks: Of a level; the decoder has one more.
+        latents: Channels of the latents.
+        dim: Channels of a code.
+        codes: How many there are.
+    """
+    first, *levels = widths
+    last = levels[-1]
+    shapes = conv("encoder.conv_in", first, 3, 3) | conv("decoder.conv_in", last, latents, 3)
+    for side, order, count, resample in (
+        ("encoder", levels, num_blocks, "downsample"),
+        ("decoder", levels[::-1], num_blocks + 1, "upsample"),
+    ):
+        width = first if side == "encoder" else last
+        for place, to in enumerate(order):
+            name = f"{side}.conv_blocks.{place}"
+            deepest = place == (len(levels) - 1 if side == "encoder" else 0)
+            for index in range(count):
+                shapes |= block(f"{name}.res.{index}", width, to)
+                shapes |= attention(f"{name}.attn.{index}", to) if deepest else {}
+                width = to
+            if place < len(levels) - 1:
+                shapes |= conv(f"{name}.{resample}.conv", to, to, 3)
+        shapes |= block(f"{side}.mid.0", last, last) | attention(f"{side}.mid.1", last)
+        shapes |= block(f"{side}.mid.2", last, last) | norm(f"{side}.norm_out", width)
+    shapes |= conv("encoder.conv_out", latents, last, 3)
+    shapes |= conv("decoder.conv_out", 3, levels[0], 3)
+    shapes |= conv("quant_conv", dim, latents, 1) | conv("post_quant_conv", latents, dim, 1)
+    return shapes | {"quantize.embedding.weight": (codes, dim), "quantize.codebook_used": (65536,)}
 
 
 def drawn(shapes: Shapes) -> dict[str, Tensor]:
@@ -219,8 +237,14 @@ def draw() -> Callable[[dict[str, tuple[int, ...]]], dict[str, Tensor]]:
 
 @pytest.fixture(scope="session")
 def llamagen_weights() -> dict[str, Tensor]:
-    """LlamaGen's names with random tensors."""
-    return drawn(llamagen_shapes())
+    """LlamaGen's names with random tensors: two levels of 32 and 64 channels, one block each."""
+    return drawn(llamagen_shapes(widths=[32, 32, 64], num_blocks=1, latents=16, dim=8, codes=CODES))
+
+
+@pytest.fixture(scope="session")
+def list_llamagen() -> Callable[..., Shapes]:
+    """List LlamaGen's names and shapes."""
+    return llamagen_shapes
 
 
 class Published:
@@ -401,6 +425,35 @@ def write_published(tmp_path: Path) -> Callable[[str, dict[str, Tensor]], Path]:
         return tmp_path / f"{kind}.ckpt"
 
     return write
+
+
+@pytest.fixture
+def cnn_tokenizer() -> Callable[..., Tokenizer]:
+    """Build a tokenizer of ``cnn`` networks with random weights, and with codes among its latents.
+
+    The bias of the projection behind the codebook is as large as what it is added to.
+    """
+
+    def build(kind: str, codebook: dict[str, object], *, side: int, **levels: object) -> Tokenizer:
+        levels = {"num_blocks": 1, "dropout": 0.0, "channels": 32, **levels}
+        tokenizer = Tokenizer(
+            encoder={"kind": "cnn", "arguments": {**levels, "in_channels": 3}},
+            codebook={"kind": kind, "arguments": codebook},
+            decoder={"kind": "cnn", "arguments": {**levels, "out_channels": 3}},
+            channels=3,
+            training={"image_size": side},
+        ).eval()
+        for part in (tokenizer.encoder, tokenizer.decoder):
+            randomize(part)
+        nn.init.normal_(tokenizer.project_out.bias)
+        images = torch.rand(2, 3, side, side) * 2 - 1
+        spread_latents(tokenizer, images)
+        with torch.no_grad():
+            tokenizer.codebook.initialize(tokenizer.latents(images))
+        return tokenizer
+
+    torch.manual_seed(0)
+    return build
 
 
 CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))

@@ -1,6 +1,8 @@
 """LlamaGen, beside a forward pass written from its description."""
 
 import argparse
+import json
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vqtrain.formats.llamagen import LlamaGen
+from vqtrain import Tokenizer
+from vqtrain.app.parts.compose import compose, read_command_line
+from vqtrain.build import split_kind
+from vqtrain.codebooks.parts.table import PLAIN
+from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.formats.llamagen import LlamaGen, checked_network, to_theirs
 
 Weights = dict[str, Tensor]
 
@@ -43,26 +50,30 @@ def middle(weights: Weights, side: str, x: Tensor) -> Tensor:
     return block(weights, f"{side}.mid.2", x)
 
 
+def level(weights: Weights, name: str, x: Tensor) -> Tensor:
+    for index in range(3):
+        if f"{name}.res.{index}.norm1.weight" in weights:
+            x = block(weights, f"{name}.res.{index}", x)
+        if f"{name}.attn.{index}.norm.weight" in weights:
+            x = attention(weights, f"{name}.attn.{index}", x)
+    return x
+
+
 def encode(weights: Weights, images: Tensor) -> Tensor:
-    h = block(weights, "encoder.conv_blocks.0.res.0", conv(weights, "encoder.conv_in", images))
+    h = level(weights, "encoder.conv_blocks.0", conv(weights, "encoder.conv_in", images))
     down = "encoder.conv_blocks.0.downsample.conv"
     h = conv(weights, down, F.pad(h, (0, 1, 0, 1)), stride=2, padding=0)
-    h = block(weights, "encoder.conv_blocks.1.res.0", h)
-    h = middle(weights, "encoder", attention(weights, "encoder.conv_blocks.1.attn.0", h))
+    h = middle(weights, "encoder", level(weights, "encoder.conv_blocks.1", h))
     h = conv(weights, "encoder.conv_out", F.silu(norm(weights, "encoder.norm_out", h)))
     return conv(weights, "quant_conv", h)
 
 
 def decode(weights: Weights, z_q: Tensor) -> Tensor:
     h = conv(weights, "decoder.conv_in", conv(weights, "post_quant_conv", z_q))
-    h = middle(weights, "decoder", h)
-    for index in range(2):
-        h = block(weights, f"decoder.conv_blocks.0.res.{index}", h)
-        h = attention(weights, f"decoder.conv_blocks.0.attn.{index}", h)
+    h = level(weights, "decoder.conv_blocks.0", middle(weights, "decoder", h))
     h = F.interpolate(h, scale_factor=2.0, mode="nearest")
     h = conv(weights, "decoder.conv_blocks.0.upsample.conv", h)
-    for index in range(2):
-        h = block(weights, f"decoder.conv_blocks.1.res.{index}", h)
+    h = level(weights, "decoder.conv_blocks.1", h)
     return conv(weights, "decoder.conv_out", F.silu(norm(weights, "decoder.norm_out", h)))
 
 
@@ -100,3 +111,78 @@ def test_averages_are_used_if_they_are_there(llamagen_weights, tmp_path, ema, bi
     averages = {**llamagen_weights, "quant_conv.bias": torch.full((8,), 2.0)}
     tokenizer = LlamaGen(ema=ema).convert(save(tmp_path, model=plain, ema=averages))
     assert tokenizer.project_in.bias.tolist() == [bias] * 8
+
+
+def test_names_and_sizes_of_an_export_are_those_of_vq_16(list_llamagen):
+    expected = list_llamagen(
+        widths=[128, 128, 128, 256, 256, 512], num_blocks=2, latents=256, dim=8, codes=16_384
+    )
+    counts = {
+        side: sum(prod(shape) for name, shape in expected.items() if name.startswith(f"{side}."))
+        for side in ("encoder", "decoder")
+    }
+    assert len(expected) == 344
+    assert counts == {"encoder": 29_298_176, "decoder": 42_449_795}
+    config = compose("train", read_command_line(["experiment=llamagen_vq16"]))
+    parts = {part: split_kind(dict(config[part])) for part in ("encoder", "codebook", "decoder")}
+    parts["encoder"]["arguments"]["in_channels"] = parts["decoder"]["arguments"]["out_channels"] = 3
+    with torch.device("meta"):
+        tokenizer = Tokenizer(**parts, channels=3)
+        written = to_theirs(tokenizer, levels=len(checked_network(tokenizer)["multipliers"]))
+    assert {name: tuple(item.shape) for name, item in written.items()} == expected
+
+
+VQ = {**PLAIN, "size": 24, "dim": 8, "codebook_weight": 1.0, "commitment_weight": 0.25}
+VQ |= {"gradient": "straight_through", "l2_normalize": True}
+NETWORK = {"channels": 128, "multipliers": [1, 1], "num_blocks": 2, "attention_factors": [2]}
+NETWORK |= {"latent_channels": 16, "side": 16}
+
+
+@torch.no_grad()
+def test_an_exported_tokenizer_is_the_same_in_its_code(cnn_tokenizer, images, tmp_path):
+    tokenizer = cnn_tokenizer("vq", VQ, **NETWORK)
+    agreement = LlamaGen().export(tokenizer, tmp_path, images=[images])
+    assert (agreement.ids, agreement.other_ids) == (2 * 16 * 24, 0)
+    weights = torch.load(tmp_path / "vq_ds2.pt")["model"]
+    table = F.normalize(weights["quantize.embedding.weight"], dim=1)
+    z = F.normalize(encode(weights, images), dim=1)
+    ids = torch.einsum("bdhw,nd->bnhw", z, table).argmax(dim=1)
+    assert torch.equal(tokenizer.encode(images), ids)
+    assert len(ids.unique()) > 8
+    pixels = decode(weights, table[ids].movedim(-1, 1)).clamp(-1, 1)
+    torch.testing.assert_close(tokenizer.decode(ids), pixels, atol=1e-4, rtol=0)
+    assert json.loads((tmp_path / "config.json").read_text()) == {
+        "codebook_size": 24,
+        "codebook_embed_dim": 8,
+        "encoder_ch_mult": [1, 1],
+        "decoder_ch_mult": [1, 1],
+        "z_channels": 16,
+    }
+    again = LlamaGen().convert(tmp_path).state_dict()
+    mine = tokenizer.state_dict()
+    for name in (name for name in mine if not name.startswith("codebook.")):
+        assert torch.equal(again[name], mine[name]), name
+
+
+@pytest.mark.parametrize(
+    ("codebook", "levels", "said"),
+    [
+        ({"l2_normalize": False}, {}, "codebook.l2_normalize must be true$"),
+        ({}, {"attention_factors": [1, 2]}, r"must be \[2\], got \[1, 2\]$"),
+        ({}, {"channels": 64}, "has networks of channels=128, not 64$"),
+        ({}, {"latent_convolution": True}, "latent_convolution must be false"),
+    ],
+)
+def test_what_its_code_cannot_have_is_refused(cnn_tokenizer, tmp_path, codebook, levels, said):
+    tokenizer = cnn_tokenizer("vq", VQ | codebook, **NETWORK | levels)
+    with pytest.raises(ConfigError, match=f"^LlamaGen's VQModel .*{said}"):
+        LlamaGen().export(tokenizer, tmp_path, images=[])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("names", [[], ["a.pt", "b.pt"]], ids=["none", "two"])
+def test_a_folder_has_one_file(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=rf"holds {len(names)} files that end in \.pt, not"):
+        LlamaGen().convert(tmp_path)

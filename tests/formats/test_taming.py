@@ -5,10 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from taming.modules.vqvae.quantize import VectorQuantizer2
 from torch import Tensor
 
-from vqtrain.errors import CheckpointError
-from vqtrain.formats.taming import Taming
+from vqtrain import Tokenizer
+from vqtrain.app.parts.compose import compose, read_command_line
+from vqtrain.build import split_kind
+from vqtrain.errors import CheckpointError, ConfigError
+from vqtrain.formats.taming import Taming, to_theirs
 
 
 def save(model: torch.nn.Module, tmp_path: Path, **more: Tensor) -> Path:
@@ -147,3 +152,77 @@ def test_a_continuous_autoencoder_is_refused(vqgan, tmp_path):
     torch.save({"state_dict": weights}, tmp_path / "kl.ckpt")
     with pytest.raises(CheckpointError, match=r"quantize: quantize\.embedding\.weight is missing"):
         Taming().convert(tmp_path / "kl.ckpt")
+
+
+EMA = {"size": 24, "dim": 8, "decay": 0.95, "commitment_weight": 0.25, "l2_normalize": False}
+EMA |= {"gradient": "rotation", "kmeans_iterations": 0, "restart_below": 0.1}
+EMA |= {"sampling_temperature": 0.0}
+GUMBEL = {"size": 24, "dim": 16, "latent_dim": None, "kl_weight": 1e-4, "temperature": 1.0}
+GUMBEL |= {"final_temperature": 0.5, "temperature_steps": 10}
+NETWORK = {"multipliers": [2, 1, 2], "attention_factors": [2, 4], "latent_channels": 16, "side": 32}
+
+
+@torch.no_grad()
+def test_an_exported_tokenizer_is_the_same_in_its_code(
+    cnn_tokenizer, vqgan_class, images, tmp_path
+):
+    tokenizer = cnn_tokenizer("ema", EMA, **NETWORK)
+    agreement = Taming().export(tokenizer, tmp_path, images=[images])
+    assert (agreement.ids, agreement.other_ids) == (2 * 8 * 12, 0)
+    model = yaml.safe_load((tmp_path / "model.yaml").read_text())["model"]
+    assert model["target"] == "taming.models.vqgan.VQModel"
+    config = model["params"]
+    assert config["ddconfig"]["attn_resolutions"] == [16, 8]
+    table = VectorQuantizer2(config["n_embed"], config["embed_dim"], beta=0.25)
+    theirs = vqgan_class(table, dim=config["embed_dim"], **config["ddconfig"]).eval()
+    theirs.load_state_dict(torch.load(tmp_path / "last.ckpt")["state_dict"])
+    z_q, _, (_, _, ids) = theirs.quantize(theirs.latents(images))
+    assert torch.equal(tokenizer.encode(images).flatten(), ids)
+    assert len(ids.unique()) > 8
+    pixels = theirs.decode(z_q).clamp(-1, 1)
+    torch.testing.assert_close(tokenizer.reconstruct(images), pixels, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["vq", "gumbel"])
+def test_a_published_file_comes_back_as_it_was(vqgan, gumbel_vqgan, images, tmp_path, kind):
+    model = {"vq": vqgan, "gumbel": gumbel_vqgan}[kind]()
+    tokenizer = Taming().convert(save(model, tmp_path))
+    (tmp_path / "out").mkdir()
+    Taming().export(tokenizer, tmp_path / "out", images=[images])
+    written = torch.load(tmp_path / "out/last.ckpt")["state_dict"]
+    assert sorted(written) == sorted(model.state_dict())
+    assert all(torch.equal(written[name], item) for name, item in model.state_dict().items())
+    described = yaml.safe_load((tmp_path / "out/model.yaml").read_text())["model"]
+    assert described["target"].endswith({"vq": ".VQModel", "gumbel": ".GumbelVQ"}[kind])
+    scheduler = described["params"].get("temperature_scheduler_config", {"params": {}})["params"]
+    assert scheduler.get("lr_min") == (0.0625 if kind == "gumbel" else None)
+
+
+def test_names_and_sizes_of_an_export_are_those_of_the_published_file(published_cnn):
+    expected = published_cnn.shapes(
+        channels=128, multipliers=[1, 1, 2, 2, 4], latents=256, kernel=1, is_fused=False
+    )
+    expected["quantize.embedding.weight"] = (1024, 256)
+    config = compose("train", read_command_line(["experiment=vqgan_f16_1024"]))
+    parts = {part: split_kind(dict(config[part])) for part in ("encoder", "codebook", "decoder")}
+    parts["encoder"]["arguments"]["in_channels"] = parts["decoder"]["arguments"]["out_channels"] = 3
+    with torch.device("meta"):
+        written = to_theirs(Tokenizer(**parts, channels=3), latent_channels=256)
+    assert {name: tuple(item.shape) for name, item in written.items()} == expected
+
+
+FSQ = {"size": 24, "levels": [4, 6], "eps": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("kind", "codebook", "said"),
+    [
+        ("fsq", FSQ, "VQModel takes the nearest row of one table, which codebook=fsq does not$"),
+        ("gumbel", GUMBEL | {"dim": 8}, "codebook.dim and latent_dim must be 16, got 8 and 8$"),
+    ],
+)
+def test_what_its_code_cannot_have_is_refused(cnn_tokenizer, tmp_path, kind, codebook, said):
+    tokenizer = cnn_tokenizer(kind, codebook, **NETWORK)
+    with pytest.raises(ConfigError, match=f"^taming-transformers' .*{said}"):
+        Taming().export(tokenizer, tmp_path, images=[])
+    assert list(tmp_path.iterdir()) == []

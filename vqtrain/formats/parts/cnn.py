@@ -30,6 +30,7 @@ CONVOLUTIONS: Names = (
 
 # The table of codes in nearly all of them.
 VECTORS = "quantize.embedding.weight"
+TABLE: Names = ((VECTORS, "codebook.vectors"),)
 
 # Parts of published networks that ours cannot have, by what their names contain.
 FOREIGN = {
@@ -119,7 +120,7 @@ def vq(*, codebook_weight: float, commitment_weight: float, l2_normalize: bool =
         "l2_normalize": l2_normalize,
         "gradient": "straight_through",
     }
-    return Table(kind="vq", arguments=arguments, names=[(VECTORS, "codebook.vectors")])
+    return Table(kind="vq", arguments=arguments, names=TABLE)
 
 
 def assemble(

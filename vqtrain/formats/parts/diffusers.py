@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from einops import rearrange
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from vqtrain.codebooks.parts.table import PLAIN
 from vqtrain.errors import require
+from vqtrain.formats.parts.writing import check_nearest, cnn_arguments
 from vqtrain.layers.norm import group_norm
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -144,32 +144,11 @@ def settings_of(tokenizer: Tokenizer) -> Settings:
     Raises:
         ConfigError: If it cannot be one.
     """
-    kinds = {part: str(tokenizer.specification[part]["kind"]) for part in tokenizer.specification}
-    for part in ("encoder", "decoder"):
-        require(
-            kinds[part] == "cnn",
-            f"diffusers' VQModel has encoder=cnn decoder=cnn, not {part}={kinds[part]}",
-        )
-    require(
-        tokenizer.codebook.chooses_nearest,
-        "diffusers' VQModel takes the nearest row of one table, which "
-        f"codebook={kinds['codebook']} does not",
+    owner = "diffusers' VQModel"
+    encoder, decoder = cnn_arguments(
+        tokenizer, owner, same=("channels", "multipliers", "num_blocks", "latent_channels")
     )
-    encoder, decoder = (
-        cast(Mapping[str, Any], tokenizer.specification[part]["arguments"])
-        for part in ("encoder", "decoder")
-    )
-    for name in ("channels", "multipliers", "num_blocks", "latent_channels"):
-        require(
-            encoder[name] == decoder[name],
-            f"diffusers' VQModel has one {name} for both networks, but encoder.{name} is "
-            f"{encoder[name]} and decoder.{name} is {decoder[name]}",
-        )
-    require(
-        not encoder.get("latent_convolution") and not decoder.get("latent_convolution"),
-        "diffusers' VQModel has no 3x3 convolution next to the codebook: latent_convolution must "
-        "be false in encoder and decoder",
-    )
+    check_nearest(tokenizer.codebook, owner, tokenizer.specification["codebook"])
     multipliers = encoder["multipliers"]
     require(
         multipliers[0] == 1,

@@ -1,7 +1,7 @@
 """From a file's weights and our modules to a tokenizer, strictly, for networks of any kind."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -63,11 +63,7 @@ def load(
     given = ("encoder.", "decoder.", *(own for _, own in names))
     if projects:
         given += ("project_in.", "project_out.")
-    theirs = flipped(names)
-    stacks: dict[str, list[str]] = {}
-    for name in shapes:
-        if name.startswith(given):
-            stacks.setdefault(renamed(name, theirs), []).append(name)
+    stacks = stacked([name for name in shapes if name.startswith(given)], names)
     expected = {of: torch.cat([shapes[name] for name in stack]) for of, stack in stacks.items()}
     sums, copies = sums or {}, copies or {}
     more = {name: expected[of] for name, of in copies.items()}
@@ -88,6 +84,30 @@ def load(
         loaded |= dict(zip(stack, whole.chunk(len(stack)), strict=True))
     tokenizer.load_weights(loaded)
     return tokenizer.eval()
+
+
+def unload(
+    own: Mapping[str, Shaped[Tensor, "..."]], names: Names
+) -> dict[str, Shaped[Tensor, "..."]]:
+    """Give weights the names and the type that a file has, as ``load`` takes them.
+
+    Args:
+        own: Those of ours that the file holds.
+        names: As of ``load``.
+    """
+    return {
+        of: torch.cat([own[name] for name in stack]).float()
+        for of, stack in stacked(own, names).items()
+    }
+
+
+def stacked(own: Iterable[str], names: Names) -> dict[str, list[str]]:
+    """List our tensors by the names that a file has for them; one there may be several here."""
+    theirs = flipped(names)
+    stacks: dict[str, list[str]] = {}
+    for name in own:
+        stacks.setdefault(renamed(name, theirs), []).append(name)
+    return stacks
 
 
 def stretched(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vqtrain.errors import CheckpointError
 from vqtrain.formats.parts.cnn import VECTORS, Table, assemble, vq
+from vqtrain.formats.parts.loading import Names
 from vqtrain.tokenizer.model import Tokenizer
 
 # Weight of the smaller term of the codebook's loss in all of that code.
@@ -15,6 +16,13 @@ BETA = 0.25
 # Codes and scores of the Gumbel variant.
 GUMBEL = ("quantize.embed.", "quantize.proj.")
 USED = "quantize.used"
+
+GUMBEL_NAMES: Names = (
+    ("quantize.embed.weight", "codebook.vectors"),
+    ("quantize.proj.", "codebook.scores."),
+)
+# There a 1x1 convolution, here linear.
+SCORES = "codebook.scores.weight"
 
 
 def from_weights(weights: Mapping[str, Shaped[Tensor, "..."]], *, legacy: bool) -> Tokenizer:
@@ -43,13 +51,19 @@ def gumbel(
         "final_temperature": 0.0625,
         "temperature_steps": 0,
     }
-    names = [("quantize.embed.weight", "codebook.vectors"), ("quantize.proj.", "codebook.scores.")]
     linear = {
         name: rearrange(item, "size dim 1 1 -> size dim")
         for name, item in weights.items()
         if name.startswith("quantize.proj.") and item.shape[2:] == (1, 1)
     }
-    return {**weights, **linear}, Table(kind="gumbel", arguments=arguments, names=names)
+    return {**weights, **linear}, Table(kind="gumbel", arguments=arguments, names=GUMBEL_NAMES)
+
+
+def as_convolution(
+    own: Mapping[str, Shaped[Tensor, "..."]],
+) -> dict[str, Shaped[Tensor, "..."]]:
+    """Give the scores among our weights the shape that they have there."""
+    return {**own, SCORES: rearrange(own[SCORES], "size dim -> size dim 1 1")}
 
 
 def only_used(
