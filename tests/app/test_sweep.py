@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from vqtrain import Tokenizer
 from vqtrain.cli import main
+from vqtrain.generation.results import EntropyResult, ProbeReport, TokenizerProbe, write_probe
 from vqtrain.launchers.base import Done, Ended, Job
 
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
@@ -317,6 +318,101 @@ def test_what_failed_stays_so_and_what_was_cut_off_goes_on(
     assert main(words) == 1
     both = ["seed0", "seed1"]
     assert launched == ([both, ["seed1"], ["seed0"]] if is_kept else [both, both, both])
+
+
+def evaluate(out: Path) -> None:
+    """Write what an evaluation writes, in short."""
+    out.mkdir(parents=True, exist_ok=True)
+    found = {"image_size": 16, "tokens_per_image": 16, "bits_per_pixel": 0.25}
+    entry = {**found, "metrics": {"psnr": 20.0}}
+    (out / "evaluation.json").write_text(json.dumps({"tokenizers": [entry]}))
+
+
+def probe(out: Path) -> None:
+    """Write what a probe writes, in short."""
+    bits = {"context": 0.125}
+    found = TokenizerProbe(
+        name="run",
+        path="run",
+        kind="vq",
+        size=16,
+        num_codebooks=1,
+        token_shape=[4, 4],
+        image_size=16,
+        tokens_per_image=16,
+        bits_per_pixel=0.25,
+        entropy=EntropyResult(bits_per_token=bits, bits_per_pixel=bits, seconds=1.0),
+    )
+    settings = {"seed": 0, "batch_size": 4}
+    out.mkdir(parents=True, exist_ok=True)
+    write_probe(ProbeReport(images={}, settings=settings, tokenizers=[found]), out)
+
+
+def test_a_sweep_that_is_run_again_with_a_probe_only_probes(
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    launched: list[list[str]] = []
+    write = {"evaluate": evaluate, "probe": probe}
+    ends = {"": Ended(code=0, reason="")}
+
+    def launch(_self: object, jobs: list[Job], *, done: Done, **_options: object) -> None:
+        for job in jobs:
+            launched.append([job.name, *(words[0] for words in job.commands)])
+            end = ends.get(job.commands[-1][0], ends[""])
+            for words in job.commands:
+                out = next((Path(w[4:]) for w in words if w.startswith("out=")), None)
+                if out is not None and (end.code == 0 or words[0] == "evaluate"):
+                    write[words[0]](out)
+                elif out is not None:  # it ends before it has found anything
+                    out.mkdir(parents=True, exist_ok=True)
+                    (out / "begun").touch()
+            done(job, end)
+
+    monkeypatch.setattr("vqtrain.launchers.local.Local.launch", launch)
+    monkeypatch.setattr("vqtrain.app.parts.probe_request.check", lambda _: None)
+    monkeypatch.setattr("vqtrain.app.parts.sweep.has_trained", lambda job: job.evaluation.exists())
+    known = [word for word in tiny if not word.startswith("codebook")]
+    words = ["sweep", *known, "codebook=fsq,kl", "sweep_dir=sweep"]
+    assert main([*words, "probe=entropy", "--print-config"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    both = ["train", "evaluate"]
+    assert [line.split()[1] for line in lines] == [*both, "probe", *both]
+    assert main(words) == 0
+    assert launched == [["fsq", *both], ["kl", *both]]
+    launched.clear()
+    assert main(words) == 0
+    assert launched == []
+
+    wanted = [*words, "probe=entropy", "probe_options.batch_size=4"]
+    ends["probe"] = Ended(code=130, reason="Ctrl-C")
+    assert main(wanted) == 1
+    printed = capsys.readouterr().out
+    assert "not probed  kl: a continuous codebook has no ids\n" in printed
+    assert "fsq interrupted: Ctrl-C\n" in printed
+    assert launched == [["fsq", "probe"]]
+    assert states() == {"fsq": "interrupted", "kl": "finished"}
+    assert results()["fsq"]["metrics"] == {"psnr": 20.0}
+
+    del ends["probe"]
+    assert main(wanted) == 0
+    assert Path("sweep/jobs/fsq/probe/begun").exists()
+    assert launched == [["fsq", "probe"]] * 2
+    assert results()["fsq"]["probe"] == {"entropy_bits_per_pixel": 0.125}
+    assert "entropy_bits_per_pixel 0.1250" in capsys.readouterr().out
+    assert main(wanted) == 0
+    assert launched == [["fsq", "probe"]] * 2
+    assert main([*words, "probe=entropy", "probe_options.batch_size=8"]) == 2
+    assert "sweep/jobs/fsq/probe holds a probe with batch_size=4, not 8" in capsys.readouterr().err
+
+    ends["probe"] = Ended(code=1, reason="no memory left")
+    assert main([*words, "probe=entropy,transformer"]) == 1
+    assert launched == [["fsq", "probe"]] * 3
+    assert states() == {"fsq": "failed", "kl": "finished"}
+    assert Path("sweep/jobs/fsq/failed.json").exists()
 
 
 def test_the_command_lines_of_all_runs_are_shown(

@@ -1,10 +1,19 @@
 """Runs and their results, made up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from vqtrain.generation.results import (
+    EntropyResult,
+    PerturbPoint,
+    PerturbResult,
+    ProbeReport,
+    TokenizerProbe,
+    TransformerResult,
+    write_probe,
+)
 from vqtrain.sweeps.job import SweepJob
 from vqtrain.sweeps.results import JobResult
 
@@ -17,7 +26,12 @@ def make_job(tmp_path: Path) -> MakeJob:
     """Make a run of a sweep in ``tmp_path``, of 100 steps."""
 
     def make(
-        name: str = "job", *, kind: str = "vq", max_steps: int = 100, **values: object
+        name: str = "job",
+        *,
+        kind: str = "vq",
+        max_steps: int = 100,
+        has_ids: bool = True,
+        **values: object,
     ) -> SweepJob:
         return SweepJob(
             name=name,
@@ -27,6 +41,7 @@ def make_job(tmp_path: Path) -> MakeJob:
             run_dir=tmp_path / "jobs" / name,
             parameters=1_000,
             flops=2_500_000_000,
+            has_ids=has_ids,
         )
 
     return make
@@ -67,3 +82,61 @@ def make_result() -> MakeResult:
         return JobResult(**known)  # type: ignore[arg-type]  # plain data
 
     return make
+
+
+@pytest.fixture
+def write_probe_of() -> Callable[..., TokenizerProbe]:
+    """Leave a probe in a run's folder, of the stages that have figures, and return it."""
+
+    def write(
+        job: SweepJob,
+        *,
+        entropy: float | None = None,
+        transformer: float | None = None,
+        perturbed: Sequence[float] = (),
+    ) -> TokenizerProbe:
+        points = [
+            PerturbPoint(share=place / 10, metrics={"psnr": psnr})
+            for place, psnr in enumerate(perturbed, start=1)
+        ]
+        probe = TokenizerProbe(
+            name=job.name,
+            path=str(job.run_dir),
+            kind=job.kind,
+            size=16,
+            num_codebooks=1,
+            token_shape=[16, 16],
+            image_size=64,
+            tokens_per_image=256,
+            bits_per_pixel=0.25,
+            entropy=None
+            if entropy is None
+            else EntropyResult(
+                bits_per_token={"context": 16 * entropy},
+                bits_per_pixel={"marginal": entropy + 1, "context": entropy},
+                seconds=1.0,
+            ),
+            perturb=PerturbResult(neighbors=4, points=points, seconds=1.0) if points else None,
+            transformer=None
+            if transformer is None
+            else TransformerResult(
+                kind="causal",
+                is_bound=False,
+                depth=2,
+                dim=64,
+                parameters=10,
+                steps=100,
+                flops=1e9,
+                images_seen=100,
+                bits_per_token=16 * transformer,
+                bits_per_pixel=transformer,
+                curve=[],
+                seconds=1.0,
+            ),
+        )
+        job.probe.mkdir(parents=True, exist_ok=True)
+        settings = {"transformer": {"budget": 1e13}}
+        write_probe(ProbeReport(images={}, settings=settings, tokenizers=[probe]), job.probe)
+        return probe
+
+    return write

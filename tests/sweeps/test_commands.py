@@ -18,10 +18,12 @@ from vqtrain.launchers.local import Local
 from vqtrain.launchers.slurm import Slurm
 from vqtrain.sweeps import commands
 from vqtrain.sweeps.commands import (
+    ProbeRequest,
     check_keys,
     evaluate_command,
     make_launcher,
     metrics_of,
+    probe_command,
     train_command,
 )
 from vqtrain.sweeps.job import SweepJob
@@ -51,6 +53,7 @@ def make_job(usual: dict[str, Any]) -> MakeJob:
             run_dir=Path(run_dir),
             parameters=1,
             flops=1,
+            has_ids=True,
         )
 
     return make
@@ -78,6 +81,7 @@ def test_a_train_command_describes_the_run(usual: dict[str, Any]) -> None:
         run_dir=Path("/a, b/{c}=d"),
         parameters=1,
         flops=1,
+        has_ids=True,
     )
     typed = compose("train", read_command_line(train_command(job, "sweep")[1:]))
     assert differences(config, typed, free=FREE, warned=()) == ([], [])
@@ -201,6 +205,46 @@ def test_weights_that_were_given_are_used(make_job: MakeJob) -> None:
     assert [word for word in words if word.startswith("weights.")] == [
         *("weights.alex=/a b/{x},=~.pth", "weights.squeeze=s.pth", "weights.inception=i.pth")
     ]
+
+
+# Probing.
+
+
+def test_a_run_is_probed_with_its_own_images(make_job: MakeJob) -> None:
+    job = make_job(
+        data__num_workers=3,
+        data__crop="resize",
+        data__train="a b,c.tar",
+        trainer__accelerator="cpu",
+        weights__inception="i.pth",
+        codebook={"kind": "grouped", "inner": {"kind": "other.vq:Theirs"}},
+    )
+    options = {"transformer.budget": 1e12, "perturb.shares": [0.5], "weights.vgg": "/{x}.pth"}
+    request = ProbeRequest(stages=["entropy", "transformer"], options=options)
+    assert probe_command(job, request, images=[]) == [
+        *("probe", "tokenizer=sweep/jobs/seed1", "images=a b,c.tar", "val=auto"),
+        *("out=sweep/jobs/seed1/probe", "crop=resize", "device=cpu", "num_workers=3"),
+        *("allow=[other]", "weights.inception=i.pth", "probe=[entropy,transformer]"),
+        *("transformer.budget=1000000000000.0", "perturb.shares=[0.5]", "weights.vgg=/{x}.pth"),
+    ]
+    words = probe_command(job, request, images=["images=a/{0..9} b,c.tar"])
+    assert "val=a/{0..9} b,c.tar" in words
+    assert "val=auto" not in words
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        "a/{0..9} b,c.tar",
+        "[a].png",
+        ["a, b", {"images": "gr\xf6\xdfe=~#/{0..9}", "weight": 2.5}],
+    ],
+)
+def test_images_of_any_kind_are_read_as_they_were(make_job: MakeJob, images: object) -> None:
+    request = ProbeRequest(stages=["entropy"])
+    words = probe_command(make_job(data__train=images), request, images=[])
+    found = values_of(["evaluate", *(word for word in words if word.startswith("images="))])
+    assert found["images"] == (["[a].png"] if images == "[a].png" else images)
 
 
 # Metrics.

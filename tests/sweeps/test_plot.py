@@ -99,6 +99,26 @@ def test_rate_use_and_cost_have_a_panel_each(make_result, drawn) -> None:
     assert [filled for *_, filled in marks(rate).values()] == [True, False, True]
 
 
+def test_rate_of_a_model_has_a_panel_with_a_frontier_of_its_own(make_result, drawn) -> None:
+    def job(kind: str, rate: float, psnr: float, **probe: float):
+        return make_result(kind, values={"codebook": kind}, rate=rate, psnr=psnr, probe=probe)
+
+    both = {"entropy_bits_per_pixel": 0.5}
+    jobs = [
+        job("vq", 0.5, 20.0, probe_bits_per_pixel=0.25, **both),
+        job("fsq", 0.25, 21.0, probe_bits_per_pixel=0.5, **both),
+        job("kl", 0.75, 30.0),
+    ]
+    raw, model = drawn(*jobs)
+    assert model.get_xlabel() == "bits per pixel, of the transformer"
+    assert marks(model).keys() == {(0.25, 20.0), (0.5, 21.0)}
+    assert list(raw.lines[0].get_xydata().flat) == [0.25, 21.0, 0.75, 30.0]
+    assert list(model.lines[0].get_xydata().flat) == [0.25, 20.0, 0.5, 21.0]
+    # Without a transformer, it is the model that counts.
+    _, counted = drawn(job("vq", 0.5, 20.0, **both))
+    assert counted.get_xlabel() == "bits per pixel, of a context model"
+
+
 def test_bars_are_from_the_least_to_the_greatest_seed(make_result, drawn) -> None:
     jobs = [
         make_result(str(seed), values={"seed": seed}, rate=0.5, psnr=psnr)

@@ -102,6 +102,49 @@ def test_a_failure_counts_more_than_figures(make_job, tmp_path: Path) -> None:
     assert not result.is_whole
 
 
+def test_a_run_that_is_to_be_probed_is_finished_once_it_is(
+    make_job, write_probe_of, tmp_path: Path
+) -> None:
+    jobs = [make_job("a", seed=0), make_job("b", seed=1), make_job("kl", seed=2, has_ids=False)]
+    for job in jobs:
+        evaluate(job)
+    write_probe_of(jobs[0], entropy=0.5, transformer=0.25, perturbed=[20.0])
+    write_probe_of(jobs[1], entropy=0.75, perturbed=[18.0])
+
+    def collected_with(stages: list[str]):
+        states = {"b": ("interrupted", 130, "Ctrl-C")}
+        axes = {"seed": [0, 1, 2]}
+        words = {"command": "x", "axes": axes, "sweep_dir": tmp_path, "states": states}
+        return collect(jobs, **words, stages=stages)
+
+    # Figures that are there are shown, whether they were asked for or not.
+    whole = collected_with([])
+    assert [job.state for job in whole.jobs] == ["finished"] * 3
+    assert whole.jobs[0].probe == {
+        "entropy_bits_per_pixel": 0.5,
+        "probe_bits_per_pixel": 0.25,
+        "perturbed_psnr": 20.0,
+    }
+    assert whole.jobs[2].probe == {}
+    assert whole.points[0].probe == {}  # one of its seeds has none
+    (point,) = points_of(whole.jobs[:2])
+    assert point.probe == {
+        "entropy_bits_per_pixel": Spread(mean=0.625, low=0.5, high=0.75),
+        "perturbed_psnr": Spread(mean=19.0, low=18.0, high=20.0),
+    }
+    assert point.figure("perturbed_psnr") == point.probe["perturbed_psnr"]
+    assert whole.model_rate == "probe_bits_per_pixel"
+    # What lacks a stage has its figures, but has not finished.
+    partial = collected_with(["entropy", "transformer"])
+    assert [job.state for job in partial.jobs] == ["finished", "interrupted", "finished"]
+    assert partial.jobs[1].metrics == {"psnr": 21.5}
+    assert not partial.is_whole
+    save(partial, tmp_path)
+    assert read_sweep(tmp_path).jobs == partial.jobs
+    write_failure(jobs[0].run_dir, code=1, reason="no memory left")
+    assert collected_with([]).jobs[0].probe == {}
+
+
 @pytest.mark.parametrize(
     ("perplexity", "tokens", "state"),
     [
@@ -278,6 +321,19 @@ def test_the_frontier_is_what_none_beats_at_no_more_bits(make_result, pairs, ahe
     # Of a distance, all figures the other way round.
     mirrored = [(rate, -figure) for rate, figure in pairs]
     assert frontier(points(make_result, *mirrored, metric="rfid@16"), "rfid@16") == ahead
+
+
+def test_the_frontier_of_another_rate(make_result) -> None:
+    figures = [(0.5, 0.3, 20.0), (0.4, 0.35, 21.0), (0.6, 0.2, 19.0)]
+    found = points_of(
+        [
+            make_result(str(n), values={"n": n}, rate=raw, psnr=psnr, probe={"model": rate})
+            for n, (raw, rate, psnr) in enumerate(figures)
+        ]
+    )
+    assert frontier(found, "psnr") == {1}
+    assert frontier(found, "psnr", rate="model") == {0, 1, 2}
+    assert frontier(found, "psnr", rate="missing") == set()
 
 
 def test_a_point_without_the_metric_is_not_ahead(make_result) -> None:

@@ -168,3 +168,49 @@ def test_a_collapse_is_told_beside_its_figures(make_result) -> None:
 def test_runs_are_counted_by_their_state(mixed: SweepResult) -> None:
     assert tally(mixed.jobs) == "3 finished, 1 failed, 1 waiting"
     assert tally([]) == ""
+
+
+def test_figures_of_probes_are_columns_and_their_orders_are_compared(
+    make_result, tmp_path: Path
+) -> None:
+    figures = [(20.0, 0.5, 0.4, 18.0), (22.0, 0.6, 0.5, 17.5), (21.0, 0.7, 0.6, 19.0)]
+    jobs = [
+        make_result(
+            f"vq{size}",
+            values={"codebook.size": size},
+            rate=size / 64,
+            psnr=psnr,
+            probe={
+                "entropy_bits_per_pixel": entropy,
+                "probe_bits_per_pixel": model,
+                "perturbed_psnr": perturbed,
+            },
+        )
+        for size, (psnr, entropy, model, perturbed) in zip((16, 32, 64), figures, strict=True)
+    ]
+    jobs.append(make_result("kl", values={"codebook.size": 4}, psnr=30.0))
+    found = sweep(*jobs, codebook__size=[16, 32, 64, 4])
+    save_tables(found, tmp_path)
+    names = ["entropy_bits_per_pixel", "probe_bits_per_pixel", "perturbed_psnr"]
+    with (tmp_path / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [rows[0][name] for name in names] == ["0.5", "0.4", "18.0"]
+    assert [rows[3][name] for name in names] == ["", "", ""]
+    assert parquet.read_table(tmp_path / "sweep.parquet").column(names[1]).to_pylist() == [
+        *(0.4, 0.5, 0.6, None)
+    ]
+    lines = printed(found)
+    assert lines[0].split()[4:10] == ["entropy", "bits/px", "model", "bits/px", "perturbed", "psnr"]
+    assert lines[1].split()[:5] == ["4", "1", "-", "30.00", "-"]
+    assert lines[2].split()[4:7] == ["0.5000", "0.4000", "18.00"]
+    head = next(n for n, line in enumerate(lines) if line.startswith("rank correlations"))
+    # From the best: by PSNR the 2nd, 3rd, 1st; by bits the 1st, 2nd, 3rd; perturbed 3rd, 1st, 2nd.
+    # Spearman of three without ties is 1 - d / 4, of the sum d of squared differences of ranks.
+    assert [line.split() for line in lines[head + 1 : head + 7]] == [
+        ["reconstruction,", "entropy", "-0.50", "(3", "tokenizers)"],
+        ["reconstruction,", "perturb", "-0.50", "(3", "tokenizers)"],
+        ["reconstruction,", "transformer", "-0.50", "(3", "tokenizers)"],
+        ["entropy,", "perturb", "-0.50", "(3", "tokenizers)"],
+        ["entropy,", "transformer", "+1.00", "(3", "tokenizers)"],
+        ["perturb,", "transformer", "-0.50", "(3", "tokenizers)"],
+    ]

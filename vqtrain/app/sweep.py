@@ -10,7 +10,7 @@ from vqtrain.ranges import at_least
 
 @final
 class SweepCommand(Command):
-    """Trains and evaluates one tokenizer for each combination of values."""
+    """Trains, evaluates and probes one tokenizer for each combination of values."""
 
     is_composed = True
 
@@ -21,6 +21,8 @@ class SweepCommand(Command):
         command_line: CommandLine,
         images: str | list[str | dict[str, object]] | None,
         sweep_dir: str | None,
+        probe: str | list[str] | None,
+        probe_options: dict[str, object],
         launcher: str,
         devices: Annotated[int, at_least(1)] | None,
         launcher_options: dict[str, object],
@@ -34,6 +36,8 @@ class SweepCommand(Command):
             words,
             images=images,
             sweep_dir=sweep_dir,
+            probe=probe,
+            probe_options=probe_options,
             launcher=launcher,
             devices=devices,
             launcher_options=launcher_options,

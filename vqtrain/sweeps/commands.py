@@ -3,7 +3,9 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import final
 
 from vqtrain.build import bind, resolve
 from vqtrain.errors import ConfigError, require
@@ -14,6 +16,32 @@ from vqtrain.ops.cores import count_cores
 from vqtrain.sweeps.job import SweepJob
 from vqtrain.tokenizer.storage import packages_in
 from vqtrain.weights import KNOWN
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ProbeRequest:
+    """What is to be probed of each run.
+
+    Attributes:
+        stages: Those of the probe.
+        options: Further keys of its command line, with their values.
+    """
+
+    stages: Sequence[str]
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def words(self) -> list[str]:
+        """What all command lines have in common."""
+        return [
+            f"probe=[{','.join(self.stages)}]",
+            *(
+                # Paths are taken as typed.
+                f"{key}={value if key.startswith('weights.') else in_grammar(value)}"
+                for key, value in self.options.items()
+            ),
+        ]
 
 
 def train_command(job: SweepJob, group: str) -> list[str]:
@@ -40,20 +68,51 @@ def evaluate_command(
         images: The word ``images=...``, or none for the run's validation images.
         metrics: As a run has them.
     """
-    config = job.config
-    packages = packages_in(config)
-    given = {name: config["weights"].get(name) for name in KNOWN}
     return [
         "evaluate",
         f"tokenizer={_one(job.run_dir)}",
         *images,
         f"out={job.evaluation}",
         f"metrics=[{','.join(map(_typed, metrics))}]",
+        *_shared_words(job),
+        *("baselines=false", "cost=false", "worst=0"),
+    ]
+
+
+def probe_command(job: SweepJob, request: ProbeRequest, *, images: Sequence[str]) -> list[str]:
+    """Return the words after ``vqtrain`` that probe a run, or continue its probe.
+
+    The models are trained on the training images of the run.
+
+    Args:
+        job: The run.
+        request: What is to be probed.
+        images: The word ``images=...`` of the images to validate on, or none for those of the run.
+    """
+    data = job.config["data"]
+    val = [f"val={word.removeprefix('images=')}" for word in images]
+    return [
+        "probe",
+        f"tokenizer={_one(job.run_dir)}",
+        f"images={_source(data['train'])}",
+        *(val or [f"val={_source(data['val'])}"]),
+        f"out={job.probe}",
+        f"crop={data['crop']}",
+        *_shared_words(job),
+        *request.words,
+    ]
+
+
+def _shared_words(job: SweepJob) -> list[str]:
+    """Return the words that evaluating and probing a run have in common."""
+    config = job.config
+    packages = packages_in(config)
+    given = {name: config["weights"].get(name) for name in KNOWN}
+    return [
         *(["device=cpu"] if config["trainer"]["accelerator"] == "cpu" else []),
         f"num_workers={config['data']['num_workers']}",
         *([f"allow=[{','.join(packages)}]"] if packages else []),
         *(f"weights.{name}={path}" for name, path in given.items() if path is not None),
-        *("baselines=false", "cost=false", "worst=0"),
     ]
 
 
@@ -63,12 +122,30 @@ def _one(path: Path) -> str:
     return json.dumps([str(path)], ensure_ascii=False) if is_read_as_list else str(path)
 
 
+def _source(images: object) -> str:
+    """Write images as a path key takes them: a word as it is, a list in Hydra's grammar."""
+    if isinstance(images, str) and not images.startswith("["):
+        return images
+    return in_grammar(images if isinstance(images, list) else [images])
+
+
 def _typed(entry: Entry) -> str:
     """Write the entry of a metric in Hydra's grammar."""
-    if isinstance(entry, str):
-        return entry
-    values = [f"{key}:{json.dumps(value, ensure_ascii=False)}" for key, value in entry.items()]
-    return f"{{{','.join(values)}}}"
+    return entry if isinstance(entry, str) else in_grammar(entry)
+
+
+def in_grammar(value: object) -> str:
+    """Write plain data in Hydra's grammar, in which keys are not quoted.
+
+    Example:
+        >>> in_grammar([{"images": "a, b", "weight": 2.5}, None])
+        '[{images:"a, b",weight:2.5},null]'
+    """
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{in_grammar(each)}' for key, each in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(in_grammar, value))}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def metrics_of(jobs: Sequence[SweepJob]) -> list[Entry]:

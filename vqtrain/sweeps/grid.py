@@ -21,6 +21,22 @@ Words = Sequence[str]
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What is known of the tokenizer of a run that is possible.
+
+    Attributes:
+        parameters: Their number.
+        flops: Of encoding and decoding one image.
+        has_ids: Whether it has ids, which a continuous codebook has not.
+    """
+
+    parameters: int
+    flops: int
+    has_ids: bool
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Grid:
     """The runs of a sweep.
 
@@ -42,7 +58,7 @@ def expand(
     *,
     values_of: Callable[[Words], dict[str, object]],
     compose: Callable[[Words], tuple[Config, Words]],
-    check: Callable[[Config], tuple[int, int]],
+    check: Callable[[Config], Checked],
     groups: Sequence[str],
     sweep_dir: Path | None,
 ) -> Grid:
@@ -52,7 +68,7 @@ def expand(
         choices: For each typed key, the words that it expands to.
         values_of: From the words of a run to the values of its axes.
         compose: From the words of a run to its configuration and its command line.
-        check: From a configuration to the tokenizer's parameters, and FLOPs per image.
+        check: From a configuration to what is known of its tokenizer.
         groups: Keys whose value alone names a run, such as ``codebook``.
         sweep_dir: Where the runs are; None for a folder called like the ``name`` of the first run.
 
@@ -70,7 +86,7 @@ def expand(
             config, typed = compose(words)
             if identity(config) in found:
                 continue
-            parameters, flops = check(config)
+            checked = check(config)
         except ConfigError as error:
             shown = " ".join(f"{key}={value}" for key, value in each.items())
             error.args = (f"{shown}: {error}",)
@@ -82,8 +98,9 @@ def expand(
             config=config,
             words=typed,
             run_dir=home / JOBS / name,
-            parameters=parameters,
-            flops=flops,
+            parameters=checked.parameters,
+            flops=checked.flops,
+            has_ids=checked.has_ids,
         )
     assert home is not None, "there is a first run"
     return Grid(

@@ -12,7 +12,7 @@ from typing import Any, final
 from vqtrain.data.cache import write_whole
 
 JOBS, LOGS = "jobs", "logs"
-EVALUATION = "evaluation"
+EVALUATION, PROBE = "evaluation", "probe"
 # How a run failed; the sweep runs it again after this file is deleted.
 FAILURE = "failed.json"
 MAX_NAME = 100
@@ -37,6 +37,7 @@ class SweepJob:
         run_dir: Its run directory.
         parameters: Of its tokenizer.
         flops: Of encoding and decoding one image.
+        has_ids: Whether it has ids, which a continuous codebook has not.
     """
 
     name: str
@@ -46,6 +47,7 @@ class SweepJob:
     run_dir: Path
     parameters: int
     flops: int
+    has_ids: bool
 
     @property
     def kind(self) -> str:
@@ -66,6 +68,11 @@ class SweepJob:
     def evaluation(self) -> Path:
         """The folder of its evaluation."""
         return self.run_dir / EVALUATION
+
+    @property
+    def probe(self) -> Path:
+        """The folder of its probe."""
+        return self.run_dir / PROBE
 
 
 def name_jobs(values: Sequence[Mapping[str, object]], groups: Sequence[str]) -> list[str]:

@@ -12,7 +12,17 @@ import numpy as np
 
 from vqtrain.data.cache import write_whole
 from vqtrain.metrics.parts.declarations import declaration
-from vqtrain.sweeps.results import RATE, SECONDS, TITLES, USAGE, Point, Spread, SweepResult
+from vqtrain.sweeps.probes import PROBE_TITLES
+from vqtrain.sweeps.results import (
+    RATE,
+    SECONDS,
+    TITLES,
+    USAGE,
+    Point,
+    Spread,
+    SweepResult,
+    frontier,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +43,8 @@ SIZE_KEY = "codebook.size"
 def save_plot(result: SweepResult, sweep_dir: Path) -> None:
     """Write ``sweep.png``, if there is anything to draw.
 
+    With a probe, one panel has the bits per pixel of a model of the ids.
+
     Colors and shapes are kinds of codebooks. Bars span the lowest and the highest seed. Lines join
     points that differ only by their size, which is the label of a point. A gray line is the
     frontier. A point with a collapsed run is hollow.
@@ -44,7 +56,7 @@ def save_plot(result: SweepResult, sweep_dir: Path) -> None:
 
     points, first = result.points, result.metrics[:1]
     wanted = [*((RATE, metric) for metric in result.metrics), (RATE, USAGE)]
-    wanted += [(SECONDS, metric) for metric in first]
+    wanted += [(rate, metric) for rate in (result.model_rate, SECONDS) if rate for metric in first]
     panels = [pair for pair in wanted if any(all(map(point.figure, pair)) for point in points)]
     if not panels:
         (sweep_dir / FILE).unlink(missing_ok=True)  # of an earlier call
@@ -92,11 +104,12 @@ def _legend(points: Sequence[Point]) -> list["Line2D"]:
 
 def _draw(axes: "Axes", points: Sequence[Point], *, x: str, y: str) -> None:
     """Draw a panel: points with bars over seeds; lines join points of different sizes."""
-    if x == RATE and y != USAGE:
+    is_rate = x == RATE or x in PROBE_TITLES
+    if is_rate and y != USAGE:
         ahead = sorted(
-            (rate.mean, point.metrics[y].mean)
-            for point in points
-            if y in point.frontier and (rate := point.figure(x))
+            (rate.mean, points[place].metrics[y].mean)
+            for place in frontier(points, y, rate=x)
+            if (rate := points[place].figure(x))
         )
         axes.plot([at for at, _ in ahead], [up for _, up in ahead], zorder=1, **FRONTIER)  # type: ignore[arg-type]  # looks
     series: dict[str, list[tuple[float, Spread, Point]]] = {}
@@ -115,7 +128,7 @@ def _draw(axes: "Axes", points: Sequence[Point], *, x: str, y: str) -> None:
             [up.mean for _, up, _ in members],
             yerr=np.array([[up.mean - up.low, up.high - up.mean] for _, up, _ in members]).T,
             color=color,
-            linestyle="-" if x == RATE else "none",
+            linestyle="-" if is_rate else "none",
             linewidth=1,
             capsize=3,
             zorder=2,
@@ -136,7 +149,7 @@ def _draw(axes: "Axes", points: Sequence[Point], *, x: str, y: str) -> None:
     if x == SECONDS:
         note = "unreliable on a busy machine"
     axes.set_title(note, fontsize="small", loc="left")
-    axes.set(xlabel=TITLES[x], ylabel=TITLES.get(y) or declaration(y).axis)
+    axes.set(xlabel={**TITLES, **PROBE_TITLES}[x], ylabel=TITLES.get(y) or declaration(y).axis)
     axes.grid(visible=True, alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     if y == USAGE:

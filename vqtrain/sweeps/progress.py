@@ -6,9 +6,16 @@ from typing import final
 
 from vqtrain.launchers.base import Ended
 from vqtrain.sweeps import plot, results, tables
-from vqtrain.sweeps.commands import evaluate_command, metrics_of, train_command
+from vqtrain.sweeps.commands import (
+    ProbeRequest,
+    evaluate_command,
+    metrics_of,
+    probe_command,
+    train_command,
+)
 from vqtrain.sweeps.grid import Grid
 from vqtrain.sweeps.job import SweepJob, read_failure, write_failure
+from vqtrain.sweeps.probes import is_probed
 from vqtrain.sweeps.results import JobResult, SweepResult
 
 # Exit codes from here on mean signals: the next call resumes the run.
@@ -24,6 +31,7 @@ class Sweep:
         grid: The runs.
         command: The command line, without passwords.
         images: The word ``images=...``, or none.
+        probe: What is to be probed, or None.
         has_trained: Says whether a run has reached its last step.
     """
 
@@ -33,34 +41,54 @@ class Sweep:
         *,
         command: str,
         images: Sequence[str],
+        probe: ProbeRequest | None,
         has_trained: Callable[[SweepJob], bool],
     ) -> None:
         self.grid, self._command, self._images = grid, command, images
-        self._has_trained = has_trained
+        self._probe, self._has_trained = probe, has_trained
         self._jobs = {job.name: job for job in grid.jobs}
         self._metrics = metrics_of(grid.jobs)
         self._states: dict[str, State] = {}
 
     def is_done(self, job: SweepJob) -> bool:
-        """Say whether a run has failed, or has been trained and evaluated."""
-        if read_failure(job.run_dir) is not None:
-            return True
-        return self._has_trained(job) and results.read_evaluation(job.evaluation) is not None
+        """Say whether a run has failed, or has been trained, evaluated and probed."""
+        return not self.commands_of(job)
 
     def commands_of(self, job: SweepJob) -> list[list[str]]:
         """Return the command lines of a run that are still to run."""
-        if self.is_done(job):
+        if read_failure(job.run_dir) is not None:
             return []
-        evaluate = evaluate_command(job, images=self._images, metrics=self._metrics)
-        if self._has_trained(job):
-            return [evaluate]
-        return [train_command(job, self.grid.sweep_dir.resolve().name), evaluate]
+        commands = []
+        has_trained = self._has_trained(job)
+        if not has_trained:
+            commands.append(train_command(job, self.grid.sweep_dir.resolve().name))
+        if not (has_trained and results.read_evaluation(job.evaluation)):
+            images, metrics = self._images, self._metrics
+            commands.append(evaluate_command(job, images=images, metrics=metrics))
+        if self._probe and job.has_ids and not (has_trained and is_probed(job, self._stages)):
+            commands.append(probe_command(job, self._probe, images=self._images))
+        return commands
+
+    @property
+    def not_probed(self) -> list[str]:
+        """Names of the runs that cannot be probed, as they have no ids."""
+        return [job.name for job in self.grid.jobs if self._probe and not job.has_ids]
+
+    @property
+    def _stages(self) -> Sequence[str]:
+        return self._probe.stages if self._probe else ()
 
     def begin(self, job: SweepJob) -> list[list[str]]:
-        """Remove the files of an interrupted evaluation, and return ``commands_of``."""
+        """Remove what an interruption has left of an evaluation, and return ``commands_of``.
+
+        A probe is continued, unless it is of a run that goes on.
+        """
         commands = self.commands_of(job)
-        if commands:
+        first = commands[0][0] if commands else ""
+        if first in ("train", "evaluate"):
             shutil.rmtree(job.evaluation, ignore_errors=True)
+        if first == "train":
+            shutil.rmtree(job.probe, ignore_errors=True)
         return commands
 
     def end(self, name: str, end: Ended, *, running: Sequence[str]) -> JobResult:
@@ -92,6 +120,7 @@ class Sweep:
             axes=self.grid.axes,
             sweep_dir=folder,
             states={**states, **self._states},
+            stages=self._stages,
         )
         results.save(result, folder)
         tables.save_tables(result, folder)

@@ -15,6 +15,7 @@ from vqtrain.metrics.parts.declarations import declaration, learn
 from vqtrain.ops.json_files import read_json
 from vqtrain.shapes import ImageSize
 from vqtrain.sweeps.job import SweepJob, read_failure, training_seconds
+from vqtrain.sweeps.probes import ENTROPY_RATE, MODEL_RATE, figures_of, is_probed, read_probe
 from vqtrain.version import __version__
 
 FILE = "sweep.json"
@@ -62,6 +63,7 @@ class JobResult:
         parameters: Of the tokenizer.
         gflops: To encode and decode one image; a multiply-add counts 2.
         train_seconds: Training time, without the start of the process.
+        probe: Figures of its probe, by name.
     """
 
     name: str
@@ -79,6 +81,7 @@ class JobResult:
     parameters: int
     gflops: float
     train_seconds: float | None
+    probe: Mapping[str, float] = field(default_factory=dict)
 
 
 @final
@@ -109,6 +112,7 @@ class Point:
         usage: Share of the ids that occur; None for a continuous codebook.
         metrics: By name.
         frontier: Metrics for which no other point is better at the same or a lower rate.
+        probe: Figures of probes, by name, over its seeds.
     """
 
     label: str
@@ -123,10 +127,12 @@ class Point:
     usage: Spread | None
     metrics: Mapping[str, Spread]
     frontier: Sequence[str]
+    probe: Mapping[str, Spread] = field(default_factory=dict)
 
     def figure(self, key: str) -> Spread | None:
-        """Return a metric, a figure of ``TITLES``, or a value of an axis that is a number."""
-        value = getattr(self, key) if key in TITLES else self.metrics.get(key, self.values.get(key))
+        """Return a figure of ``TITLES``, of the metrics or of a probe, or an axis's number."""
+        named = {**self.values, **self.probe, **self.metrics}
+        value = getattr(self, key) if key in TITLES else named.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return Spread(mean=float(value), low=float(value), high=float(value))
         return value if isinstance(value, Spread) else None
@@ -158,6 +164,16 @@ class SweepResult:
         return list(dict.fromkeys(name for point in self.points for name in point.metrics))
 
     @property
+    def probe(self) -> list[str]:
+        """All figures of probes."""
+        return list(dict.fromkeys(name for job in self.jobs for name in job.probe))
+
+    @property
+    def model_rate(self) -> str | None:
+        """The rate of the best models of the ids that were probed; None if there are none."""
+        return next((name for name in (MODEL_RATE, ENTROPY_RATE) if name in self.probe), None)
+
+    @property
     def is_whole(self) -> bool:
         """Whether every run has figures."""
         return all(job.state in DONE for job in self.jobs)
@@ -170,6 +186,7 @@ def collect(
     axes: Mapping[str, Sequence[object]],
     sweep_dir: Path,
     states: Mapping[str, tuple[str, int | None, str]],
+    stages: Sequence[str] = (),
 ) -> SweepResult:
     """Read the results of the runs.
 
@@ -180,26 +197,33 @@ def collect(
         sweep_dir: The sweep's folder.
         states: By name: state, code and reason of runs whose folder has neither results nor a
             failure; all others wait.
+        stages: Stages of the probe without which a run is not finished.
     """
-    results = [_result(job, sweep_dir, states.get(job.name, (WAITING, None, ""))) for job in jobs]
+    waiting = WAITING, None, ""
+    results = [_result(job, sweep_dir, states.get(job.name, waiting), stages) for job in jobs]
     return SweepResult(command=command, axes=axes, jobs=results, points=points_of(results))
 
 
-def _result(job: SweepJob, sweep_dir: Path, known: tuple[str, int | None, str]) -> JobResult:
+def _result(
+    job: SweepJob, sweep_dir: Path, known: tuple[str, int | None, str], stages: Sequence[str]
+) -> JobResult:
     found = read_evaluation(job.evaluation)
+    probe = read_probe(job.probe)
     state, code, reason = known
     failure = read_failure(job.run_dir)
     if failure is not None:
         state, code, reason = FAILED, *failure
-        found = None
-    elif found is not None:
+        found = probe = None
+    elif found is not None and is_probed(job, stages):
         state, code, reason = FINISHED, 0, ""
     codebook = found.codebook if found else None
     figures = None if codebook is None else {"ids": codebook.size, **codebook.figures}
     if codebook is not None and figures is not None:
         figures.pop("top1_share", None)
         perplexity = codebook.perplexity or 0.0
-        if is_collapsed(perplexity, size=codebook.size, tokens=codebook.tokens):
+        if state == FINISHED and is_collapsed(
+            perplexity, size=codebook.size, tokens=codebook.tokens
+        ):
             state = COLLAPSED
             reason = f"{sum(codebook.ids_seen)} ids occur, unevenly: perplexity "
             reason += f"{perplexity:.1f} of {codebook.size}"
@@ -219,6 +243,7 @@ def _result(job: SweepJob, sweep_dir: Path, known: tuple[str, int | None, str]) 
         parameters=job.parameters,
         gflops=job.flops / 1e9,
         train_seconds=training_seconds(job.run_dir),
+        probe=figures_of(probe) if probe else {},
     )
 
 
@@ -253,6 +278,7 @@ def _point(jobs: Sequence[JobResult]) -> Point:
     seconds = [job.train_seconds for job in jobs if job.train_seconds is not None]
     uses = [job.codebook["usage"] for job in jobs if job.codebook and "usage" in job.codebook]
     names = [name for name in first.metrics if all(name in job.metrics for job in jobs)]
+    probed = [name for name in first.probe if all(name in job.probe for job in jobs)]
     return Point(
         label=label_of(values) or first.kind,
         kind=first.kind,
@@ -266,6 +292,7 @@ def _point(jobs: Sequence[JobResult]) -> Point:
         usage=_spread(uses),
         metrics={name: _of([job.metrics[name] for job in jobs]) for name in names},
         frontier=[],
+        probe={name: _of([job.probe[name] for job in jobs]) for name in probed},
     )
 
 
@@ -287,24 +314,29 @@ def _of(values: Sequence[float]) -> Spread:
     return Spread(mean=mean, low=low, high=high)
 
 
-def frontier(points: Sequence[Point], metric: str) -> set[int]:
+def frontier(points: Sequence[Point], metric: str, *, rate: str = RATE) -> set[int]:
     """Return the indices of the points on the frontier of a metric.
 
     A point is on it if no other is better at the same or a lower rate. Two points that are equal in
     both can both be on it. Points without a rate are not.
+
+    Args:
+        points: The points.
+        metric: Name of a metric.
+        rate: Name of the figure that is the rate.
     """
     sign = -1.0 if declaration(metric).lower_is_better else 1.0
     rated = [
-        (place, point.bits_per_pixel, sign * point.metrics[metric].mean)
+        (place, at.mean, sign * point.metrics[metric].mean)
         for place, point in enumerate(points)
-        if point.bits_per_pixel is not None and metric in point.metrics
+        if (at := point.figure(rate)) is not None and metric in point.metrics
     ]
     return {
         place
-        for place, rate, quality in rated
+        for place, at, quality in rated
         if not any(
-            other_rate <= rate and other >= quality and (other_rate, other) != (rate, quality)
-            for _, other_rate, other in rated
+            other_at <= at and other >= quality and (other_at, other) != (at, quality)
+            for _, other_at, other in rated
         )
     }
 

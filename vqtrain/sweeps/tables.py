@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from vqtrain.data.cache import write_whole
+from vqtrain.generation import ranks
 from vqtrain.metrics.parts.declarations import declaration
 from vqtrain.sweeps.job import FAILURE
+from vqtrain.sweeps.probes import ENTROPY_RATE, MODEL_RATE, PERTURBED
 from vqtrain.sweeps.results import (
     COLLAPSED,
     FAILED,
@@ -24,6 +26,7 @@ from vqtrain.sweeps.results import (
 
 CSV_FILE, PARQUET_FILE = "sweep.csv", "sweep.parquet"
 MISSING = "-"
+HEADS = {ENTROPY_RATE: "entropy bits/px", MODEL_RATE: "model bits/px", PERTURBED: "perturbed psnr"}
 
 
 def rows_of(result: SweepResult) -> list[dict[str, object]]:
@@ -42,6 +45,7 @@ def rows_of(result: SweepResult) -> list[dict[str, object]]:
             "tokens_per_image": job.tokens_per_image,
             "bits_per_pixel": job.bits_per_pixel,
             **{name: job.metrics.get(name) for name in result.metrics},
+            **{name: job.probe.get(name) for name in result.probe},
             **{name: (job.codebook or {}).get(name) for name in codebook},
             "parameters": job.parameters,
             "gflops": job.gflops,
@@ -94,6 +98,8 @@ def show(result: SweepResult, console: Console) -> None:
         console.print("*  on the frontier: no other point is better at the same or a lower rate")
         if any(len(point.jobs) > 1 for point in result.points):
             console.print("+- largest distance of a seed from the mean")
+        for line in ranks.describe(rank_correlations(result)):
+            console.print(line)
     for state in (COLLAPSED, FAILED, INTERRUPTED, WAITING):
         for job in result.jobs:
             if job.state == state:
@@ -103,13 +109,30 @@ def show(result: SweepResult, console: Console) -> None:
         console.print(f"{'':<12}a failed run runs again once its {FAILURE} is deleted")
 
 
+def rank_correlations(result: SweepResult) -> list[ranks.RankCorrelation]:
+    """Correlate the orders of the points by the first metric and by each probe."""
+    figures = {"entropy": ENTROPY_RATE, "perturb": PERTURBED, "transformer": MODEL_RATE}
+    figures = {name: key for name, key in figures.items() if key in result.probe}
+    if figures and result.metrics:
+        figures = {"reconstruction": result.metrics[0], **figures}
+    columns = {}
+    for name, key in figures.items():
+        is_less_better = key in (ENTROPY_RATE, MODEL_RATE) or declaration(key).lower_is_better
+        found = [point.figure(key) for point in result.points]
+        sign = -1.0 if is_less_better else 1.0
+        columns[name] = [None if each is None else sign * each.mean for each in found]
+    return ranks.rank_correlations(columns)
+
+
 def _table(result: SweepResult) -> Table:
     table = Table(box=None, pad_edge=False)
     metrics = result.metrics
+    probe = {name: 2 if name == PERTURBED else 4 for name in result.probe}
+    heads = [HEADS.get(name, name) for name in probe]
     keys = list(result.points[0].values)
     for name in keys:
         table.add_column(name.removeprefix("codebook."), justify="left", no_wrap=True)
-    for name in ("runs", "bits/px", *metrics, "usage", "GFLOPs", "train s"):
+    for name in ("runs", "bits/px", *metrics, *heads, "usage", "GFLOPs", "train s"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     kinds = list(dict.fromkeys(point.kind for point in result.points))
@@ -122,6 +145,7 @@ def _table(result: SweepResult) -> Table:
             str(len(point.jobs)),
             MISSING if point.bits_per_pixel is None else f"{point.bits_per_pixel:.4f}",
             *(_figure(point, name) for name in metrics),
+            *(_around(point.probe.get(name), decimals) for name, decimals in probe.items()),
             _around(point.usage, 3),
             f"{point.gflops:.3g}",
             MISSING if point.train_seconds is None else f"{point.train_seconds.mean:.0f}",

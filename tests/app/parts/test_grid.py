@@ -11,7 +11,7 @@ from vqtrain.app.parts.axes import choices_of
 from vqtrain.app.parts.compose import CommandLine, compose, read_command_line
 from vqtrain.app.parts.grid import Checks, difference, read_grid
 from vqtrain.errors import ConfigError, DataError
-from vqtrain.sweeps.grid import Grid, identity, refuse_others
+from vqtrain.sweeps.grid import Checked, Grid, identity, refuse_others
 from vqtrain.sweeps.job import name_jobs
 from vqtrain.training.run_directory import write_config
 
@@ -37,7 +37,7 @@ def _compose_once(monkeypatch) -> None:
 @pytest.fixture
 def unchecked(monkeypatch) -> None:
     """Believe that all runs can be."""
-    monkeypatch.setattr(Checks, "check", lambda *_: (1, 2))
+    monkeypatch.setattr(Checks, "check", lambda *_: Checked(parameters=1, flops=2, has_ids=True))
 
 
 def read(*words: str, sweep_dir: Path | None = SWEEP_DIR, is_here: bool = True) -> Grid:

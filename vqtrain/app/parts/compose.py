@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vqtrain.app.parts.choices import metric_entries
 from vqtrain.app.parts.choose import INNER_CODEBOOK, choose_class, choose_part, open_key
 from vqtrain.build import configs_folder, unknown
-from vqtrain.errors import ConfigError
+from vqtrain.errors import ConfigError, require
 from vqtrain.ops.paths import expand
 from vqtrain.ranges import check, one_of
 from vqtrain.tokenizer.parts import PARTS
@@ -349,6 +349,7 @@ def put(config: dict[str, Any], key: str, value: object) -> None:
     *groups, last = key.split(".")
     for group in groups:
         config = config.setdefault(group, {})
+        require(isinstance(config, Mapping), f"{key}: {group} is {config!r}, and has no keys")
     config[last] = value
 
 

@@ -19,7 +19,7 @@ from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.cost import count_flops, count_parameters
-from vqtrain.sweeps.grid import Config, Grid, Words, expand, identity
+from vqtrain.sweeps.grid import Checked, Config, Grid, Words, expand, identity
 from vqtrain.sweeps.job import SweepJob
 from vqtrain.training.results import CONFIG
 from vqtrain.training.run_directory import read_config
@@ -88,11 +88,11 @@ class Checks:
 
     def __init__(self, *, is_here: bool) -> None:
         self._is_here = is_here
-        self._built: dict[str, tuple[int, int]] = {}
+        self._built: dict[str, Checked] = {}
         self._data: set[str] = set()
 
-    def check(self, config: Mapping[str, Any]) -> tuple[int, int]:
-        """Check a run, and return its tokenizer's parameters, and FLOPs of an image.
+    def check(self, config: Mapping[str, Any]) -> Checked:
+        """Check a run, and return what is known of its tokenizer.
 
         Raises:
             VqtrainError: If it cannot be.
@@ -108,7 +108,7 @@ class Checks:
             self._built[key] = self._build(config, settings)
         return self._built[key]
 
-    def _build(self, config: Mapping[str, Any], settings: Settings) -> tuple[int, int]:
+    def _build(self, config: Mapping[str, Any], settings: Settings) -> Checked:
         module = build_module(config, settings)
         begin(module, config)
         find_metrics(config, settings, torch.device("cpu"))
@@ -119,5 +119,8 @@ class Checks:
             if isinstance(training, ImageIndex):
                 check_some(training, data.transform)
             self._data.add(key)
-        flops = sum(count_flops(module.tokenizer, data.image_size))
-        return sum(count_parameters(module.tokenizer).values()), flops
+        return Checked(
+            parameters=sum(count_parameters(module.tokenizer).values()),
+            flops=sum(count_flops(module.tokenizer, data.image_size)),
+            has_ids=module.tokenizer.codebook.num_codebooks > 0,
+        )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.compose import CommandLine, parse, read_command_line
+from vqtrain.app.parts.compose import CommandLine, parse, put, read_command_line
 from vqtrain.app.parts.describe import fill
 from vqtrain.app.parts.pages import (
     LISTING,
@@ -108,11 +108,7 @@ def read_values(page: Page, words: Sequence[str]) -> dict[str, Any]:
     check_keys(typed, page)
     values: dict[str, Any] = {}
     for key, value in {**page.defaults, **typed}.items():
-        group, _, name = key.rpartition(".")
-        if group:
-            values[group] = {**values.get(group, {}), name: value}
-        else:
-            values[key] = value
+        put(values, key, value)
     return values
 
 

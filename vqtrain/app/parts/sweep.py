@@ -10,6 +10,7 @@ from rich.console import Console
 from vqtrain.app.parts.compose import CommandLine
 from vqtrain.app.parts.grid import difference, read_grid
 from vqtrain.app.parts.output import ending_in_order, folder_of
+from vqtrain.app.parts.probe_request import read_request, refuse_changed
 from vqtrain.build import resolve
 from vqtrain.data.remote.urls import shareable
 from vqtrain.errors import CheckpointError, ConfigError, Interrupted, as_failure, require
@@ -33,6 +34,8 @@ def sweep(
     *,
     images: str | list[str | dict[str, object]] | None,
     sweep_dir: str | None,
+    probe: str | list[str] | None,
+    probe_options: Mapping[str, object],
     launcher: str,
     devices: int | None,
     launcher_options: Mapping[str, object],
@@ -44,18 +47,29 @@ def sweep(
         words: All that was typed.
         images: Value of the key, as are those below.
         sweep_dir: Folder of the sweep, or None.
+        probe: What is to be probed of each run, or None.
+        probe_options: Keys of the probe.
         launcher: A kind word.
         devices: Devices of this machine to use, or None.
         launcher_options: Arguments of the launcher.
     """
     image_words = [word for word in words if images and word.startswith("images=")]
     check_keys(launcher, devices, launcher_options)
+    request = read_request(probe, probe_options)
     folder = None if sweep_dir is None else folder_of(sweep_dir, "sweep_dir")
     require(folder is None or not folder.is_file(), f"sweep_dir={sweep_dir} is a file")
     grid = read_grid(command_line, folder, is_here=resolve("launcher", launcher) is Local)
     refuse_others(grid, difference)
+    if request is not None:
+        refuse_changed(request, grid.jobs)
     command = shareable(shlex.join(["vqtrain", "sweep", *words]))
-    found = Sweep(grid, command=command, images=image_words[-1:], has_trained=has_trained)
+    found = Sweep(
+        grid,
+        command=command,
+        images=image_words[-1:],
+        probe=request,
+        has_trained=has_trained,
+    )
     if command_line.print_config:
         for job in grid.jobs:
             lines = [f"vqtrain {shlex.join(words)}\n" for words in found.commands_of(job)]
@@ -102,7 +116,8 @@ def launch_all(sweep: Sweep, launcher: Launcher, environment: Mapping[str, str])
 
             def end(job: Job, ended: Ended) -> None:
                 found = sweep.end(job.name, ended, running=screen.running)
-                screen.ended(job.name, found.state, found.metrics, found.reason)
+                figures = {**found.metrics, **found.probe} if found.state in results.DONE else {}
+                screen.ended(job.name, found.state, figures, found.reason)
 
             with screen.shown():
                 launcher.launch(waiting, logs=folder / LOGS, tick=screen.tick, done=end)
@@ -121,6 +136,9 @@ def introduce(sweep: Sweep, console: Console) -> None:
     equal = f", {grid.equal} more are equal to one of them" if grid.equal else ""
     console.print(f"sweep       {grid.sweep_dir}", markup=False)
     console.print(f"runs        {len(grid.jobs)}: {shape}{equal}", markup=False)
+    if sweep.not_probed:
+        names = ", ".join(sweep.not_probed)
+        console.print(f"{'not probed':<12}{names}: a continuous codebook has no ids", markup=False)
     failed = sum(read_failure(job.run_dir) is not None for job in grid.jobs)
     done = sum(map(sweep.is_done, grid.jobs)) - failed
     for word, count in (("done", done), ("failed", failed)):
