@@ -2,6 +2,10 @@
 
 import json
 import math
+import signal
+import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -50,20 +54,25 @@ def arrays_of(count: int, digest: str) -> TokenArrays:
 TRAINING, HELD_OUT = arrays_of(SAMPLES, "training"), arrays_of(5, "held out")
 
 
-def train(run_dir: Path, model: Causal | None = None, **changes: object) -> TokenRun:
+def run_of(run_dir: Path, model: Causal, **changes: object) -> TokenRun | None:
     """Train with changes of the settings and of what else there is."""
     keys = {"training", "validation", "config"}
     own = {"training": TRAINING, "validation": HELD_OUT, "config": {"order": "interleaved"}}
     given = own | {key: value for key, value in changes.items() if key in keys}
     settings = {key: value for key, value in changes.items() if key not in keys}
-    run = train_token_model(
-        model=model or model_of(),
+    return train_token_model(
+        model=model,
         num_positions=64,
         settings=replace(SETTINGS, **settings),  # type: ignore[arg-type]  # as the test says
         command="vqtrain probe",
         run_dir=run_dir,
         **given,  # type: ignore[arg-type]  # as the test says
     )
+
+
+def train(run_dir: Path, model: Causal | None = None, **changes: object) -> TokenRun:
+    """Train in this process."""
+    run = run_of(run_dir, model or model_of(), **changes)
     assert run is not None
     return run
 
@@ -214,3 +223,79 @@ def test_twenty_such_steps_end_the_run_with_a_checkpoint(
     with pytest.raises(FailedError, match=r"20 steps in a row .* Lower transformer\.lr"):
         train(tmp_path / "run", model, steps=99)
     assert (tmp_path / "run/checkpoints/step_00000022.ckpt").is_file()
+
+
+# Keeps the weights of each rank; Lightning starts it again for the others.
+SCRIPT = f"""
+import json, os, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+from test_token_run import model_of, run_of
+from vqtrain import distributed
+
+model, (run_dir, settings) = model_of(), sys.argv[1:]
+run = run_of(Path(run_dir), model, **json.loads(settings))
+rank = os.environ.get("LOCAL_RANK", "0")
+assert (run is None) == (rank != "0") and distributed.world_size() == 1
+torch.save(model.state_dict(), f"{{run_dir}}/rank-{{rank}}.pt")
+"""
+StartRun = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start_run(start_python: StartRun, tmp_path: Path) -> StartRun:
+    """Start a run with a name and changed settings in a process of its own."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+
+    def start(name: str, **settings: object) -> subprocess.Popen[str]:
+        words = (script, tmp_path / name, json.dumps(settings))
+        return start_python(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    return start
+
+
+def wait_for(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.mark.ddp
+def test_two_ranks_equal_one(start_run: StartRun, tmp_path: Path) -> None:
+    cuts = {"one": {}, "two": {"devices": 2}, "two-by-two": {"devices": 2, "accumulate": 2}}
+    for process in [start_run(name, **cut) for name, cut in cuts.items()]:
+        wait_for(process)
+    expected, lines = torch.load(tmp_path / "one/rank-0.pt"), metrics_of(tmp_path / "one")
+    for name in ("two", "two-by-two"):
+        for line, of_one in zip(metrics_of(tmp_path / name), lines, strict=True):
+            assert line == pytest.approx(of_one, rel=1e-9, abs=1e-9)
+        ranks = [torch.load(tmp_path / name / f"rank-{rank}.pt") for rank in (0, 1)]
+        for key, tensor in expected.items():
+            assert torch.equal(ranks[0][key], ranks[1][key]), key
+            torch.testing.assert_close(ranks[0][key], tensor, rtol=0, atol=1e-9, msg=key)
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_where_an_unbroken_one_ends(start_run: StartRun, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    settings = {"steps": 200, "precision": "32-true", "accumulate": 2}
+    unbroken, killed = (start_run(name, **settings) for name in ("whole", "broken"))
+    deadline = time.monotonic() + 120
+    while not (broken / "checkpoints/step_00000020.ckpt").exists():
+        assert killed.poll() is None, killed.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=60)
+    wait_for(unbroken)
+    said = wait_for(start_run("broken", **settings))
+    step = int(said.partition("resuming at step ")[2].split()[0])
+    assert 20 <= step < 200, "the kill came too late to show anything"
+    assert (broken / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    both = [torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (whole, broken)]
+    for key, tensor in both[0]["model"].items():
+        assert torch.equal(both[1]["model"][key], tensor), key
+    commands = json.loads((broken / "environment.json").read_text())["commands"]
+    assert commands == ["vqtrain probe"] * 2
