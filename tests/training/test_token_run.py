@@ -20,7 +20,7 @@ from vqtrain.generation.base import Condition
 from vqtrain.generation.causal import Causal
 from vqtrain.generation.form import TokenForm
 from vqtrain.ops.noise import SampleNoise
-from vqtrain.training.token_data import TokenArrays
+from vqtrain.training.token_arrays import TokenArrays
 from vqtrain.training.token_run import TokenRun, TokenRunSettings, load_best, train_token_model
 
 STEPS, SAMPLES = 12, 40

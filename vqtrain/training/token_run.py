@@ -23,7 +23,8 @@ from vqtrain.training.outlook import describe_size, describe_software
 from vqtrain.training.results import METRICS, read_metrics
 from vqtrain.training.run import Outcome, fit
 from vqtrain.training.settings import ACCELERATORS, TrainerSettings
-from vqtrain.training.token_data import TokenArrays, TokenData
+from vqtrain.training.token_arrays import TokenArrays
+from vqtrain.training.token_data import TokenData
 from vqtrain.training.token_model import MODEL, CodeLength, TokenModelTraining
 
 # Of the operations of training at most so many go into validation, and it is done so often.
