@@ -72,12 +72,15 @@ class LlamaGen(Converter, Exporter):
 
     def example(self, out: Path) -> str:
         """Return lines of Python that load the file, in a copy of LlamaGen."""
+        config, file = (
+            str(path.absolute()) for path in (out / CONFIG_FILE, checkpoint_in(out, ".pt"))
+        )
         return "\n".join(
             (
                 "import json, torch",
                 "from tokenizer.tokenizer_image.vq_model import ModelArgs, VQModel",
-                f"model = VQModel(ModelArgs(**json.load(open({str(out / CONFIG_FILE)!r}))))",
-                f"checkpoint = torch.load({str(checkpoint_in(out, '.pt'))!r}, map_location='cpu')",
+                f"model = VQModel(ModelArgs(**json.load(open({config!r}))))",
+                f"checkpoint = torch.load({file!r}, map_location='cpu')",
                 "model.load_state_dict(checkpoint['model'])",
             )
         )

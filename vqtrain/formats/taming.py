@@ -78,14 +78,15 @@ class Taming(Converter, Exporter):
 
     def example(self, out: Path) -> str:
         """Return lines of Python that load the file, in a copy of taming-transformers."""
+        config, file = (str(out.absolute() / name) for name in (CONFIG_FILE, WEIGHTS_FILE))
         return "\n".join(
             (
                 "import torch",
                 "from main import instantiate_from_config",
                 "from omegaconf import OmegaConf",
-                f"config = OmegaConf.load({str(out / CONFIG_FILE)!r})",
+                f"config = OmegaConf.load({config!r})",
                 "model = instantiate_from_config(config.model)",
-                f"checkpoint = torch.load({str(out / WEIGHTS_FILE)!r}, map_location='cpu')",
+                f"checkpoint = torch.load({file!r}, map_location='cpu')",
                 "model.load_state_dict(checkpoint['state_dict'])  # strict=False with a loss",
             )
         )

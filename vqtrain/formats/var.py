@@ -116,12 +116,15 @@ class VAR(Converter, Exporter):
 
     def example(self, out: Path) -> str:
         """Return lines of Python that load the file, in a copy of VAR."""
+        config, file = (
+            str(path.absolute()) for path in (out / CONFIG_FILE, checkpoint_in(out, ".pth"))
+        )
         return "\n".join(
             (
                 "import json, torch",
                 "from models.vqvae import VQVAE",
-                f"model = VQVAE(**json.load(open({str(out / CONFIG_FILE)!r})))",
-                f"weights = torch.load({str(checkpoint_in(out, '.pth'))!r}, map_location='cpu')",
+                f"model = VQVAE(**json.load(open({config!r})))",
+                f"weights = torch.load({file!r}, map_location='cpu')",
                 "model.load_state_dict(weights)",
             )
         )
