@@ -2,16 +2,13 @@
 
 from typing import Annotated, final
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vqtrain.latent_noise.base import LatentNoise
+from vqtrain.ops.neighbors import nearest_codes
 from vqtrain.ops.noise import SampleNoise
 from vqtrain.ranges import at_least, checked, within
-
-# Distances that are computed at once.
-MAX_DISTANCES = 2**24
 
 
 @final
@@ -69,11 +66,8 @@ class NearestCodes(LatentNoise):
         if len(chosen) == 0:
             return z_q
         rank = (draws[..., 1][is_changed] * count).long()
-        parts = [
-            torch.cdist(codes[part], codes).topk(count, largest=False, sorted=True).indices
-            for part in torch.split(chosen, max(1, MAX_DISTANCES // len(codes)))
-        ]
-        new = torch.cat(parts).gather(1, rank[:, None])[:, 0]
+        nearest = nearest_codes(chosen, codes, count)
+        new = nearest.gather(1, rank[:, None])[:, 0]
         moved = z_q.new_zeros(*ids.shape, codes.shape[1])
         moved[is_changed] = (codes[new] - codes[chosen]).to(moved.dtype)
         return z_q + moved.movedim(-1, 1).reshape(z_q.shape)
