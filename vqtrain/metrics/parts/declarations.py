@@ -45,6 +45,13 @@ CODEBOOK = {
     "top1_share": Declaration(title="Share of the most frequent id"),
 }
 
+SAMPLES = {
+    "gfid": Declaration(title="gFID", higher_is_better=False),
+    "precision": Declaration(title="Precision", higher_is_better=True),
+    "recall": Declaration(title="Recall", higher_is_better=True),
+}
+OTHERS = {**CODEBOOK, **SAMPLES}
+
 
 # Of metrics from outside the package: what files say of them, by name.
 _learned: dict[str, Declaration] = {}
@@ -76,8 +83,8 @@ def declaration(name: str) -> Declaration:
         Declaration(title='Entropy of all', unit='', higher_is_better=None)
     """
     name = name.rpartition("/")[2]
-    if name in CODEBOOK:
-        return CODEBOOK[name]
+    if name in OTHERS:
+        return OTHERS[name]
     stem, at, count = name.partition("@")
     for metric in _kinds():
         if stem == metric.name or stem.startswith(f"{metric.name}_"):
