@@ -40,7 +40,9 @@ def transformer(network: nn.Module, xs: Sequence[Tensor], seen: Sequence[int]) -
     return [layer_norm(x, network.norm) for x in xs]
 
 
-def nats(heads: nn.Module, codebook: int, hidden: Tensor, token_id: int) -> float:
+def nats(vocabulary: nn.Module, codebook: int, hidden: Tensor, token_id: int) -> float:
     """Minus the logarithm of the softmax at one id."""
-    logits = (heads.weight[codebook] @ hidden + heads.bias[codebook]).tolist()
+    first = vocabulary.before + codebook * vocabulary.size
+    vectors = vocabulary.table[first : first + vocabulary.size]
+    logits = (vectors @ hidden + vocabulary.bias[codebook]).tolist()
     return math.log(sum(map(math.exp, logits))) - logits[token_id]

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from vqtrain.generation import heads
+from vqtrain.generation import vocabulary
 from vqtrain.generation.base import Condition
 from vqtrain.generation.causal import Causal
 from vqtrain.generation.form import TokenForm
@@ -55,10 +55,10 @@ def test_the_code_length_is_that_of_a_transformer_in_loops(
     else:
         inputs = [3, 6, 17, 7, 20, 8, 16, 9, 12, 10, 13, 20]
         targets = [(0, 0), None, (0, 1), (1, 4), (0, 2), (1, 0), (0, 3), (1, 1), None, (1, 2)]
-    xs = list(model.embedding.weight[inputs] + model.network.positions)
+    xs = list(model.vocabulary.table[inputs] + model.network.positions)
     outputs = in_loops.transformer(model.network, xs, [n + 1 for n in range(len(xs))])[2:]
     wanted = sum(
-        in_loops.nats(model.heads, codebook, hidden, token_id)
+        in_loops.nats(model.vocabulary, codebook, hidden, token_id)
         for hidden, target in zip(outputs, targets, strict=True)
         if target is not None
         for codebook, token_id in [target]
@@ -102,7 +102,7 @@ def test_samples_are_valid_and_as_without_memory(
     sequence = model.layout.to_sequence(sampled.reshape(3, *model.flat_shape))
     for number, hidden in enumerate(model.hidden(sequence, conditions).unbind(1)):
         streams = sequence[:, 1:].unflatten(1, (-1, form.num_codebooks))[..., number]
-        best = torch.stack([model.heads(each, number).argmax(-1) for each in hidden])
+        best = torch.stack([model.vocabulary.logits(each, number).argmax(-1) for each in hidden])
         has_id = model.has_id[number]
         assert torch.equal((streams - model.first_ids[number])[:, has_id], best[:, has_id])
     for sampling in (Sampling(top_k=1), Sampling(top_p=1e-9)):
@@ -129,8 +129,8 @@ def test_sampling_follows_the_generator_and_the_probabilities() -> None:
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_model_that_knows_nothing_needs_the_bits_of_raw_ids(order: str) -> None:
     model = model_of(TWO, CLASS, order)
-    torch.nn.init.zeros_(model.heads.weight)
-    torch.nn.init.zeros_(model.heads.bias)
+    torch.nn.init.zeros_(model.vocabulary.table)
+    torch.nn.init.zeros_(model.vocabulary.bias)
     nats = model.nats(*ids_of(TWO, CLASS), QUIET)
     assert_close(nats, torch.full((3,), 8 * math.log(5)).double())
 
@@ -150,9 +150,9 @@ def test_names_of_ids_do_not_matter() -> None:
         for codebook, first in enumerate(model.first_ids.tolist()):
             new = torch.randperm(5)
             token_ids_new[:, codebook] = new[token_ids[:, codebook]]
-            renamed.embedding.weight[first + new] = model.embedding.weight[first : first + 5]
-            renamed.heads.weight[codebook, new] = model.heads.weight[codebook]
-            renamed.heads.bias[codebook, new] = model.heads.bias[codebook]
+            vectors = model.vocabulary.table[first : first + 5]
+            renamed.vocabulary.table[first + new] = vectors
+            renamed.vocabulary.bias[codebook, new] = model.vocabulary.bias[codebook]
     nats = model.nats(token_ids, conditions, QUIET)
     assert_close(renamed.nats(token_ids_new, conditions, QUIET), nats)
     assert not torch.allclose(model.nats(token_ids_new, conditions, QUIET), nats)
@@ -171,8 +171,8 @@ def test_logits_in_parts_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch
     model = model_of(TWO, CLASS)
     token_ids, conditions = ids_of(TWO, CLASS)
     gradients = []
-    for most in (heads.MAX_LOGITS, 15):
-        monkeypatch.setattr(heads, "MAX_LOGITS", most)
+    for most in (vocabulary.MAX_LOGITS, 15):
+        monkeypatch.setattr(vocabulary, "MAX_LOGITS", most)
         model.zero_grad()
         model.loss(token_ids, conditions, QUIET).mean().backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])

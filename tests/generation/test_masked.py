@@ -43,10 +43,10 @@ def test_a_mask_costs_what_a_transformer_in_loops_says(
     # 3 classes, ids of codebooks from 3 and from 8 on, the mask 13: the second and the last masked.
     is_masked = torch.tensor([[False, True, False, True]])
     inputs = [2, 3, 13, 8 + 4, 13]
-    xs = list(model.embedding.weight[inputs] + model.network.positions)
+    xs = list(model.vocabulary.table[inputs] + model.network.positions)
     hidden = in_loops.transformer(model.network, xs, [5] * 5)[1:]
-    wanted = in_loops.nats(model.heads, 0, hidden[1], 3) + in_loops.nats(
-        model.heads, 1, hidden[3], 1
+    wanted = in_loops.nats(model.vocabulary, 0, hidden[1], 3) + in_loops.nats(
+        model.vocabulary, 1, hidden[3], 1
     )
     monkeypatch.setattr(Masked, "_masks", lambda *_: is_masked)
     # Two of four ids are masked for cos(pi u / 2) from 1/4 to 1/2, and for u from 1/4 to 1/2.
@@ -72,7 +72,7 @@ def nats_behind(model: Masked, flat: Tensor, masked: Sequence[int]) -> dict[int,
     """What each masked id of one sample costs."""
     is_masked = torch.tensor([[place in masked for place in range(flat.shape[1])]])
     own = flat.reshape(1, model.form.num_codebooks, -1)
-    each = model.heads.nats(model.hidden(flat, ROW, is_masked), own).flatten().tolist()
+    each = model.vocabulary.nats(model.hidden(flat, ROW, is_masked), own).flatten().tolist()
     return {place: each[place] for place in masked}
 
 
@@ -96,7 +96,7 @@ def test_the_mean_over_masks_bounds_the_code_length() -> None:
     ]
     assert bound == pytest.approx(sum(lengths) / len(lengths))
     # An order drawn at random, which is not told, codes with the mean of their probabilities.
-    assert bound > 0.1 - math.log(sum(math.exp(-length) for length in lengths) / len(lengths))
+    assert bound > -math.log(sum(math.exp(-length) for length in lengths) / len(lengths))
     # What ``nats`` draws has this mean.
     draws = model.nats(flat.expand(2000, 3), ROW.expand(2000, 1), noise_of(2000))
     error = draws.std().item() / math.sqrt(2000)
@@ -105,11 +105,11 @@ def test_the_mean_over_masks_bounds_the_code_length() -> None:
 
 def test_the_bound_is_exact_where_the_input_says_nothing() -> None:
     model = model_of(TWO, CLASS)
-    torch.nn.init.zeros_(model.heads.weight)
-    of_each = -model.heads.bias.log_softmax(dim=1)
+    torch.nn.init.zeros_(model.vocabulary.table)
+    of_each = -model.vocabulary.bias.log_softmax(dim=1)
     wanted = of_each[0, [0, 3]].sum() + of_each[1, [4, 1]].sum()
     assert mean_over_masks(model, IDS.flatten(1)) == pytest.approx(wanted.item())
-    torch.nn.init.zeros_(model.heads.bias)
+    torch.nn.init.zeros_(model.vocabulary.bias)
     nats = model.nats(IDS.expand(9, 2, 2), ROW.expand(9, 1), noise_of(9))
     assert_close(nats, torch.full((9,), 4 * math.log(5)).double())
 
@@ -133,16 +133,24 @@ def test_samples_are_valid_and_follow_the_generator() -> None:
 
 
 def test_greedy_sampling_keeps_the_surest_ids_first() -> None:
-    """Three ids take three steps, each of which keeps the surest id."""
-    model = model_of(THREE, CLASS)
-    ids, is_masked = torch.zeros(1, 3, dtype=torch.int64), torch.ones(1, 3, dtype=torch.bool)
-    while is_masked.any():
-        hidden = model.hidden(ids, ROW, is_masked)[0, 0]
-        surest = model.heads(hidden, 0).softmax(-1).max(dim=1)
-        place = int(surest.values.where(is_masked[0], 0).argmax())
-        ids[0, place], is_masked[0, place] = surest.indices[place], False
-    # cos(30 degrees) 3 = 2.6 and cos(60 degrees) 3 = 1.5: two are left, then one.
-    assert torch.equal(model.sample(ROW, Sampling(top_k=1), torch.Generator()), ids)
+    """Six ids take six steps, each of which keeps the surest id."""
+    model = model_of(TokenForm(size=5, num_codebooks=1, token_shape=(2, 3)), CLASS, std=1.0)
+    for bias in (model.vocabulary.bias, model.network.norm.bias):
+        torch.nn.init.zeros_(bias)  # so that all depends on the other ids
+
+    def in_order(sign: int) -> Tensor:
+        """Ids kept one by one, each the surest one of those that are left, or the least sure."""
+        ids, is_masked = torch.zeros(1, 6).long(), torch.ones(1, 6, dtype=torch.bool)
+        while is_masked.any():
+            hidden = model.hidden(ids, ROW, is_masked)[0, 0]
+            best = model.vocabulary.logits(hidden, 0).softmax(-1).max(dim=1)
+            place = int((sign * best.values).where(is_masked[0], -2).argmax())
+            ids[0, place], is_masked[0, place] = best.indices[place], False
+        return ids.reshape(1, 2, 3)
+
+    greedy = model.sample(ROW, Sampling(top_k=1), torch.Generator())
+    assert torch.equal(greedy, in_order(1))
+    assert not torch.equal(greedy, in_order(-1))
 
 
 def test_operations_are_those_that_torch_counts() -> None:

@@ -68,11 +68,11 @@ def test_impossible_conditions_are_refused() -> None:
 def test_a_vocabulary_that_takes_more_memory_than_is_free_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # 2^20 ids x 32 channels x 2 tables x 4 numbers of 4 bytes = 1 GiB.
-    form = TokenForm(size=2**20, num_codebooks=1, token_shape=(2, 3))
+    # 2^21 ids x 32 channels x 4 numbers of 4 bytes = 1 GiB.
+    form = TokenForm(size=2**21, num_codebooks=1, token_shape=(2, 3))
     settings = ModelSettings(depth=1, dim=32)
     monkeypatch.setattr(models, "free_memory", lambda _: 2**30 - 1)
-    with pytest.raises(ConfigError, match=r"over 1048576 ids with dim=32 takes 1 GiB"):
+    with pytest.raises(ConfigError, match=r"over 2097152 ids with dim=32 takes 1 GiB"):
         build_model(form, settings, Condition(), PLANE)
     monkeypatch.setattr(models, "free_memory", lambda _: 2**30)
     models.check_memory(form, 32)

@@ -6,15 +6,15 @@ from typing import ClassVar, final
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqtrain.generation.base import Condition, TokenModel
 from vqtrain.generation.form import TokenForm
-from vqtrain.generation.heads import Heads
-from vqtrain.generation.network import INITIAL_STD, Network
+from vqtrain.generation.network import Network
 from vqtrain.generation.sampling import Sampling, draw
+from vqtrain.generation.vocabulary import Vocabulary
 from vqtrain.ops.noise import SampleNoise
-from vqtrain.sequence import SequenceLayout
+from vqtrain.sequence import SPECIAL_TOKENS, SequenceLayout
 
 
 @final
@@ -59,15 +59,15 @@ class Causal(TokenModel):
         self.has_id: Bool[Tensor, "k steps"]
         has_id = rearrange(smallest < self.layout.begin_id, "(steps k) -> k steps", k=k)
         self.register_buffer("has_id", has_id, False)
-        self.embedding = nn.Embedding(self.layout.vocab_size, dim)
-        nn.init.normal_(self.embedding.weight, std=INITIAL_STD)
+        self.vocabulary = Vocabulary(
+            form=form, before=condition.size, after=len(SPECIAL_TOKENS), dim=dim
+        )
         self.network = Network(depth=depth, dim=dim, groups=range(condition.length + len(smallest)))
-        self.heads = Heads(num_codebooks=k, size=form.size, dim=dim)
 
     @property
     def flops(self) -> int:
         """Operations of one sample in training."""
-        return 3 * (self.network.flops + self.heads.flops(self.has_id.numel()))
+        return 3 * (self.network.flops + self.vocabulary.flops(self.has_id.numel()))
 
     def loss(
         self,
@@ -89,15 +89,15 @@ class Causal(TokenModel):
         sequence = self._sequence(token_ids)
         streams = rearrange(sequence[:, 1:], "b (steps k) -> b k steps", k=len(self.first_ids))
         own = (streams - self.first_ids[:, None]).where(self.has_id, 0)
-        nats = self.heads.nats(self.hidden(sequence, conditions), own)
+        nats = self.vocabulary.nats(self.hidden(sequence, conditions), own)
         return nats.where(self.has_id, 0).sum(dim=(1, 2))
 
     def hidden(
         self, sequence: Int64[Tensor, "b length"], conditions: Int64[Tensor, "b m"]
     ) -> Float[Tensor, "b k steps dim"]:
-        """Return what the heads predict the ids after the begin token from."""
+        """Return what the ids after the begin token are predicted from."""
         inputs = torch.cat([conditions, sequence[:, :-1]], dim=1)
-        hidden = self.network(self.embedding(inputs))[:, conditions.shape[1] :]
+        hidden = self.network(self.vocabulary(inputs))[:, conditions.shape[1] :]
         return rearrange(hidden, "b (steps k) dim -> b k steps dim", k=len(self.first_ids))
 
     @torch.no_grad()
@@ -110,9 +110,11 @@ class Causal(TokenModel):
         drawn = [conditions.new_full((b, 1), self.layout.begin_id)]
         inputs = torch.cat([conditions, *drawn], dim=1)
         for position, has_id in enumerate(self.has_id.T.flatten().tolist()):
-            hidden = self.network(self.embedding(inputs), memory)[:, -1]
+            hidden = self.network(self.vocabulary(inputs), memory)[:, -1]
             if has_id:
-                ids = draw(self.heads(hidden, position % k), sampling, generator)[:, None]
+                ids = draw(self.vocabulary.logits(hidden, position % k), sampling, generator)[
+                    :, None
+                ]
                 inputs = ids + self.first_ids[position % k]
             else:
                 inputs = conditions.new_full((b, 1), self.layout.padding_id)

@@ -6,13 +6,13 @@ from typing import ClassVar, final
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqtrain.generation.base import Condition, TokenModel
 from vqtrain.generation.form import TokenForm
-from vqtrain.generation.heads import Heads
-from vqtrain.generation.network import INITIAL_STD, Network
+from vqtrain.generation.network import Network
 from vqtrain.generation.sampling import Sampling, draw
+from vqtrain.generation.vocabulary import Vocabulary
 from vqtrain.ops.noise import SampleNoise
 from vqtrain.ops.precision import at_least_float32
 
@@ -54,15 +54,13 @@ class Masked(TokenModel):
         self.first_ids: Int64[Tensor, " n"]
         first_ids = condition.size + form.size * torch.arange(k).repeat_interleave(n // k)
         self.register_buffer("first_ids", first_ids, False)
-        self.embedding = nn.Embedding(self.mask_id + 1, dim)
-        nn.init.normal_(self.embedding.weight, std=INITIAL_STD)
+        self.vocabulary = Vocabulary(form=form, before=condition.size, after=1, dim=dim)
         self.network = Network(depth=depth, dim=dim, groups=[0] * (condition.length + n))
-        self.heads = Heads(num_codebooks=k, size=form.size, dim=dim)
 
     @property
     def flops(self) -> int:
         """Operations of one sample in training."""
-        return 3 * (self.network.flops + self.heads.flops(self.form.num_tokens))
+        return 3 * (self.network.flops + self.vocabulary.flops(self.form.num_tokens))
 
     def loss(
         self,
@@ -102,7 +100,10 @@ class Masked(TokenModel):
         for step in range(1, steps + 1):
             hidden = self.hidden(ids, conditions, is_masked)
             logits = torch.stack(
-                [self.heads(rearrange(hidden[:, i], "b n dim -> (b n) dim"), i) for i in range(k)]
+                [
+                    self.vocabulary.logits(rearrange(hidden[:, i], "b n dim -> (b n) dim"), i)
+                    for i in range(k)
+                ]
             )
             logits = rearrange(logits, "k (b n) size -> b (k n) size", b=b)
             ids = draw(logits, sampling, generator).where(is_masked, ids)
@@ -125,11 +126,11 @@ class Masked(TokenModel):
         conditions: Int64[Tensor, "b m"],
         is_masked: Bool[Tensor, "b n"],
     ) -> Float[Tensor, "b k each dim"]:
-        """Return what the heads predict the ids of each codebook from."""
+        """Return what the ids of each codebook are predicted from."""
         inputs = torch.cat(
             [conditions, (flat + self.first_ids).masked_fill(is_masked, self.mask_id)], dim=1
         )
-        hidden = self.network(self.embedding(inputs))[:, conditions.shape[1] :]
+        hidden = self.network(self.vocabulary(inputs))[:, conditions.shape[1] :]
         return rearrange(hidden, "b (k n) dim -> b k n dim", k=self.form.num_codebooks)
 
     def _masked_nats(
@@ -140,7 +141,7 @@ class Masked(TokenModel):
     ) -> Float[Tensor, " b"]:
         """Return what all ids behind the mask cost together."""
         own = rearrange(flat, "b (k n) -> b k n", k=self.form.num_codebooks)
-        nats = self.heads.nats(self.hidden(flat, conditions, is_masked), own)
+        nats = self.vocabulary.nats(self.hidden(flat, conditions, is_masked), own)
         return nats.flatten(1).where(is_masked, 0).sum(dim=1)
 
     def _masks(self, counts: Float[Tensor, "b 1"], noise: SampleNoise) -> Bool[Tensor, "b n"]:

@@ -78,14 +78,14 @@ def build_model(
 def check_memory(form: TokenForm, dim: int) -> None:
     """Refuse a vocabulary whose weights cannot be trained on this machine.
 
-    An embedding and a head have a row for each id, and training keeps four numbers for each of
-    theirs: the weight, its gradient and both averages of Adam.
+    There is a vector for each id, and training keeps four numbers for each of theirs: the weight,
+    its gradient and both averages of Adam.
 
     Raises:
         ConfigError: If they take more memory than is free.
     """
     ids = form.num_codebooks * form.size
-    taken, free = 4 * 4 * 2 * ids * dim, free_memory(torch.device("cpu"))
+    taken, free = 4 * 4 * ids * dim, free_memory(torch.device("cpu"))
     require(
         free is None or taken <= free,
         f"to train a model over {ids} ids with dim={dim} takes {taken / 2**30:.0f} GiB of memory, "

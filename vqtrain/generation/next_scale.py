@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from vqtrain.codebooks.multiscale import MultiScale
 from vqtrain.generation.base import Condition, TokenModel
 from vqtrain.generation.form import TokenForm
-from vqtrain.generation.heads import Heads
 from vqtrain.generation.network import INITIAL_STD, Network
 from vqtrain.generation.sampling import Sampling, draw
+from vqtrain.generation.vocabulary import Vocabulary
 from vqtrain.layers.frozen import Frozen
 from vqtrain.ops.noise import SampleNoise
 from vqtrain.ops.precision import without_autocast
@@ -59,8 +59,7 @@ class NextScale(TokenModel):
         codebook = copy.deepcopy(codebook).cpu()  # as the other weights are at first
         self.frozen = Frozen(codebook)
         self.sides = codebook.scales
-        self.embedding = nn.Embedding(condition.size, dim) if condition.size else None
-        self.begin = nn.Parameter(torch.empty(dim))
+        self.vocabulary = Vocabulary(form=form, before=condition.size, after=1, dim=dim)
         self.read_codes = nn.Linear(codebook.dim, dim)
         self.network = Network(
             depth=depth,
@@ -70,9 +69,6 @@ class NextScale(TokenModel):
                 *(number for number, side in enumerate(self.sides) for _ in range(side**2)),
             ],
         )
-        self.heads = Heads(num_codebooks=1, size=form.size, dim=dim)
-        for weight in (self.begin, *(self.embedding.parameters() if self.embedding else ())):
-            nn.init.normal_(weight, std=INITIAL_STD)
         # Codes of any size become as large as the other inputs at first.
         ids = torch.arange(min(form.size, MAX_MEASURED))
         codes = codebook.codebook.decode(ids[None, None]).detach()
@@ -85,7 +81,7 @@ class NextScale(TokenModel):
         """Operations of one sample in training, without those of the codebook."""
         return 3 * (
             self.network.flops
-            + self.heads.flops(self.form.num_tokens)
+            + self.vocabulary.flops(self.form.num_tokens)
             + 2 * (self.form.num_tokens - self.sides[0] ** 2) * self.read_codes.weight.numel()
         )
 
@@ -107,12 +103,12 @@ class NextScale(TokenModel):
         """Return the code length of each sample."""
         del noise
         hidden = self.hidden(token_ids, conditions)
-        return self.heads.nats(hidden[:, None], token_ids[:, None]).sum(dim=(1, 2))
+        return self.vocabulary.nats(hidden[:, None], token_ids[:, None]).sum(dim=(1, 2))
 
     def hidden(
         self, token_ids: Int64[Tensor, "b n"], conditions: Int64[Tensor, "b m"]
     ) -> Float[Tensor, "b n dim"]:
-        """Return what the head predicts the ids from."""
+        """Return what the ids are predicted from."""
         inputs = [self._first(conditions)]
         total: Tensor | None = None
         scales = torch.split(token_ids, [side**2 for side in self.sides], dim=1)
@@ -132,7 +128,7 @@ class NextScale(TokenModel):
         drawn: list[Tensor] = []
         for number, side in enumerate(self.sides):
             hidden = self.network(inputs, memory)[:, -(side**2) :]
-            logits = self.heads(rearrange(hidden, "b n dim -> (b n) dim"), 0)
+            logits = self.vocabulary.logits(rearrange(hidden, "b n dim -> (b n) dim"), 0)
             ids = draw(logits, sampling, generator)
             drawn.append(rearrange(ids, "(b n) -> b n", n=side**2))
             if number + 1 < len(self.sides):
@@ -142,10 +138,9 @@ class NextScale(TokenModel):
 
     def _first(self, conditions: Int64[Tensor, "b m"]) -> Float[Tensor, "b first dim"]:
         """Return the condition and what stands in place of a coarser scale."""
-        begin = self.begin.expand(len(conditions), self.sides[0] ** 2, -1)
-        if self.embedding is None:
-            return begin
-        return torch.cat([self.embedding(conditions), begin], dim=1)
+        begin = self.condition.size + self.form.size
+        values = conditions.new_full((len(conditions), self.sides[0] ** 2), begin)
+        return self.vocabulary(torch.cat([conditions, values], dim=1))
 
     @torch.no_grad()
     def _added(

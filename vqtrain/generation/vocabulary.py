@@ -1,4 +1,4 @@
-"""From what a transformer makes of positions to scores of ids, and their cross entropy."""
+"""Vectors of ids, which both go into a transformer and score what comes out of it."""
 
 from typing import final
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from vqtrain.generation.form import TokenForm
 from vqtrain.generation.network import INITIAL_STD
 from vqtrain.ops.precision import at_least_float32, without_autocast
 
@@ -16,28 +17,42 @@ MAX_LOGITS = 2**27  # that are kept for the backward pass: 0.5 GiB in float32
 
 
 @final
-class Heads(nn.Module):
-    """A linear map for each codebook, from channels to logits of its ids.
+class Vocabulary(nn.Module):
+    """A table with a vector for each value of a condition, each id of each codebook, and others.
+
+    The logit of an id is the product of its vector with an output, plus a bias. One table for both
+    halves the memory of a large vocabulary, and learns in fewer steps than two.
 
     Args:
-        num_codebooks: Codebooks, k.
-        size: Ids of each.
+        form: Of the ids.
+        before: Values before the ids: of a condition.
+        after: Values after the ids, such as a mask.
         dim: Channels.
+
+    References:
+        Press and Wolf 2016, arXiv:1608.05859.
     """
 
-    def __init__(self, *, num_codebooks: int, size: int, dim: int) -> None:
+    def __init__(self, *, form: TokenForm, before: int, after: int, dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_codebooks, size, dim))
-        self.bias = nn.Parameter(torch.zeros(num_codebooks, size))
-        nn.init.normal_(self.weight, std=INITIAL_STD)
+        self.before, self.size = before, form.size
+        ids = form.num_codebooks * form.size
+        self.table = nn.Parameter(torch.empty(before + ids + after, dim))
+        self.bias = nn.Parameter(torch.zeros(form.num_codebooks, form.size))
+        nn.init.normal_(self.table, std=INITIAL_STD)
 
     def flops(self, positions: int) -> int:
-        """Return the operations of so many positions, each of one codebook."""
-        return 2 * positions * self.weight[0].numel()
+        """Return the operations of scores at so many positions, each of one codebook."""
+        return 2 * positions * self.size * self.table.shape[1]
 
-    def forward(self, hidden: Float[Tensor, "n dim"], number: int) -> Float[Tensor, "n size"]:
-        """Return the logits of one codebook."""
-        return F.linear(hidden, self.weight[number], self.bias[number])
+    def forward(self, values: Int64[Tensor, "b n"]) -> Float[Tensor, "b n dim"]:
+        """Look up vectors: ids of codebook i begin at ``before + i * size``."""
+        return F.embedding(values, self.table)
+
+    def logits(self, hidden: Float[Tensor, "n dim"], number: int) -> Float[Tensor, "n size"]:
+        """Score the ids of one codebook."""
+        first = self.before + number * self.size
+        return F.linear(hidden, self.table[first : first + self.size], self.bias[number])
 
     def nats(
         self, hidden: Float[Tensor, "b k n dim"], token_ids: Int64[Tensor, "b k n"]
@@ -47,7 +62,7 @@ class Heads(nn.Module):
         Logits of large vocabularies are computed again in the backward pass, in parts.
         """
         b, k, n = token_ids.shape
-        rows = max(1, MAX_LOGITS // self.weight.shape[1])
+        rows = max(1, MAX_LOGITS // self.size)
         found = []
         for number in range(k):
             parts = zip(
@@ -70,6 +85,6 @@ class Heads(nn.Module):
     def _nats(
         self, hidden: Float[Tensor, "n dim"], token_ids: Int64[Tensor, " n"], number: int
     ) -> Float[Tensor, " n"]:
-        logits = at_least_float32(self(hidden, number))
+        logits = at_least_float32(self.logits(hidden, number))
         with without_autocast(logits):
             return F.cross_entropy(logits, token_ids, reduction="none")
