@@ -27,9 +27,9 @@ from vqtrain.training.token_arrays import TokenArrays
 from vqtrain.training.token_data import TokenData
 from vqtrain.training.token_model import MODEL, CodeLength, TokenModelTraining
 
-# Of the operations of training at most so many go into validation, and it is done so often.
-VALIDATION_SHARE, MAX_VALIDATIONS = 0.2, 20
-LOGGED_LINES = 100
+# Validations of a run: as many as cost this share of the training, within these limits.
+VALIDATION_SHARE, MIN_VALIDATIONS, MAX_VALIDATIONS = 0.2, 4, 20
+LOGGED_LINES = 25
 # Of small language models.
 BETAS, WEIGHT_DECAY, WARMUP_SHARE, CLIP = [0.9, 0.95], 0.1, 0.05, 1.0
 
@@ -105,7 +105,7 @@ class TokenRunSettings:
         """Return the settings of the trainer, with so many samples to validate on."""
         # A validation is a forward pass, a third of the work of training on as many samples.
         affordable = 3 * VALIDATION_SHARE * self.steps * self.batch_size / held_out
-        validations = min(MAX_VALIDATIONS, max(1, int(affordable)))
+        validations = min(MAX_VALIDATIONS, max(MIN_VALIDATIONS, int(affordable)))
         every = math.ceil(self.steps / validations)
         return TrainerSettings(
             max_steps=self.steps,
