@@ -70,7 +70,7 @@ def evaluate_command(
     """
     return [
         "evaluate",
-        f"tokenizer={_one(job.run_dir)}",
+        f"tokenizer={one_path(job.run_dir)}",
         *images,
         f"out={job.evaluation}",
         f"metrics=[{','.join(map(_typed, metrics))}]",
@@ -93,7 +93,7 @@ def probe_command(job: SweepJob, request: ProbeRequest, *, images: Sequence[str]
     val = [f"val={word.removeprefix('images=')}" for word in images]
     return [
         "probe",
-        f"tokenizer={_one(job.run_dir)}",
+        f"tokenizer={one_path(job.run_dir)}",
         f"images={_source(data['train'])}",
         *(val or [f"val={_source(data['val'])}"]),
         f"out={job.probe}",
@@ -116,7 +116,7 @@ def _shared_words(job: SweepJob) -> list[str]:
     ]
 
 
-def _one(path: Path) -> str:
+def one_path(path: str | Path) -> str:
     """Write a path so that a comma in it does not split it."""
     is_read_as_list = "," in str(path) or str(path).startswith("[")
     return json.dumps([str(path)], ensure_ascii=False) if is_read_as_list else str(path)

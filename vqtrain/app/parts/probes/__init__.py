@@ -1,0 +1,1 @@
+"""What ``vqtrain probe`` consists of."""

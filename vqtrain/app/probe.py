@@ -1,0 +1,40 @@
+"""``vqtrain probe``: how well a model can generate on tokenizers."""
+
+from typing import final
+
+from vqtrain.app.base import Command
+from vqtrain.app.parts.output import ending_in_order, folder_of
+from vqtrain.app.parts.probes.images import Images, Sources
+from vqtrain.app.parts.probes.one import probe
+from vqtrain.app.parts.probes.options import ProbeOptions
+from vqtrain.app.parts.probes.several import probe_all
+from vqtrain.evaluation.models import names_of
+from vqtrain.evaluation.settings import ImageSettings
+
+
+@final
+class Probe(Command):
+    """Probes tokenizers."""
+
+    def run(
+        self,
+        *,
+        words: list[str],
+        settings: ImageSettings,
+        options: ProbeOptions,
+        tokenizer: str | list[str],
+        allow: list[str],
+        images: Images | None,
+        val: Images,
+        tokens: str | None,
+        out: str,
+    ) -> int:
+        """Probe, and say what came of it."""
+        names = names_of(tokenizer)
+        folder = folder_of(out)
+        sources = Sources(images=images, val=val, tokens=tokens)
+        sources.check(folder, names)
+        with ending_in_order():
+            if len(names) == 1:
+                return probe(names[0], words, allow, sources, folder, settings, options, out=out)
+            return probe_all(names, words, allow, sources, folder, settings, options, out=out)
