@@ -167,16 +167,19 @@ def test_a_grid_is_a_list_row_by_row() -> None:
     assert torch.equal(nats, as_list.nats(token_ids.flatten(2), conditions, QUIET))
 
 
-def test_logits_in_parts_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_vocabularies_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(TWO, CLASS)
     token_ids, conditions = ids_of(TWO, CLASS)
-    gradients = []
-    for most in (vocabulary.MAX_LOGITS, 15):
+    gradients, sampled = [], []
+    for most in (1000, 10):
         monkeypatch.setattr(vocabulary, "MAX_LOGITS", most)
+        monkeypatch.setattr(vocabulary, "MAX_DRAWN", most)
+        sampled.append(model.sample(conditions, Sampling(top_k=1), torch.Generator()))
         model.zero_grad()
         model.loss(token_ids, conditions, QUIET).mean().backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
     assert_close(gradients[0], gradients[1])
+    assert torch.equal(*sampled)
     assert all(each.abs().sum() > 0 for each in gradients[0])
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from vqtrain.generation.base import Condition, TokenModel
 from vqtrain.generation.form import TokenForm
 from vqtrain.generation.network import Network
-from vqtrain.generation.sampling import Sampling, draw
+from vqtrain.generation.sampling import Sampling
 from vqtrain.generation.vocabulary import Vocabulary
 from vqtrain.ops.noise import SampleNoise
 from vqtrain.sequence import SPECIAL_TOKENS, SequenceLayout
@@ -110,11 +110,9 @@ class Causal(TokenModel):
         drawn = [conditions.new_full((b, 1), self.layout.begin_id)]
         inputs = torch.cat([conditions, *drawn], dim=1)
         for position, has_id in enumerate(self.has_id.T.flatten().tolist()):
-            hidden = self.network(self.vocabulary(inputs), memory)[:, -1]
+            hidden = self.network(self.vocabulary(inputs), memory)[:, -1:]
             if has_id:
-                ids = draw(self.vocabulary.logits(hidden, position % k), sampling, generator)[
-                    :, None
-                ]
+                ids = self.vocabulary.draw(hidden, position % k, sampling, generator)
                 inputs = ids + self.first_ids[position % k]
             else:
                 inputs = conditions.new_full((b, 1), self.layout.padding_id)

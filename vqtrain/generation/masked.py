@@ -11,10 +11,9 @@ from torch import Tensor
 from vqtrain.generation.base import Condition, TokenModel
 from vqtrain.generation.form import TokenForm
 from vqtrain.generation.network import Network
-from vqtrain.generation.sampling import Sampling, draw
+from vqtrain.generation.sampling import Sampling
 from vqtrain.generation.vocabulary import Vocabulary
 from vqtrain.ops.noise import SampleNoise
-from vqtrain.ops.precision import at_least_float32
 
 STEPS = 16  # of sampling, unless there are fewer ids
 CHOICE_TEMPERATURE = 4.5  # how much chance there is in which ids are kept at first
@@ -99,17 +98,14 @@ class Masked(TokenModel):
         steps = min(STEPS, n)
         for step in range(1, steps + 1):
             hidden = self.hidden(ids, conditions, is_masked)
-            logits = torch.stack(
-                [
-                    self.vocabulary.logits(rearrange(hidden[:, i], "b n dim -> (b n) dim"), i)
-                    for i in range(k)
-                ]
+            drawn = torch.stack(
+                [self.vocabulary.draw(hidden[:, i], i, sampling, generator) for i in range(k)],
+                dim=1,
             )
-            logits = rearrange(logits, "k (b n) size -> b (k n) size", b=b)
-            ids = draw(logits, sampling, generator).where(is_masked, ids)
+            ids = drawn.flatten(1).where(is_masked, ids)
             # As many ids are masked in all samples.
             left = min(int(n * math.cos(math.pi / 2 * step / steps)), n - step)
-            chosen = at_least_float32(logits).log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+            chosen = -self.vocabulary.nats(hidden, drawn).flatten(1)
             if not sampling.is_greedy:
                 share = CHOICE_TEMPERATURE * sampling.temperature * (1 - step / steps)
                 exponential = torch.empty(b, n, device=generator.device)

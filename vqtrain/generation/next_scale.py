@@ -13,7 +13,7 @@ from vqtrain.codebooks.multiscale import MultiScale
 from vqtrain.generation.base import Condition, TokenModel
 from vqtrain.generation.form import TokenForm
 from vqtrain.generation.network import INITIAL_STD, Network
-from vqtrain.generation.sampling import Sampling, draw
+from vqtrain.generation.sampling import Sampling
 from vqtrain.generation.vocabulary import Vocabulary
 from vqtrain.layers.frozen import Frozen
 from vqtrain.ops.noise import SampleNoise
@@ -128,9 +128,7 @@ class NextScale(TokenModel):
         drawn: list[Tensor] = []
         for number, side in enumerate(self.sides):
             hidden = self.network(inputs, memory)[:, -(side**2) :]
-            logits = self.vocabulary.logits(rearrange(hidden, "b n dim -> (b n) dim"), 0)
-            ids = draw(logits, sampling, generator)
-            drawn.append(rearrange(ids, "(b n) -> b n", n=side**2))
+            drawn.append(self.vocabulary.draw(hidden, 0, sampling, generator))
             if number + 1 < len(self.sides):
                 total = self._added(total, drawn[-1], number)
                 inputs = self._next(total, number + 1)

@@ -11,9 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 from vqtrain.generation.form import TokenForm
 from vqtrain.generation.network import INITIAL_STD
+from vqtrain.generation.sampling import Sampling, draw
 from vqtrain.ops.precision import at_least_float32, without_autocast
 
 MAX_LOGITS = 2**27  # that are kept for the backward pass: 0.5 GiB in float32
+MAX_DRAWN = 2**24  # logits from which ids are drawn at once
 
 
 @final
@@ -53,6 +55,19 @@ class Vocabulary(nn.Module):
         """Score the ids of one codebook."""
         first = self.before + number * self.size
         return F.linear(hidden, self.table[first : first + self.size], self.bias[number])
+
+    def draw(
+        self,
+        hidden: Float[Tensor, "b n dim"],
+        number: int,
+        sampling: Sampling,
+        generator: torch.Generator,
+    ) -> Int64[Tensor, "b n"]:
+        """Draw ids of one codebook, in parts where the vocabulary is large."""
+        rows = rearrange(hidden, "b n dim -> (b n) dim")
+        parts = torch.split(rows, max(1, MAX_DRAWN // self.size))
+        drawn = [draw(self.logits(part, number), sampling, generator) for part in parts]
+        return torch.cat(drawn).reshape(hidden.shape[:2])
 
     def nats(
         self, hidden: Float[Tensor, "b k n dim"], token_ids: Int64[Tensor, "b k n"]
