@@ -161,7 +161,7 @@ def test_of_two_processes_the_first_one_makes_the_page(
         (["path=.", "limit=few"], "limit must be"),
         (["path=.", "device=abacus"], "abacus"),
         (["path=.", "pth=x"], "did you mean 'path'?"),
-        (["path=."], "path=. is not a run, a sweep or an evaluation"),
+        (["path=."], "path=. is not a run, a sweep, an evaluation or a probe"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -16,6 +16,17 @@ from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.build import in_context, split_kind
 from vqtrain.evaluation.side_by_side import side_by_side
+from vqtrain.generation.results import (
+    CurvePoint,
+    EntropyResult,
+    PerturbPoint,
+    PerturbResult,
+    ProbeReport,
+    SamplesResult,
+    TokenizerProbe,
+    TransformerResult,
+    write_probe,
+)
 
 KINDS = ["vq", "ema", "simvq", "fsq", "lfq", "bsq", "residual"]
 FSQ = ["codebook=fsq", "codebook.size=16"]
@@ -200,6 +211,100 @@ def evaluation(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def probe(tmp_path: Path) -> Path:
+    """The folder of a probe of three tokenizers, the last of which has but begun."""
+    folder = tmp_path / "probe"
+    random = np.random.default_rng(0)
+    tokenizers = []
+    for place, name in enumerate(["ema <b>", "fsq", "lfq"]):
+        home = folder / name
+        home.mkdir(parents=True)
+        # Two rows of three real images of 16 px, above as many sampled ones, with white between.
+        picture = random.integers(0, 200, (4 * 18 - 2, 3 * 18 - 2, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(home / "samples.png")
+        tokenizers.append(probe_of(name, place, is_whole=place < 2))
+    images = {"train": {"source": "https://me:secret@host/a.tar", "count": 100}}
+    settings = {"seed": 0, "transformer": {"budget": 1e13, "depth": None}}
+    write_probe(ProbeReport(images=images, settings=settings, tokenizers=tokenizers), folder)
+    return folder
+
+
+def probe_of(name: str, place: int, *, is_whole: bool) -> TokenizerProbe:
+    """What was found of a tokenizer: everything, or what comes before the first stage."""
+    rate = 0.6 - 0.1 * place
+    bits = {"marginal": rate - 0.02, "position": rate - 0.03, "context": rate - 0.05}
+    shares = [0.1, 0.25, 0.5]
+    stages: dict[str, Any] = {
+        "entropy": EntropyResult(
+            bits_per_token={key: 16 * value for key, value in bits.items()},
+            bits_per_pixel=bits,
+            seconds=1.5,
+        ),
+        "perturb": PerturbResult(
+            neighbors=16,
+            points=[
+                PerturbPoint(share=share, metrics={"psnr": 22 - 10 * share, "ssim": 0.8 - share})
+                for share in shares
+            ],
+            seconds=2.5,
+        ),
+        "transformer": TransformerResult(
+            kind="masked" if place else "causal",
+            is_bound=place > 0,
+            depth=2,
+            dim=64,
+            parameters=123_456,
+            steps=400,
+            flops=1e13,
+            images_seen=25_600,
+            bits_per_token=16 * (rate - 0.1),
+            bits_per_pixel=rate - 0.1,
+            curve=[
+                CurvePoint(step=step, bits_per_pixel=rate - 0.1 + 10 / step)
+                for step in (100, 200, 300, 400)
+            ],
+            seconds=60.0,
+        ),
+        "samples": SamplesResult(
+            count=64, metrics={"gfid": 120.5}, sampling={"temperature": 1.0}, seconds=4.0
+        ),
+    }
+    return TokenizerProbe(
+        name=name,
+        path=f"runs/{name}/latest",
+        kind=name[:3],
+        size=64,
+        num_codebooks=1 + place % 2,
+        token_shape=[8, 8],
+        image_size=16,
+        tokens_per_image=64,
+        bits_per_pixel=rate,
+        reconstruction={"psnr": 22.0 + place, "ssim": 0.8},
+        **(stages if is_whole else {}),
+    )
+
+
+@pytest.fixture
+def token_run(tmp_path: Path) -> Path:
+    """The run directory of a transformer, as a probe leaves it."""
+    run = tmp_path / "transformer"
+    run.mkdir()
+    config = {"order": "interleaved", "steps": 40, "batch_size": 8, "lr": 1e-3, "seed": 0}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (run / "environment.json").write_text(json.dumps({"commands": ["vqtrain probe"]}))
+    lines = []
+    for step in range(4, 41, 4):
+        bits = 6 + 10 / step
+        line = {"train/loss": bits * math.log(2), "train/bits_per_token": bits}
+        line |= {"train/model/gradient_norm": 0.5, "train/model/learning_rate": 1e-3}
+        if step % 20 == 0:
+            line |= {"val/bits_per_token": bits + 0.125, "val/bits_per_pixel": bits / 16}
+        lines.append(json.dumps({"step": step, **line}) + "\n")
+    (run / "metrics.jsonl").write_text("".join(lines))
+    return run
+
+
 MakeSweep = Callable[..., Path]
 SPOILED = {2: ("failed", "exit code 1: out of memory"), 5: ("interrupted", ""), 9: ("waiting", "")}
 
@@ -297,6 +402,7 @@ def job_of(number: int, kind: str, size: int, seed: int | None) -> dict[str, Any
         "bits_per_pixel": 256 * math.log2(size) / 4096,
         "metrics": {"psnr": psnr, "lpips_alex": 1.2 - psnr / 30},
         "codebook": {"usage": usage, "perplexity": usage * size, "entropy_bits": 5.0},
+        "probe": {"probe_bits_per_pixel": 200 * math.log2(size) / 4096 + len(kind) / 100},
         "train_seconds": 55 + float(random.uniform(0, 20)) + size / 100,
     }
 
@@ -327,6 +433,11 @@ def point_of(kind: str, size: int, jobs: list[dict[str, Any]]) -> dict[str, Any]
             if good
         },
         "frontier": [],
+        "probe": {
+            name: ends([job["probe"][name] for job in good])
+            for name in ("probe_bits_per_pixel",)
+            if good
+        },
     }
 
 

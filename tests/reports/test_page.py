@@ -14,16 +14,17 @@ MakeSweep = Callable[..., Path]
 
 
 def test_each_kind_of_folder_gets_its_page(
-    make_run: MakeRun, make_sweep: MakeSweep, evaluation: Path
+    make_run: MakeRun, make_sweep: MakeSweep, evaluation: Path, probe: Path
 ) -> None:
     run, sweep = make_run("run"), make_sweep(kinds=1, sizes=1)
     assert write(run) == run / "report.html"
     assert write(sweep) == sweep / "sweep.html"
     assert write(evaluation) == evaluation / "report.html"
+    assert write(probe) == probe / "report.html"
     for file, word in ((run / "report.html", "Training run"), (sweep / "sweep.html", "Sweep")):
         assert f'<p class="kind">{word}</p>' in file.read_text()
-    assert [kind_of(folder) for folder in (run, sweep, evaluation)] == [
-        *("run", "sweep", "evaluation"),
+    assert [kind_of(folder) for folder in (run, sweep, evaluation, probe)] == [
+        *("run", "sweep", "evaluation", "probe"),
     ]
 
 
@@ -66,7 +67,7 @@ def test_folders_that_are_no_such_thing_are_refused(
     empty.mkdir()
     (empty / "file").touch()
     cases = [
-        (empty, {}, "is not a run, a sweep or an evaluation: a run directory has config.yaml"),
+        (empty, {}, "is not a run, a sweep, an evaluation or a probe: a run"),
         (tmp_path / "nowhere", {}, "nowhere does not exist"),
         (empty / "file", {}, "is a file"),
         (run, {"other": empty}, "other=.*empty is not a run directory"),

@@ -53,6 +53,23 @@ def test_a_whole_run_has_every_section(make_run: MakeRun) -> None:
     assert rows["rFID@16"] == ["40.0000", "40", "40.0000", "40", "lower"]
 
 
+def test_the_run_of_a_transformer_shows_its_code_length(token_run: Path) -> None:
+    page = page_of(token_run)
+    assert (page.title, page.subtitle) == ("transformer", "Finished, 40 steps")
+    found = sections(page)
+    assert list(found) == ["summary", "curves", "configuration", "environment"]
+    table = found["summary"].blocks[1]
+    assert isinstance(table, Table)
+    rows = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
+    assert rows["Bits per token"] == ["6.3750", "40", "6.3750", "40", "lower"]
+    (first, *_) = (block for block in found["curves"].blocks if isinstance(block, Charts))
+    lines = {chart["title"]: [line["name"] for line in chart["lines"]] for chart in first.charts}  # type: ignore[attr-defined]  # plain data
+    assert lines == {
+        "Bits per token": ["training", "validation"],
+        "Bits per pixel": ["validation"],
+    }
+
+
 def test_last_and_best_are_told_apart(make_run: MakeRun) -> None:
     run = make_run("run")
     values = [(10, 20.0), (20, 23.5), (30, None), (40, 22.25)]

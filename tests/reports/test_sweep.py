@@ -64,6 +64,36 @@ def test_points_show_their_seeds_and_frontier(make_sweep: MakeSweep) -> None:
     ]
 
 
+def test_rate_of_a_model_has_its_own_frontier_and_columns(make_sweep: MakeSweep) -> None:
+    folder = make_sweep(kinds=2, sizes=2)
+    found = sections(sweep_page(folder))
+    charts = charts_in(found["model"])
+    assert [chart["title"] for chart in charts] == ["PSNR", "LPIPS alex"]
+    assert [axis["key"] for axis in charts[0]["xs"]] == ["probe_bits_per_pixel"]
+    rated = [
+        (point["values"]["probe_bits_per_pixel"][0], point["values"]["psnr"][0], point["name"])
+        for point in charts[0]["points"]
+    ]
+    best = {
+        name
+        for rate, psnr, name in rated
+        if not any(r <= rate and p >= psnr and n != name for r, p, n in rated)
+    }
+    assert {p["name"] for p in charts[0]["points"] if p["frontier"]} == best
+    agreement = found["model"].blocks[-1]
+    assert isinstance(agreement, Table)
+    assert [cell.text for cell in agreement.rows[0]][:2] == ["reconstruction", "transformer"]
+    for key in ("points", "runs"):
+        (table,) = found[key].blocks
+        assert "model bits/px" in table.heads  # type: ignore[union-attr]  # a table
+    # A sweep without a probe, as those of older versions.
+    sweep = json.loads((folder / "sweep.json").read_text())
+    for each in (*sweep["jobs"], *sweep["points"]):
+        each.pop("probe", None)
+    (folder / "sweep.json").write_text(json.dumps(sweep))
+    assert "model" not in sections(sweep_page(folder))
+
+
 def test_cost_is_chosen_and_usage_is_over_size(make_sweep: MakeSweep) -> None:
     found = sections(sweep_page(make_sweep()))
     assert [axis["key"] for axis in charts_in(found["cost"])[0]["xs"]] == [

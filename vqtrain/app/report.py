@@ -1,4 +1,4 @@
-"""``vqtrain report``: one page of a run, a sweep or an evaluation."""
+"""``vqtrain report``: one page of a run, a sweep, an evaluation or a probe."""
 
 import sys
 from typing import Annotated, final

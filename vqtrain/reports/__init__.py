@@ -1,1 +1,1 @@
-"""Pages that show a run, a sweep or an evaluation, each as one self-contained file."""
+"""Pages that show a run, a sweep, an evaluation or a probe, each as one self-contained file."""

@@ -55,7 +55,7 @@ function niceTicks(min, max, isLog) {
     const rough = (max - min) / 6 || 1;
     const unit = 10 ** Math.floor(Math.log10(rough));
     const step = unit * [1, 2, 5, 10].find((head) => head * unit >= rough * 0.999);
-    for (let n = Math.ceil(min / step - 1e-9); n * step <= max * (1 + 1e-9); n += 1) ticks.push(n * step);
+    for (let n = Math.ceil(min / step - 1e-9); n * step <= max * (1 + 1e-9); n += 1) ticks.push(n * step + 0); // -0 becomes 0
   }
   return ticks.filter((value) => value >= min * (1 - 1e-9) && value <= max * (1 + 1e-9));
 }

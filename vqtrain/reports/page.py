@@ -1,4 +1,4 @@
-"""The page of a folder: of a run, a sweep or an evaluation."""
+"""The page of a folder: of a run, a sweep, an evaluation or a probe."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +8,18 @@ import torch
 from vqtrain.data.cache import write_whole
 from vqtrain.errors import CheckpointError, ConfigError, require
 from vqtrain.reports.evaluation import evaluation_page, is_evaluation
+from vqtrain.reports.probe import is_probe, probe_page
 from vqtrain.reports.render import render
 from vqtrain.reports.run import Held, run_page
 from vqtrain.reports.sweep import is_sweep, sweep_page
 from vqtrain.training.results import CONFIG, is_run
 
 LIMIT = 64
-EXPECTED = f"a run directory has {CONFIG}, an evaluation evaluation.json, a sweep sweep.json"
+EXPECTED = (
+    f"a run directory has {CONFIG}, an evaluation evaluation.json, a sweep sweep.json, a probe "
+    "probe.json"
+)
+PAGES = {"sweep": sweep_page, "evaluation": evaluation_page, "probe": probe_page}
 
 
 def write(
@@ -27,7 +32,7 @@ def write(
     held: Held | None = None,
     allow: Sequence[str] = (),
 ) -> Path:
-    """Write the page of a run, a sweep or an evaluation.
+    """Write the page of a run, a sweep, an evaluation or a probe.
 
     Args:
         path: Its folder.
@@ -43,7 +48,7 @@ def write(
         The file.
 
     Raises:
-        ConfigError: If the folder is none of the three, or ``out`` exists.
+        ConfigError: If the folder is none of the four, or ``out`` exists.
         CheckpointError: If the page cannot be written.
     """
     require(limit >= 1, f"limit must be at least 1, got {limit}")
@@ -58,7 +63,7 @@ def write(
         where = device or torch.device("cpu")
         page = run_page(path, other=other, limit=limit, device=where, held=held, allow=allow)
     else:
-        page = sweep_page(path) if kind == "sweep" else evaluation_page(path)
+        page = PAGES[kind](path)
     file = out or path / ("sweep.html" if kind == "sweep" else "report.html")
     try:
         write_whole(file, render(page).encode("utf-8", "backslashreplace"))
@@ -68,19 +73,23 @@ def write(
 
 
 def kind_of(path: Path) -> str:
-    """Say what a folder is: a ``run``, a ``sweep`` or an ``evaluation``.
+    """Say what a folder is: a ``run``, a ``sweep``, an ``evaluation`` or a ``probe``.
 
     Raises:
         ConfigError: If it is something else.
     """
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
-        raise ConfigError(f"path={path} {what}: name the folder of a run, a sweep or an evaluation")
+        raise ConfigError(f"path={path} {what}: name the folder of a run, a sweep or the like")
     if is_sweep(path):
         return "sweep"
     if is_run(path):
         return "run"
     if is_evaluation(path):
         return "evaluation"
+    if is_probe(path):
+        return "probe"
     near = f"; did you mean {path / 'latest'}?" if is_run(path / "latest") else ""
-    raise ConfigError(f"path={path} is not a run, a sweep or an evaluation: {EXPECTED}{near}")
+    raise ConfigError(
+        f"path={path} is not a run, a sweep, an evaluation or a probe: {EXPECTED}{near}"
+    )

@@ -99,7 +99,8 @@ def run_page(
     run = read_run(run_dir)
     compared = None if other is None else (str(other), read_config(other))
     images = PageImages()
-    tokenizer, why_not = load_tokenizer(run_dir, allow)
+    trains_tokenizer = run.setting("steps", int) is None  # which the run of a probe has
+    tokenizer, why_not = load_tokenizer(run_dir, allow) if trains_tokenizer else (None, "")
     examined = None
     if tokenizer is not None and len(tokenizer.downsampling) != IMAGE_AXES:
         axes = len(tokenizer.downsampling)
@@ -110,7 +111,7 @@ def run_page(
     sections: dict[str, tuple[str, Sequence[Block]]] = {
         "summary": ("Summary", summary(run, tokenizer)),
         "curves": ("Curves", curve_blocks(run)),
-        **examined_sections(images, examined, why_not),
+        **(examined_sections(images, examined, why_not) if trains_tokenizer else {}),
         "progress": ("Progress", progress_blocks(run, images)),
         "configuration": ("Configuration", configuration(run.config, compared)),
         "environment": ("Environment", environment(run)),
@@ -153,7 +154,8 @@ def examine_run(
 
 def state_of(run: RunResult) -> str:
     """Describe the progress of a run."""
-    step, most = run.step, run.setting("trainer.max_steps", int)
+    step = run.step
+    most = run.setting("trainer.max_steps", int) or run.setting("steps", int)  # of a model over ids
     if step is None:
         return "No steps are logged yet"
     if most is None:

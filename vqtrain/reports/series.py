@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
-from vqtrain.metrics.parts.declarations import declaration
+from vqtrain.metrics.parts.declarations import CODE_LENGTH, declaration
 from vqtrain.reports.blocks import Charts
 from vqtrain.reports.charts import Axis, Line, curves, thinned
 from vqtrain.training.results import Curve
@@ -17,7 +17,15 @@ OPTIMIZATION = {
     "gradient_norm": ("Gradient norms", "norm"),
     "learning_rate": ("Learning rates", "learning rate"),
 }
-GROUPS = ("Validation", "Losses", "Codebook", "Discriminator", "Optimization", "Other")
+GROUPS = (
+    "Code length",
+    "Validation",
+    "Losses",
+    "Codebook",
+    "Discriminator",
+    "Optimization",
+    "Other",
+)
 
 
 @final
@@ -57,6 +65,9 @@ def place_of(metric: str) -> Place:
     if network == "codebook":
         side = SIDES.get(side, side)
         return Place(group="Codebook", chart=label(last), axis=declaration(last).axis, name=side)
+    if last in CODE_LENGTH:
+        side, chart = SIDES.get(side, side), label(last)
+        return Place(group="Code length", chart=chart, axis=chart, name=side, can_be_log=True)
     if side == "val":
         return Place(
             group="Validation", chart=label(rest), axis=declaration(rest).axis, name=label(rest)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -28,7 +29,8 @@ from vqtrain.reports.charts import Axis, Point, scatter
 from vqtrain.reports.images import ORIGINAL, RGB, Budget, PageImages, read_image, split_strip
 from vqtrain.reports.series import label, metric_axis
 from vqtrain.shapes import ImageSize
-from vqtrain.sweeps import results
+from vqtrain.sweeps import results, tables
+from vqtrain.sweeps.probes import HEADS, PROBE_TITLES
 from vqtrain.sweeps.results import (
     DONE,
     GFLOPS,
@@ -40,6 +42,7 @@ from vqtrain.sweeps.results import (
     JobResult,
     Spread,
     SweepResult,
+    frontier,
     read_sweep,
 )
 
@@ -66,6 +69,7 @@ def sweep_page(folder: Path) -> Page:
         sections |= {
             "points": ("Points", [points_table(sweep)]),
             "rate": ("Rate and quality", rate_charts(sweep, drawn)),
+            "model": ("Rate of a model of the ids", model_charts(sweep, drawn)),
             "usage": ("Codebook usage", usage_charts(sweep, drawn)),
             "cost": ("Cost", cost_charts(sweep, drawn)),
             "reconstructions": ("Reconstructions", reconstructions(folder, sweep, images)),
@@ -95,7 +99,9 @@ def chart_point(point: results.Point) -> Point:
     of = f" in {point.collapsed} of {len(point.jobs)} seeds" if len(point.jobs) > 1 else ""
     notes = [f"codebook collapsed{of}"] if point.collapsed else []
     notes += [f"{len(point.jobs)} seeds"] if len(point.jobs) > 1 else []
-    found = {key: point.figure(key) for key in (*TITLES, *point.metrics, *point.values)}
+    found = {
+        key: point.figure(key) for key in (*TITLES, *point.metrics, *point.probe, *point.values)
+    }
     return Point(
         name=point.label,
         group=point.kind,
@@ -112,7 +118,7 @@ def chart_point(point: results.Point) -> Point:
 def axes_of(points: Sequence[Point], *keys: str) -> list[Axis]:
     """Make the axes for which any point has a figure."""
     return [
-        Axis(key=key, title=TITLES.get(key, key))
+        Axis(key=key, title={**TITLES, **PROBE_TITLES}.get(key, key))
         for key in keys
         if any(point.values.get(key) is not None for point in points)
     ]
@@ -134,6 +140,42 @@ def rate_charts(sweep: SweepResult, points: Sequence[Point]) -> list[Block]:
     if any(point.values[RATE] is None for point in points):
         text += " Continuous codebooks have no rate, so their points are not shown."
     return [Text(text=text), Charts(title="", charts=charts)]
+
+
+def model_charts(sweep: SweepResult, points: Sequence[Point]) -> list[Block]:
+    """Draw the rate of the best models that were probed against each metric, if any were."""
+    rate = sweep.model_rate
+    if rate is None:
+        return []
+    charts = []
+    for name in sweep.metrics:
+        leading = frontier(sweep.points, name, rate=rate)
+        drawn = [
+            replace(point, frontier=[name] if place in leading else [])
+            for place, point in enumerate(points)
+        ]
+        charts.append(scatter(label(name), drawn, xs=axes_of(points, rate), ys=[metric_axis(name)]))
+    text = (
+        "The same with the bits that a model needs to store the ids of images that it was not "
+        "trained on. A model that predicts the ids well needs fewer than the ids have, so this is "
+        "the rate that tells how hard the tokens are to generate."
+    )
+    return [Text(text=text), Charts(title="", charts=charts), *correlations(sweep)]
+
+
+def correlations(sweep: SweepResult) -> list[Block]:
+    """Say how alike the probes and the first metric order the points."""
+    rows = [
+        {
+            "order by": word(each.first),
+            "and by": word(each.second),
+            "rank correlation": number(each.value, decimals=2),
+            "points": number(each.count),
+        }
+        for each in tables.rank_correlations(sweep)
+    ]
+    note = "1 where both order the points alike from the best to the worst, -1 where oppositely."
+    return [table("Do the probes agree?", rows, notes=[note])] if rows else []
 
 
 def usage_charts(sweep: SweepResult, points: Sequence[Point]) -> list[Block]:
@@ -166,6 +208,7 @@ def points_table(sweep: SweepResult) -> Table:
             **({"collapsed": collapse(point)} if has_collapsed else {}),
             "bits/px": number(point.bits_per_pixel, decimals=4),
             **{label(n): spread(point.metrics.get(n), decimals=4) for n in sweep.metrics},
+            **{HEADS.get(n, n): spread(point.probe.get(n), decimals=4) for n in sweep.probe},
             "usage": spread(point.usage, decimals=3),
             "training (s)": spread(point.train_seconds, decimals=1),
             "GFLOPs": number(point.gflops),
@@ -205,6 +248,7 @@ def runs_table(folder: Path, sweep: SweepResult) -> Table:
             "bits/px": number(job.bits_per_pixel, decimals=4),
             "tokens": number(job.tokens_per_image),
             **{label(name): number(job.metrics.get(name), decimals=4) for name in sweep.metrics},
+            **{HEADS.get(n, n): number(job.probe.get(n), decimals=4) for n in sweep.probe},
             "usage": number((job.codebook or {}).get("usage"), decimals=3),
             "perplexity": number((job.codebook or {}).get("perplexity"), decimals=1),
             "parameters": number(job.parameters),

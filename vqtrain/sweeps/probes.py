@@ -17,6 +17,8 @@ PROBE_TITLES = {
     MODEL_RATE: "bits per pixel, of the transformer",
     PERTURBED: "PSNR of perturbed ids (dB)",
 }
+# In tables.
+HEADS = {ENTROPY_RATE: "entropy bits/px", MODEL_RATE: "model bits/px", PERTURBED: "perturbed psnr"}
 
 
 def read_probe(folder: Path) -> TokenizerProbe | None:

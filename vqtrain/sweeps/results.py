@@ -326,17 +326,28 @@ def frontier(points: Sequence[Point], metric: str, *, rate: str = RATE) -> set[i
         rate: Name of the figure that is the rate.
     """
     sign = -1.0 if declaration(metric).lower_is_better else 1.0
-    rated = [
-        (place, at.mean, sign * point.metrics[metric].mean)
-        for place, point in enumerate(points)
-        if (at := point.figure(rate)) is not None and metric in point.metrics
-    ]
+    return ahead(
+        {
+            place: (at.mean, sign * point.metrics[metric].mean)
+            for place, point in enumerate(points)
+            if (at := point.figure(rate)) is not None and metric in point.metrics
+        }
+    )
+
+
+def ahead(rated: Mapping[int, tuple[float, float]]) -> set[int]:
+    """Return the keys of those that no other beats, by their rate and their quality.
+
+    Example:
+        >>> ahead({0: (0.5, 20.0), 1: (0.25, 19.0), 2: (0.5, 18.0)})
+        {0, 1}
+    """
     return {
         place
-        for place, at, quality in rated
+        for place, (at, quality) in rated.items()
         if not any(
             other_at <= at and other >= quality and (other_at, other) != (at, quality)
-            for _, other_at, other in rated
+            for other_at, other in rated.values()
         )
     }
 

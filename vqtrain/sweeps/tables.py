@@ -12,7 +12,7 @@ from vqtrain.data.cache import write_whole
 from vqtrain.generation import ranks
 from vqtrain.metrics.parts.declarations import declaration
 from vqtrain.sweeps.job import FAILURE
-from vqtrain.sweeps.probes import ENTROPY_RATE, MODEL_RATE, PERTURBED
+from vqtrain.sweeps.probes import ENTROPY_RATE, HEADS, MODEL_RATE, PERTURBED
 from vqtrain.sweeps.results import (
     COLLAPSED,
     FAILED,
@@ -26,7 +26,6 @@ from vqtrain.sweeps.results import (
 
 CSV_FILE, PARQUET_FILE = "sweep.csv", "sweep.parquet"
 MISSING = "-"
-HEADS = {ENTROPY_RATE: "entropy bits/px", MODEL_RATE: "model bits/px", PERTURBED: "perturbed psnr"}
 
 
 def rows_of(result: SweepResult) -> list[dict[str, object]]:

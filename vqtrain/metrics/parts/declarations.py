@@ -50,7 +50,12 @@ SAMPLES = {
     "precision": Declaration(title="Precision", higher_is_better=True),
     "recall": Declaration(title="Recall", higher_is_better=True),
 }
-OTHERS = {**CODEBOOK, **SAMPLES}
+# Of models over ids.
+CODE_LENGTH = {
+    "bits_per_token": Declaration(title="Bits per token", higher_is_better=False),
+    "bits_per_pixel": Declaration(title="Bits per pixel", higher_is_better=False),
+}
+OTHERS = {**CODEBOOK, **SAMPLES, **CODE_LENGTH}
 
 
 # Of metrics from outside the package: what files say of them, by name.
