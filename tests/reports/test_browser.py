@@ -55,6 +55,7 @@ def file_of(made: dict[str, Path], request: pytest.FixtureRequest) -> Callable[[
         "run": write_run,
         "evaluation": lambda: write(request.getfixturevalue("evaluation")),
         "sweep": lambda: write(request.getfixturevalue("make_sweep")()),
+        "probe": lambda: write(request.getfixturevalue("probe")),
     }
 
     def find(kind: str) -> Path:
@@ -94,7 +95,7 @@ def look(browser: Browser, file_of: Callable[[str], Path]) -> Iterator[Look]:
     assert wrong == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "probe"])
 def test_a_page_draws_everything_and_asks_for_nothing(
     look: Look, file_of: Callable[[str], Path], kind: str
 ) -> None:
@@ -107,7 +108,7 @@ def test_a_page_draws_everything_and_asks_for_nothing(
         assert image.evaluate("image => image.complete && image.naturalWidth") > 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "probe"])
 @pytest.mark.parametrize("width", [400, 1600])
 def test_a_page_is_never_wider_than_the_window(look: Look, kind: str, width: int) -> None:
     page = look(kind)
