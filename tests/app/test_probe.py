@@ -3,9 +3,11 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from PIL import Image
 from vqtrain.app.parts.compose import flatten
 from vqtrain.build import config_of
 from vqtrain.cli import main
-from vqtrain.generation.results import read_probe
+from vqtrain.generation.results import read_probe, write_probe
+from vqtrain.metrics.fid import FID
 from vqtrain.tokenizer.model import Tokenizer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -246,6 +249,38 @@ def test_a_stage_can_be_added_with_keys_of_its_own(
     figures, all_figures = figures_of(tmp_path / "probe"), figures_of(probed)
     for word in ("entropy", "perturb", "reconstruction"):
         assert figures["tokenizers"][0][word] == all_figures["tokenizers"][0][word]
+
+
+class Means(torch.nn.Module):
+    """Takes the mean of each channel as the features of an image."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return three features."""
+        return pixels.float().mean(dim=(2, 3))
+
+
+def test_drawn_images_are_measured_where_fid_is(
+    probed: Path, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(fid: FID, files: object) -> None:
+        del files
+        fid.network = Means()
+
+    monkeypatch.setattr(FID, "load", load)
+    folder = tmp_path / "probe"
+    shutil.copytree(probed, folder)
+    before = read_probe(folder)
+    settings = {**before.settings, "metrics": ["psnr", "fid"]}
+    begun = replace(before.tokenizers[0], samples=None)
+    write_probe(replace(before, settings=settings, tokenizers=[begun]), folder)
+    weights = tmp_path / "inception.pth"
+    weights.touch()
+    words = [*tiny, "metrics=[psnr,fid]", f"weights.inception={weights}", f"out={folder}"]
+    assert main(words) == 0
+    samples = read_probe(folder).tokenizers[0].samples
+    assert samples is not None
+    assert set(samples.metrics) == {"fid", "precision", "recall"}
+    assert samples.metrics["fid"] > 0
 
 
 @pytest.mark.slow

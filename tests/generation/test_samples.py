@@ -35,16 +35,16 @@ def test_distances_as_worked_out_by_hand() -> None:
     assert found["recall"] == 3 / 4
     # Means 7.25 and 1.5, variances 8.75 / 3 and 5 / 3.
     root = (8.75 / 3) ** 0.5 - (5 / 3) ** 0.5
-    assert found["gfid"] == pytest.approx(5.75**2 + root**2, rel=1e-6)
+    assert found["fid"] == pytest.approx(5.75**2 + root**2, rel=1e-6)
 
 
 def test_equal_sets_are_at_no_distance() -> None:
     both = pixels(1, 5, 9, 20, 30)
     assert measured(both, both) == pytest.approx(
-        {"gfid": 0.0, "precision": 1.0, "recall": 1.0}, abs=1e-9
+        {"fid": 0.0, "precision": 1.0, "recall": 1.0}, abs=1e-9
     )
 
 
 def test_three_images_have_no_third_neighbor() -> None:
     found = measured(pixels(1, 2, 3), pixels(1, 2, 3, 4))
-    assert list(found) == ["gfid"]
+    assert list(found) == ["fid"]

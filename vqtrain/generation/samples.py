@@ -20,7 +20,7 @@ def measure_samples(
     device: torch.device,
     batch_size: int,
 ) -> dict[str, float]:
-    """Return ``gfid``, ``precision`` and ``recall`` of sampled images.
+    """Return ``fid``, ``precision`` and ``recall`` of sampled images.
 
     All depend on the numbers of images; below some thousand FID says little. An image is covered
     by a set if it is no farther from one of its images than that image's third nearest neighbor in
@@ -47,7 +47,7 @@ def measure_samples(
         own = Moments(dim=features.shape[1], device=features.device)
         own.add(features, torch.ones(len(features), dtype=torch.bool, device=features.device))
         moments.append(own)
-    found = {"gfid": frechet_distance(*moments)}
+    found = {"fid": frechet_distance(*moments)}
     if min(map(len, sets)) > NEIGHBORS:
         # In float64: matrix products in float32 are too coarse for distances of near features.
         wide = [features.double() for features in sets]

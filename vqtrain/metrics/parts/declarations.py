@@ -46,7 +46,7 @@ CODEBOOK = {
 }
 
 SAMPLES = {
-    "gfid": Declaration(title="gFID", higher_is_better=False),
+    "fid": Declaration(title="FID", higher_is_better=False),
     "precision": Declaration(title="Precision", higher_is_better=True),
     "recall": Declaration(title="Recall", higher_is_better=True),
 }

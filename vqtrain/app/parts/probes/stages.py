@@ -22,7 +22,7 @@ from vqtrain.data.shards.folder import ALL
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.data.tokens.write import write
 from vqtrain.errors import BadSampleError, require
-from vqtrain.evaluation.measure import Change
+from vqtrain.evaluation.measure import Change, measuring_device
 from vqtrain.evaluation.models import measure_model, refuse_many
 from vqtrain.evaluation.reference import content_digest
 from vqtrain.generation.base import Condition
@@ -30,7 +30,9 @@ from vqtrain.generation.entropy import measure_entropy
 from vqtrain.generation.grid import image_grid, nearly_square
 from vqtrain.generation.perturb import Perturbation
 from vqtrain.generation.results import PerturbPoint, PerturbResult, SamplesResult
+from vqtrain.generation.samples import measure_samples
 from vqtrain.metrics.base import SetMetric
+from vqtrain.metrics.fid import FID
 from vqtrain.ops.noise import SampleNoise
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.shapes import Pixels
@@ -197,14 +199,25 @@ def samples(run: TokenizerRun) -> None:
     columns = nearly_square(min(MAX_SHOWN, len(real), len(made)))
     shown = min(MAX_SHOWN, len(real), len(made)) // columns * columns
     image_grid(torch.cat([real[:shown], made[:shown]]), columns).save(run.folder / SAMPLES)
+    metrics = set_metrics(run, made, real)
+    run.say("samples", figures(metrics) if metrics else f"{options.count} images")
     run.keep(
         samples=SamplesResult(
             count=options.count,
-            metrics={},
+            metrics=metrics,
             sampling=asdict(options.sampling),
             seconds=time.perf_counter() - began,
         )
     )
+
+
+def set_metrics(run: TokenizerRun, made: Pixels, real: Pixels) -> dict[str, float]:
+    """Compare drawn images with as many real ones; nothing where FID is none of the metrics."""
+    fid = next((metric for metric in run.metrics if isinstance(metric, FID)), None)
+    if fid is None:
+        return {}
+    device = measuring_device(run.model.tokenizer.device)
+    return measure_samples(fid, made, real, device=device, batch_size=run.settings.batch_size)
 
 
 def conditions_for(run: TokenizerRun, count: int) -> Int64[Tensor, "n m"]:
