@@ -26,11 +26,12 @@ Figures = Mapping[str, Figure]
 @final
 @dataclass(frozen=True, kw_only=True)
 class EntropyResult:
-    """Code lengths of the ids of held-out images, under models that count ids.
+    """Code lengths of ids without a trained model; see ``measure_entropy``.
 
     Attributes:
-        bits_per_token: By model: ``marginal``, ``position``, ``context``, ``compressed``.
-        bits_per_pixel: By model, of all ids of an image, by its pixels.
+        bits_per_token: Of held-out ids by models that count: ``marginal``, ``position`` and
+            ``context``; of training ids by LZMA: ``compressed``.
+        bits_per_pixel: The same, of all ids of an image, by its pixels.
         seconds: What this took.
     """
 
