@@ -205,7 +205,9 @@ def read_checkpoint(file: Path) -> Checkpoint:
     checkpoint = read_plain(file)
     tokenizer = checkpoint.get("tokenizer")
     if not isinstance(tokenizer, dict) or not {"config", "weights"} <= tokenizer.keys():
-        raise CheckpointError(f"cannot read {file}: it is not a checkpoint of a tokenizer")
+        raise CheckpointError(
+            f"cannot read {file}: it is not a checkpoint of vqtrain with a tokenizer"
+        )
     return cast(Checkpoint, checkpoint)
 
 
