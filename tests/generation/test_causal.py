@@ -160,11 +160,13 @@ def test_names_of_ids_do_not_matter() -> None:
 
 def test_a_grid_is_a_list_row_by_row() -> None:
     model = model_of(TWO, CLASS)
-    as_list = model_of(TokenForm(size=5, num_codebooks=2, token_shape=(2, 4)), CLASS)
-    as_list.load_state_dict(model.state_dict())
     token_ids, conditions = ids_of(TWO, CLASS)
     nats = model.nats(token_ids, conditions, QUIET)
-    assert torch.equal(nats, as_list.nats(token_ids.flatten(2), conditions, QUIET))
+    for shape in ((2, 4), (2, 2, 1, 2)):
+        other = model_of(TokenForm(size=5, num_codebooks=2, token_shape=shape), CLASS)
+        other.load_state_dict(model.state_dict())
+        assert torch.equal(nats, other.nats(token_ids.reshape(-1, *shape), conditions, QUIET))
+        assert other.sample(conditions, Sampling(), torch.Generator()).shape == (3, *shape)
 
 
 def test_large_vocabularies_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,9 @@ class Masked(TokenModel):
     """Predicts ids behind a mask from all ids that are not, and the condition.
 
     Training masks a share cos(pi u / 2) of the ids, with u uniform in [0, 1). ``nats`` masks m of n
-    ids, m uniform from 1 to n, and counts what they cost n / m times. Its mean over masks is the
-    mean code length over all orders in which the ids can be predicted one by one, which no code
-    that the model gives all orders together exceeds: an upper bound.
+    ids, m uniform from 1 to n, and counts what they cost n / m times. Its mean over masks is that
+    of the code length over all orders in which ids can be predicted one by one. This is an upper
+    bound of the code length of the model that predicts them in an order drawn at random.
 
     Sampling begins with masks alone. Of the ids that it draws at once it keeps those of the largest
     probability, with noise that falls to 0, and as many as the cosine says.
@@ -68,11 +68,10 @@ class Masked(TokenModel):
         noise: SampleNoise,
     ) -> Float[Tensor, " b"]:
         """Return what an id behind the mask costs, as a mean."""
-        flat = token_ids.flatten(1)
-        places = torch.zeros(flat.shape, device=flat.device)
-        shares = (noise.uniform_per_sample(places) * (math.pi / 2)).cos()
-        counts = (shares * self.form.num_tokens).ceil().clamp(min=1)
-        return self._masked_nats(flat, conditions, self._masks(counts, noise)) / counts[:, 0]
+        flat, n = token_ids.flatten(1), self.form.num_tokens
+        shares = (noise.uniform_per_sample(torch.zeros(flat.shape)) * (math.pi / 2)).cos()
+        counts = (shares * n).ceil().clamp(min=1)
+        return self._masked_nats(flat, conditions, counts, noise)
 
     def nats(
         self,
@@ -82,10 +81,8 @@ class Masked(TokenModel):
     ) -> Float[Tensor, " b"]:
         """Return a random number for each sample, whose mean is not below its code length."""
         flat, n = token_ids.flatten(1), self.form.num_tokens
-        places = torch.zeros(flat.shape, device=flat.device)
-        counts = (noise.uniform_per_sample(places) * n).floor() + 1
-        masked = self._masked_nats(flat, conditions, self._masks(counts, noise))
-        return masked * n / counts[:, 0]
+        counts = (noise.uniform_per_sample(torch.zeros(flat.shape)) * n).floor() + 1
+        return n * self._masked_nats(flat, conditions, counts, noise)
 
     @torch.no_grad()
     def sample(
@@ -133,14 +130,20 @@ class Masked(TokenModel):
         self,
         flat: Int64[Tensor, "b n"],
         conditions: Int64[Tensor, "b m"],
-        is_masked: Bool[Tensor, "b n"],
+        counts: Float[Tensor, "b 1"],
+        noise: SampleNoise,
     ) -> Float[Tensor, " b"]:
-        """Return what all ids behind the mask cost together."""
+        """Mask so many ids of each sample, and return what they cost, as a mean."""
+        is_masked = masks(counts, noise, self.form.num_tokens).to(flat.device)
         own = rearrange(flat, "b (k n) -> b k n", k=self.form.num_codebooks)
         nats = self.vocabulary.nats(self.hidden(flat, conditions, is_masked), own)
-        return nats.flatten(1).where(is_masked, 0).sum(dim=1)
+        return nats.flatten(1).where(is_masked, 0).sum(dim=1) / is_masked.sum(dim=1)
 
-    def _masks(self, counts: Float[Tensor, "b 1"], noise: SampleNoise) -> Bool[Tensor, "b n"]:
-        """Mask so many ids of each sample, any of them with the same probability."""
-        places = noise.uniform(counts.new_zeros(len(counts), self.form.num_tokens), 2)
-        return places.argsort(dim=1).argsort(dim=1) < counts
+
+def masks(counts: Float[Tensor, "b 1"], noise: SampleNoise, n: int) -> Bool[Tensor, "b n"]:
+    """Mask so many of n ids of each sample, any of them with the same probability.
+
+    Both are drawn on the CPU, so that all devices mask the same.
+    """
+    places = noise.uniform(torch.zeros(len(counts), n), 2)
+    return places.argsort(dim=1).argsort(dim=1) < counts
