@@ -8,6 +8,7 @@ from vqtrain.app.parts.probes.images import Images, Sources
 from vqtrain.app.parts.probes.one import probe
 from vqtrain.app.parts.probes.options import ProbeOptions
 from vqtrain.app.parts.probes.several import probe_all
+from vqtrain.errors import require
 from vqtrain.evaluation.models import names_of
 from vqtrain.evaluation.settings import ImageSettings
 
@@ -30,6 +31,11 @@ class Probe(Command):
         out: str,
     ) -> int:
         """Probe, and say what came of it."""
+        require(
+            ":" not in settings.device,
+            f"device={settings.device}: the training takes the first GPU that it sees; choose it "
+            "by CUDA_VISIBLE_DEVICES, and give device=cuda",
+        )
         names = names_of(tokenizer)
         folder = folder_of(out)
         sources = Sources(images=images, val=val, tokens=tokens)

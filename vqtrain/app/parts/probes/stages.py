@@ -61,7 +61,7 @@ def check(run: TokenizerRun) -> None:
         "perturb" not in left or 1 < size <= MAX_LISTED,
         f"probe=perturb needs 2 to {MAX_LISTED:,} codes, this tokenizer has {size:,}: leave it out",
     )
-    if "perturb" in left or not found.reconstruction:
+    if {"perturb", "samples"} & {*left} or not found.reconstruction:
         assert run.metrics, "they are loaded to be checked"
     if "transformer" not in left:
         return
@@ -194,10 +194,10 @@ def samples(run: TokenizerRun) -> None:
         ):
             drawn.append(pixels)
             progress("samples", sum(map(len, drawn)), options.count)
-    made = torch.cat(drawn)
-    real = real_images(run, options.count)
-    columns = nearly_square(min(MAX_SHOWN, len(real), len(made)))
-    shown = min(MAX_SHOWN, len(real), len(made)) // columns * columns
+    made, real = torch.cat(drawn), real_images(run, options.count)
+    few = min(len(made), len(real))
+    columns = nearly_square(min(MAX_SHOWN, few))
+    shown = min(MAX_SHOWN, few) // columns * columns
     image_grid(torch.cat([real[:shown], made[:shown]]), columns).save(run.folder / SAMPLES)
     metrics = set_metrics(run, made, real)
     run.say("samples", figures(metrics) if metrics else f"{options.count} images")
@@ -212,9 +212,9 @@ def samples(run: TokenizerRun) -> None:
 
 
 def set_metrics(run: TokenizerRun, made: Pixels, real: Pixels) -> dict[str, float]:
-    """Compare drawn images with as many real ones; nothing where FID is none of the metrics."""
+    """Compare drawn images with as many real ones; nothing without FID, or of one image."""
     fid = next((metric for metric in run.metrics if isinstance(metric, FID)), None)
-    if fid is None:
+    if fid is None or min(len(made), len(real)) < 2:
         return {}
     device = measuring_device(run.model.tokenizer.device)
     return measure_samples(fid, made, real, device=device, batch_size=run.settings.batch_size)

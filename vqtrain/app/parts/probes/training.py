@@ -5,7 +5,7 @@ from dataclasses import asdict
 from vqtrain.app.parts.probes.folder import TRANSFORMER
 from vqtrain.app.parts.probes.run import TokenizerRun
 from vqtrain.app.parts.probes.transformer import build_transformer, sizes_for
-from vqtrain.errors import naming
+from vqtrain.errors import ConfigError, naming
 from vqtrain.evaluation.settings import find_device
 from vqtrain.generation.base import Condition, TokenModel
 from vqtrain.generation.budget import steps_of
@@ -26,8 +26,13 @@ def plan(run: TokenizerRun, condition: Condition) -> tuple[TokenModel, TokenRunS
     seed_torch(run.options.seed, "transformer")
     with naming("transformer"):
         model = build_transformer(run.form, options, condition, run.model.tokenizer.codebook)
+    try:
+        steps = steps_of(model, options.budget, options.batch_size)
+    except ConfigError as error:  # it names another budget, too
+        raise ConfigError(str(error).replace("budget=", "transformer.budget=")) from error
+    with naming("transformer"):
         settings = TokenRunSettings(
-            steps=steps_of(model, options.budget, options.batch_size),
+            steps=steps,
             batch_size=options.batch_size,
             accumulate=options.accumulate,
             lr=options.lr,
