@@ -49,12 +49,19 @@ def test_a_mask_costs_what_a_transformer_in_loops_says(
     wanted = in_loops.nats(model.vocabulary, 0, hidden[1], 3) + in_loops.nats(
         model.vocabulary, 1, hidden[3], 1
     )
-    monkeypatch.setattr(masked, "masks", lambda *_: is_masked)
+    counts: list[Tensor] = []
+
+    def masks(count: Tensor, *_: object) -> Tensor:
+        counts.append(count)
+        return is_masked
+
+    monkeypatch.setattr(masked, "masks", masks)
     # Two of four ids are masked for cos(pi u / 2) from 1/4 to 1/2, and for u from 1/4 to 1/2.
     for drawn, got, factor in ((0.7, model.loss, 1 / 2), (0.3, model.nats, 4 / 2)):
         uniform = torch.tensor([[drawn]])
         monkeypatch.setattr(SampleNoise, "uniform_per_sample", lambda *_, u=uniform: u)
         assert got(IDS, ROW, noise_of(1)).tolist() == pytest.approx([wanted * factor])
+        assert counts.pop().tolist() == [[2]]
 
 
 def test_any_so_many_ids_are_masked() -> None:
