@@ -202,6 +202,7 @@ def test_all_stages_come_to_figures_and_pictures(probed: Path) -> None:
     assert found.samples.count == 4
     # Four real images above four drawn ones, with 2 px between them.
     assert size_of(probed / "samples.png") == (2 * 16 + 2, 4 * 16 + 3 * 2)
+    assert "transformer" in (probed / "report.html").read_text()
 
 
 def test_what_is_done_is_not_done_again(
@@ -326,6 +327,7 @@ def test_several_tokenizers_are_compared_and_one_that_fails_stops_no_other(
     alone = figures_of(probed)["tokenizers"]
     assert figures_of(tmp_path / "probe")["tokenizers"][:1] == alone
     assert size_of(tmp_path / "probe/probe.png") > (600, 300)
+    assert "fsq-64" in (tmp_path / "probe/report.html").read_text()
     assert (tmp_path / "probe/table.md").read_text().count("\n") == 4
     # What is done is not done again.
     again = vqtrain(*tiny, f"tokenizer={names[0]},{names[2]}")

@@ -23,6 +23,7 @@ from vqtrain.generation import tables
 from vqtrain.generation.form import TokenForm
 from vqtrain.generation.results import FILE, write_probe
 from vqtrain.launchers.parts.ranks import WIDTH
+from vqtrain.reports import page
 from vqtrain.shapes import by, sides
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -142,6 +143,8 @@ def run_stages(run: TokenizerRun) -> int:
     except (KeyboardInterrupt, Interrupted):
         run.console.print("stopped: run the same command again to continue")
         raise
+    if left:
+        page.write(run.folder)
     tables.show(run.report, run.console)
-    run.say("written", str(run.folder / FILE))
+    run.say("written", f"report.html and {FILE} in {run.folder}")
     return code or 0

@@ -23,6 +23,7 @@ from vqtrain.generation.results import FILE, ProbeReport, read_probe, write_prob
 from vqtrain.launchers.base import Ended, Job
 from vqtrain.launchers.local import Local, gpus
 from vqtrain.launchers.parts.ranks import WIDTH
+from vqtrain.reports import page
 from vqtrain.sweeps.commands import one_path
 
 # Words of a path that say nothing of a tokenizer.
@@ -154,8 +155,10 @@ def conclude(runs: Mapping[str, TokenizerRun], folder: Path, console: Console) -
     write_probe(together, folder)
     plot.save_plot(together, folder)
     write_whole(folder / tables.MARKDOWN_FILE, tables.markdown(together).encode())
+    file = page.write(folder)
     tables.show(together, console)
-    console.print(f"{'written':<12}{folder / FILE}", markup=False)
+    console.print(f"{'written':<12}{file}", markup=False)
+    console.print(f"{'':<12}and {FILE}, {plot.FILE}, {tables.MARKDOWN_FILE}", markup=False)
 
 
 def names_of(paths: Sequence[str], folder: Path) -> dict[str, str]:
