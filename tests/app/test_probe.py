@@ -41,7 +41,7 @@ CODEBOOKS: dict[str, dict[str, object]] = {
     "kl": {"kind": "kl", "arguments": {"size": None, "dim": 4, "kl_weight": 1.0}},
 }
 SMALL = [
-    *("batch_size=8", "num_workers=0", "device=cpu", "metrics=[psnr]", "perturb.shares=[0.5]"),
+    *("batch_size=8", "num_workers=0", "device=cpu", "metrics=[psnr]", "perturb.shares=[0.0,0.5]"),
     *("perturb.neighbors=3", "transformer.batch_size=4", "transformer.dim=32"),
     *("transformer.depth=1", "transformer.budget=6e8", "samples.count=4"),
 ]
@@ -190,8 +190,9 @@ def test_all_stages_come_to_figures_and_pictures(probed: Path) -> None:
     assert set(found.reconstruction) == {"psnr"}
     assert found.entropy is not None
     assert found.perturb is not None
-    assert [point.share for point in found.perturb.points] == [0.5]
-    assert found.perturb.points[0].metrics["psnr"] < found.reconstruction["psnr"]
+    assert [point.share for point in found.perturb.points] == [0, 0.5]
+    assert found.perturb.points[0].metrics == found.reconstruction
+    assert found.perturb.points[1].metrics["psnr"] < found.reconstruction["psnr"]
     trained = found.transformer
     assert trained is not None
     assert (trained.kind, trained.is_bound, trained.depth, trained.dim) == ("causal", False, 1, 32)
@@ -221,7 +222,7 @@ def test_what_is_done_is_not_done_again(
         (["tokenizer=fsq,fsq-64"], "holds a probe of one tokenizer: give another folder"),
         (["seed=1"], "holds a probe with seed=0, not 1: give seed=0, or another out"),
         (["transformer.budget=7e8"], "with transformer.budget=6e+08, not 7e+08: give"),
-        (["perturb.shares=[0.1]"], "with perturb.shares=[0.5], not [0.1]: give"),
+        (["perturb.shares=[0.1]"], "with perturb.shares=[0.0, 0.5], not [0.1]: give"),
         (["val=demo"], "holds a probe with other train images: give another out"),
     ],
 )
