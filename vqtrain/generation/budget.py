@@ -9,6 +9,7 @@ from vqtrain.generation.base import TokenModel
 
 MIN_STEPS = 100
 TOKENS_PER_PARAMETER = 20
+LEARNING_RATE_BY_DIM = 0.3
 # Parameters of a block of 32 channels: 12 dim^2. With as many times 32 channels as blocks a
 # transformer has this many times depth^3.
 UNIT = 12 * 32**2
@@ -49,6 +50,19 @@ def sizes_of(budget: float) -> Sizes:
     parameters = math.sqrt(budget / (6 * TOKENS_PER_PARAMETER))
     depth = max(1, round((parameters / UNIT) ** (1 / 3)))
     return Sizes(depth=depth, dim=32 * max(2, depth))
+
+
+def learning_rate_of(sizes: Sizes) -> float:
+    """Return a learning rate that suits Adam and a transformer of these sizes.
+
+    It falls with the channels, as in Yang et al. 2022, arXiv:2203.03466, where one rate is then
+    the best for all sizes.
+
+    Example:
+        >>> round(learning_rate_of(Sizes(depth=12, dim=768)), 5)
+        0.00039
+    """
+    return LEARNING_RATE_BY_DIM / sizes.dim
 
 
 def steps_of(model: TokenModel, budget: float, batch_size: int) -> int:

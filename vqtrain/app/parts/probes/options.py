@@ -55,7 +55,7 @@ class TransformerOptions:
     order: Annotated[str, one_of(*ORDERS)]
     condition: str | None
     batch_size: Annotated[int, at_least(1)]
-    lr: Annotated[float, above(0)]
+    lr: Annotated[float, above(0)] | None
     accumulate: Annotated[int, at_least(1)]
     max_time: str | None
 

@@ -8,7 +8,7 @@ from vqtrain.app.parts.probes.transformer import build_transformer, sizes_for
 from vqtrain.errors import ConfigError, naming
 from vqtrain.evaluation.settings import find_device
 from vqtrain.generation.base import Condition, TokenModel
-from vqtrain.generation.budget import steps_of
+from vqtrain.generation.budget import learning_rate_of, steps_of
 from vqtrain.generation.results import TransformerResult
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.sweeps.job import training_seconds
@@ -35,7 +35,7 @@ def plan(run: TokenizerRun, condition: Condition) -> tuple[TokenModel, TokenRunS
             steps=steps,
             batch_size=options.batch_size,
             accumulate=options.accumulate,
-            lr=options.lr,
+            lr=options.lr or learning_rate_of(sizes_for(options)),
             max_time=options.max_time,
             accelerator="gpu" if find_device(run.settings.device).type == "cuda" else "cpu",
             devices=run.options.devices,
