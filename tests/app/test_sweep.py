@@ -249,6 +249,16 @@ def test_a_grid_becomes_runs_a_table_and_a_picture_and_clusters_give_the_same(
         (["seed=0,1", "devices=0"], "devices must be at least 1 or null, got 0"),
         (["seed=0,1", "launcher=ray", "devices=2"], "devices=2 is for this machine"),
         (["seed=0,1", "launcher_options={a: 1}"], "launcher=local takes no launcher_options"),
+        (["seed=0,1", "probe=entropi"], "got ['entropi']; did you mean entropy?"),
+        (["seed=0,1", "probe=samples"], "probe=samples draws from the transformer"),
+        (["seed=0,1", "probe=entropy", "probe_options.sed=1"], "unknown key 'sed', did you mean"),
+        (["seed=0,1", "probe=entropy", "probe_options.seed=-1"], "seed must be at least 0"),
+        (["seed=0,1", "probe=entropy", "probe_options.out=x"], "probe_options.out is set by the"),
+        (["seed=0,1", "probe_options.seed=1"], "probe_options without probe"),
+        (
+            ["seed=0,1", "probe_options=3", "probe_options.a=1"],
+            "probe_options is 3, and has no",
+        ),
         (["seed=0,1", "trainer.num_nodes=2"], "trainer.num_nodes must be 1 in a sweep"),
         (["seed=0,1", "sweep_dri=x"], "unknown key 'sweep_dri'"),
         (["seed=0,1", "init_from=nowhere"], "nowhere"),
@@ -373,7 +383,6 @@ def test_a_sweep_that_is_run_again_with_a_probe_only_probes(
             done(job, end)
 
     monkeypatch.setattr("vqtrain.launchers.local.Local.launch", launch)
-    monkeypatch.setattr("vqtrain.app.parts.probe_request.check", lambda _: None)
     monkeypatch.setattr("vqtrain.app.parts.sweep.has_trained", lambda job: job.evaluation.exists())
     known = [word for word in tiny if not word.startswith("codebook")]
     words = ["sweep", *known, "codebook=fsq,kl", "sweep_dir=sweep"]
@@ -407,6 +416,12 @@ def test_a_sweep_that_is_run_again_with_a_probe_only_probes(
     assert launched == [["fsq", "probe"]] * 2
     assert main([*words, "probe=entropy", "probe_options.batch_size=8"]) == 2
     assert "sweep/jobs/fsq/probe holds a probe with batch_size=4, not 8" in capsys.readouterr().err
+    # Also where a key is left out that was another value before.
+    file = Path("sweep/jobs/fsq/probe/probe.json")
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+    assert main(wanted) == 2
+    assert "holds a probe with seed=1, not 0: give another sweep_dir" in capsys.readouterr().err
+    file.write_text(file.read_text().replace('"seed": 1', '"seed": 0'))
 
     ends["probe"] = Ended(code=1, reason="no memory left")
     assert main([*words, "probe=entropy,transformer"]) == 1
