@@ -56,6 +56,21 @@ def test_padding_repeats_the_border_and_is_cropped_again(
     assert torch.equal(restore(padded, layout), images)
 
 
+def test_an_image_of_the_one_size_of_a_codebook_with_scales_stays_as_it_is() -> None:
+    inner = {"kind": "fsq", "size": None, "levels": [4, 4], "eps": 1e-3}
+    scales = {"size": 16, "scales": [1, 2, 4], "num_convolutions": 2, "inner": inner}
+    scales |= {"convolution_share": 0.5, "convolution_weight": 1.0}
+    tokenizer = Tokenizer(
+        encoder={"kind": "vqvae", "arguments": NETWORK | ENCODER},
+        codebook={"kind": "multiscale", "arguments": scales},
+        decoder={"kind": "vqvae", "arguments": NETWORK | DECODER},
+        channels=3,
+    )
+    assert layout_of((16, 16), tokenizer, AnySize()) == Layout(
+        size=(16, 16), resized=(16, 16), encoded=(16, 16)
+    )
+
+
 def test_without_padding_the_center_is_kept(tokenizer: Tokenizer) -> None:
     images = image(35, 46)
     layout = layout_of((35, 46), tokenizer, AnySize())

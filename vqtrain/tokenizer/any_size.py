@@ -155,9 +155,7 @@ def layout_of(size: tuple[int, int], tokenizer: Tokenizer, settings: AnySize) ->
             has_thumbnail=rows * columns > 1,
         )
     unit = tokenizer.unit
-    # Of the smallest image; larger ones have as many times more as they are larger.
-    tokens = math.prod(tokenizer.codebook.tokens((tokenizer.codebook.grid_unit,) * len(unit)))
-    resized = _scaled(size, unit, tokens, settings)
+    resized = _scaled(size, tokenizer, settings)
     encoded = _whole(resized, unit, pad=settings.pad)
     if not all(encoded):
         raise ConfigError(
@@ -283,13 +281,14 @@ def tile_grid(size: tuple[int, int], tile: int, max_tiles: int) -> tuple[int, in
     return max((g for g in fitting if distances[g] <= nearest + 1e-9), key=math.prod)
 
 
-def _scaled(
-    size: tuple[int, int], unit: Sequence[int], tokens: int, settings: AnySize
-) -> tuple[int, int]:
+def _scaled(size: tuple[int, int], tokenizer: Tokenizer, settings: AnySize) -> tuple[int, int]:
     """Return the largest size at the same aspect ratio that has at most ``max_tokens``."""
     most = settings.max_tokens
     if most is None:
         return size
+    unit, codebook = tokenizer.unit, tokenizer.codebook
+    # Of the smallest image; larger ones have as many times more as they are larger.
+    tokens = math.prod(codebook.tokens((codebook.grid_unit,) * len(unit)))
     longest = max(size)
     for length in range(longest, 0, -1):
         height, width = (max(1, round(n * length / longest)) for n in size)
