@@ -18,6 +18,7 @@ from vqtrain import Tokenizer
 from vqtrain.cli import main
 from vqtrain.data.sources.find import training_and_validation
 from vqtrain.evaluation import models
+from vqtrain.evaluation.results import read_evaluation
 from vqtrain.metrics.psnr import PSNR
 
 NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
@@ -102,6 +103,8 @@ def test_figures_are_printed_and_written(
     assert entry["bits_per_pixel"] == round(np.log2(15) / 16, 4)  # fsq of 3 x 5
     assert entry["protocols"]["psnr"]["crop"] == "resize to 16 x 16 px"
     assert entry["codebook"]["tokens"] == 6 * 16
+    assert entry["codebook"]["grids"][0]["shape"] == [4, 4]
+    assert read_evaluation(Path("evaluation")).tokenizers[0].codebook.grids[0].left is not None
     assert "reading" in printed
     assert "written     evaluation" in printed
     assert Path("evaluation/table.md").read_text().startswith("| tokenizer |")
@@ -201,7 +204,7 @@ def test_what_images_do_not_allow_is_left_out_and_said_unless_it_was_asked_for(
     assert list(entry["metrics"]) == ["psnr", "ssim"]
     assert entry["baselines"] == {}
     assert sorted(file.name for file in Path("evaluation").iterdir()) == [
-        *("evaluation.json", "per_image.parquet", "table.md"),
+        *("codebook.png", "evaluation.json", "per_image.parquet", "table.md"),
     ]
 
 

@@ -161,7 +161,7 @@ def test_figures_are_those_of_images_one_by_one(index: ImageIndex, fid: FID) -> 
     assert found.codebook is not None
     assert found.codebook["histogram"] == [counts.tolist()]
     assert found.codebook["tokens"] == 10 * 16
-    assert list(found.seconds) == ["reading", "tokenizer", "psnr", "ssim", "rfid"]
+    assert list(found.seconds) == ["reading", "tokenizer", "codes", "psnr", "ssim", "rfid"]
 
 
 def compare(fid: FID, images: Tensor, made: Tensor) -> Comparison:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from vqtrain import distributed
+from vqtrain.codebooks.base import Codebook
 from vqtrain.data.decoding.images import Transform
 from vqtrain.data.faults import Fault
 from vqtrain.data.loading.batches import ValidationBatches
@@ -19,6 +20,7 @@ from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import DataError
 from vqtrain.evaluation.baselines import Baseline
+from vqtrain.evaluation.codes import CodeStatistics, distances_of, entropies
 from vqtrain.evaluation.comparison import OWN, Clock, Comparison, Result
 from vqtrain.evaluation.reference import Reference
 from vqtrain.metrics.base import Metric
@@ -47,6 +49,7 @@ class Measured:
         codebook: How its ids are used, as plain data; None if it has none.
         faults: Images that could not be read.
         seconds: What each part took on the first rank.
+        codes: What single ids do; None if it has none, or others were decoded.
     """
 
     image_ids: Sequence[int]
@@ -55,6 +58,7 @@ class Measured:
     codebook: Mapping[str, object] | None
     faults: Sequence[Fault]
     seconds: Mapping[str, float]
+    codes: CodeStatistics | None = None
 
 
 @torch.inference_mode()
@@ -105,6 +109,7 @@ def measure(
     factor = tokenizer.downsampling
     codebook = tokenizer.codebook
     used = IdCounts(num_codebooks=codebook.num_codebooks, size=codebook.size)
+    codes = CodeStatistics(codebook, device) if codebook.num_codebooks and not change else None
     batches = ValidationBatches(
         index,
         transform=transform,
@@ -116,25 +121,22 @@ def measure(
     loader = Loader(batches, numbers=range(len(batches)), num_workers=num_workers)
     for number, loaded in enumerate(clock.waiting(loader, "reading")):
         faults += loaded.faults
+        first = (number * world_size + rank) * batch_size
         with clock.part("tokenizer"):
             batch = loaded.to(tokenizer.device, non_blocking=True)
             images = tokenizer.to_images(batch.samples, widened(tokenizer.dtype))
             with autocast():
-                quantized = tokenizer.quantize(tokenizer.latents(images)[..., :num_tokens])
-                token_ids, z_q = quantized.token_ids, quantized.z_q
-                if change is not None:
-                    first = (number * world_size + rank) * batch_size
-                    token_ids = change(token_ids, range(first, first + len(token_ids)))
-                    with without_autocast(token_ids):
-                        z_q = tokenizer.codebook.decode(token_ids)
-                reconstruction = tokenizer.decode_latents(z_q)
-            used.add(token_ids[batch.mask].to(device))
+                passed = forward(tokenizer, images, num_tokens, change, first)
+            used.add(passed.token_ids[batch.mask].to(device))
         original, mask = to_pixels(images.to(device)), batch.mask.to(device)
+        if codes is not None:
+            with clock.part("codes"):
+                add_codes(codes, codebook, passed, original, mask, first)
         others = {}
         for word, baseline in baselines.items():
             with clock.part(word):
                 others[word] = apply_baseline(baseline, original, mask, bits_per_pixel, factor)
-        comparison.add(original, reconstruction.to(device), mask, others)
+        comparison.add(original, passed.reconstruction.to(device), mask, others)
         progress(min(len(index), (number + 1) * world_size * batch_size), len(index))
     image_ids, results = comparison.gather()
     if rank == 0:
@@ -142,6 +144,8 @@ def measure(
             if name not in known:
                 reference.save(comparison.originals[name])
     used.reduce()
+    if codes is not None:
+        codes.reduce()
     found = sorted(set(distributed.all_gather_lists(faults)), key=lambda fault: fault.key)
     if not image_ids:
         raise DataError(f"none of {len(index):,} images can be used: {found[0].reason}")
@@ -149,9 +153,63 @@ def measure(
         image_ids=image_ids,
         tokenizer=results.pop(OWN),
         baselines=results,
-        codebook=describe_ids(used),
+        codebook=describe_ids(used, codes),
+        codes=codes,
         faults=found,
         seconds=clock.seconds,
+    )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Passed:
+    """A batch that has passed a tokenizer: latents, ids, what is decoded, and what comes out."""
+
+    latents: Float[Tensor, "b d *grid"]
+    token_ids: Int64[Tensor, "b k *tokens"]
+    z_q: Float[Tensor, "b c *grid"]
+    reconstruction: Float[Tensor, "b channels *size"]
+
+
+def forward(
+    tokenizer: Tokenizer,
+    images: Float[Tensor, "b c *size"],
+    num_tokens: int | None,
+    change: Change | None,
+    first: int,
+) -> Passed:
+    """Encode and decode images, the first of which has a position in the index."""
+    latents = tokenizer.latents(images)[..., :num_tokens]
+    quantized = tokenizer.quantize(latents)
+    token_ids, z_q = quantized.token_ids, quantized.z_q
+    if change is not None:
+        token_ids = change(token_ids, range(first, first + len(token_ids)))
+        with without_autocast(token_ids):
+            z_q = tokenizer.codebook.decode(token_ids)
+    return Passed(
+        latents=latents,
+        token_ids=token_ids,
+        z_q=z_q,
+        reconstruction=tokenizer.decode_latents(z_q),
+    )
+
+
+def add_codes(
+    codes: CodeStatistics,
+    codebook: Codebook,
+    passed: Passed,
+    original: Pixels,
+    mask: Mask,
+    first: int,
+) -> None:
+    """Add what the ids of a batch do, without the images that only fill it up."""
+    distances = distances_of(codebook, passed.latents, passed.z_q)
+    codes.add(
+        passed.token_ids.to(mask.device)[mask],
+        original[mask],
+        to_pixels(passed.reconstruction.to(mask.device))[mask],
+        None if distances is None else distances.to(mask.device)[mask],
+        torch.arange(first, first + len(mask), device=mask.device)[mask],
     )
 
 
@@ -184,8 +242,8 @@ def measuring_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-def describe_ids(used: IdCounts) -> dict[str, object] | None:
-    """Say how ids are used, as plain data; None if none were counted.
+def describe_ids(used: IdCounts, codes: CodeStatistics | None = None) -> dict[str, object] | None:
+    """Say how ids are used, and what single ones do, as plain data; None if none were counted.
 
     Entropy is in bits, as the mean over codebooks. The histogram, a list of counts for each
     codebook, is left out above ``LARGEST_LISTED`` ids.
@@ -202,6 +260,7 @@ def describe_ids(used: IdCounts) -> dict[str, object] | None:
         **used.metrics(),
         "entropy_bits": math.fsum(map(entropy_bits, counts)) / len(counts),
         "histogram": listed,
+        **(codes.describe() if codes is not None else {}),
     }
 
 
@@ -212,5 +271,4 @@ def entropy_bits(counts: Int64[Tensor, " n"]) -> float:
         >>> entropy_bits(torch.tensor([2, 1, 1, 0]))
         1.5
     """
-    shares = counts.double() / counts.sum().clamp(min=1)
-    return torch.special.entr(shares).sum().item() / math.log(2)
+    return float(entropies(counts))

@@ -17,6 +17,8 @@ from vqtrain.data.sources.index import ImageIndex
 from vqtrain.errors import ConfigError, DataError, WeightsError, require
 from vqtrain.evaluation import tables
 from vqtrain.evaluation.baselines import BASELINES, Baseline, bits_per_pixel, tokens_per_image
+from vqtrain.evaluation.code_images import FILE as CODES_FILE
+from vqtrain.evaluation.code_images import draw_codes
 from vqtrain.evaluation.cost import Cost, measure_cost
 from vqtrain.evaluation.measure import Change, Measured, measure, measuring_device
 from vqtrain.evaluation.reconstructions import draw, file_name
@@ -368,6 +370,11 @@ def save_images(
     folder = out / model.folder
     folder.mkdir(exist_ok=True)
     tables.write_per_image(entry, folder)
+    if entry.measured.codes is not None:
+        codes, transform = entry.measured.codes, model.transform
+        drawn = draw_codes(codes, model.tokenizer, index, transform, settings)
+        if drawn is not None:
+            drawn.save(folder / CODES_FILE)
     for metric in [metric for metric in metrics if isinstance(metric, SampleMetric)][:1]:
         values = entry.measured.tokenizer.values[metric.name]
         order = sorted(range(len(values)), key=values.__getitem__)

@@ -19,6 +19,61 @@ from vqtrain.shapes import ImageSize
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Neighbor:
+    """How much an id says about that of its neighbor, in bits: as counted, and if by chance."""
+
+    mutual_information_bits: float
+    by_chance_bits: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Ids that are often next to each other; bits are their pointwise mutual information."""
+
+    neighbor: str
+    id: int
+    neighbor_id: int
+    count: int
+    bits: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class WorstId:
+    """An id with a large share of the squared error of all pixels."""
+
+    id: int
+    share_of_tokens: float
+    share_of_error: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class GridUse:
+    """What the ids of a codebook, or of a scale, do in the images.
+
+    Attributes:
+        name: What it is called.
+        shape: Rows and columns.
+        position_entropy_bits: Of the ids at each position; None of too many.
+        left: Between an id and the one to its left; None if not counted, as ``upper``.
+        upper: Between an id and the one above.
+        pairs: The strongest of both.
+        worst_ids: From the largest share of the error on.
+    """
+
+    name: str
+    shape: Sequence[int]
+    position_entropy_bits: Sequence[Sequence[float]] | None = None
+    left: Neighbor | None = None
+    upper: Neighbor | None = None
+    pairs: Sequence[Pair] = ()
+    worst_ids: Sequence[WorstId] = ()
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class CodebookUse:
     """How the ids of a tokenizer are used.
 
@@ -33,6 +88,8 @@ class CodebookUse:
         perplexity: Of the ids.
         top1_share: Share of the most frequent id.
         entropy_bits: Of the ids.
+        grids: What ids do, of each codebook or scale.
+        left_out: What was not measured of it, and why.
     """
 
     size: int
@@ -45,6 +102,8 @@ class CodebookUse:
     perplexity: float | None = None
     top1_share: float | None = None
     entropy_bits: float | None = None
+    grids: Sequence[GridUse] = ()
+    left_out: Sequence[str] = ()
 
     @classmethod
     def of(cls, described: Mapping[str, object]) -> "CodebookUse":

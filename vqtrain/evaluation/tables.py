@@ -74,7 +74,7 @@ def save(report: Report, out: Path) -> None:
     """Write JSON and Markdown into a folder, each whole or not at all."""
     text = json.dumps(to_plain(report), indent=2, allow_nan=False)
     # A histogram on a line of its own, not on one for each id.
-    text = re.sub(r"\[\n[\s\d,]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
+    text = re.sub(r"\[\n[\s\d.,]*\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
     write_whole(out / JSON_FILE, f"{text}\n".encode())
     write_whole(out / MARKDOWN_FILE, markdown(report).encode())
 

@@ -133,7 +133,22 @@ class Viewer:
     right: str
 
 
-Block = Text | Code | Facts | Table | Charts | Viewer
+@final
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture as it is.
+
+    Attributes:
+        uri: The picture as a data URI.
+        label: What it shows.
+    """
+
+    kind: ClassVar[str] = "picture"
+    uri: str
+    label: str
+
+
+Block = Text | Code | Facts | Table | Charts | Viewer | Picture
 
 
 @final

@@ -34,7 +34,7 @@ from vqtrain.reports.blocks import (
     word,
 )
 from vqtrain.reports.charts import Axis, Line, Point, curves, scatter
-from vqtrain.reports.codebook import codebook_blocks
+from vqtrain.reports.codebook import code_blocks, codebook_blocks
 from vqtrain.reports.cost import cost_blocks
 from vqtrain.reports.images import (
     IDS,
@@ -74,12 +74,17 @@ def evaluation_page(folder: Path) -> Page:
     codebooks = {
         each.name if len(found) > 1 else "": each.codebook for each in found if each.codebook
     }
+    folders = {
+        name: (folder / each.per_image).parent
+        for name, each in zip(codebooks, (each for each in found if each.codebook), strict=True)
+    }
     examples = example_blocks(folder, found, values, images)
     sections: dict[str, tuple[str, Sequence[Block]]] = {
         "results": ("Results", [results_table(found)]),
         "rate": ("Rate and distortion", rate_charts(found)),
         "spread": ("Spread over images", distributions(values)),
         "codebook": ("Codebook usage", codebook_blocks(codebooks) if codebooks else []),
+        "ids": ("Single ids", code_blocks(codebooks, folders)),
         "examples": ("Worst and best images", examples),
         "cost": ("Cost", cost_blocks(found)),
         "protocols": ("Protocols", protocols(result)),
