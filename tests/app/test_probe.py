@@ -222,7 +222,7 @@ def test_what_is_done_is_not_done_again(
         (["tokenizer=fsq,fsq-64"], "holds a probe of one tokenizer: give another folder"),
         (["seed=1"], "holds a probe with seed=0, not 1: give seed=0, or another out"),
         (["transformer.budget=7e8"], "with transformer.budget=6e+08, not 7e+08: give"),
-        (["perturb.shares=[0.1]"], "with perturb.shares=[0.0, 0.5], not [0.1]: give"),
+        (["perturb.shares=[0.1]"], "with perturb.shares=[0.0,0.5], not [0.1]: give"),
         (["val=demo"], "holds a probe with other train images: give another out"),
     ],
 )
