@@ -141,6 +141,21 @@ def test_a_run_says_how_many_bits_held_out_ids_take(
     assert capsys.readouterr().out == ""
 
 
+def test_a_run_that_is_out_of_time_says_so_and_continues_exactly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(whole)
+    for step in (1, 2):
+        capsys.readouterr()
+        assert train(parts, max_time="00:00:00").outcome.reason == "time"
+        said = capsys.readouterr().out
+        assert said.endswith(f"out of time at step {step}; continue with the same command\n")
+    train(parts)
+    assert "resuming at step 2" in capsys.readouterr().out
+    assert (parts / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
 def test_validation_costs_a_share_of_the_training() -> None:
     # Training on 800 samples costs as much as validating on 2400, of which 20 % are 480.
     long = replace(SETTINGS, steps=100)

@@ -25,6 +25,12 @@ from vqtrain.training.stopping import MAX_SKIPPED_IN_ROW, StopPolicy
 from vqtrain.training.trackers.base import Tracker
 from vqtrain.training.trained import RunData, Trained, Validator
 
+WHY = {
+    "time": "out of time",
+    "signal": "stopped by a signal",
+    "callback": "stopped by a callback",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -45,6 +51,11 @@ class Outcome:
     results: Mapping[str, float]
     is_validated: bool
     conclusion: str | None
+
+    @property
+    def stopped(self) -> str | None:
+        """Why it ended at its step; None after the last one."""
+        return f"{WHY[self.reason]} at step {self.step}" if self.reason in WHY else None
 
 
 def fit(

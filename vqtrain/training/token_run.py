@@ -21,7 +21,7 @@ from vqtrain.training.console import RunConsole
 from vqtrain.training.launch import build_trainer, quiet_libraries, rank_named
 from vqtrain.training.outlook import describe_size, describe_software
 from vqtrain.training.results import METRICS, read_metrics
-from vqtrain.training.run import Outcome, fit
+from vqtrain.training.run import Outcome, fit, resumed_by
 from vqtrain.training.settings import ACCELERATORS, TrainerSettings
 from vqtrain.training.token_arrays import TokenArrays
 from vqtrain.training.token_data import TokenData
@@ -243,6 +243,8 @@ def train_token_model(
             callbacks={},
             checkpoint=checkpoint,
         )
+        if outcome.stopped is not None:
+            console.line(f"{outcome.stopped}; continue with {resumed_by(module, run_dir)}")
     distributed.leave()
     return results_of(run_dir, outcome) if trainer.is_global_zero else None
 

@@ -10,12 +10,6 @@ from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.console import RunConsole, duration
 from vqtrain.training.run import Outcome
 
-WHY = {
-    "time": "out of time",
-    "signal": "stopped by a signal",
-    "callback": "stopped by a callback",
-}
-
 
 def conclude(
     console: RunConsole,
@@ -28,9 +22,8 @@ def conclude(
 ) -> None:
     """Print how the run ended, where the results are, and what to try next."""
     mine, allow = shlex.quote(str(run_dir)), allowing(config)
-    if outcome.reason != "finished":
-        why = WHY[outcome.reason]
-        console.line(f"{why} at step {outcome.step}; continue with: vqtrain train resume={mine}")
+    if outcome.stopped is not None:
+        console.line(f"{outcome.stopped}; continue with: vqtrain train resume={mine}")
         if not outcome.is_validated:
             console.line(
                 "this step was not validated, so that the run ends soon; measure it with: "

@@ -70,8 +70,7 @@ def train(run: TokenizerRun) -> int | None:
     outcome = trained.outcome
     if outcome.signal_number is not None:
         return 128 + outcome.signal_number
-    if outcome.reason != "finished":
-        run.say("stopped", "transformer.max_time is over: run the same command again to continue")
+    if outcome.stopped is not None:
         return 0
     sizes, images_seen = sizes_for(options), settings.steps * settings.batch_size
     run.keep(
