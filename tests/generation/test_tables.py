@@ -86,7 +86,7 @@ def test_what_is_shown(report: ProbeReport) -> None:
     show(report, console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
     assert "time        entropy 4.5 s, perturb 6.0 s\n" in shown
-    assert "-0.50  psnr and perturbed psnr, of 3 tokenizers" in shown
+    assert "psnr, perturbed psnr        -0.50 (3 tokenizers)\n" in shown
     lines = markdown(report).splitlines()
     assert lines[0].startswith("| tokenizer | codebook | codes | tokens | raw bits/px | psnr |")
     assert lines[3] == "| b | fsq | 1,000 | 16 | 0.5000 | 22.00 | 0.4000 | 16.00 |"

@@ -267,7 +267,7 @@ def probe_of(name: str, place: int, *, is_whole: bool) -> TokenizerProbe:
             seconds=60.0,
         ),
         "samples": SamplesResult(
-            count=64, metrics={"gfid": 120.5}, sampling={"temperature": 1.0}, seconds=4.0
+            count=64, metrics={"fid": 120.5}, sampling={"temperature": 1.0}, seconds=4.0
         ),
     }
     return TokenizerProbe(

@@ -26,7 +26,7 @@ def charts_in(section: Section) -> dict[str, Any]:
 
 
 def rows_of(section: Section) -> dict[str, dict[str, str]]:
-    (table,) = [block for block in section.blocks if isinstance(block, Table)]
+    table, *_ = (block for block in section.blocks if isinstance(block, Table))
     return {
         row[0].text: dict(zip(table.heads, (cell.text for cell in row), strict=True))
         for row in table.rows
@@ -53,7 +53,7 @@ def test_tokenizers_are_compared_and_the_figures_explained(probe: Path) -> None:
         "entropy bits/px": "0.4500",
         "model bits/px": "0.4000",
         "PSNR, 25% perturbed": "19.5000",
-        "samples gFID": "120.5000",
+        "samples FID": "120.5000",
     }
     assert rows["lfq"]["model bits/px"] == "-"
     meanings = next(block for block in found["results"].blocks if isinstance(block, Facts))
@@ -66,6 +66,18 @@ def test_tokenizers_are_compared_and_the_figures_explained(probe: Path) -> None:
     html = render(page)
     assert "secret" not in html
     assert "ema &lt;b&gt;" in html
+
+
+def test_three_tokenizers_show_whether_probes_agree(probe: Path) -> None:
+    report = read_probe(probe)
+    assert len(sections(probe_page(probe))["results"].blocks) == 2  # two were probed
+    first, second, last = report.tokenizers
+    last = replace(last, entropy=first.entropy)
+    write_probe(replace(report, tokenizers=[first, second, last]), probe)
+    table = sections(probe_page(probe))["results"].blocks[-1]
+    assert isinstance(table, Table)
+    # PSNR ranks them 3, 2, 1, and fewer bits 2.5, 1, 2.5.
+    assert [[cell.text for cell in row] for row in table.rows] == [["psnr", "entropy", "0.00", "3"]]
 
 
 def test_a_model_is_filled_on_the_curve_and_the_stored_ids_are_hollow(probe: Path) -> None:

@@ -5,7 +5,7 @@ import math
 from rich.console import Console
 from rich.table import Table
 
-from vqtrain.generation.ranks import RankCorrelation, rank_correlations
+from vqtrain.generation.ranks import RankCorrelation, describe, rank_correlations
 from vqtrain.generation.results import STAGES, ProbeReport, TokenizerProbe
 
 MARKDOWN_FILE = "table.md"
@@ -87,12 +87,8 @@ def show(report: ProbeReport, console: Console) -> None:
     said = [f"{stage} {seconds:,.1f} s" for stage, seconds in taken.items() if seconds is not None]
     if said:
         console.print(f"{'time':<12}{', '.join(said)}", markup=False)
-    correlations = correlations_of(report)
-    if correlations:
-        console.print("rank correlations, 1 where both put the tokenizers into the same order:")
-    for each in correlations:
-        text = f"{each.value:+.2f}  {each.first} and {each.second}, of {each.count} tokenizers"
-        console.print(f"{'':<12}{text}", markup=False)
+    for line in describe(correlations_of(report)):
+        console.print(line, markup=False)
 
 
 def seconds_of(report: ProbeReport, stage: str) -> float | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vqtrain.data.remote.urls import shareable
+from vqtrain.generation.ranks import RankCorrelation
 from vqtrain.generation.results import (
     FILE,
     STAGES,
@@ -15,6 +16,7 @@ from vqtrain.generation.results import (
     TransformerResult,
     read_probe,
 )
+from vqtrain.generation.tables import correlations_of
 from vqtrain.metrics.parts.declarations import declaration
 from vqtrain.reports.blocks import (
     MISSING,
@@ -79,7 +81,7 @@ def probe_page(folder: Path) -> Page:
     found = report.tokenizers
     images = PageImages()
     sections: dict[str, tuple[str, Sequence[Block]]] = {
-        "results": ("Results", results_blocks(found)),
+        "results": ("Results", [*results_blocks(found), *agreement(correlations_of(report))]),
         "rate": ("Rate and distortion", rate_blocks(found)),
         "transformers": ("Transformers", transformer_blocks(found)),
         "perturbed": ("Perturbed ids", perturbed_blocks(found)),
@@ -128,6 +130,21 @@ def results_blocks(found: Sequence[TokenizerProbe]) -> list[Block]:
             row |= {f"samples {label(name)}": number(n, decimals=4) for name, n in own}
         rows.append(row)
     return [table("Tokenizers", rows), Facts(rows=list(MEANINGS.items()))]
+
+
+def agreement(found: Sequence[RankCorrelation]) -> list[Block]:
+    """Make a table of how alike figures order the tokenizers; nothing if there are none."""
+    rows = [
+        {
+            "order by": word(each.first),
+            "and by": word(each.second),
+            "rank correlation": number(each.value, decimals=2),
+            "tokenizers": number(each.count),
+        }
+        for each in found
+    ]
+    note = "1: both orders from best to worst are the same; -1: one is the other backwards."
+    return [table("Do the probes agree?", rows, notes=[note])] if rows else []
 
 
 def codes_cell(found: TokenizerProbe) -> Cell:
@@ -275,7 +292,7 @@ def entropy_blocks(found: Sequence[TokenizerProbe]) -> list[Block]:
     text = (
         "Held-out ids under models that are fitted by counting the ids of the training images: "
         "marginal knows how often each id occurs, position where in the image, context what is "
-        "next to it. Compressed is the size of a file of the ids after a general compressor."
+        "next to it. Compressed: LZMA on the ids of training images, as a model that knows nothing."
     )
     return [Text(text=text), table("Code lengths", rows)] if rows else []
 

@@ -27,6 +27,7 @@ from vqtrain.reports.blocks import (
 )
 from vqtrain.reports.charts import Axis, Point, scatter
 from vqtrain.reports.images import ORIGINAL, RGB, Budget, PageImages, read_image, split_strip
+from vqtrain.reports.probe import agreement
 from vqtrain.reports.series import label, metric_axis
 from vqtrain.shapes import ImageSize
 from vqtrain.sweeps import results, tables
@@ -160,22 +161,11 @@ def model_charts(sweep: SweepResult, points: Sequence[Point]) -> list[Block]:
         "trained on. A model that predicts the ids well needs fewer than the ids have, so this is "
         "the rate that tells how hard the tokens are to generate."
     )
-    return [Text(text=text), Charts(title="", charts=charts), *correlations(sweep)]
-
-
-def correlations(sweep: SweepResult) -> list[Block]:
-    """Say how alike the probes and the first metric order the points."""
-    rows = [
-        {
-            "order by": word(each.first),
-            "and by": word(each.second),
-            "rank correlation": number(each.value, decimals=2),
-            "points": number(each.count),
-        }
-        for each in tables.rank_correlations(sweep)
+    return [
+        Text(text=text),
+        Charts(title="", charts=charts),
+        *agreement(tables.rank_correlations(sweep)),
     ]
-    note = "1 where both order the points alike from the best to the worst, -1 where oppositely."
-    return [table("Do the probes agree?", rows, notes=[note])] if rows else []
 
 
 def usage_charts(sweep: SweepResult, points: Sequence[Point]) -> list[Block]:
