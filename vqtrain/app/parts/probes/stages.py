@@ -18,7 +18,7 @@ from vqtrain.app.parts.probes.transformer import draw, read_model
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.tokenize import encoder, make_token_plan
 from vqtrain.data.decoding.images import decode_image
-from vqtrain.data.shards.folder import ALL
+from vqtrain.data.shards.folder import ALL, Progress
 from vqtrain.data.sources.index import ImageIndex
 from vqtrain.data.tokens.write import write
 from vqtrain.errors import BadSampleError, require
@@ -99,6 +99,7 @@ def prepare(run: TokenizerRun) -> None:
     }
     encode = encoder(tokenizer, settings)
     for folder, plan in plans.items():
+        word = "held-out ids" if folder == run.val_tokens else "training ids"
         with shown_progress(run.console, "looking for the fields of the samples") as progress:
             write(
                 plan,
@@ -107,11 +108,16 @@ def prepare(run: TokenizerRun) -> None:
                 share=ALL,
                 num_workers=settings.workers,
                 max_bad_fraction=run.options.max_bad_fraction,
-                progress=progress,
+                progress=under(word, progress),
             )
     if not run.found.reconstruction:
         run.keep(reconstruction=measure(run, "reconstruction"))
         run.say("decoded", figures(run.found.reconstruction))
+
+
+def under(word: str, progress: Progress) -> Progress:
+    """Show progress under one word, whichever shard is being written."""
+    return lambda _shard, done, total: progress(word, done, total)
 
 
 def measure(run: TokenizerRun, word: str, change: Change | None = None) -> dict[str, float]:
