@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vqtrain.data.remote.urls import shareable
+from vqtrain.generation.grid import MARGIN
 from vqtrain.generation.ranks import RankCorrelation
 from vqtrain.generation.results import (
     FILE,
@@ -43,8 +44,6 @@ from vqtrain.sweeps.results import ahead
 IMAGE_BYTES = 3_500_000
 MOST_NAMED = 3
 SAMPLES = "samples.png"
-# White between the images of that.
-MARGIN = 2
 RATE = "bits_per_pixel"
 REAL, SAMPLED = "real images", "sampled images"
 MEANINGS = {
