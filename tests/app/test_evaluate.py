@@ -377,7 +377,7 @@ def test_all_metrics_with_weights_from_files(
     assert entry["metrics"]["rfid@3"] > 0
     assert entry["protocols"]["rfid@3"]["weights"] == "inception.pth, not the published file"
     assert list(entry["seconds"]) == [
-        *("hashing", "reading", "tokenizer", "psnr", "ssim", "chroma_error", "ms_ssim"),
+        *("hashing", "reading", "tokenizer", "codes", "psnr", "ssim", "chroma_error", "ms_ssim"),
         *("lpips_alex", "lpips_vgg", "rfid"),
     ]
 

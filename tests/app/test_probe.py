@@ -140,6 +140,11 @@ TOKENS = ["tokens=tokens", "val=demo", "images="]
             ["transformer.budget=1e6"],
             ": transformer.budget=1e+06 buys 0 steps of 4 samples of 16 ids",
         ),
+        (["transformer.budget=1e30"], "steps of 4 samples, at most 1,000,000,000 can be done: use"),
+        (
+            ["transformer.budget=1e30", "transformer.depth=null", "transformer.dim=null"],
+            " of memory, of which ",
+        ),
         (["tokenizer=lfq"], "1048576, at least 100 are needed: use transformer.budget="),
         (["transformer.accumulate=3"], "transformer: batch_size=4 cannot be split evenly"),
         (["transformer.condition=cls"], "transformer.condition=cls: images have no such field"),

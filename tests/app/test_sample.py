@@ -1,5 +1,6 @@
 """``vqtrain sample`` as its users meet it: what it draws, and what it refuses."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -113,6 +114,7 @@ def test_a_condition_that_the_model_does_not_have_is_refused() -> None:
         (["probe=nowhere"], "probe=nowhere is no folder of vqtrain probe: probe.json or tokenizer"),
         (["probe=several"], "is of several tokenizers: give one of its folders, probe=several/one"),
         (["probe=several/one"], "several/one holds no trained transformer: vqtrain probe"),
+        (["probe=unfinished"], "unfinished has no transformer that is trained to its end"),
         (["classes=[0,3]"], "classes must be numbers from 0 to 2, got 3"),
         (["classes=-1"], "classes must be numbers from 0 to 2, got -1"),
         (["count=1", "classes=[0,1]"], "count must be at least 2, an image for each class, got 1"),
@@ -134,7 +136,11 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 ) -> None:
     Path("several/logs").mkdir(parents=True)
     shutil.copytree(probed, "several/one", ignore=lambda *_: ["transformer", "tokens"])
+    shutil.copytree(probed, "unfinished", ignore=lambda *_: ["tokens"])
+    known = json.loads(Path("unfinished/probe.json").read_text())
+    known["tokenizers"][0]["transformer"] = None
+    Path("unfinished/probe.json").write_text(json.dumps(known))
     assert main([*words, *changed]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
-    assert [path.name for path in Path().iterdir()] == ["several"]
+    assert sorted(path.name for path in Path().iterdir()) == ["several", "unfinished"]

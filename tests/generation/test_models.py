@@ -75,4 +75,11 @@ def test_a_vocabulary_that_takes_more_memory_than_is_free_is_refused(
     with pytest.raises(ConfigError, match=r"over 2097152 ids with dim=32 takes 1 GiB"):
         build_model(form, settings, Condition(), PLANE)
     monkeypatch.setattr(models, "free_memory", lambda _: 2**30)
-    models.check_memory(form, 32)
+    models.check_memory(form, 1, 32)
+    # 2 blocks of 12 x 512^2 weights x 4 numbers of 4 bytes = 96 MiB.
+    small = TokenForm(size=2, num_codebooks=1, token_shape=(2, 3))
+    monkeypatch.setattr(models, "free_memory", lambda _: 96 * 2**20)
+    models.check_memory(small, 2, 512)
+    monkeypatch.setattr(models, "free_memory", lambda _: 96 * 2**20 - 1)
+    with pytest.raises(ConfigError, match=r"to train 2 blocks with dim=512 takes 0 GiB of memory"):
+        models.check_memory(small, 2, 512)

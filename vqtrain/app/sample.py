@@ -53,6 +53,11 @@ class Sample(Command):
         folder = expand(probe)
         check_probe(folder, probe)
         (found,) = read_probe(folder).tokenizers
+        require(
+            found.transformer is not None,
+            f"probe={probe} has no transformer that is trained to its end: continue its vqtrain "
+            "probe, with probe=transformer",
+        )
         target = new_folder(out)
         settings = ImageSettings(
             image_size=found.image_size,

@@ -7,7 +7,7 @@ from typing import final
 from vqtrain.errors import ConfigError, require
 from vqtrain.generation.base import TokenModel
 
-MIN_STEPS = 100
+MIN_STEPS, MAX_STEPS = 100, 10**9
 TOKENS_PER_PARAMETER = 20
 LEARNING_RATE_BY_DIM = 0.3
 # Parameters of a block of 32 channels: 12 dim^2. With as many times 32 channels as blocks a
@@ -69,16 +69,23 @@ def steps_of(model: TokenModel, budget: float, batch_size: int) -> int:
     """Return how many steps of training a budget of operations buys.
 
     Raises:
-        ConfigError: If they are fewer than 100; the message names the least budget.
+        ConfigError: If they are fewer than 100, where the message names the least budget, or more
+            than anyone can do.
     """
     step = model.flops * batch_size
     steps = int(budget // step)
     if steps < MIN_STEPS:
+        bought = "1 step" if steps == 1 else f"{steps} steps"
         raise ConfigError(
-            f"budget={budget:.2g} buys {steps} steps of {batch_size} samples of "
+            f"budget={budget:.2g} buys {bought} of {batch_size} samples of "
             f"{model.form.num_tokens} ids out of {model.form.size}, at least {MIN_STEPS} are "
             f"needed: use budget={_rounded_up(MIN_STEPS * step)} or a smaller batch or model"
         )
+    require(
+        steps <= MAX_STEPS,
+        f"budget={budget:.2g} buys {steps:.1e} steps of {batch_size} samples, at most "
+        f"{MAX_STEPS:,} can be done: use a smaller budget or a larger model",
+    )
     return steps
 
 

@@ -18,6 +18,9 @@ from vqtrain.ops.free_memory import free_memory
 from vqtrain.ranges import at_least, check_fields, one_of
 from vqtrain.sequence import ORDERS
 
+# Of a block, by its squared channels: queries, keys, values, the output, and the two of the MLP.
+PARAMETERS = 12
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ def build_model(
         ConfigError: If its weights do not fit into memory.
     """
     depth, dim = settings.depth, settings.dim
-    check_memory(form, dim)
+    check_memory(form, depth, dim)
     if settings.masked:
         return Masked(form=form, condition=condition, depth=depth, dim=dim)
     if isinstance(codebook, MultiScale):
@@ -75,17 +78,23 @@ def build_model(
     return Causal(form=form, condition=condition, depth=depth, dim=dim, order=settings.order)
 
 
-def check_memory(form: TokenForm, dim: int) -> None:
-    """Refuse a vocabulary whose weights cannot be trained on this machine.
+def check_memory(form: TokenForm, depth: int, dim: int) -> None:
+    """Refuse blocks or a vocabulary whose weights cannot be trained on this machine.
 
-    There is a vector for each id, and training keeps four numbers for each of theirs: the weight,
-    its gradient and both averages of Adam.
+    There is a vector for each id, and training keeps four numbers for each weight: itself, its
+    gradient and both averages of Adam.
 
     Raises:
         ConfigError: If they take more memory than is free.
     """
     ids = form.num_codebooks * form.size
-    taken, free = 4 * 4 * ids * dim, free_memory(torch.device("cpu"))
+    free = free_memory(torch.device("cpu"))
+    blocks, taken = 4 * 4 * PARAMETERS * depth * dim**2, 4 * 4 * ids * dim
+    require(
+        free is None or blocks <= free,
+        f"to train {depth} blocks with dim={dim} takes {blocks / 2**30:.0f} GiB of memory, of "
+        f"which {(free or 0) / 2**30:.0f} are free: use a smaller budget, depth or dim",
+    )
     require(
         free is None or taken <= free,
         f"to train a model over {ids} ids with dim={dim} takes {taken / 2**30:.0f} GiB of memory, "

@@ -47,6 +47,14 @@ class ProbeImages:
     described: dict[str, object]
 
     @property
+    def is_same(self) -> bool:
+        """Whether the images to measure on are those to train on."""
+        train, val = self.described["train"], self.described["val"]
+        assert isinstance(train, dict), "described as a mapping"
+        assert isinstance(val, dict), "described as a mapping"
+        return bool(train["digest"] == val["digest"])
+
+    @property
     def fields(self) -> Sequence[str]:
         """The fields of the first image to train on."""
         if self.train is not None:

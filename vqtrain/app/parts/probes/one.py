@@ -129,8 +129,16 @@ def run_stages(run: TokenizerRun) -> int:
         f"{found.path}: {found.kind}, {found.size:,} codes, {by(found.token_shape)} tokens an "
         f"image of {height} x {width} px",
     )
-    run.say("images", f"{run.images.num_train:,} to train on, {run.images.num_val:,} to measure on")
+    run.say(
+        "images",
+        f"{run.images.num_train:,} to train on, {run.images.num_val:,} to measure on, "
+        f"crop={run.settings.crop}",
+    )
     left, code = run.left, None
+    if run.images.is_same:
+        run.say(
+            "warning", "val holds the images that are trained on: no figure is of held-out ones"
+        )
     if not left:
         run.console.print(f"{run.folder} was complete already", markup=False)
     try:
