@@ -5,7 +5,7 @@ from typing import final
 from vqtrain.app.base import Command
 from vqtrain.app.parts.output import ending_in_order, folder_of
 from vqtrain.app.parts.probes.images import Images, Sources
-from vqtrain.app.parts.probes.one import probe
+from vqtrain.app.parts.probes.one import open_run, probe
 from vqtrain.app.parts.probes.options import ProbeOptions
 from vqtrain.app.parts.probes.several import probe_all
 from vqtrain.errors import require
@@ -42,5 +42,6 @@ class Probe(Command):
         sources.check(folder, names)
         with ending_in_order():
             if len(names) == 1:
-                return probe(names[0], words, allow, sources, folder, settings, options, out=out)
+                run = open_run(names[0], words, allow, sources, folder, settings, options, out=out)
+                return probe(run)
             return probe_all(names, words, allow, sources, folder, settings, options, out=out)

@@ -66,7 +66,6 @@ class TokenModel(nn.Module, ABC):
         Of the matrix products alone; a backward pass counts as two forward passes.
         """
 
-    @abstractmethod
     def loss(
         self,
         token_ids: Int64[Tensor, " b *tokens"],
@@ -75,11 +74,14 @@ class TokenModel(nn.Module, ABC):
     ) -> Float[Tensor, " b"]:
         """Return what training minimizes for each sample: a mean over ids, in nats.
 
+        It is the code length by the number of ids, unless a model says otherwise.
+
         Args:
             token_ids: In the form of ``form``, each in [0, size).
             conditions: Each in [0, condition.size); [b, 0] where there are none.
             noise: Of the samples, where the loss is random.
         """
+        return self.nats(token_ids, conditions, noise) / self.form.num_tokens
 
     @abstractmethod
     def nats(

@@ -69,15 +69,6 @@ class Causal(TokenModel):
         """Operations of one sample in training."""
         return 3 * (self.network.flops + self.vocabulary.flops(self.has_id.numel()))
 
-    def loss(
-        self,
-        token_ids: Int64[Tensor, " b *tokens"],
-        conditions: Int64[Tensor, "b m"],
-        noise: SampleNoise,
-    ) -> Float[Tensor, " b"]:
-        """Return the code length of each sample as a mean over its ids."""
-        return self.nats(token_ids, conditions, noise) / self.form.num_tokens
-
     def nats(
         self,
         token_ids: Int64[Tensor, " b *tokens"],

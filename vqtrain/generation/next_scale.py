@@ -85,15 +85,6 @@ class NextScale(TokenModel):
             + 2 * (self.form.num_tokens - self.sides[0] ** 2) * self.read_codes.weight.numel()
         )
 
-    def loss(
-        self,
-        token_ids: Int64[Tensor, " b *tokens"],
-        conditions: Int64[Tensor, "b m"],
-        noise: SampleNoise,
-    ) -> Float[Tensor, " b"]:
-        """Return the code length of each sample as a mean over its ids."""
-        return self.nats(token_ids, conditions, noise) / self.form.num_tokens
-
     def nats(
         self,
         token_ids: Int64[Tensor, "b n"],

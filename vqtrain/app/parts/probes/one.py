@@ -28,40 +28,16 @@ from vqtrain.shapes import by, sides
 from vqtrain.tokenizer.model import Tokenizer
 
 
-def probe(
-    path: str,
-    words: Sequence[str],
-    allow: Sequence[str],
-    sources: Sources,
-    folder: Path,
-    settings: ImageSettings,
-    options: ProbeOptions,
-    *,
-    out: str,
-) -> int:
-    """Probe one tokenizer, in this process.
+def probe(run: TokenizerRun) -> int:
+    """Probe one tokenizer, in this process, and return the exit code.
 
     Lightning calls the command line again for further processes of the training, which find that
     what comes before it is done.
-
-    Args:
-        path: The tokenizer, as the user wrote it.
-        words: All that was typed after the command.
-        allow: Packages whose classes it may name.
-        sources: The images.
-        folder: Of the results.
-        settings: How images are read, and on what all is computed.
-        options: What else was asked for.
-        out: The folder as the user wrote it.
-
-    Returns:
-        The exit code.
     """
-    run = open_run(path, words, allow, sources, folder, settings, options, out=out)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return stages.train(run) or 0
-    with claimed(folder):
-        write_probe(run.report, folder)
+    with claimed(run.folder):
+        write_probe(run.report, run.folder)
         return run_stages(run)
 
 
@@ -76,7 +52,17 @@ def open_run(
     *,
     out: str,
 ) -> TokenizerRun:
-    """Find all that the probe of a tokenizer needs, and write nothing; see ``probe``.
+    """Find all that the probe of a tokenizer needs, and write nothing.
+
+    Args:
+        path: The tokenizer, as the user wrote it.
+        words: All that was typed after the command.
+        allow: Packages whose classes it may name.
+        sources: The images.
+        folder: Of the results.
+        settings: How images are read, and on what all is computed.
+        options: What else was asked for.
+        out: The folder as the user wrote it.
 
     Raises:
         VqtrainError: If something is missing or does not fit, or the folder is of something else.

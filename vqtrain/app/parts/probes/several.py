@@ -48,7 +48,7 @@ def probe_all(
     Args:
         paths: The tokenizers, as the user wrote them.
         words: All that was typed after the command.
-        allow: As in ``vqtrain.app.parts.probes.one.probe``, like those below.
+        allow: As in ``vqtrain.app.parts.probes.one.open_run``, like those below.
         sources: The images.
         folder: Of the results.
         settings: How images are read, and on what all is computed.
