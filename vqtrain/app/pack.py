@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, final
 
@@ -43,8 +42,6 @@ class Pack(Command):
     ) -> int:
         """Pack, and say what came of it."""
         num_workers = count_cores() if num_workers is None else num_workers
-        with suppress(ValueError):
-            val = float(val)  # a word as typed, as val is a path in other commands
         settings = PackSettings(
             image_size=image_size,
             crop=crop,

@@ -33,10 +33,12 @@ INHERITED = "init_from"
 
 # Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
 PATH_KEYS = (
-    *("data.train", "data.val", "images", "val", "tokens", "tokenizer", "probe"),
+    *("data.train", "data.val", "images", "tokenizer"),
     *("path", "run", "other", "out"),
     *("run_dir", "resume", "init_from", "sweep_dir"),
 )
+# Those of one command, where keys with these names are something else in others.
+COMMAND_PATH_KEYS = {"probe": ("val", "tokens"), "sample": ("probe",)}
 
 # A name without lists, quotes and interpolations is text, also 20240501, 1e5 and true.
 PLAIN = re.compile(r"[^'\"\\$\[{,]+")
@@ -65,8 +67,12 @@ class CommandLine:
     print_config: bool
 
 
-def read_command_line(words: Sequence[str]) -> CommandLine:
+def read_command_line(words: Sequence[str], path_keys: Sequence[str] = ()) -> CommandLine:
     """Sort the words of a command line.
+
+    Args:
+        words: What was typed after the command.
+        path_keys: Those of its keys that are paths, besides ``PATH_KEYS``.
 
     Raises:
         ConfigError: If a word is neither an option nor ``key=value``.
@@ -85,7 +91,7 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
             config_dir = read_config_dir(value if equals else (rest.pop(0) if rest else ""))
         elif word.startswith("-"):
             raise ConfigError(unknown("option", word, [*options, "--config-dir"]))
-        elif is_path_key(key) and equals:
+        elif equals and (is_path_key(key) or key in path_keys):
             # The last word of a key counts, also where one of them is a list and another is not.
             paths.pop(key, None)
             overrides = [other for other in overrides if not other.startswith(f"{key}=")]

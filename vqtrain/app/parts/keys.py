@@ -92,7 +92,7 @@ def split_words(page: Page, words: Sequence[str]) -> tuple[list[str], CommandLin
             if "." not in key and nearest(key, page.defaults, alike=ALIKE):
                 raise ConfigError(unknown("key", key, page.defaults))
         return own, command_line
-    command_line = read_command_line(words)
+    command_line = read_command_line(words, page.path_keys)
     if command_line.config_dir is not None or command_line.print_config:
         raise ConfigError("this command has no configuration: its only option is --help")
     return list(words), command_line
@@ -104,7 +104,7 @@ def read_values(page: Page, words: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: If a key is unknown, or a value cannot be read.
     """
-    typed = typed_values(read_command_line(words))
+    typed = typed_values(read_command_line(words, page.path_keys))
     check_keys(typed, page)
     values: dict[str, Any] = {}
     for key, value in {**page.defaults, **typed}.items():

@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -18,7 +18,7 @@ from typing import Any, final
 import yaml
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.compose import flatten
+from vqtrain.app.parts.compose import COMMAND_PATH_KEYS, flatten
 from vqtrain.build import config_of, kinds, package_of, resolve
 from vqtrain.ranges import choices_of
 
@@ -48,6 +48,7 @@ class Page:
         examples: Command lines.
         is_composed: Of a command, whether it takes the groups and keys of ``vqtrain train``.
         takes_any: Of a command, whether it takes keys that are not named.
+        path_keys: Of a command, those of its keys that are paths in it alone.
     """
 
     summary: str
@@ -58,6 +59,7 @@ class Page:
     examples: str = ""
     is_composed: bool = False
     takes_any: bool = False
+    path_keys: Sequence[str] = ()
 
 
 def page_of(word: str, command: Command | None = None) -> Page:
@@ -69,7 +71,8 @@ def page_of(word: str, command: Command | None = None) -> Page:
     """
     if command is None:
         page = read_page(config_of("command", word).read_text(encoding="utf-8"))
-        return dataclasses.replace(page, is_composed=is_composed(word))
+        paths = COMMAND_PATH_KEYS.get(word, ())
+        return dataclasses.replace(page, is_composed=is_composed(word), path_keys=paths)
     text = inspect.getdoc(command) or ""
     defaults, meanings = keys_in_signature(command.run)
     parameters = inspect.signature(command.run).parameters.values()
