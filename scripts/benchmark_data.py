@@ -39,8 +39,8 @@ from vqtrain.data.loading.loaders import PREFETCH, Loader
 from vqtrain.data.packing.images import PackSettings
 from vqtrain.data.packing.pack import pack
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources.find import open_images
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.find import open_samples
+from vqtrain.data.sources.index import SampleIndex
 
 
 class Samples(Dataset[Tensor]):
@@ -51,7 +51,7 @@ class Samples(Dataset[Tensor]):
         load: From encoded bytes to a tensor.
     """
 
-    def __init__(self, index: ImageIndex, load: Callable[[bytes], Tensor]) -> None:
+    def __init__(self, index: SampleIndex, load: Callable[[bytes], Tensor]) -> None:
         self._index = index
         self._load = load
 
@@ -123,7 +123,7 @@ def decode(encoded: bytes) -> Tensor:
 
 
 def training_batches(
-    index: ImageIndex, size: int, batch_size: int, *, crop: str = "random_resized"
+    index: SampleIndex, size: int, batch_size: int, *, crop: str = "random_resized"
 ) -> TrainingBatches:
     """Batches as vqtrain trains on them."""
     settings = DataSettings(
@@ -145,24 +145,24 @@ def training_batches(
     )
 
 
-def packed(index: ImageIndex, size: int, folder: Path) -> ImageIndex:
+def packed(index: SampleIndex, size: int, folder: Path) -> SampleIndex:
     """Pack images as raw pixels, and say what an image takes on the disk."""
     settings = PackSettings(
         image_size=size, crop="resize", format="raw", quality=95, shard_size=256.0, val=0.0
     )
     pack(index, out=folder, settings=settings, num_workers=1, progress=lambda *_: None)
-    raw = open_images(str(folder), role="training")
+    raw = open_samples(str(folder), role="training")
     for name, images in (("as given", index), ("raw", raw)):
         print(f"{name:<20}{images.sizes.mean() / 1e3:8.1f} kB an image")
     return raw
 
 
 def ways(
-    index: ImageIndex, raw: ImageIndex, size: int, batch_size: int
+    index: SampleIndex, raw: SampleIndex, size: int, batch_size: int
 ) -> dict[str, Callable[[], Iterator[object]]]:
     """Build a loader of endless batches for each way."""
 
-    def ours(images: ImageIndex, crop: str) -> Callable[[], Iterator[object]]:
+    def ours(images: SampleIndex, crop: str) -> Callable[[], Iterator[object]]:
         batches = training_batches(images, size, batch_size, crop=crop)
         return lambda: iter(Loader(batches, num_workers=1))
 
@@ -250,7 +250,7 @@ def small_steps(network: nn.Module, number: int) -> float:
 
 
 def compare_threads(
-    index: ImageIndex, size: int, batch_size: int, num_batches: int, rounds: int
+    index: SampleIndex, size: int, batch_size: int, num_batches: int, rounds: int
 ) -> dict[str, dict[str, float]]:
     """Measure threads and processes in turn, one and two of them, and return the medians."""
     blocks = [(nn.Conv2d(8, 8, 1), nn.GroupNorm(2, 8), nn.SiLU()) for _ in range(40)]
@@ -294,7 +294,7 @@ def main() -> None:
     parser.add_argument("--threads", action="store_true", help="compare threads and processes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    index = open_images([str(Path(tar).absolute()) for tar in arguments.tars], role="training")
+    index = open_samples([str(Path(tar).absolute()) for tar in arguments.tars], role="training")
     size, batch_size = arguments.image_size, arguments.batch_size
     if arguments.threads:
         rows = compare_threads(index, size, batch_size, arguments.batches, arguments.rounds)

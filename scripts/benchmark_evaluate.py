@@ -26,8 +26,8 @@ from torch import nn
 
 from vqtrain.data.loading.batches import ValidationBatches
 from vqtrain.data.loading.loaders import Loader
-from vqtrain.data.sources.find import open_images
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.find import open_samples
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.evaluation import tables
 from vqtrain.evaluation.models import (
     Model,
@@ -82,7 +82,7 @@ def unseen(_name: str) -> Iterator[Callable[[str, int, int], None]]:
 
 def evaluate(
     model: Model,
-    index: ImageIndex,
+    index: SampleIndex,
     metrics: Sequence[Metric],
     rules: Mapping[str, Mapping[str, str]],
     settings: ImageSettings,
@@ -137,7 +137,7 @@ def main() -> None:
         precision="32-true",
     )
     sources = [str(Path(source).absolute()) for source in arguments.sources]
-    whole = open_images(sources, role="validation")
+    whole = open_samples(sources, role="validation")
     index = whole.select(np.arange(min(arguments.images or len(whole), len(whole))))
     name = arguments.tokenizer
     built = build(arguments.channels) if name is None else Tokenizer.from_pretrained(name)

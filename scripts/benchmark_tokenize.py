@@ -24,7 +24,7 @@ from vqtrain.app.tokenize import encoder, make_token_plan
 from vqtrain.data.loading.batches import Batch, ValidationBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.shards.folder import Share
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 from vqtrain.data.tokens.plan import Plan
 from vqtrain.data.tokens.write import Encode, write
 from vqtrain.evaluation.settings import ImageSettings
@@ -151,7 +151,7 @@ def main() -> None:
     )
     tokenizer = build(arguments.channels)
     sources = [str(Path(source).absolute()) for source in arguments.sources]
-    index = open_images(sources, role="training")
+    index = open_samples(sources, role="training")
     chosen = index.select(np.arange(min(arguments.images, len(index))))
     plan = make_token_plan(tokenizer, chosen, settings, shard_size=10_000, layout="webdataset")
     encode = encoder(tokenizer, settings)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vqtrain.data.loading.batches import ValidationBatches
 from vqtrain.data.loading.loaders import Loader
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.metrics.fid import FID
 from vqtrain.metrics.parts.build import load_weights
@@ -95,7 +95,7 @@ def reconstruct(
         device=device,
         precision="32-true",
     )
-    index = open_images(images, role="validation")
+    index = open_samples(images, role="validation")
     index = index.select(np.linspace(0, len(index) - 1, min(limit, len(index))).astype(np.int64))
     batches = ValidationBatches(
         index,

@@ -20,7 +20,7 @@ from vqtrain.app import tokenize as command
 from vqtrain.app.tokenize import hash_of
 from vqtrain.build import config_of
 from vqtrain.cli import main
-from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.decoding.images import ImageTransform
 from vqtrain.data.tokens.read import read
 from vqtrain.launchers.base import Done, Ended, Job
 from vqtrain.tokenizer.any_size import AnySize, Layout, decode, encode
@@ -72,14 +72,14 @@ def content_of(folder: Path | str) -> dict[str, bytes]:
 
 def test_the_ids_are_those_of_the_tokenizer(words, tokenizer, pictures, capsys):
     assert main(words) == 0
-    transform = Transform(
+    transform = ImageTransform(
         image_size=16, channels=3, crop="resize", flip=False, range=None, background="white"
     )
     paths = sorted(pictures.iterdir())
     samples = list(read("tokens", verify=True))
     assert [sample.key for sample in samples] == [path.stem for path in paths]
     for sample, path in zip(samples, paths, strict=True):
-        pixels = decode_image(path.read_bytes(), transform, None)[None]
+        pixels = transform.decode(path.read_bytes(), None)[None]
         ids = tokenizer.encode(tokenizer.to_images(pixels))[0]
         assert (sample.token_ids != ids.numpy()).mean() <= 1 / 16  # a near tie, in another batch
         assert sample.token_ids.dtype == np.uint16

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vqtrain.data.remote import files, parts, reading, retry
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.sources.scan import scan_tar
 
 
@@ -82,10 +82,10 @@ def sparse_member() -> Callable[[str, str], bytes]:
 
 
 @pytest.fixture
-def numbered(tmp_path, encode, write_tar) -> Callable[[int], ImageIndex]:
+def numbered(tmp_path, encode, write_tar) -> Callable[[int], SampleIndex]:
     """Index n noisy 8 x 8 px pictures with the keys 000, 001 and so on."""
 
-    def make(n: int) -> ImageIndex:
+    def make(n: int) -> SampleIndex:
         noise = np.random.default_rng(0).integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
         members = {f"{i:03d}.png": encode(noise[i]) for i in range(n)}
         return scan_tar(write_tar(tmp_path / f"numbered-{n}.tar", members))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.app.parts.planned import examine as examine_run
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.doctor import images
 from vqtrain.doctor.findings import Finding
 from vqtrain.doctor.images import describe_sizes
@@ -129,9 +129,9 @@ def test_a_tar_that_was_cut_off_is_named(examine: Examine, tmp_path: Path) -> No
     assert found["faults"].remedy == "fetch or write them again; a run skips what they lack"
 
 
-def index_of(paths: list[str], n: int) -> ImageIndex:
+def index_of(paths: list[str], n: int) -> SampleIndex:
     """Pictures of 2,000 bytes, one after the other in each of the paths in turn."""
-    return ImageIndex(
+    return SampleIndex(
         paths=tuple(paths),
         path_ids=(np.arange(n) % len(paths)).astype(np.int32),
         offsets=np.zeros(n, np.int64),

@@ -14,7 +14,7 @@ from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.app.parts.planned import build_planned
 from vqtrain.app.parts.settings import Settings
 from vqtrain.data.loading.batches import TrainingBatches
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 from vqtrain.doctor import speed
 from vqtrain.doctor.findings import Finding
 from vqtrain.doctor.speed import Planned, Rate, describe_workers, measure_steps
@@ -185,7 +185,7 @@ def test_images_per_second_are_those_of_one_worker(
             yield type("Batch", (), {"samples": torch.zeros(3, 3, 16, 16)})()
 
     monkeypatch.setattr(speed, "Loader", loader)
-    planned, index = plan("data.batch_size=100"), open_images(str(pictures), role="training")
+    planned, index = plan("data.batch_size=100"), open_samples(str(pictures), role="training")
     rate, images = speed.measure_loading(planned, index, seconds=0.01)
     assert rate == 6  # 3 images every half a second
     assert images.shape == (3, 3, 16, 16)
@@ -269,7 +269,7 @@ def test_a_batch_that_does_not_fit_is_said(
 
     monkeypatch.setattr(speed, "measure_loading", lambda *_: (100.0, torch.zeros(1, 3, 16, 16)))
     monkeypatch.setattr(speed, "measure_device", refuse)
-    index = open_images(str(pictures), role="training")
+    index = open_samples(str(pictures), role="training")
     loading, memory, device = speed.examine_speed(plan(), index, seconds=0.1, short_side=20)
     assert loading.found == "100 images/s for each of data.num_workers"
     assert memory.name == "memory"
@@ -284,7 +284,7 @@ def test_images_that_cannot_be_loaded_are_said(
         raise DataError("100 images in a row cannot be read")
 
     monkeypatch.setattr(speed, "measure_loading", refuse)
-    index = open_images(str(pictures), role="training")
+    index = open_samples(str(pictures), role="training")
     (finding,) = speed.examine_speed(plan(), index, seconds=0.1, short_side=20)
     assert finding.found == "100 images in a row cannot be read"
     assert finding.mark == "missing"

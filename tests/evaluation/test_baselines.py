@@ -178,17 +178,17 @@ def test_one_pixel_a_position_changes_nothing() -> None:
 )
 def test_rates_are_those_by_hand(options: list[str], tokens: int, bits: float) -> None:
     tokenizer = tokenizer_of(*options)
-    assert tokens_per_image(tokenizer, 16, 16) == tokens
-    assert bits_per_pixel(tokenizer, 16, 16) == pytest.approx(bits / 256, rel=1e-12)
+    assert tokens_per_image(tokenizer, (16, 16)) == tokens
+    assert bits_per_pixel(tokenizer, (16, 16)) == pytest.approx(bits / 256, rel=1e-12)
 
 
 def test_a_wide_picture_has_the_rate_of_a_square() -> None:
     tokenizer = tokenizer_of("vq", "size=1024")
-    assert tokens_per_image(tokenizer, 16, 64) == 64
-    assert bits_per_pixel(tokenizer, 16, 64) == 10 / 16
+    assert tokens_per_image(tokenizer, (16, 64)) == 64
+    assert bits_per_pixel(tokenizer, (16, 64)) == 10 / 16
 
 
 def test_a_continuous_codebook_has_no_rate() -> None:
     tokenizer = tokenizer_of("kl")
-    assert tokens_per_image(tokenizer, 16, 16) == 0
-    assert bits_per_pixel(tokenizer, 16, 16) is None
+    assert tokens_per_image(tokenizer, (16, 16)) == 0
+    assert bits_per_pixel(tokenizer, (16, 16)) is None

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from vqtrain import Tokenizer
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 from vqtrain.evaluation import code_images
 from vqtrain.evaluation.code_images import TILE, alone, draw_codes, framed, heat_row, tile
 from vqtrain.evaluation.codes import CodeStatistics
@@ -87,7 +87,7 @@ def test_entropies_go_from_dark_to_light() -> None:
 
 def test_a_picture_shows_ids_and_their_patches(pictures: Path) -> None:
     tokenizer = build(FSQ)
-    index = open_images(str(pictures), role="validation")
+    index = open_samples(str(pictures), role="validation")
     codes, transform = statistics_of(tokenizer), SETTINGS.transform(tokenizer)
     picture = draw_codes(codes, tokenizer, index, transform, SETTINGS)
     assert isinstance(picture, Image.Image)
@@ -103,6 +103,6 @@ def test_a_picture_shows_ids_and_their_patches(pictures: Path) -> None:
 def test_there_is_no_picture_of_nothing(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vqtrain.evaluation.codes.MOST_IDS", 3)
     tokenizer = build(FSQ)
-    index = open_images(str(pictures), role="validation")
+    index = open_samples(str(pictures), role="validation")
     codes, transform = statistics_of(tokenizer), SETTINGS.transform(tokenizer)
     assert draw_codes(codes, tokenizer, index, transform, SETTINGS) is None

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vqtrain import Tokenizer
-from vqtrain.data.decoding.images import Transform, decode_image
-from vqtrain.data.sources.find import open_images
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.decoding.images import ImageTransform
+from vqtrain.data.sources.find import open_samples
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import DataError
 from vqtrain.evaluation.baselines import BASELINES
 from vqtrain.evaluation.comparison import OWN, Clock, Comparison
@@ -34,7 +34,7 @@ from vqtrain.ops.pixels import to_images, to_pixels
 CPU = torch.device("cpu")
 NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
 METRICS = [PSNR(), SSIM()]
-PREPARATION = Transform(
+PREPARATION = ImageTransform(
     image_size=16, channels=3, crop="resize", flip=False, range=None, background="white"
 )
 DIM = 12  # 3 channels of 2 x 2 px
@@ -63,8 +63,8 @@ KL = {"kind": "kl", "arguments": {"size": None, "dim": 4, "kl_weight": 1e-6}}
 
 
 @pytest.fixture
-def index(pictures: Path) -> ImageIndex:
-    return open_images(str(pictures), role="validation").select(np.arange(10))
+def index(pictures: Path) -> SampleIndex:
+    return open_samples(str(pictures), role="validation").select(np.arange(10))
 
 
 class Means(nn.Module):
@@ -93,7 +93,7 @@ def fid(monkeypatch: pytest.MonkeyPatch) -> FID:
     return fid
 
 
-def measure_on(index: ImageIndex, tokenizer: Tokenizer, **changes: object) -> Measured:
+def measure_on(index: SampleIndex, tokenizer: Tokenizer, **changes: object) -> Measured:
     settings = {
         "transform": PREPARATION,
         "num_tokens": None,
@@ -111,7 +111,7 @@ def measure_on(index: ImageIndex, tokenizer: Tokenizer, **changes: object) -> Me
 
 
 def test_changed_ids_are_decoded_and_counted_by_the_place_of_their_image(
-    index: ImageIndex,
+    index: SampleIndex,
 ) -> None:
     tokenizer = build(FSQ)
 
@@ -121,7 +121,7 @@ def test_changed_ids_are_decoded_and_counted_by_the_place_of_their_image(
     measured = measure_on(index, tokenizer, change=change)
     for place, value in enumerate(measured.tokenizer.values["psnr"]):
         decoded = tokenizer.decode(torch.full((1, 4, 4), place))
-        original = decode_image(index.read(place), PREPARATION, None)[None]
+        original = PREPARATION.decode(index.read(place), None)[None]
         assert value == pytest.approx(float(PSNR()(to_pixels(decoded), original)), abs=1e-4)
     assert measured.codebook is not None
     rest = tokenizer.vocab_size - 10
@@ -135,12 +135,12 @@ def distance_by_numpy(first: np.ndarray, second: np.ndarray) -> float:
     return float(difference @ difference + np.trace(a) + np.trace(b) - 2 * roots.sum())
 
 
-def test_figures_are_those_of_images_one_by_one(index: ImageIndex, fid: FID) -> None:
+def test_figures_are_those_of_images_one_by_one(index: SampleIndex, fid: FID) -> None:
     tokenizer = build(FSQ)
     found = measure_on(index, tokenizer, metrics=[*METRICS, fid])
     originals, made, ids = [], [], []
     for image_id in range(10):
-        pixels = decode_image(index.read(image_id), PREPARATION, None)[None]
+        pixels = PREPARATION.decode(index.read(image_id), None)[None]
         token_ids = tokenizer.encode(to_images(pixels))
         originals.append(pixels)
         made.append(to_pixels(tokenizer.decode(token_ids)))
@@ -192,11 +192,9 @@ def test_images_that_are_kept_have_no_distance_in_inception_either(inception_fil
     assert 0 <= results[OWN].distances["rfid@5"] < 1e-3
 
 
-def test_baselines_are_measured_on_the_same_pictures(index: ImageIndex, fid: FID) -> None:
+def test_baselines_are_measured_on_the_same_pictures(index: SampleIndex, fid: FID) -> None:
     found = measure_on(index, build(FSQ), metrics=[*METRICS, fid], baselines=BASELINES)
-    pixels = torch.stack(
-        [decode_image(index.read(number), PREPARATION, None) for number in range(10)]
-    )
+    pixels = torch.stack([PREPARATION.decode(index.read(number), None) for number in range(10)])
     for word, baseline in BASELINES.items():
         results = [baseline(pixels[i : i + 1], 0.25, (4, 4)) for i in range(10)]
         made = torch.cat([picture for picture, _ in results])
@@ -211,7 +209,7 @@ def test_baselines_are_measured_on_the_same_pictures(index: ImageIndex, fid: FID
         assert word in found.seconds
 
 
-def test_originals_that_are_known_are_not_computed_again(index: ImageIndex, fid: FID) -> None:
+def test_originals_that_are_known_are_not_computed_again(index: SampleIndex, fid: FID) -> None:
     assert isinstance(fid.network, Means)
     place = Reference(index_digest="0", metric=fid, described={}, device=CPU, transform=PREPARATION)
     known = {"metrics": [fid], "references": {"rfid": place}}
@@ -236,7 +234,7 @@ def test_a_damaged_image_counts_for_nothing_and_is_told_once(
         picture.save(folder / f"{number}.png")
     for number in (2, 4):  # the last one fills up the batch as well
         (folder / f"{number}.png").write_bytes(b"no picture")
-    found = measure_on(open_images(str(folder), role="validation"), build(FSQ), batch_size=3)
+    found = measure_on(open_samples(str(folder), role="validation"), build(FSQ), batch_size=3)
     assert found.image_ids == [0, 2]
     assert len(found.tokenizer.values["psnr"]) == 2
     assert [fault.key for fault in found.faults] == ["2", "4"]
@@ -247,10 +245,10 @@ def test_a_damaged_image_counts_for_nothing_and_is_told_once(
 def test_nothing_but_damaged_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="none of 1 images can be used: no JPEG, PNG"):
-        measure_on(open_images(str(tmp_path), role="validation"), build(FSQ))
+        measure_on(open_samples(str(tmp_path), role="validation"), build(FSQ))
 
 
-def test_a_continuous_codebook_has_no_figures_of_ids(index: ImageIndex) -> None:
+def test_a_continuous_codebook_has_no_figures_of_ids(index: SampleIndex) -> None:
     assert measure_on(index, build(KL)).codebook is None
 
 
@@ -296,8 +294,9 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from vqtrain import Tokenizer
-from vqtrain.data.decoding.images import Transform
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.decoding.base import Transform
+from vqtrain.data.decoding.images import ImageTransform
+from vqtrain.data.sources.find import open_samples
 from vqtrain.evaluation.baselines import BASELINES
 from vqtrain.evaluation.measure import measure
 from vqtrain.metrics.fid import FID
@@ -317,8 +316,8 @@ fid = FID()
 fid.load({"inception": Path()})
 found = measure(
     Tokenizer.from_pretrained(TOKENIZER),
-    open_images(PICTURES, role="validation"),
-    transform=Transform(image_size=16, channels=3, crop="resize", flip=False, range=None,
+    open_samples(PICTURES, role="validation"),
+    transform=ImageTransform(image_size=16, channels=3, crop="resize", flip=False, range=None,
                             background="white"),
     batch_size=4,
     num_workers=0,

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vqtrain.data.decoding.images import Transform
-from vqtrain.data.sources.find import open_images
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.decoding.base import Transform
+from vqtrain.data.decoding.images import ImageTransform
+from vqtrain.data.sources.find import open_samples
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.evaluation import reference
 from vqtrain.evaluation.reference import Reference, content_digest
 from vqtrain.metrics.fid import FID
@@ -20,7 +21,7 @@ from vqtrain.metrics.parts.moments import Moments
 
 CPU = torch.device("cpu")
 DIM = 5
-PREPARATION = Transform(
+PREPARATION = ImageTransform(
     image_size=16, channels=3, crop="resize", flip=False, range=None, background="white"
 )
 
@@ -64,12 +65,12 @@ def statistics() -> Moments:
     return moments
 
 
-def pictures(folder: Path, count: int = 5, first: int = 0) -> ImageIndex:
+def pictures(folder: Path, count: int = 5, first: int = 0) -> SampleIndex:
     folder.mkdir()
     for number in range(count):
         pixels = np.full((16, 16, 3), first + number, dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
-    return open_images(str(folder), role="validation")
+    return open_samples(str(folder), role="validation")
 
 
 def test_what_was_saved_is_found_again(make: Callable[..., Reference]) -> None:
@@ -170,7 +171,7 @@ def test_a_copy_under_other_names_has_the_same_content(tmp_path: Path) -> None:
     there.mkdir()
     for number, file in enumerate(sorted((tmp_path / "here").iterdir(), reverse=True)):
         (there / f"other-{number}.png").write_bytes(file.read_bytes())
-    assert content_digest(index) == content_digest(open_images(str(there), role="validation"))
+    assert content_digest(index) == content_digest(open_samples(str(there), role="validation"))
 
 
 def test_another_picture_is_another_content(tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_another_picture_is_another_content(tmp_path: Path) -> None:
         content_digest(pictures(tmp_path / "b", first=1)),
         content_digest(pictures(tmp_path / "c", count=4)),
     ]
-    index = open_images(str(tmp_path / "c"), role="validation")
+    index = open_samples(str(tmp_path / "c"), role="validation")
     twice = index.select(np.array([0, 1, 2, 3, 3]))
     digests.append(content_digest(twice))
     assert len(set(digests)) == 4
@@ -192,7 +193,7 @@ def test_bytes_that_change_under_the_same_name_and_size_are_seen(tmp_path: Path)
     content = bytearray(file.read_bytes())
     content[-20] ^= 1
     file.write_bytes(bytes(content))
-    again = open_images(str(tmp_path / "here"), role="validation")
+    again = open_samples(str(tmp_path / "here"), role="validation")
     assert again.sizes.tolist() == index.sizes.tolist()
     assert content_digest(again) != before
 
@@ -206,9 +207,9 @@ def test_a_file_that_is_gone_does_not_end_it(tmp_path: Path) -> None:
 
 
 RANKS = """
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 from vqtrain.evaluation import reference
-index = open_images(FOLDER, role="validation")
+index = open_samples(FOLDER, role="validation")
 with open(f"{folder}/digests-{rank}", "w") as file:
     for reference.BLOCK in (2, 8):  # 3 images and 2; all and none
         file.write(reference.content_digest(index) + "\\n")

@@ -16,8 +16,8 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 
 from vqtrain.build import configs_folder
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources.find import open_images
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.find import open_samples
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.discriminators.patchgan import PatchGAN
 from vqtrain.losses.l2 import L2
 from vqtrain.losses.parts.weight_ramp import Weight
@@ -114,9 +114,9 @@ MakeData = Callable[..., TrainingData]
 
 
 @pytest.fixture
-def index(pictures: Path) -> ImageIndex:
+def index(pictures: Path) -> SampleIndex:
     """All 48 pictures."""
-    return open_images(str(pictures), role="training")
+    return open_samples(str(pictures), role="training")
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def trainer_settings() -> Callable[..., TrainerSettings]:
 
 
 @pytest.fixture
-def make_data(index: ImageIndex) -> MakeData:
+def make_data(index: SampleIndex) -> MakeData:
     """Make data whose validation is a number of the pictures."""
 
     def make(*, validation: int = 5, start: int = 0, **changes: object) -> TrainingData:

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches
 from vqtrain.data.loading.loaders import Loader
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.trained import Timed
 
@@ -80,7 +80,7 @@ def test_the_settings_reach_the_batches(
     monkeypatch.setattr("vqtrain.distributed.rank", lambda: 1)
     data = make_data(start=3, batch_size=5, **changes)
     chosen, place = data.settings, {"rank": 1, "world_size": 2}
-    assert isinstance(data.training, ImageIndex)
+    assert isinstance(data.training, SampleIndex)
     batches = TrainingBatches(
         data.training, settings=chosen, seed=0, start=3, ranks_per_node=2, **place
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 
 def write(path, keys):
     with tarfile.open(path, "w") as tar:
@@ -41,7 +41,7 @@ def main():
         num_workers=WORKERS, sampling="permuted", range=None, background="white",
         max_bad_fraction=0.01,
     )
-    index = open_images(str(shards), role="training")
+    index = open_samples(str(shards), role="training")
     data = TrainingData(
         training=index, validation=index, settings=settings, seed=5, start=0, num_nodes=1,
     )

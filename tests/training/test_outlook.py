@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vqtrain.data.sources.find import open_images, training_and_validation
+from vqtrain.data.sources.find import open_samples, training_and_validation
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.optim.settings import OptimSettings
 from vqtrain.training.data_module import TrainingData
@@ -114,7 +114,7 @@ def test_of_images_in_sequence_the_length_is_in_steps(
 
 
 def test_images_of_one_tar_are_told_apart_by_their_place(photographs: str) -> None:
-    index = open_images(photographs, role="training")
+    index = open_samples(photographs, role="training")
     tar = replace(index, paths=("/a.tar",), path_ids=index.path_ids * 0, offsets=np.arange(12))
     first, last = tar.select(np.arange(8)), tar.select(np.arange(6, 12))
     assert count_shared(first, last) == 2

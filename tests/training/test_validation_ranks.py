@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from vqtrain.app.parts.build import build_module
 from vqtrain.app.parts.settings import Settings
 from vqtrain.app.parts.compose import compose, read_command_line
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.validation import Validation
@@ -27,7 +27,7 @@ settings = Settings.of(config)
 module = build_module(config, settings)
 trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False,
                   enable_model_summary=False, enable_progress_bar=False)
-pictures = open_images("PICTURES", role="validation")
+pictures = open_samples("PICTURES", role="validation")
 results = {}
 for count in (1, 2, 7, 33):
     index = pictures.select(np.arange(count))

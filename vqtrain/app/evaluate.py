@@ -20,7 +20,7 @@ from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.parts.validation import ChosenImages, named_images, validation_images
 from vqtrain.data.remote.urls import shareable
 from vqtrain.data.settings import ImageSize
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.distributed import world_size
 from vqtrain.errors import ConfigError, as_failure, require
 from vqtrain.evaluation import tables
@@ -226,7 +226,7 @@ def on_this_rank(settings: ImageSettings) -> ImageSettings:
 
 def describe_run(
     source: object,
-    index: ImageIndex,
+    index: SampleIndex,
     settings: ImageSettings,
     entries: Sequence[tables.Entry],
 ) -> tables.Report:

@@ -15,15 +15,14 @@ from torch import Tensor
 from vqtrain.app.base import Command
 from vqtrain.app.parts.keys import build_kind
 from vqtrain.app.parts.output import fill_whole, new_folder
-from vqtrain.data.decoding.images import decode_image
 from vqtrain.data.settings import ImageSize
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 from vqtrain.errors import BadSampleError, CheckpointError, ConfigError, DataError, VqtrainError
 from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import Agreement
 from vqtrain.formats.parts.graphs import traced_size
-from vqtrain.shapes import by, sides
+from vqtrain.shapes import by
 from vqtrain.tokenizer.model import Tokenizer
 
 # Of the check; a third of them lose a share of their columns, a third of their rows.
@@ -85,23 +84,23 @@ def pictures_of(
         precision="32-true",
     )
     transform, only = settings.transform(tokenizer), traced_size(tokenizer)
-    if only and sides(transform.image_size) != only:
+    if only and transform.sample_size != only:
         raise ConfigError(
             f"image_size must be {by(only)}, the only size of this tokenizer's graphs, "
-            f"got {by(sides(transform.image_size))}"
+            f"got {by(transform.sample_size)}"
         )
-    index = open_images(images, role="validation")
+    index = open_samples(images, role="validation")
     chosen = np.unique(np.linspace(0, len(index) - 1, count).round().astype(int)).tolist()
     pixels = []
     for image_id in chosen:
         try:
-            pixels.append(decode_image(index.read(image_id), transform, None))
+            pixels.append(transform.decode(index.read(image_id), None))
         except BadSampleError as error:
             raise DataError(f"cannot read {index.key(image_id)}: {error}") from error
     whole = tokenizer.to_images(torch.stack(pixels))
     if only:
         return [whole]
-    f, size = math.lcm(*tokenizer.unit), sides(transform.image_size)
+    f, size = math.lcm(*tokenizer.unit), transform.sample_size
     least = 2 * f
     if min(size) < least:
         raise ConfigError(f"image_size must be at least {least}, two tokens, got {min(size)}")

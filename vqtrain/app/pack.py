@@ -15,7 +15,7 @@ from vqtrain.data.packing.pack import pack
 from vqtrain.data.packing.report import Report
 from vqtrain.data.settings import ImageSize
 from vqtrain.data.shards.folder import INDEX
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 from vqtrain.errors import Interrupted
 from vqtrain.ops.cores import count_cores
 from vqtrain.ranges import at_least
@@ -53,7 +53,7 @@ class Pack(Command):
         folder = folder_of(out)
         refuse_inside(folder, images)
         console = Console(highlight=False, soft_wrap=True)
-        index = open_images(images, role="training")
+        index = open_samples(images, role="training")
         was_complete = (folder / INDEX).is_file()
         try:
             with (

@@ -12,7 +12,7 @@ from vqtrain.app.parts.output import ending_in_order, fill_whole, new_folder
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.data.decoding.crops import CROPS
 from vqtrain.data.settings import ImageSize
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 from vqtrain.errors import require
 from vqtrain.evaluation.reconstructions import PSNR_FILE, draw, draw_all, read_images
 from vqtrain.evaluation.settings import ImageSettings
@@ -57,7 +57,7 @@ class Reconstruct(Command):
             image_size is None or not any_size.keeps_whole,
             "image_size crops images, which max_tokens, pad and thumbnail keep whole: leave it out",
         )
-        index = open_images(images, role="validation")
+        index = open_samples(images, role="validation")
         folder = new_folder(out)
         console = Console(highlight=False, soft_wrap=True)
         total = min(len(index), limit or len(index))

@@ -22,8 +22,8 @@ from vqtrain.app.parts.progress import shown_progress
 from vqtrain.build import bind, resolve
 from vqtrain.data.shards.folder import INDEX, PLAN, Progress, read_share
 from vqtrain.data.shards.writer import progress_of
-from vqtrain.data.sources.find import open_images
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.find import open_samples
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan
 from vqtrain.data.tokens.report import UNFINISHED, Report, read_report
 from vqtrain.data.tokens.write import Describe, Encode, write
@@ -33,7 +33,6 @@ from vqtrain.launchers.base import Ended, Job, Launcher
 from vqtrain.launchers.local import Local
 from vqtrain.ops.precision import widened
 from vqtrain.ranges import at_least, within
-from vqtrain.shapes import sides
 from vqtrain.tokenizer.any_size import AnySize, layout_of
 from vqtrain.tokenizer.any_size import encode as encode_any_size
 from vqtrain.tokenizer.checks import LEAST_TILE
@@ -82,7 +81,7 @@ class Tokenize(Command):
         is_any = any_size.keeps_whole or any_size.tile is not None
         plan = make_token_plan(
             model,
-            open_images(images, role="training"),
+            open_samples(images, role="training"),
             settings,
             shard_size=shard_size,
             layout=layout,
@@ -120,7 +119,7 @@ class Tokenize(Command):
 
 def make_token_plan(
     tokenizer: Tokenizer,
-    images: ImageIndex,
+    images: SampleIndex,
     settings: ImageSettings,
     *,
     shard_size: int,
@@ -158,7 +157,7 @@ def make_token_plan(
         images,
         settings=token_settings,
         tokenizer={"sha256": hash_of(tokenizer), **config},
-        shape=None if any_size else tokenizer.token_shape(*sides(transform.image_size)),
+        shape=None if any_size else tokenizer.token_shape(*transform.sample_size),
         size=tokenizer.vocab_size,
     )
 

@@ -6,8 +6,9 @@ from typing import Annotated, final
 
 from PIL import ImageColor
 
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.decoding.crops import CROPS
-from vqtrain.data.decoding.images import Transform
+from vqtrain.data.decoding.images import ImageTransform
 from vqtrain.errors import ConfigError, require
 from vqtrain.ranges import Range, at_least, at_most, check_fields, one_of, within
 from vqtrain.shapes import sides
@@ -80,7 +81,7 @@ class DataSettings:
     @property
     def transform(self) -> Transform:
         """How images become arrays."""
-        return Transform(
+        return ImageTransform(
             image_size=self.image_size,
             channels=self.channels,
             crop=self.crop,

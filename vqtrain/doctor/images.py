@@ -9,12 +9,12 @@ from typing import final
 
 import numpy as np
 
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.decoding.headers import look_at
-from vqtrain.data.decoding.images import Transform, decode_image
 from vqtrain.data.faults import Fault
 from vqtrain.data.remote.urls import is_url
 from vqtrain.data.sources.folders import describe_others
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.doctor.findings import Finding, join
 from vqtrain.doctor.speed import Planned, examine_speed
 from vqtrain.errors import BadSampleError
@@ -51,7 +51,7 @@ class Sample:
         return len(self.sizes) + len(self.faults)
 
 
-def examine(planned: Planned, index: ImageIndex) -> Iterator[Finding]:
+def examine(planned: Planned, index: SampleIndex) -> Iterator[Finding]:
     """Look at the images, then at the speed with them.
 
     Args:
@@ -76,7 +76,7 @@ def examine(planned: Planned, index: ImageIndex) -> Iterator[Finding]:
     yield from examine_speed(planned, index, seconds=sample.seconds, short_side=short_side)
 
 
-def examine_files(index: ImageIndex) -> Iterator[Finding]:
+def examine_files(index: SampleIndex) -> Iterator[Finding]:
     """Tell how many pictures there are, and what the index could not use."""
     total, files = float(index.sizes.sum()), len(np.unique(index.path_ids))
     mean = in_bytes(total / max(1, len(index)))
@@ -101,7 +101,7 @@ def examine_files(index: ImageIndex) -> Iterator[Finding]:
         )
 
 
-def read_sample(index: ImageIndex, transform: Transform) -> Sample:
+def read_sample(index: SampleIndex, transform: Transform) -> Sample:
     """Read some pictures, evenly spread, as a worker of a run does; bounded in time."""
     random = np.random.default_rng(0)
     ids = np.linspace(0, len(index) - 1, min(MAX_SAMPLE, len(index))).round().astype(int)
@@ -115,7 +115,7 @@ def read_sample(index: ImageIndex, transform: Transform) -> Sample:
         began = time.perf_counter()
         try:
             encoded = index.read(image_id)
-            decode_image(encoded, transform, random)
+            transform.decode(encoded, random)
         except BadSampleError as error:
             bad[image_id] = index.fault(image_id, str(error))
         else:

@@ -14,7 +14,7 @@ from torch import Tensor
 from vqtrain.data.loading.batches import TrainingBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.doctor.findings import Finding
 from vqtrain.errors import DataError
 from vqtrain.ops.cores import count_cores
@@ -68,7 +68,7 @@ class Rate:
 
 
 def examine_speed(
-    planned: Planned, index: ImageIndex, *, seconds: float, short_side: int
+    planned: Planned, index: SampleIndex, *, seconds: float, short_side: int
 ) -> Iterator[Finding]:
     """Measure a worker, the memory and the device, and tell how many workers keep it busy.
 
@@ -107,7 +107,7 @@ def examine_speed(
 
 
 def measure_loading(
-    planned: Planned, index: ImageIndex, seconds: float
+    planned: Planned, index: SampleIndex, seconds: float
 ) -> tuple[float, Shaped[Tensor, "b c h w"]]:
     """Watch one worker process of a run.
 

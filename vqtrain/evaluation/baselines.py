@@ -8,7 +8,7 @@ small grids even the smallest file is larger; then the smallest is used, and its
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -35,28 +35,28 @@ Baseline = Callable[[Pixels, float, tuple[int, ...]], tuple[Pixels, float]]
 
 
 def tokens_per_image(
-    tokenizer: Tokenizer, height: int, width: int, num_tokens: int | None = None
+    tokenizer: Tokenizer, size: Sequence[int], num_tokens: int | None = None
 ) -> int:
-    """Count the ids of one image of that size in px, over all codebooks and scales; 0 of none.
+    """Count the ids of one sample of some size, over all codebooks and scales; 0 of none.
 
     ``num_tokens`` are those of a sequence that count, if not all do.
     """
-    *codebooks, tokens = tokenizer.token_shape(height, width)
+    *codebooks, tokens = tokenizer.token_shape(*size)
     return math.prod(codebooks) * (num_tokens or tokens)
 
 
 def bits_per_pixel(
-    tokenizer: Tokenizer, height: int, width: int, num_tokens: int | None = None
+    tokenizer: Tokenizer, size: Sequence[int], num_tokens: int | None = None
 ) -> float | None:
-    """Return the bits of the ids of an image of that size in px, by its pixels.
+    """Return the bits of the ids of a sample of some size, by its positions, such as pixels.
 
     An id has log2(size) bits, a fraction where the size is no power of two, however often it is
     used. None for a continuous codebook, whose latents have no rate.
     """
     if not tokenizer.codebook.num_codebooks:
         return None
-    count = tokens_per_image(tokenizer, height, width, num_tokens)
-    return count * math.log2(tokenizer.vocab_size) / (height * width)
+    count = tokens_per_image(tokenizer, size, num_tokens)
+    return count * math.log2(tokenizer.vocab_size) / math.prod(size)
 
 
 def through_codec(

@@ -9,8 +9,8 @@ from jaxtyping import Float64, Int64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vqtrain.data.decoding.images import Transform, decode_image
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.decoding.base import Transform
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.evaluation.codes import CodeStatistics
 from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.evaluation.side_by_side import MARGIN, to_panel
@@ -35,7 +35,7 @@ RGB = UInt8[np.ndarray, "_ _ 3"]
 def draw_codes(
     codes: CodeStatistics,
     tokenizer: Tokenizer,
-    index: ImageIndex,
+    index: SampleIndex,
     transform: Transform,
     settings: ImageSettings,
 ) -> Image.Image | None:
@@ -65,7 +65,7 @@ def draw_codes(
 def code_rows(
     codes: CodeStatistics,
     tokenizer: Tokenizer,
-    index: ImageIndex,
+    index: SampleIndex,
     transform: Transform,
     settings: ImageSettings,
 ) -> list[Image.Image]:
@@ -74,7 +74,7 @@ def code_rows(
     most = SHOWN if len(codes.grids) == 1 else max(LEAST_SHOWN, MOST_DRAWN // len(codes.grids))
 
     def read(image_id: int) -> RGB:
-        return to_panel(decode_image(index.read(image_id), transform, None)[None])
+        return to_panel(transform.decode(index.read(image_id), None)[None])
 
     for number, (name, grid) in enumerate(zip(codes.names, codes.grids, strict=True)):
         seen = int((counts[number] > 0).sum())

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from vqtrain import distributed
 from vqtrain.codebooks.base import Codebook
-from vqtrain.data.decoding.images import Transform
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.faults import Fault
 from vqtrain.data.loading.batches import ValidationBatches
 from vqtrain.data.loading.loaders import Loader
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import DataError
 from vqtrain.evaluation.baselines import Baseline
 from vqtrain.evaluation.codes import CodeStatistics, distances_of, entropies
@@ -64,7 +64,7 @@ class Measured:
 @torch.inference_mode()
 def measure(
     tokenizer: Tokenizer,
-    index: ImageIndex,
+    index: SampleIndex,
     *,
     transform: Transform,
     num_tokens: int | None,

@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import final
+from typing import cast, final
 
 import torch
 
-from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.faults import most_left_out
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import ConfigError, DataError, WeightsError, require
 from vqtrain.evaluation import tables
 from vqtrain.evaluation.baselines import BASELINES, Baseline, bits_per_pixel, tokens_per_image
@@ -27,7 +27,7 @@ from vqtrain.evaluation.repeats import compare_with_last
 from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.metrics.base import Metric, SampleMetric, SetMetric
 from vqtrain.metrics.parts.build import Given, describe, load_weights, why_not
-from vqtrain.shapes import by, in_px, sides
+from vqtrain.shapes import ImageSize, by, in_px
 from vqtrain.tokenizer.model import Tokenizer
 
 MAX_NAME = 100  # characters of a name in the name of a file
@@ -55,8 +55,8 @@ class Model:
     @property
     def bits_per_pixel(self) -> float | None:
         """The rate of its ids; None of a continuous codebook."""
-        size = sides(self.transform.image_size)
-        return bits_per_pixel(self.tokenizer, *size, self.num_tokens)
+        size = self.transform.sample_size
+        return bits_per_pixel(self.tokenizer, size, self.num_tokens)
 
 
 def load_all(
@@ -79,7 +79,7 @@ def load_all(
         tokenizer = settings.placed(Tokenizer.from_pretrained(name, allow=allow))
         transform = settings.transform(tokenizer)
         for count in counts:
-            check_count(name, tokenizer, sides(transform.image_size), count)
+            check_count(name, tokenizer, transform.sample_size, count)
             shown = name if count is None else f"{name} ({count} tokens)"
             rows.append((shown, tokenizer, transform, count))
     models = []
@@ -128,7 +128,7 @@ def choose_metrics(
     """
     fitting, notes = [], []
     for metric in metrics:
-        reasons = (why_not(metric, each.channels, sides(each.image_size)) for each in transforms)
+        reasons = (why_not(metric, each.channels, each.sample_size) for each in transforms)
         reason = next(filter(None, reasons), None)
         if reason is None:
             fitting.append(metric)
@@ -187,7 +187,7 @@ def load_metrics(
 
 def measure_all(
     models: Sequence[Model],
-    index: ImageIndex,
+    index: SampleIndex,
     metrics: Sequence[Metric],
     rules: Mapping[str, Mapping[str, str]],
     settings: ImageSettings,
@@ -231,7 +231,7 @@ def measure_all(
 
 def measure_model(
     model: Model,
-    index: ImageIndex,
+    index: SampleIndex,
     metrics: Sequence[Metric],
     rules: Mapping[str, Mapping[str, str]],
     settings: ImageSettings,
@@ -282,7 +282,7 @@ def measure_model(
     )
 
 
-def refuse_many(measured: Measured, index: ImageIndex, max_bad_fraction: float) -> None:
+def refuse_many(measured: Measured, index: SampleIndex, max_bad_fraction: float) -> None:
     """Refuse figures of images of which too many could not be read.
 
     Raises:
@@ -310,13 +310,14 @@ def baselines_of(model: Model) -> dict[str, Baseline]:
 def entry_of(
     model: Model,
     measured: Measured,
-    index: ImageIndex,
+    index: SampleIndex,
     metrics: Sequence[Metric],
     rules: Mapping[str, Mapping[str, str]],
     settings: ImageSettings,
 ) -> tables.Entry:
     """Put together the results of a tokenizer, without its cost."""
-    size, count = model.transform.image_size, len(measured.image_ids)
+    size = cast(ImageSize, model.transform.summary["image_size"])
+    count = len(measured.image_ids)
     images = {
         "crop": f"{settings.crop} to {in_px(size)}",
         "images": f"{count:,}",
@@ -329,7 +330,9 @@ def entry_of(
         name=model.name,
         folder=model.folder,
         image_size=size,
-        tokens_per_image=tokens_per_image(model.tokenizer, *sides(size), model.num_tokens),
+        tokens_per_image=tokens_per_image(
+            model.tokenizer, model.transform.sample_size, model.num_tokens
+        ),
         bits_per_pixel=model.bits_per_pixel,
         keys=[index.key(image_id) for image_id in measured.image_ids],
         measured=measured,
@@ -360,7 +363,7 @@ def with_costs(
 def save_images(
     entry: tables.Entry,
     model: Model,
-    index: ImageIndex,
+    index: SampleIndex,
     metrics: Sequence[Metric],
     settings: ImageSettings,
     count: int,
@@ -382,9 +385,7 @@ def save_images(
             order.reverse()
         for word, places in (("worst", order[:count]), ("best", order[::-1][:count])):
             for number, place in enumerate(places, start=1):
-                pixels = decode_image(
-                    index.read(entry.measured.image_ids[place]), model.transform, None
-                )
+                pixels = model.transform.decode(index.read(entry.measured.image_ids[place]), None)
                 images = model.tokenizer.to_images(pixels[None])
                 drawn, _ = draw(model.tokenizer, images, settings, num_tokens=model.num_tokens)
                 name = file_name(entry.keys[place], ()).replace("/", "-")[-MAX_NAME:]

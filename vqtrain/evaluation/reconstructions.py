@@ -13,8 +13,7 @@ from jaxtyping import Float
 from PIL.Image import Image as Picture
 from torch import Tensor
 
-from vqtrain.data.decoding.images import decode_image, decode_whole_image
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError, DataError
 from vqtrain.evaluation.settings import ImageSettings
 from vqtrain.evaluation.side_by_side import ids_panel, side_by_side, to_panel
@@ -65,7 +64,7 @@ def draw_all(
 
 
 def read_images(
-    index: ImageIndex, tokenizer: Tokenizer, settings: ImageSettings, count: int, any_size: AnySize
+    index: SampleIndex, tokenizer: Tokenizer, settings: ImageSettings, count: int, any_size: AnySize
 ) -> Iterator[tuple[str, Float[Tensor, "1 c h w"] | str]]:
     """Bring the first images with their keys; for one that cannot be used, the reason."""
     size = settings.image_size or math.lcm(*tokenizer.unit)
@@ -75,9 +74,9 @@ def read_images(
         try:
             encoded = index.read(image_id)
             if settings.image_size is not None:
-                pixels = decode_image(encoded, transform, None)
+                pixels = transform.decode(encoded, None)
             else:
-                pixels = decode_whole_image(encoded, transform)
+                pixels = transform.decode_whole(encoded)
                 if not any_size.keeps_whole:
                     pixels = whole_tokens(pixels, tokenizer.unit)
             yield key, tokenizer.to_images(pixels[None])

@@ -16,8 +16,8 @@ import torch
 
 from vqtrain import distributed
 from vqtrain.data.cache import cache_folder, write_whole
-from vqtrain.data.decoding.images import Transform
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.decoding.base import Transform
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError
 from vqtrain.metrics.base import SetMetric
 from vqtrain.metrics.parts.moments import Moments
@@ -29,7 +29,7 @@ BLOCK = 64
 LIBRARIES = ("torch", "torchvision", "pillow")
 
 
-def content_digest(index: ImageIndex) -> str:
+def content_digest(index: SampleIndex) -> str:
     """Hash the encoded bytes of all images; collective.
 
     Names, folders and the order do not matter: a copy in another folder is the same content. The
@@ -52,7 +52,7 @@ def content_digest(index: ImageIndex) -> str:
     return blake2b(b"".join(every), digest_size=16).hexdigest()
 
 
-def _digest(index: ImageIndex, image_id: int) -> bytes:
+def _digest(index: SampleIndex, image_id: int) -> bytes:
     try:
         encoded = index.read(image_id)
     except BadSampleError:

@@ -8,8 +8,9 @@ from typing import Annotated, final
 import torch
 
 from vqtrain.build import unknown
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.decoding.crops import CROPS
-from vqtrain.data.decoding.images import Transform
+from vqtrain.data.decoding.images import ImageTransform
 from vqtrain.data.settings import ImageSize
 from vqtrain.errors import ConfigError
 from vqtrain.ops.cores import count_cores
@@ -59,7 +60,7 @@ class ImageSettings:
                 f"multiple of {math.lcm(*tokenizer.unit)}"
             )
         tokenizer.token_shape(*sides(size))  # refuses a size that does not fit
-        return Transform(
+        return ImageTransform(
             image_size=size,
             channels=tokenizer.channels,
             crop=self.crop,

@@ -11,11 +11,11 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from vqtrain.build import bind
-from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.loading.batches import ValidationBatches
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources.find import open_images, training_and_validation
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.find import open_samples, training_and_validation
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import ConfigError, DataError
 from vqtrain.evaluation.measure import describe_ids
 from vqtrain.evaluation.results import CodebookUse
@@ -24,7 +24,7 @@ from vqtrain.metrics.parts.codebook_usage import IdCounts
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.reports.images import IDS, ORIGINAL, RECONSTRUCTION, RGB, evenly
-from vqtrain.shapes import Pixels, sides
+from vqtrain.shapes import Pixels
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.results import RunResult
 
@@ -69,7 +69,7 @@ class Examined:
     worst: Sequence[Shown]
 
 
-def open_validation(run: RunResult) -> tuple[ImageIndex, Transform]:
+def open_validation(run: RunResult) -> tuple[SampleIndex, Transform]:
     """Find the images that a run was validated on, as its ``config.yaml`` names them.
 
     Raises:
@@ -86,7 +86,7 @@ def open_validation(run: RunResult) -> tuple[ImageIndex, Transform]:
     if settings.val == "auto":
         _, index = training_and_validation(settings.train, settings.val)
     else:
-        index = open_images(settings.val, role="validation")
+        index = open_samples(settings.val, role="validation")
     limit = run.setting("trainer.limit_val", int)
     if limit is not None and limit < len(index):
         index = index.select(np.arange(limit) * len(index) // limit)
@@ -96,7 +96,7 @@ def open_validation(run: RunResult) -> tuple[ImageIndex, Transform]:
 @torch.inference_mode()
 def examine(
     tokenizer: Tokenizer,
-    index: ImageIndex,
+    index: SampleIndex,
     transform: Transform,
     *,
     limit: int,
@@ -119,7 +119,7 @@ def examine(
     """
     tokenizer = tokenizer.to(device)
     chosen = index.select(np.array(evenly(len(index), limit), dtype=np.int64))
-    at_once = max(1, min(MOST_AT_ONCE, BATCH_PIXELS // math.prod(sides(transform.image_size))))
+    at_once = max(1, min(MOST_AT_ONCE, BATCH_PIXELS // math.prod(transform.sample_size)))
     batches = ValidationBatches(
         chosen, transform=transform, batch_size=at_once, rank=0, world_size=1
     )
@@ -142,9 +142,7 @@ def examine(
         place: Shown(
             key=chosen.key(place),
             psnr=values[place],
-            versions=versions_of(
-                tokenizer, decode_image(chosen.read(place), transform, None)[None]
-            ),
+            versions=versions_of(tokenizer, transform.decode(chosen.read(place), None)[None]),
         )
         for place in dict.fromkeys([*some, *worst])
     }

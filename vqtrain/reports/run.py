@@ -8,9 +8,9 @@ from typing import final
 
 import torch
 
-from vqtrain.data.decoding.images import Transform
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.remote.urls import shareable
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.evaluation.baselines import bits_per_pixel
 from vqtrain.metrics.parts.declarations import declaration
@@ -70,7 +70,7 @@ class Held:
         transform: From images to the tokenizer's input.
     """
 
-    index: ImageIndex
+    index: SampleIndex
     transform: Transform
 
 
@@ -227,7 +227,7 @@ def rate_facts(tokenizer: Tokenizer, size: ImageSize) -> list[tuple[str, str]]:
     """Give tokens and bits of images of a size; nothing if the size does not fit."""
     try:
         shape = tokenizer.token_shape(*sides(size))
-        rate = bits_per_pixel(tokenizer, *sides(size))
+        rate = bits_per_pixel(tokenizer, sides(size))
     except ConfigError:
         return []
     if rate is None:

@@ -16,7 +16,7 @@ from vqtrain.data.loading.order import Repetitions
 from vqtrain.data.loading.streams import Cursor, StreamBatches
 from vqtrain.data.loading.texts import Texts
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import CheckpointError
 from vqtrain.training.trained import RunData, Timed
@@ -74,8 +74,8 @@ class TrainingData(RunData):
     def __init__(
         self,
         *,
-        training: ImageIndex | Stream,
-        validation: ImageIndex,
+        training: SampleIndex | Stream,
+        validation: SampleIndex,
         settings: DataSettings,
         seed: int,
         start: int,

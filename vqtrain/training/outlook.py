@@ -13,7 +13,7 @@ from vqtrain.data.decoding.headers import look_at
 from vqtrain.data.decoding.images import one_line
 from vqtrain.data.remote.urls import is_url
 from vqtrain.data.sources.folders import describe_others
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError
 from vqtrain.ops.precision import AUTOCAST, is_imitated
 from vqtrain.optim.settings import OptimSettings
@@ -49,7 +49,7 @@ def describe_size(module: nn.Module) -> str:
 def describe_data(data: TrainingData) -> Iterator[str]:
     """Count the images of each side, and the files that were not taken."""
     settings, validation = data.settings, data.validation
-    if isinstance(data.training, ImageIndex):
+    if isinstance(data.training, SampleIndex):
         training = f"{len(data.training)} training images"
     else:
         training = f"{len(data.training.commands)} training shards in sequence"
@@ -59,7 +59,7 @@ def describe_data(data: TrainingData) -> Iterator[str]:
         counts = np.bincount(data.buckets.labels).tolist()
         found = [f"{by(each)}: {n:,}" for each, n in zip(data.buckets.sizes, counts, strict=True)]
         yield f"training images by height x width: {', '.join(found)}"
-    if isinstance(data.training, ImageIndex) and data.training.others:
+    if isinstance(data.training, SampleIndex) and data.training.others:
         yield f"data.train: {describe_others(data.training.others)}"
     # With data.val=auto they are the same files.
     if settings.val != "auto" and validation.others:
@@ -71,7 +71,7 @@ def describe_length(data: TrainingData, trainer: TrainerSettings) -> str:
     batch = images_of_step(data, trainer)
     images = trainer.max_steps * batch
     length = f"length: {trainer.max_steps:,} steps of {batch:,} images"
-    if not isinstance(data.training, ImageIndex):
+    if not isinstance(data.training, SampleIndex):
         return length
     epochs = images / float(data.training.weights.sum(dtype=np.float64))
     return f"{length}, {epochs:,.{0 if epochs >= 10 else 1}f} epochs"
@@ -93,7 +93,7 @@ def warnings_of(
             "trainer.strategy=fsdp splits the networks over the processes of a run, and this run "
             "has one, which keeps them whole: raise trainer.devices"
         )
-    if not isinstance(training, ImageIndex):
+    if not isinstance(training, SampleIndex):
         return
     batch, count = images_of_step(data, trainer), len(training)
     if batch > count:
@@ -122,7 +122,7 @@ def images_of_step(data: TrainingData, trainer: TrainerSettings) -> int:
     return data.settings.batch_size * trainer.accumulate * trainer.world_size
 
 
-def describe_enlarged(index: ImageIndex, image_size: ImageSize) -> str | None:
+def describe_enlarged(index: SampleIndex, image_size: ImageSize) -> str | None:
     """Look at some local images, and say if there are any smaller than the crop."""
     spread = np.linspace(0, len(index) - 1, min(MAX_LOOKED_AT, len(index))).astype(int)
     sizes = []
@@ -146,14 +146,14 @@ def describe_enlarged(index: ImageIndex, image_size: ImageSize) -> str | None:
     )
 
 
-def count_shared(training: ImageIndex, validation: ImageIndex) -> int:
+def count_shared(training: SampleIndex, validation: SampleIndex) -> int:
     """Count the validation images that are training images: equal bytes of one file."""
     is_candidate = np.isin(training.sizes, validation.sizes)
     trained = set(_places(training, np.flatnonzero(is_candidate).tolist()))
     return sum(place in trained for place in _places(validation, list(range(len(validation)))))
 
 
-def _places(index: ImageIndex, image_ids: list[int]) -> Iterator[tuple[str, int]]:
+def _places(index: SampleIndex, image_ids: list[int]) -> Iterator[tuple[str, int]]:
     """Yield the file of each image, however it is spelled, and where the image begins in it."""
     real: dict[int, str] = {}
     for image_id in image_ids:

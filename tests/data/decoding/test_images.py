@@ -15,17 +15,17 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from vqtrain.data.decoding import images
 from vqtrain.data.decoding.crops import CROPS
-from vqtrain.data.decoding.images import Transform, decode_image, from_array, from_pillow
+from vqtrain.data.decoding.images import ImageTransform, from_array, from_pillow
 from vqtrain.errors import BadSampleError
 
 ORIENTATION = 0x0112
-NATIVE = Transform(
+NATIVE = ImageTransform(
     image_size=2, channels=3, crop="native", flip=False, range=None, background="white"
 )
 
 
 def load(encoded: bytes, generator=None, **options) -> list:
-    return decode_image(encoded, replace(NATIVE, **options), generator).tolist()
+    return replace(NATIVE, **options).decode(encoded, generator).tolist()
 
 
 def decoded(encoded: bytes, channels: int = 3, background: str = "white") -> list:
@@ -81,7 +81,7 @@ def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:
 
 def test_pixels_are_channels_first(encode):
     pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    loaded = decode_image(encode(pixels), NATIVE, None)
+    loaded = NATIVE.decode(encode(pixels), None)
     assert loaded.dtype == torch.uint8
     assert loaded.tolist() == [[[0, 3], [6, 9]], [[1, 4], [7, 10]], [[2, 5], [8, 11]]]
 
@@ -179,7 +179,7 @@ def test_one_bit_is_black_and_white(encode):
 
 def test_cmyk_is_converted(encode):
     picture = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # full magenta and yellow: red
-    pixels = decode_image(encode(picture, "JPEG", quality=95), NATIVE, None)
+    pixels = NATIVE.decode(encode(picture, "JPEG", quality=95), None)
     assert pixels[0].min() > 240
     assert pixels[1:].max() < 15
 
@@ -187,7 +187,7 @@ def test_cmyk_is_converted(encode):
 @pytest.mark.parametrize("kind", ["WEBP", "GIF", "BMP", "JPEG2000"])
 def test_other_formats_are_read(encode, kind):
     picture = Image.new("RGB", (8, 8), (200, 100, 50))
-    pixels = decode_image(encode(picture, kind), NATIVE, None)
+    pixels = NATIVE.decode(encode(picture, kind), None)
     assert (pixels.float() - torch.tensor([200.0, 100, 50])[:, None, None]).abs().max() < 5
 
 
@@ -238,7 +238,7 @@ def test_the_first_of_several_frames_is_taken(encode):
 def test_a_jpeg_is_decoded_as_by_pillow(encode, mode, channels, options):
     smooth = Image.fromarray(noise(9, 8, 3)).resize((53, 47), Image.Resampling.BICUBIC)
     encoded = encode(smooth.convert(mode), "JPEG", **options)
-    square = decode_image(encoded, replace(NATIVE, channels=channels, image_size=47), None)
+    square = replace(NATIVE, channels=channels, image_size=47).decode(encoded, None)
     expected = Image.open(io.BytesIO(encoded)).convert("L" if channels == 1 else "RGB")
     expected = np.asarray(expected).reshape(47, 53, channels)[:, 3:50].transpose(2, 0, 1)
     # Gray is the luma of the file, which Pillow here has turned into RGB and clipped.
@@ -263,10 +263,10 @@ def test_a_large_jpeg_is_decoded_smaller_in_training(
     exif[ORIENTATION] = orientation
     encoded = encode(smooth, "JPEG", quality=95, exif=exif)
     transform = replace(NATIVE, crop="resize", image_size=image_size)
-    fast = decode_image(encoded, transform, np.random.default_rng(3))
+    fast = transform.decode(encoded, np.random.default_rng(3))
     assert drafts == ([] if factor is None else [(500 // factor, 301 // factor)])
     monkeypatch.setattr(images, "_draft_factor", lambda _: 1)
-    slow = decode_image(encoded, transform, np.random.default_rng(3))
+    slow = transform.decode(encoded, np.random.default_rng(3))
     difference = (fast.float() - slow.float()).abs().mean()
     assert (difference == 0) == (factor is None)
     # Boxes in reduced pixels are off by less than one; taken for whole ones it is 20 and more.
@@ -279,10 +279,10 @@ def test_a_part_of_a_large_jpeg_is_the_same_part_of_the_smaller_one(encode, monk
     encoded = encode(ramp, "JPEG", quality=95)
     transform = replace(NATIVE, crop="random_resized", image_size=32, channels=1)
     for seed in range(5):
-        fast = decode_image(encoded, transform, np.random.default_rng(seed)).float()
+        fast = transform.decode(encoded, np.random.default_rng(seed)).float()
         with monkeypatch.context() as patch:
             patch.setattr(images, "_draft_factor", lambda _: 1)
-            slow = decode_image(encoded, transform, np.random.default_rng(seed)).float()
+            slow = transform.decode(encoded, np.random.default_rng(seed)).float()
         # Half a pixel of the smallest is 4 columns, or 2 levels.
         assert (fast - slow).abs().max() <= 5
 
@@ -331,8 +331,8 @@ def test_random_numbers_do_not_depend_on_the_decoder(encode, crop, options):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_png_of_16_bits_keeps_them_with_a_range(channels):
     values = noise(2, 2, channels, dtype=np.uint16)
-    square = decode_image(
-        deep_png(values), replace(NATIVE, channels=channels, range=(0.0, 65_535.0)), None
+    square = replace(NATIVE, channels=channels, range=(0.0, 65_535.0)).decode(
+        deep_png(values), None
     )
     assert square.dtype == torch.float32
     assert square.permute(1, 2, 0).tolist() == values.tolist()
@@ -364,7 +364,7 @@ def test_tiff_keeps_its_values_with_a_range(shape, dtype):
     transform = replace(
         NATIVE, channels=last.shape[2], range=(-100.0, 255.0), image_size=4, crop="resize"
     )
-    square = decode_image(tiff(values, **options), transform, None)
+    square = transform.decode(tiff(values, **options), None)
     assert square.permute(1, 2, 0).tolist() == last.tolist()
 
 
@@ -406,7 +406,7 @@ def test_values_beyond_the_range_become_its_ends_and_do_not_spread():
 def test_pictures_of_8_bits_keep_their_values_with_a_range(encode, kind):
     picture = Image.new("L", (16, 16), 200)
     transform = replace(NATIVE, channels=1, range=(0.0, 1000.0))
-    square = decode_image(encode(picture, kind), transform, None)
+    square = transform.decode(encode(picture, kind), None)
     assert square.dtype == torch.float32
     assert square.unique().tolist() == [200]
 

@@ -8,23 +8,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.decoding.images import ImageTransform
 from vqtrain.data.loading import batches as batches_module
 from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches, stack
 from vqtrain.data.loading.buckets import Buckets
 from vqtrain.data.loading.order import EndlessOrder
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources.find import open_images
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.find import open_samples
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import DataError
 
-PREPARATION = Transform(
+PREPARATION = ImageTransform(
     image_size=4, channels=3, crop="native", flip=True, range=None, background="white"
 )
 
 
 def training(
-    index: ImageIndex, *, transform: dict[str, object] | None = None, **changes: object
+    index: SampleIndex, *, transform: dict[str, object] | None = None, **changes: object
 ) -> TrainingBatches:
     values = {"train": "-", "val": "-", "batch_size": 2, "num_workers": 0, "sampling": "permuted"}
     values |= {"max_bad_fraction": 0.01, **asdict(PREPARATION), **(transform or {})}
@@ -33,7 +33,7 @@ def training(
     return TrainingBatches(index, settings=DataSettings(**values), **(place | changes))
 
 
-def validation(index: ImageIndex, **changes: object) -> ValidationBatches:
+def validation(index: SampleIndex, **changes: object) -> ValidationBatches:
     settings = {"batch_size": 2, "rank": 0, "world_size": 1}
     return ValidationBatches(index, transform=PREPARATION, **(settings | changes))
 
@@ -151,19 +151,19 @@ def test_validation_counts_every_image_once(numbered, n, world_size):
     assert sorted(counted) == [f"{i:03d}" for i in range(n)]
 
 
-def center(index: ImageIndex, image_id: int) -> Tensor:
-    return decode_image(index.read(image_id), PREPARATION, None)
+def center(index: SampleIndex, image_id: int) -> Tensor:
+    return PREPARATION.decode(index.read(image_id), None)
 
 
 def test_a_padded_image_is_decoded_once(numbered, monkeypatch):
     index = numbered(2)
-    read, real_read = [], ImageIndex.read
+    read, real_read = [], SampleIndex.read
 
-    def count(self: ImageIndex, image_id: int) -> bytes:
+    def count(self: SampleIndex, image_id: int) -> bytes:
         read.append(image_id)
         return real_read(self, image_id)
 
-    monkeypatch.setattr(ImageIndex, "read", count)
+    monkeypatch.setattr(SampleIndex, "read", count)
     batch = validation(index, batch_size=16)[0]
     assert read == [0, 1]
     assert batch.mask.tolist() == [True] * 2 + [False] * 14
@@ -198,15 +198,15 @@ def test_a_batch_is_pinned_with_all_its_parts(numbered):
 
 
 @pytest.fixture
-def with_bad(numbered, tmp_path: Path) -> ImageIndex:
+def with_bad(numbered, tmp_path: Path) -> SampleIndex:
     """Index 20 pictures, of which the fourth and the last are none."""
     folder = tmp_path / "bad"
     folder.mkdir()
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.jpg").write_text("not a picture")
-    bad = [open_images(str(folder / name), role="training") for name in ("empty.png", "text.jpg")]
+    bad = [open_samples(str(folder / name), role="training") for name in ("empty.png", "text.jpg")]
     good = numbered(18)
-    return ImageIndex.concatenate(
+    return SampleIndex.concatenate(
         [good.select(np.arange(3)), bad[0], good.select(np.arange(3, 18)), bad[1]]
     )
 
@@ -266,7 +266,7 @@ def test_a_file_that_is_gone_is_passed_over(numbered):
 def test_blocks_are_asked_for_before_their_images_are_read(numbered, monkeypatch):
     asked = set[int]()
     monkeypatch.setattr(
-        ImageIndex, "read_ahead", lambda _, image_ids: asked.update(image_ids.tolist())
+        SampleIndex, "read_ahead", lambda _, image_ids: asked.update(image_ids.tolist())
     )
     shared = [
         training(numbered(12), rank=rank, world_size=2, ranks_per_node=2) for rank in range(2)

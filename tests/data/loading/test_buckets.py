@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from vqtrain.data.decoding.images import Transform
+from vqtrain.data.decoding.images import ImageTransform
 from vqtrain.data.loading import buckets as buckets_module
 from vqtrain.data.loading.buckets import bucket_sizes, make_buckets, with_ratios
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 
-TRANSFORM = Transform(
+TRANSFORM = ImageTransform(
     image_size=4, channels=3, crop="native", flip=False, range=None, background="white"
 )
 
@@ -62,7 +62,7 @@ def test_ratios_are_those_of_upright_images_and_are_read_once(
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     monkeypatch.setattr(buckets_module, "HEAD_BYTES", 700)  # some headers are not in these
-    index = open_images(str(tmp_path), role="training")
+    index = open_samples(str(tmp_path), role="training")
     assert np.isnan(index.ratios).all()
     expected = [1.5, 2 / 3, 2 / 3, 1.5, 1.5, 1.5, math.nan]
     assert with_ratios(index, TRANSFORM).ratios == pytest.approx(expected, nan_ok=True)

@@ -11,12 +11,13 @@ from shlex import quote
 import pytest
 
 from vqtrain.data.loading.commands import Shard, end_commands
+from vqtrain.data.media import IMAGE
 
 WriteTar = Callable[[Path, dict[str, bytes]], Path]
 
 
 def read(command: str) -> tuple[dict[str, bytes], str | None]:
-    shard = Shard(command)
+    shard = Shard(command, IMAGE)
     return dict(shard.samples()), shard.reason
 
 
@@ -59,7 +60,7 @@ def test_the_first_picture_of_each_sample_is_taken(tmp_path, write_tar):
 
 
 def test_everything_is_read_also_a_second_tar(tar):
-    shard = Shard(f"cat {quote(str(tar))} {quote(str(tar))}")
+    shard = Shard(f"cat {quote(str(tar))} {quote(str(tar))}", IMAGE)
     assert [key for key, _ in shard.samples()] == ["0", "1", "2", "0", "1", "2"]
     assert shard.reason is None
 
@@ -121,7 +122,7 @@ def test_a_shard_that_is_left_early_ends_with_all_it_started(tar, tmp_path):
     note = tmp_path / "pid"
     shell = tmp_path / "shell"
     command = f"echo $$ > {shell}; cat {quote(str(tar))}; sleep 1000 & echo $! > {note}; wait"
-    samples = Shard(command).samples()
+    samples = Shard(command, IMAGE).samples()
     assert next(samples)[0] == "0"
     pid = wait_for(note)
     assert is_running(pid)
@@ -142,7 +143,7 @@ def test_a_damaged_tar_is_not_waited_for(tmp_path):
 
 def test_commands_end_with_this_process(tar, tmp_path):
     note = tmp_path / "pid"
-    samples = Shard(f"echo $$ > {note}; cat {quote(str(tar))}; sleep 1000").samples()
+    samples = Shard(f"echo $$ > {note}; cat {quote(str(tar))}; sleep 1000", IMAGE).samples()
     next(samples)
     end_commands()
     assert_gone(wait_for(note))
@@ -150,14 +151,14 @@ def test_commands_end_with_this_process(tar, tmp_path):
 
 def test_ctrl_c_does_not_reach_a_command(tar, tmp_path):
     note = tmp_path / "session"
-    samples = Shard(f"cut -d' ' -f6 /proc/$$/stat > {note}; cat {quote(str(tar))}").samples()
+    samples = Shard(f"cut -d' ' -f6 /proc/$$/stat > {note}; cat {quote(str(tar))}", IMAGE).samples()
     next(samples)
     assert wait_for(note) != os.getsid(0)
 
 
 def test_a_fork_leaves_the_commands_of_its_parent_alone(tar, tmp_path):
     note = tmp_path / "pid"
-    samples = Shard(f"echo $$ > {note}; cat {quote(str(tar))}; exec sleep 1000").samples()
+    samples = Shard(f"echo $$ > {note}; cat {quote(str(tar))}; exec sleep 1000", IMAGE).samples()
     next(samples)
     child = os.fork()
     if child == 0:

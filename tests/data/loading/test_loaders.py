@@ -17,8 +17,8 @@ from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatch
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.loading.order import EndlessOrder
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources.index import ImageIndex
-from vqtrain.data.sources.scan import index_images
+from vqtrain.data.sources.index import SampleIndex
+from vqtrain.data.sources.scan import index_files
 from vqtrain.errors import DataError
 
 pytestmark = [
@@ -36,12 +36,12 @@ def settings(**changes: object) -> DataSettings:
     return DataSettings(**(values | changes))
 
 
-def training(index: ImageIndex, *, num_workers: int, **changes: int) -> Loader:
+def training(index: SampleIndex, *, num_workers: int, **changes: int) -> Loader:
     place = {"seed": 3, "rank": 0, "world_size": 1, "ranks_per_node": 1, "start": 0} | changes
     return Loader(TrainingBatches(index, settings=settings(), **place), num_workers=num_workers)
 
 
-def validation(index: ImageIndex, *, num_workers: int, **place: int) -> Loader:
+def validation(index: SampleIndex, *, num_workers: int, **place: int) -> Loader:
     transform = settings(crop="resize").transform
     batches = ValidationBatches(index, transform=transform, batch_size=2, **place)
     return Loader(batches, numbers=range(len(batches)), num_workers=num_workers)
@@ -117,8 +117,8 @@ def test_validation_ends_and_can_be_repeated(numbered, num_workers):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_what_was_passed_over_arrives_with_its_batch(numbered, tmp_path, num_workers):
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    broken = index_images([tmp_path / "broken.png"], root=tmp_path)
-    index = ImageIndex.concatenate([numbered(4), broken])
+    broken = index_files([tmp_path / "broken.png"], root=tmp_path)
+    index = SampleIndex.concatenate([numbered(4), broken])
     batches = list(validation(index, num_workers=num_workers))
     assert [[fault.key for fault in batch.faults] for batch in batches] == [[], [], ["broken"]]
     assert [batch.mask.tolist() for batch in batches] == [[True] * 2, [True] * 2, [False] * 2]

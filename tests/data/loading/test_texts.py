@@ -10,8 +10,8 @@ import torch
 from vqtrain.data.loading.batches import TrainingBatches, ValidationBatches
 from vqtrain.data.loading.texts import find_texts
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources.find import open_images
-from vqtrain.data.sources.index import ImageIndex, make_index
+from vqtrain.data.sources.find import open_samples
+from vqtrain.data.sources.index import SampleIndex, make_index
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import DataError
 
@@ -29,7 +29,7 @@ SETTINGS = DataSettings(
     num_workers=0,
     max_bad_fraction=0.5,
 )
-Make = Callable[[dict[str, bytes]], ImageIndex]
+Make = Callable[[dict[str, bytes]], SampleIndex]
 
 
 @pytest.fixture(params=["tar", "folder"])
@@ -41,16 +41,16 @@ def make(
 ) -> Make:
     """Index six images, 0 to 5, with these texts."""
 
-    def made(texts: dict[str, bytes]) -> ImageIndex:
+    def made(texts: dict[str, bytes]) -> SampleIndex:
         noise = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
         files = {f"{n}.png": encode(noise[n]) for n in range(6)}
         files |= {f"{n}.txt": text for n, text in texts.items()} | {"1.json": b"{}"}
         if request.param == "tar":
             tar = write_tar(tmp_path / "a.tar", dict(sorted(files.items())))
-            return open_images(str(tar), role="training")
+            return open_samples(str(tar), role="training")
         for name, content in files.items():
             (tmp_path / name).write_bytes(content)
-        return open_images(str(tmp_path), role="training")
+        return open_samples(str(tmp_path), role="training")
 
     return made
 
@@ -58,7 +58,7 @@ def make(
 TEXTS = {str(n): f" text {n}\n".encode() for n in range(6)}
 
 
-def training(index: ImageIndex, **texts: object) -> TrainingBatches:
+def training(index: SampleIndex, **texts: object) -> TrainingBatches:
     place = {"seed": 3, "rank": 0, "world_size": 1, "ranks_per_node": 1, "start": 0}
     return TrainingBatches(index, settings=SETTINGS, **place, **texts)
 
@@ -103,6 +103,6 @@ def test_images_without_texts_are_named_before_the_start(make: Make) -> None:
     ],
     ids=["pipe", "remote"],
 )
-def test_texts_far_away_are_refused(images: ImageIndex | Stream) -> None:
+def test_texts_far_away_are_refused(images: SampleIndex | Stream) -> None:
     with pytest.raises(DataError, match="read from local folders and tars alone"):
         find_texts(images, "data.train")

@@ -18,13 +18,13 @@ import pytest
 import webdataset
 from PIL import Image
 
-from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.decoding.images import ImageTransform
 from vqtrain.data.loading.loaders import explained_workers
 from vqtrain.data.packing.images import PackSettings
 from vqtrain.data.packing.pack import pack
 from vqtrain.data.packing.workers import map_images
 from vqtrain.data.shards.writer import ShardWriter
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 from vqtrain.data.sources.index import hold_out
 from vqtrain.errors import ConfigError, DataError, FailedError
 
@@ -69,7 +69,7 @@ def packing(tmp_path: Path, source: Path) -> Packing:
         out: str = "out", images: object = None, num_workers: int = 0, **settings: object
     ) -> dict:
         return pack(
-            open_images(str(source) if images is None else images, role="training"),
+            open_samples(str(source) if images is None else images, role="training"),
             out=tmp_path / out,
             settings=PackSettings(**{**KEEP, **settings}),
             num_workers=num_workers,
@@ -172,7 +172,7 @@ def test_a_pack_is_opened_by_its_folder(tmp_path, source, packing):
     packing(val=0.25)
     found = {}
     for role, count in (("training", 30), ("validation", 10)):
-        index = open_images(str(tmp_path / "out"), role=role)
+        index = open_samples(str(tmp_path / "out"), role=role)
         assert len(index) == count
         found |= {index.key(i): index.read(i) for i in range(len(index))}
     assert {f"{key}.png": content for key, content in found.items()} == {
@@ -189,7 +189,7 @@ def test_classes_are_mixed_in_each_shard(tmp_path, packing):
 
 def test_auto_holds_out_what_training_would(tmp_path, source, packing):
     packing(val="auto")
-    _, held_out = hold_out(open_images(str(source), role="training"))
+    _, held_out = hold_out(open_samples(str(source), role="training"))
     with tarfile.open(tmp_path / "out/val/shard-00000.tar") as tar:
         keys = {name.split(".")[0] for name in tar.getnames()}
     assert keys == {held_out.key(i) for i in range(len(held_out))}
@@ -597,7 +597,7 @@ def test_raw_stores_the_pixels_that_training_sees(tmp_path, packing):
     jpeg = np.asarray(Image.open(folder / "large.jpg"))[26:34, 14:26]
     assert np.abs(found["large"].astype(int) - jpeg).max() <= 2
     # Named as data.train, without a word on what it is.
-    transform = Transform(
+    transform = ImageTransform(
         image_size=[8, 12],
         channels=3,
         crop="resize",
@@ -605,10 +605,10 @@ def test_raw_stores_the_pixels_that_training_sees(tmp_path, packing):
         range=None,
         background="white",
     )
-    index = open_images(str(tmp_path / "out"), role="training")
+    index = open_samples(str(tmp_path / "out"), role="training")
     assert len(index) == len(found)
     for i in range(len(index)):
-        pixels = decode_image(index.read(i), transform, np.random.default_rng(0))
+        pixels = transform.decode(index.read(i), np.random.default_rng(0))
         expected = np.broadcast_to(found[index.key(i)], (8, 12, 3))
         np.testing.assert_array_equal(pixels.permute(1, 2, 0), expected)
 
@@ -633,7 +633,7 @@ def test_two_packs_do_not_write_into_one_folder(tmp_path, source, packing):
                 packing(shard_size=0.02)
             refused.append(e)
 
-    index = open_images(str(source), role="training")
+    index = open_samples(str(source), role="training")
     pack(index, out=tmp_path / "out", settings=settings, num_workers=0, progress=meanwhile)
     assert refused
     assert len(members_of(tmp_path / "out")) == 100
@@ -646,7 +646,7 @@ def test_a_pack_is_not_packed_into_itself(tmp_path, packing):
 
 
 def test_a_worker_that_is_killed_is_said(source):
-    images = open_images(str(source), role="training")
+    images = open_samples(str(source), role="training")
     with (
         pytest.raises(FailedError, match="was killed, perhaps because memory ran out") as raised,
         explained_workers(1),
@@ -660,7 +660,7 @@ import sys
 from pathlib import Path
 from vqtrain.data.packing.images import PackSettings
 from vqtrain.data.packing.pack import pack
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 import time
 
 def slowly(shard, done, total):
@@ -670,7 +670,7 @@ def slowly(shard, done, total):
 if __name__ == "__main__":
     settings = PackSettings(**{**KEEP, "image_size": 8, "shard_size": 0.02, "val": 0.25})
     pack(
-        open_images(sys.argv[1], role="training"),
+        open_samples(sys.argv[1], role="training"),
         out=Path(sys.argv[2]), settings=settings, num_workers=2, progress=slowly,
     )
 """

@@ -16,7 +16,7 @@ from vqtrain.data.loading.batches import Batch, TrainingBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.remote import files, retry
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 
 pytestmark = [
     # Python 3.12 and later warn of a fork beside torch's threads, which workers do not touch.
@@ -148,7 +148,7 @@ def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def batches_of(images: str, between: Callable[[], None]) -> list[Batch]:
     """Load two epochs of batches; after two of them something happens."""
-    index = open_images(images, role="training")
+    index = open_samples(images, role="training")
     place = {"seed": 1, "rank": 0, "world_size": 1, "ranks_per_node": 1, "start": 0}
     batches = iter(
         Loader(TrainingBatches(index, settings=SETTINGS, **place), num_workers=SETTINGS.num_workers)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vqtrain.data.sources import demo
 from vqtrain.data.sources.demo import demo_shards
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.sources.scan import scan_tar
 from vqtrain.errors import DataError
 
@@ -23,7 +23,7 @@ def photograph(name: str) -> np.ndarray:
 
 
 def tiles_of(shards: list[str]) -> dict[str, np.ndarray]:
-    index = ImageIndex.concatenate([scan_tar(Path(shard)) for shard in shards])
+    index = SampleIndex.concatenate([scan_tar(Path(shard)) for shard in shards])
     assert len({index.key(i) for i in range(len(index))}) == len(index)
     pictures = {index.key(i): Image.open(io.BytesIO(index.read(i))) for i in range(len(index))}
     assert {picture.mode for picture in pictures.values()} == {"RGB"}

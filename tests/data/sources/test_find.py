@@ -2,24 +2,26 @@
 
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vqtrain.data.media import SOUND, VIDEO
 from vqtrain.data.sources import find as module
-from vqtrain.data.sources.find import expand_braces, open_images, training_and_validation
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.find import expand_braces, open_samples, training_and_validation
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.sources.scan import write_members
 from vqtrain.errors import ConfigError, DataError
 
 
-def keys_of(index: ImageIndex) -> list[str]:
+def keys_of(index: SampleIndex) -> list[str]:
     return [index.key(i) for i in range(len(index))]
 
 
 def opened(images: object) -> list[str]:
-    return keys_of(open_images(images, role="training"))
+    return keys_of(open_samples(images, role="training"))
 
 
 @pytest.fixture
@@ -48,13 +50,13 @@ def tiny_demo(tmp_path, write_tar, monkeypatch):
     """Stand in for the demo's shards."""
     for role in ("training", "validation"):
         write_tar(tmp_path / f"{role}.tar", {f"{role}.png": b"x"})
-    monkeypatch.setattr(module, "demo_shards", lambda role: [str(tmp_path / f"{role}.tar")])
+    monkeypatch.setattr(module, "demo_shards", lambda role, _media: [str(tmp_path / f"{role}.tar")])
 
 
 def test_a_folder_is_searched_and_sorted(folder):
     assert opened(str(folder)) == ["a", "b", "d", "sub/c"]
     assert opened(f"{folder}/") == ["a", "b", "d", "sub/c"]
-    assert open_images(str(folder), role="training").read(3) == b"sub/c.webp"
+    assert open_samples(str(folder), role="training").read(3) == b"sub/c.webp"
 
 
 SPELLINGS = [
@@ -106,7 +108,7 @@ def test_a_folder_of_tars_is_its_tars(shards):
 
 def test_a_folder_with_pictures_is_its_pictures(shards):
     (shards / "a.png").write_bytes(b"x")
-    index = open_images(str(shards), role="training")
+    index = open_samples(str(shards), role="training")
     assert keys_of(index) == ["a"]
     assert index.others == {".tar": 3}
 
@@ -139,12 +141,12 @@ def test_globs_and_brace_lists(folder, pattern, expected):
 
 def test_relative_paths_and_globs(folder, shards, monkeypatch):
     monkeypatch.chdir(shards)
-    tar = open_images("s-*8.tar", role="training")
+    tar = open_samples("s-*8.tar", role="training")
     monkeypatch.chdir(folder)
     assert tar.read(0) == b"x"
     assert opened("*.png") == ["b"]
     assert opened(".") == ["a", "b", "d", "sub/c"]
-    index = open_images("sub", role="training")
+    index = open_samples("sub", role="training")
     monkeypatch.chdir("/")
     assert index.read(0) == b"sub/c.webp"
 
@@ -171,7 +173,7 @@ def test_a_list_is_joined_in_its_order(folder, shards):
 
 def test_a_file_name_of_any_bytes_is_read(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"x")
-    index = open_images(str(tmp_path), role="training")
+    index = open_samples(str(tmp_path), role="training")
     assert index.read(0) == b"x"
     assert os.fsencode(index.key(0)) == b"caf\xe9"
 
@@ -234,8 +236,8 @@ def test_no_source_is_refused(images):
 
 @pytest.mark.usefixtures("tiny_demo")
 def test_demo_follows_the_role():
-    assert keys_of(open_images("demo", role="training")) == ["training"]
-    assert keys_of(open_images("demo", role="validation")) == ["validation"]
+    assert keys_of(open_samples("demo", role="training")) == ["training"]
+    assert keys_of(open_samples("demo", role="validation")) == ["validation"]
 
 
 @pytest.mark.usefixtures("tiny_demo")
@@ -264,7 +266,7 @@ def test_validation_of_its_own_leaves_training_whole(folder, shards):
 
 def test_a_damaged_shard_is_a_fault_beside_others(shards):
     (shards / "s-09.tar").write_bytes(b"")
-    index = open_images(f"{shards}/s-{{08..10}}.tar", role="training")
+    index = open_samples(f"{shards}/s-{{08..10}}.tar", role="training")
     assert keys_of(index) == ["08", "10"]
     assert [(fault.shard, fault.reason) for fault in index.faults] == [
         (f"{shards}/s-09.tar", "the file is empty")
@@ -280,10 +282,10 @@ def test_a_source_of_faults_alone_names_the_first(shards):
 
 def test_weights_are_those_of_their_source(folder, shards):
     tars = {"images": [str(shards), str(folder / "b.png")], "weight": 2.5}
-    index = open_images([tars, str(folder / "b.png")], role="training")
+    index = open_samples([tars, str(folder / "b.png")], role="training")
     assert index.weights.tolist() == [2.5, 2.5, 2.5, 2.5, 1.0]
     assert index.weights.dtype == "float32"
-    twice = open_images({"images": tars, "weight": 2}, role="training")
+    twice = open_samples({"images": tars, "weight": 2}, role="training")
     assert twice.weights.tolist() == [5.0] * 4
 
 
@@ -328,7 +330,7 @@ TRAIN = ["train/shard-00000", "train/shard-00001"]
 @pytest.mark.parametrize("ending", ["", "/"])
 def test_a_packed_folder_opens_by_role(pack, ending):
     assert opened(f"{pack}{ending}") == TRAIN
-    assert keys_of(open_images(f"{pack}{ending}", role="validation")) == ["val/shard-00000"]
+    assert keys_of(open_samples(f"{pack}{ending}", role="validation")) == ["val/shard-00000"]
 
 
 def test_a_packed_folder_brings_its_validation(pack):
@@ -344,7 +346,7 @@ def test_a_packed_folder_without_validation(pack):
     training, validation = training_and_validation(str(pack), "auto")
     assert sorted(keys_of(training) + keys_of(validation)) == TRAIN
     with pytest.raises(DataError, match="pack is packed without images for validation"):
-        open_images(str(pack), role="validation")
+        open_samples(str(pack), role="validation")
 
 
 def test_a_missing_shard_of_a_pack_is_an_error(pack):
@@ -367,7 +369,7 @@ def test_http_sources(folder, shards, server):
     assert opened(f"{place}/s-{{08..10}}.tar") == ["08", "09", "10"]
     assert opened(f"{place}/s-09.tar?signature=a.b/c") == ["09"]
     photos = upload(server, folder)
-    index = open_images(f"{photos}/{{b.png,sub/c.webp}}", role="training")
+    index = open_samples(f"{photos}/{{b.png,sub/c.webp}}", role="training")
     assert keys_of(index) == ["b", "c"]
     assert index.read(1) == b"sub/c.webp"
 
@@ -402,19 +404,19 @@ def test_s3_sources(folder, shards, pack, s3):
         for path in top.rglob("*"):
             if path.is_file():
                 s3(path.relative_to(top.parent).as_posix(), path.read_bytes())
-    remote = open_images("s3://photos/photos", role="training")
+    remote = open_samples("s3://photos/photos", role="training")
     assert (keys_of(remote), remote.others) == (["a", "b", "d", "sub/c"], {".txt": 1})
     assert opened("s3://photos/photos/*.png") == ["b"]
     assert opened("s3://photos/shards/s-{08..10}.tar") == ["08", "09", "10"]
     assert opened("s3://photos/sh*") == ["08", "09", "10"]
     assert opened("s3://photos/pack/") == TRAIN
-    assert open_images("s3://photos/photos/sub/c.webp", role="training").read(0) == b"sub/c.webp"
+    assert open_samples("s3://photos/photos/sub/c.webp", role="training").read(0) == b"sub/c.webp"
     with pytest.raises(DataError, match=r"s3://photos/x\.tar does not exist"):
         opened("s3://photos/x.tar")
 
 
 def test_pipes_are_kept_and_read(shards):
-    index = open_images(f"pipe:cat {shards}/s-{{08..10}}.tar", role="validation")
+    index = open_samples(f"pipe:cat {shards}/s-{{08..10}}.tar", role="validation")
     assert keys_of(index) == ["08", "09", "10"]
     assert index.read(0) == b"x"
 
@@ -425,15 +427,44 @@ def test_an_unfinished_pack_is_refused(tmp_path, write_tar, encode):
     pixels = np.zeros((2, 2, 3), dtype=np.uint8)
     write_tar(tmp_path / "pack/train/shard-00000.tar", {"a.png": encode(pixels)})
     with pytest.raises(DataError, match="pack is an unfinished pack: give the same vqtrain pack"):
-        open_images(str(tmp_path / "pack"), role="training")
+        open_samples(str(tmp_path / "pack"), role="training")
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.tar"])
 def test_a_named_pipe_is_no_picture(tmp_path, encode, name):
     os.mkfifo(tmp_path / name)
     (tmp_path / "b.png").write_bytes(encode(np.zeros((2, 2, 3), dtype=np.uint8)))
-    index = open_images(str(tmp_path), role="training")
+    index = open_samples(str(tmp_path), role="training")
     assert [index.key(i) for i in range(len(index))] == ["b"]
     if name == "a.jpg":
         (fault,) = index.faults
         assert fault.reason == "cannot read it: it is not a regular file"
+
+
+@pytest.mark.parametrize(("media", "keys"), [(VIDEO, ["a", "b"]), (SOUND, ["c"])])
+def test_media_decides_which_files_are_samples(tmp_path, media, keys):
+    for name in ("a.mp4", "b.webm", "c.flac", "a.jpg", "d.npy"):
+        (tmp_path / name).write_bytes(b"x")
+    found = open_samples(str(tmp_path), media, role="training")
+    assert [found.key(i) for i in range(len(found))] == keys
+    assert found.media is media
+    tar = tmp_path / "all.tar"
+    with tarfile.open(tar, "w") as file:
+        for name in ("a.mp4", "b.webm", "c.flac", "a.jpg", "d.npy"):
+            file.add(tmp_path / name, name)
+    weighted = [{media.key: str(tar), "weight": 2}]
+    inside = open_samples(weighted, media, role="training")
+    assert [inside.key(i) for i in range(len(inside))] == keys
+    assert inside.weights.tolist() == [2.0] * len(keys)
+
+
+def test_a_folder_without_samples_says_what_was_looked_for(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"videos: .* holds no clips: .* \.avi \.gif .* \.webm"):
+        open_samples(str(tmp_path), VIDEO, role="training")
+
+
+def test_a_pack_of_images_is_no_source_of_sounds(tmp_path):
+    (tmp_path / "index.json").write_text('{"format": "vqtrain-pack"}')
+    with pytest.raises(DataError, match="is a pack of image, and sounds are wanted here"):
+        open_samples(str(tmp_path), SOUND, role="training")

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 from vqtrain.data.sources.folders import describe_others, list_folder
 from vqtrain.errors import DataError
 
@@ -28,14 +28,14 @@ def test_files_are_taken_by_their_suffix_or_their_first_bytes(tmp_path):
     expected = [*(f"00{number}" for number in range(5)), "a", "b", "c"]
     # A glob that finds files twice, and one by one, counts them once.
     for source in ("", "/*", "/**"):
-        index = open_images(f"{tmp_path}{source}", role="training")
+        index = open_samples(f"{tmp_path}{source}", role="training")
         assert [index.key(i) for i in range(len(index))] == expected
         # a.txt and a.2.txt belong to a.jpg.
         assert index.others == {".mp4": 2, ".avif": 1, ".txt": 1, "": 2}
     assert index.select(index.offsets[:2]).others == index.others
-    assert open_images(str(tmp_path / "001"), role="training").key(0) == "001"
+    assert open_samples(str(tmp_path / "001"), role="training").key(0) == "001"
     with pytest.raises(DataError, match="README is neither a tar nor an image"):
-        open_images(str(tmp_path / "README"), role="training")
+        open_samples(str(tmp_path / "README"), role="training")
 
 
 def test_lists_of_members_belong_to_their_tars(tmp_path):
@@ -52,7 +52,7 @@ def test_what_systems_keep_beside_pictures_is_passed_over(tmp_path, ending):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "thumbnail.jpg").write_bytes(b"x")
     (tmp_path / "sub/a.jpg").write_bytes(b"x")
-    index = open_images(f"{tmp_path}{ending}", role="training")
+    index = open_samples(f"{tmp_path}{ending}", role="training")
     assert [index.key(i) for i in range(len(index))] == ["sub/a"]
     assert index.others == {}
 
@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_read_is_a_fault_beside_others(tmp_path, monkeyp
         return real_scandir(path)
 
     monkeypatch.setattr(os, "scandir", scandir)  # root may read everything
-    index = open_images(f"{tmp_path}{ending}", role="training")
+    index = open_samples(f"{tmp_path}{ending}", role="training")
     assert index.key(0) == "a"
     (fault,) = index.faults
     assert (fault.shard, fault.key) == (str(tmp_path / "locked"), "")
@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_read_is_a_fault_beside_others(tmp_path, monkeyp
     with pytest.raises(
         DataError, match=r"holds no images: .*locked: cannot read this folder: Perm"
     ):
-        open_images(str(tmp_path / "locked"), role="training")
+        open_samples(str(tmp_path / "locked"), role="training")
 
 
 def test_few_suffixes_are_named():

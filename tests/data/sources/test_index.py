@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from vqtrain.data.faults import Fault
-from vqtrain.data.sources.index import ImageIndex, hold_out
+from vqtrain.data.sources.index import SampleIndex, hold_out
 from vqtrain.errors import BadSampleError, DataError
 
 
-def make_index(records: list[tuple[str, int, int, str]]) -> ImageIndex:
+def make_index(records: list[tuple[str, int, int, str]]) -> SampleIndex:
     """Index (path, offset, size, key) records as they come."""
     paths = tuple(dict.fromkeys(path for path, _, _, _ in records))
-    return ImageIndex(
+    return SampleIndex(
         paths=paths,
         path_ids=np.array([paths.index(path) for path, _, _, _ in records], dtype=np.int32),
         offsets=np.array([offset for _, offset, _, _ in records], dtype=np.int64),
@@ -28,7 +28,7 @@ def make_index(records: list[tuple[str, int, int, str]]) -> ImageIndex:
     )
 
 
-def records_of(index: ImageIndex) -> list[tuple[str, int, int, str]]:
+def records_of(index: SampleIndex) -> list[tuple[str, int, int, str]]:
     return [
         (index.path(i), int(index.offsets[i]), int(index.sizes[i]), index.key(i))
         for i in range(len(index))
@@ -36,7 +36,7 @@ def records_of(index: ImageIndex) -> list[tuple[str, int, int, str]]:
 
 
 @pytest.fixture
-def letters(tmp_path) -> ImageIndex:
+def letters(tmp_path) -> SampleIndex:
     first, second = tmp_path / "first", tmp_path / "second"
     first.write_bytes(b"abcdef")
     second.write_bytes(b"xyz")
@@ -61,13 +61,13 @@ def test_select_keeps_the_order_given(letters):
 
 
 def test_concatenate_puts_records_one_after_another(letters):
-    joined = ImageIndex.concatenate([letters.select(np.array([1])), letters])
+    joined = SampleIndex.concatenate([letters.select(np.array([1])), letters])
     assert records_of(joined) == [records_of(letters)[1], *records_of(letters)]
     assert [joined.read(i) for i in range(4)] == [b"xyz", b"bc", b"xyz", b"f"]
 
 
 def test_concatenate_of_nothing_is_empty():
-    assert len(ImageIndex.concatenate([])) == 0
+    assert len(SampleIndex.concatenate([])) == 0
 
 
 def test_an_index_survives_pickling_after_a_read(letters):
@@ -145,7 +145,7 @@ def test_neighbors_are_read_ahead_in_one_go(letters, tmp_path, monkeypatch):
 def test_weights_and_faults_stay_with_their_images(letters):
     fault = Fault(shard="a.tar", key="b", reason="no picture")
     weighted = replace(letters, weights=np.array([1, 2, 3], np.float32), faults=(fault,))
-    joined = ImageIndex.concatenate([letters, weighted.select(np.array([2, 1]))])
+    joined = SampleIndex.concatenate([letters, weighted.select(np.array([2, 1]))])
     assert joined.weights.tolist() == [1, 1, 1, 3, 2]
     assert joined.faults == (fault,)
 
@@ -173,7 +173,7 @@ def test_a_fault_names_file_and_key(letters, tmp_path):
     [(2, 1), (3, 1), (10, 5), (31, 15), (32, 16), (33, 16), (800, 16), (1000, 20), (260_000, 5000)],
 )
 def test_hold_out_counts(n, held_out):
-    index = ImageIndex(
+    index = SampleIndex(
         paths=("x",),
         path_ids=np.zeros(n, dtype=np.int32),
         offsets=np.arange(n),

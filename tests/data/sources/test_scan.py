@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from vqtrain.data.faults import Fault
+from vqtrain.data.media import IMAGE
 from vqtrain.data.remote.files import find
-from vqtrain.data.sources.index import ImageIndex
-from vqtrain.data.sources.scan import index_images, is_image, is_tar, scan_tar, write_members
+from vqtrain.data.sources.index import SampleIndex
+from vqtrain.data.sources.scan import index_files, is_tar, scan_tar, write_members
 from vqtrain.errors import DataError
 
 
-def keys_of(index: ImageIndex) -> list[str]:
+def keys_of(index: SampleIndex) -> list[str]:
     return [index.key(i) for i in range(len(index))]
 
 
@@ -70,7 +71,7 @@ def test_hidden_members_are_passed_over(tmp_path, write_tar):
     ],
 )
 def test_pictures_are_told_by_their_suffix(name, expected):
-    assert is_image(name) is expected
+    assert IMAGE.owns(name) is expected
 
 
 @pytest.mark.parametrize(
@@ -309,7 +310,7 @@ def test_pictures_of_a_folder_are_keyed_by_their_path(tmp_path):
     (tmp_path / "cats").mkdir()
     for name in ("cats/1.a.jpg", "2.png"):
         (tmp_path / name).write_bytes(name.encode())
-    index = index_images([tmp_path / "cats/1.a.jpg", tmp_path / "2.png"], root=tmp_path)
+    index = index_files([tmp_path / "cats/1.a.jpg", tmp_path / "2.png"], root=tmp_path)
     assert keys_of(index) == ["cats/1.a", "2"]
     assert index.read(0) == b"cats/1.a.jpg"
 
@@ -317,7 +318,7 @@ def test_pictures_of_a_folder_are_keyed_by_their_path(tmp_path):
 def test_a_picture_behind_a_broken_link_is_a_fault(tmp_path):
     (tmp_path / "a.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "b.png").write_bytes(b"x")
-    index = index_images([tmp_path / "a.png", tmp_path / "b.png"], root=tmp_path)
+    index = index_files([tmp_path / "a.png", tmp_path / "b.png"], root=tmp_path)
     assert keys_of(index) == ["b"]
     (fault,) = index.faults
     assert (fault.shard, fault.key) == (str(tmp_path / "a.png"), "a")

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from vqtrain.data.decoding.images import Transform
+from vqtrain.data.decoding.images import ImageTransform
 from vqtrain.data.shards.folder import read_share
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.sources.scan import scan_tar
 from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan
 from vqtrain.data.tokens.report import Report
 from vqtrain.data.tokens.write import write
 
-PREPARATION = Transform(
+PREPARATION = ImageTransform(
     image_size=8, channels=3, crop="resize", flip=False, range=None, background="white"
 )
 
@@ -37,10 +37,10 @@ def index_of(
     pixels: np.ndarray,
     encode: Callable[..., bytes],
     write_tar: Callable[[Path, dict[str, bytes]], Path],
-) -> Callable[..., ImageIndex]:
+) -> Callable[..., SampleIndex]:
     """Index the pictures; those that are named as bad are garbage."""
 
-    def index(*bad: int, name: str = "{:03d}") -> ImageIndex:
+    def index(*bad: int, name: str = "{:03d}") -> SampleIndex:
         members = {}
         for number, picture in enumerate(pixels):
             key = name.format(number)
@@ -55,7 +55,9 @@ def index_of(
 def plan_of() -> Callable[..., Plan]:
     """Plan batches of 2 in shards of 4 pictures: 2 + 2 + 1 batches."""
 
-    def plan(index: ImageIndex, *, sha256: str = "a", size: int = 1000, **settings: object) -> Plan:
+    def plan(
+        index: SampleIndex, *, sha256: str = "a", size: int = 1000, **settings: object
+    ) -> Plan:
         chosen = {"batch_size": 2, "shard_size": 4, "layout": "webdataset", **settings}
         return make_plan(
             index,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 from vqtrain.data.sources.scan import scan_tar
 from vqtrain.data.tokens.batches import TokenBatches
 
@@ -50,7 +50,7 @@ def test_a_sample_whose_field_cannot_be_read_is_left_out(
     for number in range(2):
         (folder / f"{number}.png").write_bytes(encode(pixels[number]))
         (folder / f"{number}.txt").write_text("a caption")
-    index = open_images(str(folder), role="training")
+    index = open_samples(str(folder), role="training")
     batches = batches_of(index, plan_of(index_of()), [2])
     (folder / "1.txt").write_text("cut")
     batch = batches[0]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vqtrain import weights
 from vqtrain.data.decoding.crops import CROPS, adm
-from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.decoding.images import ImageTransform
 from vqtrain.errors import ConfigError, WeightsError
 from vqtrain.metrics import fid as module
 from vqtrain.metrics.fid import FID
@@ -311,10 +311,10 @@ def test_pixels_of_adms_crop_by_hand() -> None:
     pixels[0, 2, 2] = 100  # mean 25 of one block
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
-    transform = Transform(
+    transform = ImageTransform(
         image_size=2, channels=3, crop="adm", flip=False, range=None, background="white"
     )
-    red, green, blue = decode_image(stream.getvalue(), transform, None).tolist()
+    red, green, blue = transform.decode(stream.getvalue(), None).tolist()
     assert red == [[25, 45], [25, 45]]
     assert green == [[5, 5], [25, 25]]
     assert blue == [[25, 0], [0, 0]]

@@ -7,11 +7,11 @@ from typing import cast
 import numpy as np
 
 from vqtrain.app.parts.settings import Settings
-from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.loading.buckets import bucket_sizes, make_buckets, with_ratios
 from vqtrain.data.loading.texts import find_texts
 from vqtrain.data.sources.find import training_and_validation
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError, ConfigError, DataError, require
 from vqtrain.losses.alignment.base import Alignment, TextAlignment
 from vqtrain.metrics.base import Metric, TextMetric
@@ -48,13 +48,13 @@ def texts_needed(alignment: Alignment | None, metrics: Sequence[Metric]) -> Text
     )
 
 
-def check_some(index: ImageIndex, transform: Transform) -> None:
+def check_some(index: SampleIndex, transform: Transform) -> None:
     """Try some images, and refuse a setting with which none of them can be used."""
     tried = np.linspace(0, len(index) - 1, min(MAX_TRIED, len(index))).astype(int).tolist()
     reason = ""
     for image_id in tried:
         try:
-            decode_image(index.read(image_id), transform, None)
+            transform.decode(index.read(image_id), None)
         except BadSampleError as error:
             reason = str(error)
         else:
@@ -87,11 +87,11 @@ def open_data(
         DataError: If there are no such images, or one that needs a text has none.
     """
     training, validation = training_and_validation(settings.data.train, settings.data.val)
-    if isinstance(training, ImageIndex):
+    if isinstance(training, SampleIndex):
         check_some(training, settings.data.transform)
     buckets = None
     if settings.data.aspect == "buckets":
-        if not isinstance(training, ImageIndex):
+        if not isinstance(training, SampleIndex):
             raise ConfigError(
                 "data.aspect=buckets needs images whose sizes are known: pack what pipe: writes"
             )

@@ -16,7 +16,7 @@ from vqtrain.app.parts.inherit import begin
 from vqtrain.app.parts.resume import FREE, differences
 from vqtrain.app.parts.settings import Settings
 from vqtrain.data.sources.find import training_and_validation
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.cost import count_flops, count_parameters
 from vqtrain.sweeps.grid import Checked, Config, Grid, Words, expand, identity
@@ -116,7 +116,7 @@ class Checks:
         key = json.dumps([data.train, data.val, asdict(data.transform)])
         if key not in self._data:
             training, _ = training_and_validation(data.train, data.val)
-            if isinstance(training, ImageIndex):
+            if isinstance(training, SampleIndex):
                 check_some(training, data.transform)
             self._data.add(key)
         return Checked(

@@ -9,7 +9,7 @@ import yaml
 from vqtrain.app.parts.build import build_module, fitting_metrics
 from vqtrain.app.parts.compose import CommandLine, compose
 from vqtrain.app.parts.settings import Settings
-from vqtrain.data.sources.find import open_images
+from vqtrain.data.sources.find import open_samples
 from vqtrain.doctor import images
 from vqtrain.doctor.findings import Finding
 from vqtrain.doctor.speed import Planned
@@ -32,7 +32,7 @@ def examine(config: Mapping[str, Any]) -> Iterator[Finding]:
     """
     quiet_libraries()
     settings = Settings.of(config)
-    index = open_images(settings.data.train, role="training", key="data.train")
+    index = open_samples(settings.data.train, role="training", key="data.train")
     return images.examine(build_planned(config, settings), index)
 
 

@@ -7,8 +7,8 @@ from typing import final
 
 import yaml
 
-from vqtrain.data.sources.find import open_images, training_and_validation
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.find import open_samples, training_and_validation
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import ConfigError
 from vqtrain.ops.paths import expand
 from vqtrain.tokenizer.model import Tokenizer
@@ -31,13 +31,13 @@ class ChosenImages:
     source: object
     near: Source
     crop: str | None
-    open: Callable[[], ImageIndex]
+    open: Callable[[], SampleIndex]
 
 
 def named_images(images: Source) -> ChosenImages:
     """Choose the images that a user has named."""
     return ChosenImages(
-        source=images, near=images, crop=None, open=lambda: open_images(images, role="validation")
+        source=images, near=images, crop=None, open=lambda: open_samples(images, role="validation")
     )
 
 

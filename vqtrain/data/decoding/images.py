@@ -6,9 +6,9 @@ import math
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -20,8 +20,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.decoding.crops import CROPS, Geometry, crop
 from vqtrain.data.decoding.png import LUMA, fill_transparent, load_png, read_deep_png
+from vqtrain.data.media import IMAGE
 from vqtrain.errors import BadSampleError
 from vqtrain.ops.pixels import ValueRange
 from vqtrain.shapes import ImageSize, sides
@@ -45,8 +47,8 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Transform:
-    """How encoded images become arrays.
+class ImageTransform(Transform):
+    """How encoded images become arrays; channels are last in memory.
 
     Attributes:
         image_size: Side of the square, or height and width, in px.
@@ -58,37 +60,37 @@ class Transform:
     """
 
     image_size: ImageSize
-    channels: int
     crop: str
     flip: bool
-    range: ValueRange | None
     background: str
 
+    media = IMAGE
 
-def decode_image(
-    encoded: bytes, transform: Transform, generator: np.random.Generator | None
-) -> Shaped[Tensor, "c h w"]:
-    """Decode and crop one image.
+    @property
+    def sample_size(self) -> tuple[int, int]:
+        """Height and width, in px."""
+        return sides(self.image_size)
 
-    Args:
-        encoded: A file's content.
-        transform: The transform.
-        generator: Random numbers of this image, or None for the crop of validation.
+    @property
+    def summary(self) -> Mapping[str, object]:
+        """The size of the images, and how they are cropped."""
+        return {"image_size": self.image_size, "crop": self.crop}
 
-    Returns:
-        uint8 pixels, or with a range float32 values in it; channels are last in memory.
+    def sized(self, size: tuple[int, ...]) -> "ImageTransform":
+        """Return the same for images of another height and width."""
+        return replace(self, image_size=list(size))
 
-    Raises:
-        BadSampleError: If the bytes are not a usable image.
-    """
-    with one_line(encoded):
-        return _decode_part(encoded, transform, generator)
+    def decode(
+        self, encoded: bytes, generator: np.random.Generator | None
+    ) -> Shaped[Tensor, "c h w"]:
+        """Decode and crop one image; see ``ImageTransform``."""
+        with one_line(encoded):
+            return _decode_part(encoded, self, generator)
 
-
-def decode_whole_image(encoded: bytes, transform: Transform) -> Shaped[Tensor, "c h w"]:
-    """Decode one image as ``decode_image`` does, but keep all of it."""
-    with one_line(encoded):
-        return rearrange(_decode(encoded, open_image(encoded), transform), "h w c -> c h w")
+    def decode_whole(self, encoded: bytes) -> Shaped[Tensor, "c h w"]:
+        """Decode one image as ``decode`` does, but keep all of it."""
+        with one_line(encoded):
+            return rearrange(_decode(encoded, open_image(encoded), self), "h w c -> c h w")
 
 
 @contextmanager
@@ -120,9 +122,9 @@ def from_pillow(
 
     Args:
         image: As Pillow opens it, in any mode; it is not changed.
-        channels: As in ``Transform``.
-        value_range: As ``range`` in ``Transform``.
-        background: As in ``Transform``.
+        channels: As in ``ImageTransform``.
+        value_range: As ``range`` in ``ImageTransform``.
+        background: As in ``ImageTransform``.
 
     Raises:
         BadSampleError: If it has other channels, or without a range no fixed one.
@@ -148,7 +150,7 @@ def from_array(
 
     Args:
         array: Of any integer or float type: [h, w], [h, w, c], or [c, h, w] where only that fits.
-        channels: As in ``Transform``.
+        channels: As in ``ImageTransform``.
         value_range: As ``range`` there; values beyond it become its ends.
 
     Returns:
@@ -167,7 +169,7 @@ def from_array(
 
 
 def _decode_part(
-    encoded: bytes, transform: Transform, generator: np.random.Generator | None
+    encoded: bytes, transform: ImageTransform, generator: np.random.Generator | None
 ) -> Shaped[Tensor, "c h w"]:
     rule, (rows, columns) = CROPS[transform.crop], sides(transform.image_size)
     target = (columns, rows)
@@ -247,7 +249,7 @@ def _decode_jpeg(
 
 
 def _decode(
-    encoded: bytes, image: Image.Image | None, transform: Transform
+    encoded: bytes, image: Image.Image | None, transform: ImageTransform
 ) -> Shaped[Tensor, "h w c"]:
     channels, value_range = transform.channels, transform.range
     if encoded.startswith(NPY):
@@ -265,7 +267,7 @@ def _decode(
     )
 
 
-def _loses_in_pillow(encoded: bytes, image: Image.Image, transform: Transform) -> bool:
+def _loses_in_pillow(encoded: bytes, image: Image.Image, transform: ImageTransform) -> bool:
     """Tell whether Pillow would drop bits or channels that are wanted."""
     if image.format != "TIFF":
         is_deep = image.format == "PNG" and encoded[_PNG_DEPTH] == 16

@@ -15,16 +15,16 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
-from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.faults import Fault
 from vqtrain.data.loading.bucket_order import BucketOrder
 from vqtrain.data.loading.buckets import Buckets
 from vqtrain.data.loading.order import EndlessOrder, sample_generator
 from vqtrain.data.loading.texts import Texts
 from vqtrain.data.settings import DataSettings
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError, DataError
-from vqtrain.shapes import Mask, sides
+from vqtrain.shapes import Mask
 
 # If this many images in a row cannot be read, something else is wrong.
 MAX_BAD_IN_A_ROW = 100
@@ -106,7 +106,7 @@ class TrainingBatches(Dataset[Batch]):
         texts: Those of the images, if they are wanted.
     """
 
-    index: ImageIndex
+    index: SampleIndex
     _: KW_ONLY
     settings: DataSettings
     seed: int
@@ -164,8 +164,7 @@ class TrainingBatches(Dataset[Batch]):
         if self.buckets is None or self._bucket_order is None:
             return self._transform, self._order.samples(first, self._batch_size)
         batch = self._bucket_order.batch(first // self._batch_size)
-        size = list(self.buckets.sizes[batch.bucket])
-        transform = replace(self._transform, image_size=size)
+        transform = self._transform.sized(self.buckets.sizes[batch.bucket])
         return transform, (batch.epochs, batch.positions, batch.ids)
 
     def _load(
@@ -179,7 +178,7 @@ class TrainingBatches(Dataset[Batch]):
             try:
                 text = [] if self.texts is None else [self.texts.read(image_id)]
                 encoded = self.index.read(image_id)
-                return decode_image(encoded, transform, generator), text, image_id
+                return transform.decode(encoded, generator), text, image_id
             except BadSampleError as error:
                 faults.append(self.index.fault(image_id, str(error)))
                 image_id = int(generator.integers(len(self.index)))
@@ -225,7 +224,7 @@ class ValidationBatches(Dataset[Batch]):
         texts: Those of the images, if they are wanted.
     """
 
-    index: ImageIndex
+    index: SampleIndex
     _: KW_ONLY
     transform: Transform
     batch_size: int
@@ -254,10 +253,10 @@ class ValidationBatches(Dataset[Batch]):
                 if self.texts is not None:
                     texts[image_id] = self.texts.read(image_id)
                 encoded = self.index.read(image_id)
-                loaded[image_id] = decode_image(encoded, self.transform, None)
+                loaded[image_id] = self.transform.decode(encoded, None)
             except BadSampleError as error:
                 faults.append(self.index.fault(image_id, str(error)))
-        size, channels = sides(self.transform.image_size), self.transform.channels
+        size, channels = self.transform.sample_size, self.transform.channels
         dtype = torch.uint8 if self.transform.range is None else torch.float32
         blank = torch.zeros(channels, *size, dtype=dtype)
         is_good = np.array([image_id in loaded for image_id in image_ids])

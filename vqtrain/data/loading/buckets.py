@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from vqtrain.data.cache import cache_folder, cached
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.decoding.headers import ratio_of
-from vqtrain.data.decoding.images import Transform, decode_whole_image
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError
 from vqtrain.shapes import ImageSize, sides
 
@@ -32,11 +32,11 @@ class Buckets:
     """Sizes, and the images of each.
 
     Attributes:
-        sizes: Height and width of each, in px; each has an image.
+        sizes: Of the axes of each, such as height and width in px; each has an image.
         labels: The bucket of each image.
     """
 
-    sizes: Sequence[tuple[int, int]]
+    sizes: Sequence[tuple[int, ...]]
     labels: UInt8[np.ndarray, " n"]
 
 
@@ -87,7 +87,7 @@ def make_buckets(
         del kept[fewest]
 
 
-def with_ratios(index: ImageIndex, transform: Transform) -> ImageIndex:
+def with_ratios(index: SampleIndex, transform: Transform) -> SampleIndex:
     """Find the ratio of each image whose ratio is not known, by its header.
 
     Packs know them. Others are read once, and cached by the names and lengths of the files.
@@ -113,11 +113,11 @@ def with_ratios(index: ImageIndex, transform: Transform) -> ImageIndex:
     return replace(index, ratios=ratios)
 
 
-def _ratio(index: ImageIndex, image_id: int, transform: Transform) -> float:
+def _ratio(index: SampleIndex, image_id: int, transform: Transform) -> float:
     with suppress(BadSampleError):
         return ratio_of(index.read(image_id, limit=HEAD_BYTES))
     with suppress(BadSampleError):
-        _, height, width = decode_whole_image(index.read(image_id), transform).shape
+        _, height, width = transform.decode_whole(index.read(image_id)).shape
         return width / height
     return math.nan  # reported when its turn comes
 

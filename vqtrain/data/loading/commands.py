@@ -17,7 +17,8 @@ from typing import IO, final
 
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
-from vqtrain.data.sources.scan import COMPRESSIONS, is_hidden, is_image
+from vqtrain.data.media import Media
+from vqtrain.data.sources.scan import COMPRESSIONS, is_hidden
 
 # What a pipe of Linux holds: larger reads would find no more.
 _BUFFER_BYTES = 64 * 1024
@@ -29,17 +30,18 @@ class Shard:
 
     Args:
         command: Run by ``sh``, and trusted like the configuration that it comes from.
+        media: What is taken of the tar.
 
     Attributes:
         reason: What is wrong with it, known after all of its samples were read; or None.
     """
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: str, media: Media) -> None:
         self.reason: str | None = None
-        self._text = command
+        self._text, self._media = command, media
 
     def samples(self) -> Iterator[tuple[str, bytes]]:
-        """Run the command; yield the key and the content of each image.
+        """Run the command; yield the key and the content of each sample.
 
         The key is the name up to the first dot. If several images in a row have one key, the first
         is taken, as when a tar is scanned.
@@ -64,7 +66,7 @@ class Shard:
                     blocks,
                     skip_meta=None,  # or it drops folders such as __train__
                     rename_files=lambda name: PurePosixPath(name).as_posix(),
-                    select_files=_is_wanted,
+                    select_files=self._is_wanted,
                 ):
                     yield {**file, "__url__": self._text}
                 blocks.refuse_damaged()
@@ -76,10 +78,9 @@ class Shard:
                 self.reason = f"{what} ({str(error).partition(' @ ')[0]})"
             yield {}  # a sample is in one tar
 
-
-def _is_wanted(name: str) -> bool:
-    path = PurePosixPath(name)
-    return is_image(path) and not any(map(is_hidden, path.parts))
+    def _is_wanted(self, name: str) -> bool:
+        path = PurePosixPath(name)
+        return self._media.owns(path) and not any(map(is_hidden, path.parts))
 
 
 @final

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vqtrain.data.decoding.images import Transform, decode_image
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.faults import Fault
 from vqtrain.data.loading.batches import MAX_BAD_IN_A_ROW, Batch, all_bad, stack
 from vqtrain.data.loading.commands import Shard
@@ -96,7 +96,7 @@ class StreamBatches(Dataset[Batch]):
         if number == which:
             cursor = self.cursors[which]
             samples = _read_shards(
-                self.stream.commands,
+                self.stream,
                 cursor,
                 seed=self.seed,
                 sampling=self.settings.sampling,
@@ -149,7 +149,7 @@ class _Reader:
             generator = np.random.Generator(np.random.PCG64(seed))
             sample = self._take()
             try:
-                images.append(decode_image(sample.encoded, transform, generator))
+                images.append(transform.decode(sample.encoded, generator))
                 keys.append(sample.key)
                 bad_in_a_row = 0
             except BadSampleError as error:
@@ -209,24 +209,25 @@ class _Reader:
 
 
 def _read_shards(
-    commands: tuple[str, ...], cursor: Cursor, *, seed: int, sampling: str, readers: int
+    stream: Stream, cursor: Cursor, *, seed: int, sampling: str, readers: int
 ) -> Iterator[_Sample | Fault]:
     """Read the shards of one reader from a cursor on, without an end.
 
     Raises:
         DataError: If no shard gives an image.
     """
+    commands, media = stream.commands, stream.media
     used = cursor.used
     empty, empty_in_a_row = set[str](), 0
     for position in count(cursor.position, readers):
         epoch, number = divmod(position, len(commands))
         command = commands[_shard_order(len(commands), seed, epoch, sampling)[number]]
-        shard, index = Shard(command), -1
+        shard, index = Shard(command, media), -1
         for index, (key, encoded) in enumerate(shard.samples()):
             if index >= used:
                 yield _Sample(epoch, position, index, command, key, encoded)
         used = 0
-        reason = shard.reason or ("" if index >= 0 else "the tar holds no image")
+        reason = shard.reason or ("" if index >= 0 else f"the tar holds no {media.noun}")
         if reason:
             yield Fault(shard=f"pipe:{command}", key="", reason=reason)
         if index >= 0:
@@ -238,7 +239,7 @@ def _read_shards(
             others = ""
             if empty_in_a_row > 1:
                 others = f", nor do the {empty_in_a_row - 1} shards before it"
-            raise DataError(f"pipe:{command} gives no image ({reason}){others}")
+            raise DataError(f"pipe:{command} gives no {media.noun} ({reason}){others}")
 
 
 @lru_cache(maxsize=1)

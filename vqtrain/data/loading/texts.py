@@ -7,7 +7,7 @@ import numpy as np
 
 from vqtrain.data.remote.urls import is_url
 from vqtrain.data.sources.fields import find_fields
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import BadSampleError, DataError
 
@@ -23,7 +23,7 @@ class Texts:
         index: That of image i is at position i.
     """
 
-    index: ImageIndex
+    index: SampleIndex
 
     def read(self, image_id: int) -> str:
         """Read the text of an image, without white space around it.
@@ -40,7 +40,7 @@ class Texts:
         return text
 
 
-def find_texts(images: ImageIndex | Stream, what: str) -> Texts:
+def find_texts(images: SampleIndex | Stream, what: str) -> Texts:
     """Find the member ``NAME.txt`` of a tar or the file next to each image.
 
     Args:

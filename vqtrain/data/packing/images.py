@@ -12,18 +12,11 @@ from einops import rearrange
 from PIL import Image, ImageOps
 
 from vqtrain.data.decoding.crops import CROPS
-from vqtrain.data.decoding.images import (
-    NPY,
-    Transform,
-    decode_image,
-    one_line,
-    open_image,
-    read_npy,
-)
+from vqtrain.data.decoding.images import NPY, ImageTransform, one_line, open_image, read_npy
 from vqtrain.data.faults import Fault
 from vqtrain.data.settings import ImageSize
 from vqtrain.data.sources.fields import Fields
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError, require
 from vqtrain.ranges import FINITE, Range, above, check_fields, one_of, within
 
@@ -132,7 +125,7 @@ def digest_of(encoded: bytes) -> str:
 
 
 def read_sample(
-    images: ImageIndex, fields: Fields, settings: PackSettings, image_id: int
+    images: SampleIndex, fields: Fields, settings: PackSettings, image_id: int
 ) -> Sample | Fault:
     """Read and check a sample, and encode its image again if that is asked."""
     try:
@@ -176,7 +169,7 @@ def _crop(
 ) -> tuple[tuple[int, int], str, _Member]:
     """Crop an image, and return its size, its mode and its pixels as an array [h, w, c]."""
     assert settings.image_size is not None, "checked with the settings"
-    transform = Transform(
+    transform = ImageTransform(
         image_size=settings.image_size,
         channels=channels,
         crop=settings.crop,
@@ -184,7 +177,7 @@ def _crop(
         range=None,
         background="white",
     )
-    pixels = rearrange(decode_image(source, transform, None), "c h w -> h w c").numpy()
+    pixels = rearrange(transform.decode(source, None), "c h w -> h w c").numpy()
     file = io.BytesIO()
     np.save(file, np.ascontiguousarray(pixels))
     return (pixels.shape[1], pixels.shape[0]), mode, ("npy", file.getvalue())

@@ -15,13 +15,13 @@ from vqtrain.data.packing.report import Report, make_report, shard_name
 from vqtrain.data.packing.workers import map_images
 from vqtrain.data.shards.folder import ALL, Progress, ShardFolder
 from vqtrain.data.shards.writer import END_BYTES, ShardWriter, read_whole, tar_members
-from vqtrain.data.sources.find import UNFINISHED
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
+from vqtrain.data.sources.packs import UNFINISHED
 from vqtrain.errors import ConfigError, DataError
 
 
 def pack(
-    images: ImageIndex, *, out: Path, settings: PackSettings, num_workers: int, progress: Progress
+    images: SampleIndex, *, out: Path, settings: PackSettings, num_workers: int, progress: Progress
 ) -> Report:
     """Pack images, or continue where an earlier call with the same arguments was interrupted.
 

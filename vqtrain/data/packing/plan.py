@@ -15,7 +15,7 @@ from vqtrain.data.packing.workers import map_images
 from vqtrain.data.shards.folder import Identity
 from vqtrain.data.shards.keys import unique_keys
 from vqtrain.data.sources.fields import Fields, find_fields
-from vqtrain.data.sources.index import ImageIndex, hold_out
+from vqtrain.data.sources.index import SampleIndex, hold_out
 from vqtrain.errors import BadSampleError, ConfigError
 
 SPLITS = ("train", "val")
@@ -36,7 +36,7 @@ class Plan:
         identity: What the pack is built from: equal identities give equal bytes.
     """
 
-    images: ImageIndex
+    images: SampleIndex
     fields: Fields
     settings: PackSettings
     keys: Sequence[str]
@@ -59,7 +59,7 @@ class Plan:
             return None
 
 
-def make_plan(images: ImageIndex, settings: PackSettings) -> Plan:
+def make_plan(images: SampleIndex, settings: PackSettings) -> Plan:
     """Decide on names and order.
 
     Samples are sorted by a hash of their names. So a tree that is sorted by class gives shards that

@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from torch.utils.data import Dataset
 
 from vqtrain.data.loading.loaders import Loader
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 
 # What a worker gets at once, at most, but for one larger image: some MB, and a second of work.
 CHUNK_SIZE = 16
@@ -33,7 +33,7 @@ class _Chunks(Dataset[list[Result]]):
 def map_images(
     function: Callable[[int], Result],
     image_ids: Int64[np.ndarray, " m"],
-    images: ImageIndex,
+    images: SampleIndex,
     *,
     num_workers: int,
 ) -> Generator[Result]:

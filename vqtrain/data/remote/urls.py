@@ -53,7 +53,7 @@ def shown(path: str) -> str:
     """Name a file as its user knows it, without the facts that an index adds to its URL.
 
     Args:
-        path: A path of an ``ImageIndex``.
+        path: A path of an ``SampleIndex``.
     """
     return RemoteFile.parse(path).url if is_url(path) else path
 

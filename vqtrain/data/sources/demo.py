@@ -2,7 +2,8 @@
 
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ from filelock import FileLock
 from PIL import Image
 
 from vqtrain.data.cache import cache_folder
+from vqtrain.data.media import IMAGE, Media
 from vqtrain.errors import DataError
 
 Role = Literal["training", "validation"]
@@ -50,39 +52,53 @@ LARGEST_SHORT_SIDE = 800
 LEAST_CONTRAST = 4.0
 
 
-def demo_shards(role: Role) -> list[str]:
-    """Find the tars of the demo's images; the first call packs them in a few seconds.
+def demo_shards(role: Role, media: Media = IMAGE) -> list[str]:
+    """Find the tars of the demo's samples; the first call makes them in a few seconds.
 
     Args:
         role: ``training`` for overlapping tiles of 14 photographs at two scales, ``validation`` for
-            the 105 tiles of two others, in native pixels.
+            the 105 tiles of two others, in native pixels. Clips and sounds are made in code.
+        media: What the samples are of.
 
     Raises:
         DataError: If scikit-image's photographs are missing or the cache folder cannot be written.
     """
-    pack = cache_folder() / f"demo-{_RECIPE}"
+    name, recipe, write = _demo_of(media)
+    pack = cache_folder() / f"{name}-{recipe}"
     if not pack.is_dir():
         try:
             pack.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(pack.with_suffix(".lock")):
                 if not pack.is_dir():
-                    _pack_demo(pack)
+                    _pack_demo(pack, write)
         except (OSError, NotImplementedError) as error:
             raise DataError(
-                f"cannot pack the demo's images in {pack}: {error}; "
+                f"cannot pack the demo's {media.noun}s in {pack}: {error}; "
                 "set VQTRAIN_CACHE to a folder that can be written"
             ) from error
     return [str(pack / f"{role}.tar")]
 
 
-def _pack_demo(pack: Path) -> None:
-    photographs = _photographs()
+def _demo_of(media: Media) -> tuple[str, int, Callable[[Path], None]]:
+    """Return the name of the demo, the number of its recipe, and what writes its tars."""
+    if media is IMAGE:
+        return "demo", _RECIPE, _write_images
+    module = import_module(f"vqtrain.data.sources.demo_{media.noun}s")
+    return f"demo-{media.noun}s", module.RECIPE, module.write
+
+
+def _pack_demo(pack: Path, write: Callable[[Path], None]) -> None:
     with TemporaryDirectory(dir=pack.parent, prefix=f"{pack.name}.") as partial:
         folder = Path(partial) / pack.name
         folder.mkdir()
-        _write_tar(folder / "training.tar", _training_tiles(photographs))
-        _write_tar(folder / "validation.tar", _held_out_tiles(photographs))
+        write(folder)
         folder.replace(pack)
+
+
+def _write_images(folder: Path) -> None:
+    photographs = _photographs()
+    _write_tar(folder / "training.tar", _training_tiles(photographs))
+    _write_tar(folder / "validation.tar", _held_out_tiles(photographs))
 
 
 def _photographs() -> Path:

@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from vqtrain.data.faults import Fault
+from vqtrain.data.media import Media
 from vqtrain.data.remote.urls import is_url
 from vqtrain.data.sources.folders import owner_of
-from vqtrain.data.sources.index import ImageIndex, make_index
+from vqtrain.data.sources.index import SampleIndex, make_index
 from vqtrain.data.sources.members import read_members
-from vqtrain.data.sources.scan import SPARSE, is_image, is_tar
+from vqtrain.data.sources.scan import SPARSE, is_tar
 from vqtrain.errors import BadSampleError
 
 # Names that a field cannot have in WebDataset: an empty one, and that of the sample's key.
@@ -39,7 +40,7 @@ class Fields:
         faults: Fields that cannot be packed.
     """
 
-    index: ImageIndex
+    index: SampleIndex
     first: Int64[np.ndarray, " m"]
     faults: tuple[Fault, ...]
 
@@ -48,7 +49,7 @@ class Fields:
         return range(int(self.first[image_id]), int(self.first[image_id + 1]))
 
 
-def find_fields(images: ImageIndex) -> Fields:
+def find_fields(images: SampleIndex) -> Fields:
     """Find files with the same stem next to images, and the other members of tars.
 
     Only local files: files next to a URL are not found.
@@ -64,7 +65,11 @@ def find_fields(images: ImageIndex) -> Fields:
             folders[folder][os.path.splitext(name)[0]].append(image_id)  # noqa: PTH122 - in a loop
         else:
             tars[path][int(images.offsets[image_id])] = image_id
-    found = [field for folder, stems in folders.items() for field in _next_to(folder, stems)]
+    found = [
+        field
+        for folder, stems in folders.items()
+        for field in _next_to(folder, stems, images.media)
+    ]
     faults: list[Fault] = []
     for tar, offsets in tars.items():
         for image_id, field, is_sparse in _inside(tar, offsets):
@@ -87,10 +92,12 @@ def find_fields(images: ImageIndex) -> Fields:
     )
 
 
-def _next_to(folder: str, stems: Mapping[str, Sequence[int]]) -> Iterator[tuple[int, _Field]]:
+def _next_to(
+    folder: str, stems: Mapping[str, Sequence[int]], media: Media
+) -> Iterator[tuple[int, _Field]]:
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if is_image(entry.name) or not entry.is_file():
+            if media.owns(entry.name) or not entry.is_file():
                 continue
             stem = owner_of(entry.name, stems)
             if stem is not None:
@@ -118,7 +125,7 @@ def _key(member: tarfile.TarInfo) -> str:
     return f"{folder}/{name.split('.')[0]}"
 
 
-def _to_index(fields: Sequence[_Field]) -> ImageIndex:
+def _to_index(fields: Sequence[_Field]) -> SampleIndex:
     paths: dict[str, int] = {}
     path_ids = [paths.setdefault(path, len(paths)) for _, path, _, _ in fields]
     return make_index(

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import final
 
 from vqtrain.data.faults import Fault
-from vqtrain.data.sources.scan import begins_as_image, is_hidden, is_image, is_tar, size_of
+from vqtrain.data.media import IMAGE, Media
+from vqtrain.data.sources.scan import begins_as, is_hidden, is_tar, size_of
 
 # Suffixes that are named where files are counted.
 MAX_NAMED = 5
@@ -19,14 +20,16 @@ class Listing:
     """Files of some folders.
 
     Attributes:
-        images: Those that are images by their suffix, or without one by their first bytes.
+        media: What is looked for.
+        samples: Those that are samples by their suffix, or without one by their first bytes.
         tars: Those that are tars by their suffix.
-        others: All others, but for those that belong to an image or a tar, such as ``a.txt`` to
+        others: All others, but for those that belong to a sample or a tar, such as ``a.txt`` to
             ``a.jpg``.
         faults: Folders that cannot be read.
     """
 
-    images: list[Path] = field(default_factory=list)
+    media: Media = IMAGE
+    samples: list[Path] = field(default_factory=list)
     tars: list[Path] = field(default_factory=list)
     others: set[Path] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
@@ -37,8 +40,8 @@ class Listing:
         for path in paths:
             if is_tar(path.name):
                 self.tars.append(path)
-            elif is_image_file(path):
-                self.images.append(path)
+            elif is_sample_file(path, self.media):
+                self.samples.append(path)
             else:
                 others.append(path)
                 continue
@@ -47,19 +50,19 @@ class Listing:
 
     def extend(self, other: "Listing") -> None:
         """Add what another listing holds."""
-        self.images += other.images
+        self.samples += other.samples
         self.tars += other.tars
         self.others |= other.others
         self.faults += other.faults
 
 
-def list_folder(folder: Path) -> Listing:
-    """List the images below a folder, or its tars if it has no images.
+def list_folder(folder: Path, media: Media = IMAGE) -> Listing:
+    """List the samples below a folder, or its tars if it has no samples.
 
     Hidden files and folders are left out, links are followed. A folder that cannot be read is among
     the faults.
     """
-    found = Listing()
+    found = Listing(media)
 
     def note(error: OSError) -> None:
         path = str(Path(error.filename).absolute())
@@ -75,26 +78,26 @@ def list_folder(folder: Path) -> Listing:
         entered.add(real)
         children[:] = sorted(child for child in children if not is_hidden(child))
         found.add(Path(parent, name) for name in names if not is_hidden(name))
-    if found.images:
+    if found.samples:
         found.others.update(found.tars)
         found.tars = []
     return found
 
 
-def is_image_file(path: Path) -> bool:
-    """Tell whether a file is an image: by its suffix, or without one by its first bytes."""
+def is_sample_file(path: Path, media: Media) -> bool:
+    """Tell whether a file is a sample: by its suffix, or without one by its first bytes."""
     if path.suffix:
-        return is_image(path)
+        return media.owns(path)
     try:
         size_of(path)  # refuses a pipe, on which reading would wait
         with path.open("rb") as file:
-            return begins_as_image(file)
+            return begins_as(media, file)
     except OSError:
         return False
 
 
 def owner_of(name: str, stems: Collection[str]) -> str | None:
-    """Find the stem of the image that a file belongs to, or None.
+    """Find the stem of the sample that a file belongs to, or None.
 
     The longest one: 1.a.txt belongs to 1.a.jpg, not to 1.jpg.
     """
@@ -105,7 +108,7 @@ def owner_of(name: str, stems: Collection[str]) -> str | None:
     return None
 
 
-def describe_others(others: Mapping[str, int]) -> str:
+def describe_others(others: Mapping[str, int], media: Media = IMAGE) -> str:
     """Count files that were not taken by their suffix.
 
     Example:
@@ -116,7 +119,7 @@ def describe_others(others: Mapping[str, int]) -> str:
     counts = [f"{suffix or 'no suffix'} {count:,}" for suffix, count in ordered]
     more = [f"{len(counts) - MAX_NAMED} more suffixes"] if len(counts) > MAX_NAMED else []
     total = sum(others.values())
-    what = (
-        "file is neither an image nor a tar" if total == 1 else "files are neither images nor tars"
-    )
+    what = f"files are neither {media.noun}s nor tars"
+    if total == 1:
+        what = f"file is neither {'an' if media is IMAGE else 'a'} {media.noun} nor a tar"
     return f"{total:,} {what}: {', '.join([*counts[:MAX_NAMED], *more])}"

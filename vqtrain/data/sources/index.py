@@ -1,4 +1,4 @@
-"""An index of encoded images and the positions of their bytes, for all kinds of sources."""
+"""An index of encoded samples and the positions of their bytes, for all kinds of sources."""
 
 import math
 import os
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, Shaped
 
 from vqtrain.data.faults import Fault
+from vqtrain.data.media import IMAGE, Media
 from vqtrain.data.remote import reading
 from vqtrain.data.remote.urls import is_url, shown
 from vqtrain.errors import BadSampleError, DataError
@@ -34,8 +35,8 @@ _PLAIN = ("offsets", "sizes", "keys", "weights", "ratios")
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ImageIndex:
-    """Encoded images, each a range of bytes in a file, so that tars and folders are treated alike.
+class SampleIndex:
+    """Encoded samples, each a range of bytes in a file, so that tars and folders are treated alike.
 
     A file may be local or remote.
 
@@ -51,7 +52,8 @@ class ImageIndex:
         weights: How often an image is seen in an epoch, above 0.
         ratios: Width / height of each image, upright; NaN where it is not known.
         faults: Files and images that were found unusable by indexing.
-        others: How many files were not taken because they are neither images nor tars, by suffix.
+        others: How many files were not taken because they are neither samples nor tars, by suffix.
+        media: What the samples are of.
     """
 
     paths: tuple[str, ...]
@@ -63,6 +65,7 @@ class ImageIndex:
     ratios: Float32[np.ndarray, " n"]
     faults: tuple[Fault, ...] = ()
     others: Mapping[str, int] = field(default_factory=dict)
+    media: Media = IMAGE
 
     def __post_init__(self) -> None:
         """Close the files opened so far, which may have been replaced since."""
@@ -114,7 +117,7 @@ class ImageIndex:
             raise BadSampleError(f"cannot read the file: {error.strerror}") from error
         if len(encoded) != size:
             raise BadSampleError(
-                "the file ends inside this image: it has changed since it was indexed"
+                f"the file ends inside this {self.media.noun}: it has changed since it was indexed"
             )
         return encoded
 
@@ -136,12 +139,12 @@ class ImageIndex:
             with suppress(OSError):  # reported when the image is read
                 _open(self.paths[path_id]).read_ahead(first, end)
 
-    def select(self, image_ids: Int64[np.ndarray, " m"]) -> "ImageIndex":
+    def select(self, image_ids: Int64[np.ndarray, " m"]) -> "SampleIndex":
         """Keep some of the images, in the order given."""
         arrays = {name: getattr(self, name)[image_ids] for name in ("path_ids", *_PLAIN)}
         return replace(self, **arrays)
 
-    def part(self, image_ids: Int64[np.ndarray, " m"]) -> "ImageIndex":
+    def part(self, image_ids: Int64[np.ndarray, " m"]) -> "SampleIndex":
         """Keep some of the images and only their files, so that little is sent to a worker."""
         chosen = self.select(image_ids)
         used, path_ids = np.unique(chosen.path_ids, return_inverse=True)
@@ -154,18 +157,20 @@ class ImageIndex:
         )
 
     @staticmethod
-    def concatenate(indexes: Sequence["ImageIndex"]) -> "ImageIndex":
-        """Concatenate indexes; without any, return an empty one."""
+    def concatenate(indexes: Sequence["SampleIndex"]) -> "SampleIndex":
+        """Concatenate indexes of one media; without any, return an empty one."""
+        media = indexes[0].media if indexes else IMAGE
         indexes = [make_index(), *indexes]
         first_ids = np.cumsum([0, *(len(index.paths) for index in indexes)]).astype(np.int32)
         path_ids = [
             index.path_ids + first for index, first in zip(indexes, first_ids, strict=False)
         ]
-        return ImageIndex(
+        return SampleIndex(
             paths=tuple(path for index in indexes for path in index.paths),
             path_ids=np.concatenate(path_ids),
             faults=tuple(fault for index in indexes for fault in index.faults),
             others=sum((Counter(index.others) for index in indexes), Counter[str]()),
+            media=media,
             **{name: np.concatenate([getattr(i, name) for i in indexes]) for name in _PLAIN},
         )
 
@@ -180,9 +185,9 @@ def make_index(
     ratios: Sequence[float] | None = None,
     faults: Iterable[Fault] = (),
     others: Mapping[str, int] | None = None,
-) -> ImageIndex:
+) -> SampleIndex:
     """Make an index of lists; each image is seen once in an epoch."""
-    return ImageIndex(
+    return SampleIndex(
         paths=tuple(paths),
         path_ids=np.array(path_ids, dtype=np.int32),
         offsets=np.array(offsets, dtype=np.int64),
@@ -195,7 +200,7 @@ def make_index(
     )
 
 
-def hold_out(index: ImageIndex, *, key: str = "data.val") -> tuple[ImageIndex, ImageIndex]:
+def hold_out(index: SampleIndex, *, key: str = "data.val") -> tuple[SampleIndex, SampleIndex]:
     """Split off images for validation: the 2 % with the smallest hash of their key.
 
     At least 16 and at most 5,000, but never more than half. The choice depends only on the names:
@@ -213,7 +218,8 @@ def hold_out(index: ImageIndex, *, key: str = "data.val") -> tuple[ImageIndex, I
     """
     n = len(index)
     if n < 2:
-        raise DataError(f"cannot hold out images of {n}: set {key} to images for validation")
+        noun = f"{index.media.noun}s"
+        raise DataError(f"cannot hold out {noun} of {n}: set {key} to {noun} for validation")
     count = min(max(round(HELD_OUT_FRACTION * n), MIN_HELD_OUT), MAX_HELD_OUT, n // 2)
     keys = index.keys.tolist()
     digests = b"".join(blake2b(key, digest_size=8).digest() for key in keys)

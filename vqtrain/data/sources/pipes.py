@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import final
 
 from vqtrain.data.faults import Fault
+from vqtrain.data.media import IMAGE, Media
 from vqtrain.errors import DataError
 
 _numbers = count()
@@ -21,14 +22,16 @@ _numbers = count()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """Images that can only be read in sequence, and whose number is unknown.
+    """Samples that can only be read in sequence, and whose number is unknown.
 
     Attributes:
+        media: What the samples are of.
         commands: One per shard, run by ``sh``, and trusted like the configuration that they come
             from. Each writes an uncompressed tar to its standard output.
     """
 
     commands: tuple[str, ...]
+    media: Media = IMAGE
 
     @cached_property
     def digest(self) -> str:

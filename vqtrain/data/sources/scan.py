@@ -1,4 +1,4 @@
-"""From files to an index: images in folders, and images inside tars."""
+"""From files to an index: samples in folders, and samples inside tars."""
 
 import errno
 import io
@@ -18,22 +18,13 @@ import numpy as np
 
 from vqtrain.data.cache import cache_folder, cached, write_whole
 from vqtrain.data.faults import Fault
+from vqtrain.data.media import IMAGE, Media
 from vqtrain.data.remote.files import read_small
 from vqtrain.data.remote.reading import open_file
 from vqtrain.data.remote.urls import RemoteFile, shown
-from vqtrain.data.sources.index import ImageIndex, make_index
+from vqtrain.data.sources.index import SampleIndex, make_index
 from vqtrain.data.sources.members import read_members
 from vqtrain.errors import BadSampleError, DataError
-
-IMAGE_SUFFIXES = frozenset(
-    (
-        *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".npy", ".png", ".ppm", ".tif"),
-        *(".tiff", ".webp"),
-    )
-)
-
-# First bytes by which an image without a suffix is known; a RIFF file is one if it holds WebP.
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"\x93NUMPY")
 
 # Why a member with holes is left out: its bytes are neither in one piece nor where they seem to be.
 SPARSE = "it is stored with holes: write the tar without --sparse (-S)"
@@ -43,7 +34,7 @@ SYSTEM_FOLDERS = frozenset(
     ("__MACOSX", "@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "lost+found")
 )
 
-# Next to shard-00000.tar, shard-00000.members.npz lists where its images are.
+# Next to shard-00000.tar, shard-00000.members.npz lists where its samples are.
 MEMBERS_SUFFIX = ".members.npz"
 
 # Part of every cache name: increase it when the result of a scan changes.
@@ -58,11 +49,6 @@ COMPRESSIONS = {
 }
 
 
-def is_image(name: str | PurePath) -> bool:
-    """Tell by its suffix whether a file is an image."""
-    return PurePath(name).suffix.lower() in IMAGE_SUFFIXES
-
-
 def is_tar(name: str | PurePath) -> bool:
     """Tell by its suffix whether a file is a tar, compressed or not."""
     return re.search(r"\.(tar(\.(gz|bz2|xz|zst))?|tgz|tbz2|txz)$", str(name).lower()) is not None
@@ -73,15 +59,13 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
-def begins_as_image(file: io.BufferedReader) -> bool:
-    """Read the first bytes of a file, and tell whether they are those of an image."""
-    beginning = file.read(12)
-    is_webp = beginning.startswith(b"RIFF") and beginning.endswith(b"WEBP")
-    return is_webp or beginning.startswith(_BEGINNINGS)
+def begins_as(media: Media, file: io.BufferedReader) -> bool:
+    """Read the first bytes of a file, and tell whether they are those of a sample of some media."""
+    return media.begins(file.read(12))
 
 
-def index_images(paths: Sequence[Path | RemoteFile], *, root: str | Path) -> ImageIndex:
-    """Index image files. The key is the path below ``root`` without the suffix.
+def index_files(paths: Sequence[Path | RemoteFile], *, root: str | Path) -> SampleIndex:
+    """Index files of one sample each. The key is the path below ``root`` without the suffix.
 
     A file that cannot be read is listed among the faults.
 
@@ -125,11 +109,11 @@ def size_of(path: Path) -> int:
     return status.st_size
 
 
-def scan_tar(tar: Path | RemoteFile) -> ImageIndex:
-    """Index the images inside a tar. The key is the name up to the first dot, as in WebDataset.
+def scan_tar(tar: Path | RemoteFile, media: Media = IMAGE) -> SampleIndex:
+    """Index the samples inside a tar. The key is the name up to the first dot, as in WebDataset.
 
-    If several images in a row have one key, such as a.jpg and a.seg.png, the first is taken. A tar
-    that is cut off or damaged gives the images before the damage, and a fault. Links, and members
+    If several files in a row have one key, such as a.jpg and a.seg.png, the first is taken. A tar
+    that is cut off or damaged gives the samples before the damage, and a fault. Links, and members
     that are stored with holes, are faults, too.
 
     The offsets come from the file of ``write_members``, if there is one for a tar of this size.
@@ -144,12 +128,13 @@ def scan_tar(tar: Path | RemoteFile) -> ImageIndex:
         source: _LocalTar | _RemoteTar = _RemoteTar(tar)
     else:
         source = _LocalTar(tar.absolute())
-    name = blake2b(os.fsencode(f"{_SCAN_VERSION} {source.identity}"), digest_size=16).hexdigest()
+    version = f"{_SCAN_VERSION}" if media is IMAGE else f"{_SCAN_VERSION} {media.word}"
+    name = blake2b(os.fsencode(f"{version} {source.identity}"), digest_size=16).hexdigest()
     entry = cache_folder() / "tar-index" / f"{name}.npz"
     members = cached(
         entry,
         load=lambda: _load(entry, size=source.size),
-        compute=lambda: _unpack(source.read_list(), size=source.size) or _scan(source),
+        compute=lambda: _unpack(source.read_list(), size=source.size) or _scan(source, media),
         pack=lambda found: _pack(found, size=source.size),
     )
     return make_index(
@@ -172,7 +157,7 @@ def write_members(
     keys: Sequence[str],
     ratios: Sequence[float] = (),
 ) -> Path:
-    """List where the images of a tar are, so that it need not be scanned.
+    """List where the samples of a tar are, so that it need not be scanned.
 
     Args:
         tar: A tar that is complete.
@@ -260,20 +245,20 @@ class _RemoteTar:
         return read_small(_members_name(self._file.name) + query)
 
 
-def _scan(source: _LocalTar | _RemoteTar) -> _Members:
+def _scan(source: _LocalTar | _RemoteTar, media: Media) -> _Members:
     members = _Members()
     try:
         with source.open() as file:
             try:
-                _walk(file, members, size=source.size)
+                _walk(file, members, media, size=source.size)
             except tarfile.TarError as error:
                 file.seek(0)
                 beginning = file.read(8)
                 for mark, name in COMPRESSIONS.items():
                     if beginning.startswith(mark):
                         raise DataError(
-                            f"{shown(source.path)} is compressed with {name}: uncompress "
-                            "it, as its images cannot be found without reading all before them"
+                            f"{shown(source.path)} is compressed with {name}: uncompress it, as "
+                            f"its {media.noun}s cannot be found without reading all before them"
                         ) from None
                 members.faults.append(("", _explain(error, members, size=source.size)))
     except BadSampleError as error:
@@ -283,9 +268,9 @@ def _scan(source: _LocalTar | _RemoteTar) -> _Members:
     return members
 
 
-def _walk(file: io.BufferedReader, members: _Members, *, size: int) -> None:
-    """Find the first image of each sample."""
-    group, has_image, others = "", False, list[str]()
+def _walk(file: io.BufferedReader, members: _Members, media: Media, *, size: int) -> None:
+    """Find the first file of each sample."""
+    group, is_found, others = "", False, list[str]()
     for member in read_members(file):
         name = PurePosixPath(member.name)
         is_link = member.islnk() or member.issym()
@@ -293,12 +278,12 @@ def _walk(file: io.BufferedReader, members: _Members, *, size: int) -> None:
             continue
         key = name.with_name(name.name.split(".")[0]).as_posix()
         if key != group:
-            members.others.update([] if has_image else others)
-            group, has_image, others = key, False, []
+            members.others.update([] if is_found else others)
+            group, is_found, others = key, False, []
         others.append(name.suffix.lower())
-        if has_image or not _is_image(file, member, name):
+        if is_found or not _is_sample(file, member, name, media):
             continue
-        has_image = True
+        is_found = True
         if is_link:
             # The second of two names that a file has on the disk is written as a link, too.
             reason = f"it is a link to {member.linkname}: links in tars are not followed"
@@ -306,20 +291,22 @@ def _walk(file: io.BufferedReader, members: _Members, *, size: int) -> None:
         elif member.issparse():
             members.faults.append((key, SPARSE))
         elif member.offset_data + member.size > size:
-            members.faults.append((key, "the tar ends inside this image"))
+            members.faults.append((key, f"the tar ends inside this {media.noun}"))
             return
         else:
             members.offsets.append(member.offset_data)
             members.sizes.append(member.size)
             members.keys.append(os.fsencode(key))
-    members.others.update([] if has_image else others)
+    members.others.update([] if is_found else others)
 
 
-def _is_image(file: io.BufferedReader, member: tarfile.TarInfo, name: PurePosixPath) -> bool:
+def _is_sample(
+    file: io.BufferedReader, member: tarfile.TarInfo, name: PurePosixPath, media: Media
+) -> bool:
     if name.suffix or not member.isfile():
-        return is_image(name)
+        return media.owns(name)
     file.seek(member.offset_data)
-    return begins_as_image(file)
+    return begins_as(media, file)
 
 
 def _explain(error: tarfile.TarError, members: _Members, *, size: int) -> str:

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from vqtrain.data.decoding.images import Transform, decode_whole_image
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.loading.batches import Batch, ValidationBatches
 from vqtrain.data.shards.writer import Fields
 from vqtrain.data.sources.fields import find_fields
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError
-from vqtrain.shapes import sides
 
 # The field of the ids. A source's field with this name is renamed.
 IDS_FIELD = "npy"
@@ -37,7 +36,7 @@ class TokenBatches(Dataset[Batch]):
         keeps_whole: Whether images stay as large as they are; then a batch is one image.
     """
 
-    images: ImageIndex
+    images: SampleIndex
     _: KW_ONLY
     counts: Sequence[int]
     transform: Transform
@@ -79,9 +78,9 @@ class TokenBatches(Dataset[Batch]):
         """Load one image with all its pixels."""
         faults = []
         try:
-            pixels = decode_whole_image(self.images.read(image_id), self.transform)
+            pixels = self.transform.decode_whole(self.images.read(image_id))
         except BadSampleError as error:
-            pixels = torch.zeros(self.transform.channels, *sides(self.transform.image_size))
+            pixels = torch.zeros(self.transform.channels, *self.transform.sample_size)
             faults.append(self.images.fault(image_id, str(error)))
         return Batch(
             samples=pixels[None],

@@ -8,10 +8,10 @@ from typing import Annotated, final
 
 import numpy as np
 
-from vqtrain.data.decoding.images import Transform
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.shards.folder import Identity, Share
 from vqtrain.data.shards.keys import unique_keys
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.tokens.report import FORMAT, LAYOUTS, UNFINISHED, VERSION, Form
 from vqtrain.errors import require
 from vqtrain.ranges import at_least, check_fields, one_of
@@ -55,8 +55,7 @@ class TokenSettings:
     def described(self) -> dict[str, object]:
         """Write the keys as a user types them."""
         return {
-            "image_size": self.transform.image_size,
-            "crop": self.transform.crop,
+            **self.transform.summary,
             "batch_size": self.batch_size,
             "precision": self.precision,
             "device": self.device,
@@ -78,7 +77,7 @@ class Plan:
         identity: What the tokens are built from.
     """
 
-    images: ImageIndex
+    images: SampleIndex
     keys: Sequence[str]
     settings: TokenSettings
     identity: Identity
@@ -104,7 +103,7 @@ def shard_name(shard: int) -> str:
 
 
 def make_plan(
-    images: ImageIndex,
+    images: SampleIndex,
     *,
     settings: TokenSettings,
     tokenizer: Mapping[str, object],

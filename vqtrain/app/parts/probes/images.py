@@ -10,16 +10,15 @@ import numpy as np
 
 from vqtrain.app.parts.output import refuse_inside
 from vqtrain.app.tokenize import hash_of
-from vqtrain.data.decoding.images import Transform
+from vqtrain.data.decoding.base import Transform
 from vqtrain.data.remote.urls import shareable
 from vqtrain.data.sources.fields import find_fields
-from vqtrain.data.sources.find import open_both, open_images
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.find import open_both, open_samples
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.tokens.read import read
 from vqtrain.data.tokens.report import Report, read_report
 from vqtrain.errors import ConfigError, require
 from vqtrain.ops.paths import expand
-from vqtrain.shapes import sides
 from vqtrain.tokenizer.model import Tokenizer
 
 Images = str | list[str | dict[str, object]]
@@ -39,8 +38,8 @@ class ProbeImages:
         described: Where they are from, how many there are, and how they are told from others.
     """
 
-    train: ImageIndex | None
-    val: ImageIndex
+    train: SampleIndex | None
+    val: SampleIndex
     tokens: Path | None
     num_train: int
     num_val: int
@@ -123,7 +122,7 @@ class Sources:
             tokens = expand(self.tokens)
             report = read_report(tokens)
             check_tokens(report, tokenizer, transform, f"tokens={self.tokens}")
-            val = open_images(self.val, role="validation", key="val")
+            val = open_samples(self.val, role="validation", key="val")
             train = None
             count = report["samples"]
             digest = report["images"]["digest"]
@@ -144,7 +143,7 @@ class Sources:
         )
 
 
-def describe(source: object, index: ImageIndex) -> dict[str, object]:
+def describe(source: object, index: SampleIndex) -> dict[str, object]:
     """Say where images are from, how many there are, and how they are told from others."""
     shown = json.loads(shareable(json.dumps(source)))
     return {"source": shown, "count": len(index), "digest": index.digest}
@@ -164,14 +163,14 @@ def check_tokens(report: Report, tokenizer: Tokenizer, transform: Transform, hel
     """
     if report["tokenizer"].get("sha256") != hash_of(tokenizer):
         raise ConfigError(f"{held} are ids of another tokenizer: tokenize images with this one")
-    for key, value in (("image_size", transform.image_size), ("crop", transform.crop)):
+    for key, value in transform.summary.items():
         before = report["settings"].get(key)
         if before != value:
             raise ConfigError(
                 f"{held} were written with {key}={before}, not {value}: give {key}={before}, or "
                 "tokenize again"
             )
-    shape = list(tokenizer.token_shape(*sides(transform.image_size)))
+    shape = list(tokenizer.token_shape(*transform.sample_size))
     if report["tokens"]["shape"] != shape:
         raise ConfigError(
             f"{held} hold ids of shape {report['tokens']['shape']}, images of this size have "

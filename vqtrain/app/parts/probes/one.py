@@ -91,7 +91,7 @@ def open_run(
             transform=transform,
             num_tokens=None,
         ),
-        form=TokenForm.of(tokenizer, sides(transform.image_size)),
+        form=TokenForm.of(tokenizer, transform.sample_size),
         images=images,
         folder=folder,
         settings=settings,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import cast, final
 
 from rich.console import Console
 
@@ -19,7 +19,7 @@ from vqtrain.evaluation.settings import ImageSettings, find_device
 from vqtrain.generation.form import TokenForm
 from vqtrain.generation.results import ProbeReport, TokenizerProbe, write_probe
 from vqtrain.metrics.base import Metric
-from vqtrain.shapes import sides
+from vqtrain.shapes import ImageSize, sides
 from vqtrain.tokenizer.model import Tokenizer
 
 
@@ -117,8 +117,9 @@ def begin(
     options: ProbeOptions,
 ) -> ProbeReport:
     """Describe a probe of which nothing is done yet."""
-    size = settings.transform(tokenizer).image_size
-    shape = tokenizer.token_shape(*sides(size))
+    transform = settings.transform(tokenizer)
+    size = cast(ImageSize, transform.summary["image_size"])
+    shape = tokenizer.token_shape(*transform.sample_size)
     found = TokenizerProbe(
         name=short_name(path),
         path=path,
@@ -128,7 +129,7 @@ def begin(
         token_shape=list(shape),
         image_size=size,
         tokens_per_image=math.prod(shape),
-        bits_per_pixel=bits_per_pixel(tokenizer, *sides(size)) or 0.0,
+        bits_per_pixel=bits_per_pixel(tokenizer, transform.sample_size) or 0.0,
     )
     described = {
         "image_size": size,

@@ -17,9 +17,8 @@ from vqtrain.app.parts.probes.run import TokenizerRun
 from vqtrain.app.parts.probes.transformer import draw, read_model
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.tokenize import encoder, make_token_plan
-from vqtrain.data.decoding.images import decode_image
 from vqtrain.data.shards.folder import ALL, Progress
-from vqtrain.data.sources.index import ImageIndex
+from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.tokens.write import write
 from vqtrain.errors import BadSampleError, require
 from vqtrain.evaluation.measure import Change, measuring_device
@@ -85,7 +84,7 @@ def check(run: TokenizerRun) -> None:
 def prepare(run: TokenizerRun) -> None:
     """Keep the tokenizer, turn images into ids, and measure reconstructions, unless it is done."""
     tokenizer, settings = run.model.tokenizer, run.settings
-    indexes: dict[Path, ImageIndex] = {run.val_tokens: run.images.val}
+    indexes: dict[Path, SampleIndex] = {run.val_tokens: run.images.val}
     if not (run.folder / TOKENIZER).is_dir():
         tokenizer.save_pretrained(run.folder / TOKENIZER)
     if run.images.train is not None:
@@ -243,7 +242,7 @@ def real_images(run: TokenizerRun, count: int) -> Pixels:
         if len(found) == count:
             break
         with suppress(BadSampleError):
-            pixels = decode_image(val.read(image_id), run.model.transform, None)
+            pixels = run.model.transform.decode(val.read(image_id), None)
             found.append(to_pixels(run.model.tokenizer.to_images(pixels[None])))
     return torch.cat(found)
 
