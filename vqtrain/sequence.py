@@ -4,6 +4,7 @@ Ids are as ``Tokenizer.encode`` gives them, or integers of any other width; what
 int64. No tokenizer is needed here.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, final
@@ -48,10 +49,11 @@ class SequenceLayout:
     four special tokens begin, end, row and padding. The special tokens have ids even if they are
     not used. ``vocab_size`` counts all ids.
 
-    An image is written row by row, from top to bottom. With several codebooks, ``interleaved``
-    writes the k ids of each position next to each other, and one row token ends a row. ``delayed``
-    interleaves the k streams of ``delay``: step s holds the id of codebook i for position s - i, so
-    a model can predict the k ids of a step at once; each stream has its own row tokens.
+    An image is written row by row, from top to bottom, a clip so frame by frame, and a sound as one
+    row. With several codebooks, ``interleaved`` writes the k ids of each position next to each
+    other, and one row token ends a row. ``delayed`` interleaves the k streams of ``delay``: step s
+    holds the id of codebook i for position s - i, so a model can predict the k ids of a step at
+    once; each stream has its own row tokens.
 
     Args:
         size: Ids per codebook, at least 1: ``tokenizer.vocab_size``.
@@ -116,10 +118,10 @@ class SequenceLayout:
         return self.begin_id + len(SPECIAL_TOKENS)
 
     def to_sequence(self, token_ids: Shaped[Tensor, " b *tokens"]) -> Int64[Tensor, "b length"]:
-        """Write images as sequences.
+        """Write images, or clips and sounds, as sequences.
 
         Args:
-            token_ids: [b, h, w] or [b, n]; with several codebooks [b, k, h, w] or [b, k, n].
+            token_ids: [b, h, w], [b, t, h, w] or [b, n]; with several codebooks [b, k, ...].
 
         Raises:
             ConfigError: If the shape does not fit, or ids are not integers or out of range.
@@ -137,7 +139,7 @@ class SequenceLayout:
         Args:
             sequence: [b, length], from ``to_sequence`` or from a model.
             token_shape: The shape of the ids of one image, as ``Tokenizer.token_shape``; optional
-                with ``rows=True``.
+                with ``rows=True``, but for clips, whose frames no token divides.
 
         Raises:
             ConfigError: If a sequence is not a valid image; the message names the position.
@@ -196,19 +198,22 @@ class SequenceLayout:
         self.find(sequence, token_shape)
 
     def _sides(self, token_shape: Sequence[int]) -> tuple[int, int]:
-        """Return height and width of an image's ids; a list of ids is one row."""
+        """Return height and width of an image's ids; a list of ids is one row.
+
+        The rows of a clip are those of all its frames.
+        """
         k, shape = self.num_codebooks, tuple(token_shape)
         tokens = shape if k == 1 else shape[1:]
-        fits = len(tokens) in (1, 2) and min(tokens) >= 1 and (k == 1 or shape[0] == k)
+        fits = len(tokens) in (1, 2, 3) and min(tokens) >= 1 and (k == 1 or shape[0] == k)
         if not fits:
             first = "" if k == 1 else f"{k}, "
             raise ConfigError(
-                f"the ids of an image of {k} {'codebook' if k == 1 else 'codebooks'} must be "
-                f"[{first}h, w] or [{first}n], got {list(shape)}"
+                f"the ids of a sample of {k} {'codebook' if k == 1 else 'codebooks'} must be "
+                f"[{first}h, w], [{first}t, h, w] or [{first}n], got {list(shape)}"
             )
         if len(tokens) == 1 and self.rows:
             raise ConfigError(f"ids of shape {list(shape)} have no rows: use rows=False")
-        return (1, tokens[0]) if len(tokens) == 1 else (tokens[0], tokens[1])
+        return math.prod(tokens[:-1]), tokens[-1]
 
     def _offsets(self, device: torch.device) -> Int64[Tensor, "k 1 1"]:
         starts = torch.arange(self.num_codebooks, device=device) * self.size + self.text_size

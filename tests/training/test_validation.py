@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor
 
+from vqtrain.drawing.panels import in_rows
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.metrics.ssim import SSIM
 from vqtrain.ops.pixels import to_images, to_pixels
@@ -154,7 +155,8 @@ def test_a_picture_has_the_originals_above_the_reconstructions(
     validation.measure(make_trainer([]), module)
     (file,) = (tmp_path / "images").iterdir()
     assert file.name == "step_00001234.png"
-    picture = np.array(Image.open(file)).reshape(32, 16 * shown, channels)
+    picture = np.array(Image.open(file))[:, :, :channels]
+    assert picture.shape == (32, 16 * shown, channels)
     originals = pictures_of(validation, shown)
     for number, original in enumerate(originals):
         there = picture[:16, 16 * number : 16 * number + 16]
@@ -163,6 +165,18 @@ def test_a_picture_has_the_originals_above_the_reconstructions(
     assert np.unique(picture[16:].reshape(-1, channels), axis=0).tolist() == [
         [0, 153, 255][:channels]
     ]
+
+
+def test_clips_are_strips_and_sounds_are_spectrograms(
+    make_validation: Callable[..., Validation], tmp_path: Path
+) -> None:
+    validation = make_validation()
+    for step, shape in enumerate([(2, 3, 5, 8, 12), (2, 1, 700)]):
+        samples = torch.rand(shape) * 2 - 1
+        validation.save_images(samples, -samples, step)
+        with Image.open(tmp_path / f"images/step_{step:08d}.png") as picture:
+            expected = in_rows(samples, -samples)
+            assert np.array_equal(np.asarray(picture), expected)
 
 
 def test_validation_comes_at_its_interval_and_at_the_last_step(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import final
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from lightning.pytorch import Trainer
 from PIL import Image
@@ -14,20 +13,19 @@ from torch import Tensor
 
 from vqtrain import distributed
 from vqtrain.data.loading.batches import Batch
+from vqtrain.drawing.panels import in_rows
 from vqtrain.evaluation.comparison import OWN, Clock, Comparison
 from vqtrain.losses.alignment.base import Embeddings, TextAlignment
 from vqtrain.metrics.base import Metric, TextMetric
 from vqtrain.metrics.parts.codebook_usage import IdCounts
 from vqtrain.metrics.parts.moments import Moments
 from vqtrain.ops.pixels import to_pixels
-from vqtrain.shapes import Pixels
+from vqtrain.tokenizer.rate import rate_in
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.color import ColorHint
-from vqtrain.training.data_module import SampleData
+from vqtrain.training.data_module import SampleData, TrainingData
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.training.trained import Trained, Validator
-
-MAX_IMAGES = 8
 
 
 @final
@@ -70,7 +68,7 @@ class Validation(Validator):
         data: The data of the run.
         metrics: With their weights, on the device of the run.
         best: The one by which ``best.ckpt`` is chosen.
-        images: Folder for images of originals above reconstructions.
+        images: Folder for pictures of originals above reconstructions.
         bad_samples: Collects samples that cannot be read; they count for nothing. None where data
             has none.
     """
@@ -130,10 +128,10 @@ class Validation(Validator):
                     alignment = module.objective.alignment
                     assert isinstance(alignment, TextAlignment), "checked before the run"
                     pairs.add(alignment.embed(output.quantized.z_q, batch.texts), batch)
-                if number == 0 and distributed.rank() == 0 and original.ndim == 4:
-                    shown = original[batch.mask], to_pixels(output.samples)[batch.mask]
+                if number == 0 and distributed.rank() == 0 and bool(batch.mask.any()):
+                    shown = samples[batch.mask], output.samples[batch.mask]
                     self.save_images(*shown, module.step)
-                    self.hint = self.color.of(*reversed(shown))
+                    self.hint = self.color.of(*map(to_pixels, reversed(shown)))
         module.train_tokenizer()
         used.reduce()
         _, results = comparison.gather()
@@ -150,12 +148,14 @@ class Validation(Validator):
         """Return where the images of a step are."""
         return self.images / f"step_{step:08d}.png"
 
-    def save_images(self, originals: Pixels, reconstructions: Pixels, step: int) -> None:
-        """Write originals above reconstructions, at most ``MAX_IMAGES`` side by side."""
-        count = min(MAX_IMAGES, len(originals))
-        pair = torch.stack([originals[:count], reconstructions[:count]])
-        strip = rearrange(pair, "row b c h w -> (row h) (b w) c").cpu().numpy()
-        if strip.shape[2] != 3:
-            strip = strip[:, :, 0]  # of many channels the first one
+    def save_images(
+        self,
+        originals: Float[Tensor, "b c *size"],
+        reconstructions: Float[Tensor, "b c *size"],
+        step: int,
+    ) -> None:
+        """Draw originals above reconstructions, both in [-1, 1]."""
+        summary = self.data.summary if isinstance(self.data, TrainingData) else {}
+        picture = in_rows(originals, reconstructions, rate=rate_in(summary))
         self.images.mkdir(exist_ok=True)
-        Image.fromarray(strip).save(self.picture_at(step))
+        Image.fromarray(picture).save(self.picture_at(step))

@@ -1,0 +1,1 @@
+"""Samples as pictures that people look at, and as files that a browser plays."""
