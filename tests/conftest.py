@@ -294,11 +294,12 @@ WEIGHTS = (
 
 @pytest.fixture
 def small_part(classifier_file: Callable[[str], Path]) -> SmallPart:
-    """Specify a part of any group and kind, for images of 64 px, that takes little time.
+    """Specify a small part of any group and kind, for samples of the axes that it declares.
 
     Takes the group, the kind, and changes of its arguments.
     """
-    from vqtrain.build import configs_folder, in_context, split_kind
+    from vqtrain.build import configs_folder, in_context, resolve, split_kind
+    from vqtrain.layers.promises import size_for
 
     def specify(group: str, kind: str, **changes: object) -> dict[str, Any]:
         (file,) = configs_folder().glob(
@@ -307,7 +308,11 @@ def small_part(classifier_file: Callable[[str], Path]) -> SmallPart:
         config = {} if group == "command" else yaml.safe_load(file.read_text())
         for key in (*WEIGHTS, *(["layer"] if group == "adversarial" else [])):
             config.pop(key, None)
-        context = {"in_channels": 3, "out_channels": 3, "sample_size": (64, 64)}
+        context = {
+            "in_channels": 3,
+            "out_channels": 3,
+            "sample_size": size_for(resolve(group, kind)),
+        }
         context |= {"aligned_channels": 4, "aligned_grid": (4, 4)}
         context["weights"] = {name: str(classifier_file(name)) for name in FILES.get(kind, [])}
         given = {**SMALL.get(group, {}), **SMALL.get(kind, {}), **changes}

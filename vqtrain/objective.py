@@ -17,6 +17,7 @@ from vqtrain.losses.alignment.base import Alignment
 from vqtrain.losses.base import LossTerm
 from vqtrain.losses.parts.adaptive_weight import AdaptiveWeight, Balance, GradientNorms
 from vqtrain.losses.parts.adversarial import AdversarialTraining, DiscriminatorSettings
+from vqtrain.losses.parts.frames import Frames, for_samples
 from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.ops.gradients import WithGradient, gradient_at, gradients_of, with_gradients
 from vqtrain.ops.precision import at_least_float32
@@ -126,6 +127,8 @@ class Objective(nn.Module):
         discriminator: Distinguishes reconstructions from samples, or None.
         adversarial: Both losses of adversarial training.
         alignment: Aligns latents, or None.
+        frames_per_loss: Frames of each clip that terms and a discriminator of images see; None for
+            all. Without a meaning where samples are no clips.
 
     Raises:
         ConfigError: If no term has a weight from step 0 on.
@@ -138,6 +141,7 @@ class Objective(nn.Module):
         discriminator: Discriminator | None,
         adversarial: AdversarialTraining,
         alignment: WeightedAlignment | None = None,
+        frames_per_loss: int | None = None,
     ) -> None:
         super().__init__()
         require(
@@ -149,6 +153,7 @@ class Objective(nn.Module):
         self.discriminator, self.adversarial = discriminator, adversarial
         self.alignment = None if alignment is None else alignment.loss
         self.alignment_weight = None if alignment is None else alignment.weight
+        self.frames = Frames(frames_per_loss)
         self._norms = {name: GradientNorms() for name in BALANCED}
 
     def adversarial_enabled(self, step: int) -> bool:
@@ -180,6 +185,7 @@ class Objective(nn.Module):
     def begin_step(self, step: int, seed: int) -> None:
         """Begin a step, with the same arguments on every rank."""
         self.adversarial.begin_step(step, seed)
+        self.frames.begin_step(step, seed)
         if self.discriminator is not None:
             self.discriminator.begin_step(step, seed)
 
@@ -212,9 +218,10 @@ class Objective(nn.Module):
         outputs = [output.samples, *([] if output.extra is None else [output.extra])]
         decoded, *_ = outputs = [at_least_float32(each) for each in outputs]
         reconstructions, *_ = points = [each.detach().requires_grad_() for each in outputs]
+        seen, pair = self.frames.of(samples), [reconstructions, samples]
         terms = {
             name: term.weight.at(step)
-            * term.loss(reconstructions, samples, *(points[1:] if term.loss.extra_channels else []))
+            * term.loss(*seen(term.loss, pair + points[1:] * bool(term.loss.extra_channels)))
             for name, term in self.terms.items()
             if term.weight.enabled(step)
         }
@@ -239,7 +246,7 @@ class Objective(nn.Module):
 
         discriminator = self.discriminator
         if discriminator is not None and self.adversarial_enabled(step):
-            both = self.adversarial(discriminator, reconstructions, samples, step)
+            both = self.adversarial(discriminator, *seen(discriminator, pair), step)
             against = gradient_at(reconstructions, [both.generator], [one], scale)
             balance(
                 "adversarial",
@@ -306,7 +313,7 @@ def build_term(
     if weight.weight == 0:
         return None
     where = f"loss.{name}"
-    part = in_context("loss", split_kind(rest), context, where=where)
+    part = for_samples("loss", split_kind(rest), context, where=where)
     built = build_part("loss", part, where=where)
     return WeightedTerm(loss=cast(LossTerm, built), weight=weight)
 

@@ -12,11 +12,14 @@ class Discriminator(nn.Module, ABC):
     It is always in training mode, and samples and reconstructions come in separate batches.
 
     Attributes:
+        axes: Axes of a sample besides its channels, 2 for images; None for any number. Of clips, a
+            discriminator of images is given frames.
         least_batch_size: Smallest number of samples in a batch.
         batch_hint: What a message adds for smaller batches: what takes them; "" if nothing.
         size_hint: What a message adds for samples of a size that it does not take; "" if nothing.
     """
 
+    axes: int | None = None
     least_batch_size: int = 1
     batch_hint: str = ""
     size_hint: str = ""

@@ -45,6 +45,7 @@ class BlurGAN(Discriminator):
         Deviation: maps smaller than ``max_grid`` are not enlarged to it.
     """
 
+    axes = 2
     size_hint = "with discriminator.num_layers=1 it takes smaller images"
 
     @checked

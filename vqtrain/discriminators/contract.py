@@ -7,22 +7,23 @@ from torch import Tensor
 
 from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import require
-from vqtrain.layers.promises import check_gradients, repeatable
+from vqtrain.layers.promises import check_gradients, repeatable, size_for
 
 
 def check(
-    discriminator: Discriminator, *, in_channels: int = 3, sample_size: Sequence[int] = (64, 64)
+    discriminator: Discriminator, *, in_channels: int = 3, sample_size: Sequence[int] | None = None
 ) -> None:
     """Check that a discriminator keeps the promises of ``Discriminator``.
 
     Args:
         discriminator: As it is built.
         in_channels: Channels of a sample.
-        sample_size: A size that it takes.
+        sample_size: A size that it takes; None for a small one of as many axes as it declares.
 
     Raises:
         ConfigError: For the first promise that is not kept.
     """
+    sample_size = size_for(discriminator) if sample_size is None else sample_size
     count = discriminator.least_batch_size
     require(count >= 1, f"least_batch_size must be at least 1, got {count}")
     with repeatable():

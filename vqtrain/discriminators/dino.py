@@ -79,6 +79,8 @@ class DINODiscriminator(Discriminator):
             antialiasing instead of averaging areas.
     """
 
+    axes = 2
+
     @checked
     def __init__(
         self,

@@ -31,6 +31,7 @@ class MultiScale(Discriminator):
             2, and without the biases that a norm undoes; there is no feature matching.
     """
 
+    axes = 2
     size_hint = "with discriminator.num_layers=1 or .num_scales=1 it takes smaller images"
     batch_hint = PatchGAN.batch_hint
 

@@ -12,9 +12,11 @@ from vqtrain.layers.norm import group_norm
 from vqtrain.ranges import at_least, checked, one_of
 
 
-def batch_norm(channels: int) -> nn.Module:
+def batch_norm(
+    channels: int, kind: type[nn.BatchNorm2d | nn.BatchNorm3d] = nn.BatchNorm2d
+) -> nn.Module:
     """Build a batch normalization without running statistics, as it is always in training mode."""
-    norm = nn.BatchNorm2d(channels, track_running_stats=False)
+    norm = kind(channels, track_running_stats=False)
     nn.init.normal_(norm.weight, 1.0, 0.02)
     return norm
 
@@ -55,6 +57,7 @@ class PatchGAN(Discriminator):
         Deviation: none with ``batch``, the papers' own.
     """
 
+    axes = 2
     size_hint = "with discriminator.num_layers=1 it takes smaller images"
     batch_hint = "discriminator.norm=group takes any"
 

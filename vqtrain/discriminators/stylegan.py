@@ -161,6 +161,7 @@ class StyleGAN(Discriminator):
             published width at 256 px, for all sizes.
     """
 
+    axes = 2
     size_hint = "it takes images of one size alone"
     batch_hint = "discriminator.group_size=1 takes any"
 

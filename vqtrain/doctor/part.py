@@ -14,12 +14,13 @@ from vqtrain.build import (
 )
 from vqtrain.doctor.findings import Finding
 from vqtrain.errors import ConfigError, require
+from vqtrain.layers.promises import SIZES, size_for
 
 # A run of a usual size.
 CONTEXT = {
     "in_channels": 3,
     "out_channels": 3,
-    "sample_size": (64, 64),
+    "sample_size": SIZES[2],
     "aligned_channels": 4,
     "aligned_grid": (4, 4),
     "max_steps": 1000,
@@ -41,9 +42,11 @@ def examine_part(kind: str, arguments: Mapping[str, object]) -> Finding:
             arguments.
     """
     require(":" in kind, f"part must be package.module:Class, got {kind!r}")
-    group = group_of(third_party(kind, where="part"))
+    found_class = third_party(kind, where="part")
+    group = group_of(found_class)
     contract, module = contract_of(group), f"{package_of(group)}.contract"
-    context = {**CONTEXT, **{key: arguments[key] for key in arguments if key in CONTEXT}}
+    usual = {**CONTEXT, "sample_size": size_for(found_class)}
+    context = {**usual, **{key: arguments[key] for key in arguments if key in CONTEXT}}
     own = {key: value for key, value in arguments.items() if key not in CONTEXT}
     known = in_context(group, {"kind": kind, "arguments": own}, context)["arguments"]
     assert isinstance(known, Mapping), "they were a mapping"

@@ -9,6 +9,14 @@ from torch import Tensor, nn
 
 from vqtrain.errors import require
 
+# Sizes of the samples that parts are tried on, by the number of axes.
+SIZES = {1: (4096,), 2: (64, 64), 3: (5, 32, 32)}
+
+
+def size_for(part: object) -> tuple[int, ...]:
+    """Return a small size of samples of as many axes as a part, or its class, declares; else 2."""
+    return SIZES[getattr(part, "axes", None) or 2]
+
 
 @contextmanager
 def repeatable() -> Iterator[None]:

@@ -13,10 +13,13 @@ class LossTerm(nn.Module, ABC):
     (see ``vqtrain.losses.parts.weight_ramp``). A kind holds only its formula, and is not trained.
 
     Attributes:
+        axes: Axes of a sample besides its channels, 2 for images; None for any number. Of clips, a
+            term of images is given frames.
         extra_channels: Of the decoder's output besides the sample, which ``forward`` then takes as
             its third argument, ``extra``; 0 for a term that compares samples alone.
     """
 
+    axes: int | None = None
     extra_channels: int = 0
 
     @abstractmethod

@@ -5,21 +5,24 @@ from collections.abc import Sequence
 import torch
 
 from vqtrain.errors import require
-from vqtrain.layers.promises import repeatable
+from vqtrain.layers.promises import repeatable, size_for
 from vqtrain.losses.base import LossTerm
 
 
-def check(term: LossTerm, *, in_channels: int = 3, sample_size: Sequence[int] = (64, 64)) -> None:
+def check(
+    term: LossTerm, *, in_channels: int = 3, sample_size: Sequence[int] | None = None
+) -> None:
     """Check that a loss term keeps the promises of ``LossTerm``.
 
     Args:
         term: As it is built.
         in_channels: Channels of a sample.
-        sample_size: A size that it takes.
+        sample_size: A size that it takes; None for a small one of as many axes as it declares.
 
     Raises:
         ConfigError: For the first promise that is not kept.
     """
+    sample_size = size_for(term) if sample_size is None else sample_size
     with repeatable():
         samples = torch.rand(2, in_channels, *sample_size) * 2 - 1
         reconstructions = (samples + 0.1 * torch.randn_like(samples)).requires_grad_()

@@ -36,6 +36,8 @@ class DINOLoss(LossTerm):
         Ma et al. 2026, arXiv:2602.02493 (P-DINO): the last block of DINOv2.
     """
 
+    axes = 2
+
     @checked
     def __init__(
         self,

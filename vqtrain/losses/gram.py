@@ -38,6 +38,8 @@ class GramLoss(LossTerm):
         Cosmos, arXiv:2501.03575.
     """
 
+    axes = 2
+
     def __init__(
         self,
         *,

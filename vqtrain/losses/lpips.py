@@ -31,6 +31,8 @@ class LPIPSLoss(LossTerm):
         Zhang et al. 2018, arXiv:1801.03924.
     """
 
+    axes = 2
+
     def __init__(
         self,
         *,

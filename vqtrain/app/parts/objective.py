@@ -13,7 +13,7 @@ from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import ConfigError, require
 from vqtrain.latent_noise.base import LatentNoise
 from vqtrain.losses.parts.adversarial import AdversarialTraining
-from vqtrain.losses.parts.weight_ramp import Weight
+from vqtrain.losses.parts.frames import for_samples, seen_size
 from vqtrain.objective import (
     Objective,
     WeightedTerm,
@@ -39,12 +39,12 @@ def build_objective(
     """Build what is minimized; finds the pretrained weights of its terms."""
     loss = dict(config["loss"])
     adversarial = build_adversarial(loss.pop("adversarial"), loss.pop("discriminator"), context)
-    check_adversarial(adversarial, tokenizer, context)
+    check_layer(adversarial, tokenizer)
     group = loss.pop("alignment")
     built = [build_term(name, each, context) for name, each in loss.items()]
     terms = [term for term in built if term is not None]
     check_extra_channels(terms, tokenizer)
-    discriminator = build_discriminator(config, settings, adversarial.weight, context)
+    discriminator = build_discriminator(config, settings, adversarial, context)
     seed_torch(config["seed"], "alignment")
     channels, *grid = aligned_shape(tokenizer, group.get("layer"), context)
     alignment = build_alignment(
@@ -55,6 +55,7 @@ def build_objective(
         discriminator=discriminator,
         adversarial=adversarial,
         alignment=alignment,
+        frames_per_loss=cast(int | None, context.get("frames_per_loss")),
     )
 
 
@@ -74,23 +75,15 @@ def check_extra_channels(terms: Sequence[WeightedTerm], tokenizer: Tokenizer) ->
         )
 
 
-def check_adversarial(
-    adversarial: AdversarialTraining, tokenizer: Tokenizer, context: Mapping[str, object]
-) -> None:
-    """Refuse a layer that the tokenizer does not have, and what is not defined for the samples.
+def check_layer(adversarial: AdversarialTraining, tokenizer: Tokenizer) -> None:
+    """Refuse a layer that the tokenizer does not have.
 
     Raises:
-        ConfigError: If there is either.
+        ConfigError: If it has none of that name.
     """
     names = [name for name, _ in tokenizer.named_parameters()]
     if adversarial.layer is not None and adversarial.layer not in names:
         raise ConfigError(f"loss.adversarial.layer: {unknown('weight', adversarial.layer, names)}")
-    axes = len(cast(tuple[int, ...], context["sample_size"]))
-    require(
-        axes == 2 or not adversarial.settings.are_of_images,
-        "loss.discriminator: augment, blur_steps and consistency_weight are for images alone, and "
-        f"samples here have {axes} axes: set them to 0",
-    )
 
 
 def aligned_shape(
@@ -129,48 +122,79 @@ def aligned_shape(
 def build_discriminator(
     config: Mapping[str, Any],
     settings: Settings,
-    weight: Weight,
+    adversarial: AdversarialTraining,
     context: Mapping[str, object],
 ) -> Discriminator | None:
-    """Build the discriminator, if there is one, and check that the run and its images fit it."""
+    """Build the discriminator, if there is one, and check that the run and its samples fit it."""
     specification = split_kind(config["discriminator"])
     if specification["kind"] == "none":
         return None
     seed_torch(config["seed"], "discriminator")
-    part = in_context("discriminator", specification, context)
+    part = for_samples("discriminator", specification, context, where="discriminator")
     discriminator = cast(Discriminator, build_part("discriminator", part))
-    steps = settings.trainer.max_steps - weight.start_step
+    start = adversarial.weight.start_step
+    steps = settings.trainer.max_steps - start
     if steps <= 0:
         raise ConfigError(
             f"loss.adversarial.start_step must be below trainer.max_steps "
-            f"({settings.trainer.max_steps}), got {weight.start_step}; a share such as "
+            f"({settings.trainer.max_steps}), got {start}; a share such as "
             '"50%" fits every run, and discriminator=none does without'
         )
     check_warmup(settings.discriminator, steps, "the steps from loss.adversarial.start_step on")
-    data = settings.data
-    if data.batch_size < discriminator.least_batch_size:
+    check_samples(discriminator, str(specification["kind"]), settings, adversarial, context)
+    return discriminator
+
+
+def check_samples(
+    discriminator: Discriminator,
+    kind: str,
+    settings: Settings,
+    adversarial: AdversarialTraining,
+    context: Mapping[str, object],
+) -> None:
+    """Refuse samples and batches that a discriminator does not take.
+
+    Args:
+        discriminator: As it is built.
+        kind: Its kind.
+        settings: Of the run.
+        adversarial: What else is done to what it sees.
+        context: What is known of the run.
+
+    Raises:
+        ConfigError: If it does not take them.
+    """
+    data, size = settings.data, cast(tuple[int, ...], context["sample_size"])
+    seen = seen_size(type(discriminator), size, where=f"discriminator={kind}")
+    require(
+        len(seen) == 2 or not adversarial.settings.are_of_images,
+        "loss.discriminator: augment, blur_steps and consistency_weight are for images alone, and "
+        f"discriminator={kind} sees samples of {len(seen)} axes: set them to 0",
+    )
+    frames = 1
+    if len(seen) < len(size):  # each batch has this many images of a clip
+        frames = min(size[0], cast(int | None, context.get("frames_per_loss")) or size[0])
+    if frames * data.batch_size < discriminator.least_batch_size:
         hint = discriminator.batch_hint and f"; {discriminator.batch_hint}"
         raise ConfigError(
-            f"data.batch_size must be at least {discriminator.least_batch_size} for this "
-            f"discriminator, got {data.batch_size}{hint}"
+            f"data.batch_size must be at least {-(-discriminator.least_batch_size // frames)} for "
+            f"this discriminator, got {data.batch_size}{hint}"
         )
-    size = cast(tuple[int, ...], context["sample_size"])
     try:
-        fits = takes(discriminator, data.channels, size)
+        fits = takes(discriminator, data.channels, seen)
     except Exception as error:
-        refuse_own(str(specification["kind"]), discriminator, error, where="discriminator")
+        refuse_own(kind, discriminator, error, where="discriminator")
         raise
     if not fits:
         if size != data.sample_size:
             raise ConfigError(f"a sample of {by(size)} does not fit this discriminator")
-        sizes = range(min(size), LARGEST_LEAST_SIZE)
+        sizes = range(min(seen), LARGEST_LEAST_SIZE)
         least = next((n for n in sizes if takes(discriminator, data.channels, (n, n))), "more")
         hint = discriminator.size_hint and f"; {discriminator.size_hint}"
         raise ConfigError(
             f"data.image_size must be at least {least} for this discriminator, got "
             f"{typed(data.image_size)}{hint}"
         )
-    return discriminator
 
 
 def check_warmup(settings: OptimSettings, steps: int, what: str) -> None:

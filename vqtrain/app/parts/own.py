@@ -9,6 +9,7 @@ from typing import cast
 
 from vqtrain.build import package_of, parameters_of, raised_at
 from vqtrain.errors import ConfigError
+from vqtrain.losses.parts.frames import seen_size
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.parts.adapter import TorchMetric
 from vqtrain.metrics.parts.build import Entry, kind_of
@@ -38,7 +39,11 @@ def check_objective(
         for key in where.split("."):
             node = cast(Mapping[str, object], node)[key]
         kind = cast(Mapping[str, object], node)["kind"]
-        check_part(group, str(kind), part, where=where, context=context)
+        known = dict(context)
+        if group in ("loss", "discriminator"):
+            size = cast(Sequence[int], context["sample_size"])
+            known["sample_size"] = seen_size(type(part), size, where=where)
+        check_part(group, str(kind), part, where=where, context=known)
 
 
 def check_metrics(

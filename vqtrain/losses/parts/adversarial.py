@@ -149,7 +149,7 @@ class AdversarialTraining(nn.Module):
 
         Args:
             discriminator: The network, in training mode.
-            reconstructions: In at least float32; a leaf that takes a gradient.
+            reconstructions: In at least float32, with gradients.
             samples: In [-1, 1].
             step: Number of the step, from 0.
         """

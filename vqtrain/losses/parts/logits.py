@@ -32,6 +32,7 @@ class LogitsLoss(LossTerm, ABC):
         WeightsError: If its weights are missing or damaged.
     """
 
+    axes = 2
     classifier: ClassVar[str]
 
     def __init__(
