@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vqtrain import distributed
 from vqtrain.build import build
 from vqtrain.codebooks.base import Quantized
 from vqtrain.discriminators.patchgan import PatchGAN
@@ -340,3 +341,55 @@ def test_all_terms_at_once_give_the_gradients_of_the_textbook(batches: int, scal
         found = [p.grad / scale for m in trained[:4] for p in m.parameters()]
         for one, other_one in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other_one, rtol=1e-10, atol=1e-13)
+
+
+class Spread(LossTerm):
+    """A loss of images alone that is not linear in them."""
+
+    axes = 2
+
+    def forward(self, reconstructions: Tensor, samples: Tensor) -> Tensor:
+        """Compare the deviations of images."""
+        assert samples.ndim == 4
+        return (reconstructions.std((1, 2, 3)) - samples.std((1, 2, 3))).square().mean()
+
+
+def test_a_step_on_clips_is_the_same_however_it_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"augment": 0.7, "consistency_weight": 4.0, "blur_steps": 4}
+
+    def run(world: int, batches: int) -> dict[str, Tensor]:
+        """Return gradients of a step that 4 clips are split over ranks and batches of, averaged."""
+        torch.manual_seed(2)
+        clips, latents = torch.rand(4, 3, 5, 16, 16).double() * 2 - 1, torch.rand(4, 3, 5, 16, 16)
+        decoder = nn.Conv3d(3, 3, 3, padding=1).double()
+        discriminator = PatchGAN(in_channels=3, channels=4, num_layers=1, norm="none").double()
+        monkeypatch.setattr(distributed, "world_size", lambda: world)
+        losses = [term("reconstruction", L1(), 4.0), term("spread", Spread(), 9.0)]
+        both = objective(None, settings=settings).adversarial
+        own = Objective(
+            terms=losses, discriminator=discriminator, adversarial=both, frames_per_loss=2
+        ).double()
+        for rank in range(world):
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            own.begin_step(START, 0)
+            for batch in range(batches):
+                mine = [
+                    x.chunk(batches)[batch].chunk(world)[rank].double() for x in (latents, clips)
+                ]
+                output = reconstruction(decoder(mine[0]), torch.zeros(()).double())
+                layers = {"adversarial": decoder.weight}
+                terms = own(mine[1], output, layers, START, is_last=True)
+                weight = 0.5 * terms.balanced["adversarial"].loss
+                ((terms.total + weight) / (world * batches)).backward()
+        modules = {"decoder": decoder, "discriminator": discriminator}
+        return {
+            f"{word}.{name}": parameter.grad
+            for word, module in modules.items()
+            for name, parameter in module.named_parameters()
+            if parameter.grad is not None
+        }
+
+    expected = run(world=1, batches=1)
+    assert len(expected) == 2 + 6
+    for world, batches in ((2, 1), (1, 2), (2, 2)):
+        torch.testing.assert_close(run(world, batches), expected, rtol=1e-9, atol=1e-12)
