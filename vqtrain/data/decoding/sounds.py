@@ -1,0 +1,240 @@
+"""From encoded sounds to samples: only the window that is wanted is read and resampled."""
+
+import io
+import math
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from vqtrain.data.decoding.base import Transform
+from vqtrain.data.media import SOUND, Media
+from vqtrain.errors import BadSampleError, ConfigError
+from vqtrain.ops.pixels import ValueRange
+
+# What soxr's filter sees to each side, in samples of the lower rate; with half of it a window
+# differs from the same part of the whole sound by 2e-7.
+_MARGIN = 256
+# How libsndfile says that a header has no count, as that of a FLAC that was written to a pipe.
+_UNKNOWN = 2**63 - 1
+# Its errors for files that are no sounds, and for an mp3 without a whole frame.
+_NO_SOUND = (1, 7)
+# Sizes from here on are what programs write that do not know it yet, also to a pipe.
+_PLACEHOLDER = 0x7FFFF000
+_OGG = b"OggS"
+# Of an ogg page, up to the table of sizes whose length is its last byte.
+_OGG_HEADER = 27
+# With one of them in its first frame an mp3 says how long it is, else libsndfile guesses.
+_MP3_COUNTS = (b"Xing", b"Info")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SoundTransform(Transform):
+    """How encoded sounds become samples: float32 in [-1, 1], as loud as the file.
+
+    Attributes:
+        sample_rate: Of the samples, in Hz; files of another rate are resampled.
+        channels: 1 for the mean of a file's channels; with more a file must have as many, or one,
+            which is repeated.
+        length: Of a sample, at ``sample_rate``.
+        range: What libsndfile gives; values beyond it, which only floats have, become its ends.
+    """
+
+    media: ClassVar[Media] = SOUND
+
+    sample_rate: int
+    channels: int
+    length: int
+    range: ValueRange | None = field(default=(-1.0, 1.0), init=False)
+
+    def __post_init__(self) -> None:
+        """Look for the libraries, which are imported only where sounds are."""
+        for package in ("soundfile", "soxr"):
+            if find_spec(package) is None:
+                raise ConfigError(f'sounds need {package}: pip install "vqtrain[sound]"')
+
+    @property
+    def sample_size(self) -> tuple[int]:
+        """The number of samples."""
+        return (self.length,)
+
+    @property
+    def summary(self) -> Mapping[str, object]:
+        """Rate and length."""
+        return {"sample_rate": self.sample_rate, "length": self.length}
+
+    def sized(self, size: tuple[int, ...]) -> "SoundTransform":
+        """Return the same for sounds of another length."""
+        (length,) = size
+        return replace(self, length=length)
+
+    def decode(
+        self, encoded: bytes, generator: np.random.Generator | None
+    ) -> Float32[Tensor, "c t"]:
+        """Decode a window: one of equal chance, or the middle without a generator.
+
+        Windows begin at any sample of the resampled sound, and equal that part of it to 1e-6; to
+        2e-5 if the rates have no common factor to speak of, such as 44,100 and 44,099 Hz.
+
+        Raises:
+            BadSampleError: If it is shorter, or cannot be decoded, or has other channels.
+        """
+        with _opened(encoded) as sound:
+            total = sound.count(self.sample_rate)
+            spare = total - self.length
+            if spare < 0:
+                raise BadSampleError(
+                    f"{total} samples at {self.sample_rate} Hz are fewer than "
+                    f"data.length={self.length}"
+                )
+            start = spare // 2 if generator is None else int(generator.integers(spare + 1))
+            return self._part(sound, start, self.length)
+
+    def decode_whole(self, encoded: bytes) -> Float32[Tensor, "c t"]:
+        """Decode and resample all of a sound; errors are those of ``decode``."""
+        with _opened(encoded) as sound:
+            total = sound.count(self.sample_rate)
+            if not total:
+                raise BadSampleError("it has no samples")
+            return self._part(sound, 0, total)
+
+    def _part(self, sound: "_Sound", start: int, length: int) -> Float32[Tensor, "c t"]:
+        """Return samples ``start`` to ``start + length`` of the resampled sound."""
+        common = math.gcd(sound.rate, self.sample_rate)
+        step, step_out = sound.rate // common, self.sample_rate // common
+        if step == step_out:
+            values = self._mixed(sound.read(start, start + length))
+        else:
+            import soxr
+
+            # Each `step` samples of the file one of them is in step with one of the resampled ones.
+            margin = _MARGIN * max(1, math.ceil(step / step_out))
+            begin = max(0, start * step // step_out - margin) // step * step
+            end = min(sound.frames, -(-(start + length) * step // step_out) + margin)
+            values = self._mixed(sound.read(begin, end))
+            first = start - begin // step * step_out
+            values = soxr.resample(values, sound.rate, self.sample_rate)[first : first + length]
+        return torch.from_numpy(np.ascontiguousarray(values.T.clip(-1, 1)))
+
+    def _mixed(self, values: Float[np.ndarray, "t c"]) -> Float[np.ndarray, "t c2"]:
+        if not np.isfinite(values).all():
+            raise BadSampleError("some values are NaN or infinite")
+        channels = values.shape[1]
+        if channels == self.channels:
+            return values
+        if self.channels == 1:
+            return values.mean(axis=1, keepdims=True)
+        if channels == 1:
+            return values.repeat(self.channels, axis=1)
+        raise BadSampleError(f"{channels} channels do not fit data.channels={self.channels}")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Sound:
+    """An open file.
+
+    Attributes:
+        rate: In Hz.
+        frames: Samples of each channel.
+        read: Decodes from one sample up to another, as [t, c].
+    """
+
+    rate: int
+    frames: int
+    read: Callable[[int, int], Float32[np.ndarray, "t c"]]
+
+    def count(self, rate: int) -> int:
+        """Return how many samples it has at another rate, as soxr rounds."""
+        return (2 * self.frames * rate + self.rate) // (2 * self.rate)
+
+
+@contextmanager
+def _opened(encoded: bytes) -> Iterator[_Sound]:
+    import soundfile
+
+    with _one_line(encoded), soundfile.SoundFile(io.BytesIO(encoded)) as file:
+        if file.frames == _UNKNOWN:
+            raise BadSampleError("its header does not say how long it is")
+
+        def read(begin: int, end: int) -> Float32[np.ndarray, "t c"]:
+            if begin:
+                file.seek(begin)
+            values = file.read(end - begin, dtype="float32", always_2d=True)
+            if len(values) < end - begin:
+                raise BadSampleError(
+                    f"it is cut off: {begin + len(values)} of {file.frames} samples are there"
+                )
+            return values
+
+        frames = file.frames
+        if file.subtype.startswith("MPEG"):
+            # A frame of an mp3 needs bits of earlier ones, which a seek leaves out.
+            says_length = _says_length(encoded)
+            whole = read(0, frames) if says_length else file.read(dtype="float32", always_2d=True)
+            frames = len(whole)
+
+            def read(begin: int, end: int) -> Float32[np.ndarray, "t c"]:
+                return whole[begin:end]
+
+        yield _Sound(rate=file.samplerate, frames=frames, read=read)
+
+
+@contextmanager
+def _one_line(encoded: bytes) -> Iterator[None]:
+    """Turn errors about a file into a BadSampleError."""
+    from soundfile import LibsndfileError
+
+    if not encoded:
+        raise BadSampleError("the file is empty")
+    _refuse_cut(encoded)
+    try:
+        yield
+    except BadSampleError:
+        raise
+    except LibsndfileError as error:
+        if error.code in _NO_SOUND:
+            raise BadSampleError("no wav, flac, ogg or mp3") from None
+        reason = error.error_string.strip() or "damaged"
+        raise BadSampleError(f"cannot be decoded: {reason}") from error
+    except Exception as error:  # such as a MemoryError for the length that a header claims
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadSampleError(f"cannot be decoded: {lines[0]}") from error
+
+
+def _refuse_cut(encoded: bytes) -> None:
+    """Refuse a wav or ogg whose end is missing, which libsndfile takes for a shorter one."""
+    if encoded.startswith((b"RIFF", b"RIFX")):
+        number, start = "<I" if encoded.startswith(b"RIFF") else ">I", 12
+        while start + 8 <= len(encoded):
+            (size,) = struct.unpack_from(number, encoded, start + 4)
+            there = len(encoded) - start - 8
+            if encoded.startswith(b"data", start):
+                if there < size < _PLACEHOLDER:
+                    raise BadSampleError(
+                        f"it is cut off: {there} of {size} bytes of its samples are there"
+                    )
+                return
+            start += 8 + size + size % 2
+    elif encoded.startswith(_OGG):
+        page = encoded.rfind(_OGG)
+        sizes = page + _OGG_HEADER
+        begin = sizes + encoded[sizes - 1] if sizes <= len(encoded) else len(encoded) + 1
+        if begin + sum(encoded[sizes:begin]) > len(encoded):
+            raise BadSampleError("it is cut off in its last page")
+
+
+def _says_length(encoded: bytes) -> bool:
+    """Tell whether the first frame of an mp3 says how many frames follow."""
+    start = 0
+    if encoded.startswith(b"ID3"):  # its size has 7 bits a byte
+        start = 10 + sum(byte << 7 * place for place, byte in enumerate(encoded[9:5:-1]))
+    return any(mark in encoded[start : start + 64] for mark in _MP3_COUNTS)
