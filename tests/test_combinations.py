@@ -32,6 +32,7 @@ SMALL = {
         "latent_query": ["patch_size=8", "num_tokens=4", "dim=8", "depth=1", "num_heads=2"],
         "magvit2": ["channels=8", "multipliers=[1,1,1,2]", "num_blocks=1"],
         "maskgit": ["channels=8", "multipliers=[1,1,1,2]", "num_blocks=1"],
+        "jukebox": ["channels=8", "num_blocks=1"],
         "timm": ["model=test_vit", "pretrained=false"],
         "vit": ["patch_size=8", "dim=8", "depth=1", "num_heads=2"],
         "vqvae": ["channels=8", "block_channels=4", "num_downsamplings=3"],
@@ -53,6 +54,8 @@ SMALL = {
         "stylegan": ["channels=4", "max_channels=8"],
     },
 }
+# Of samples, by their axes.
+SIZES = {1: (SIZE,), 2: (SIZE, SIZE)}
 CONTEXT = {"in_channels": 3, "out_channels": 3, "sample_size": (SIZE, SIZE), "weights": {}}
 DECODER = {"vqvae": ["channels=8", "block_channels=4", "num_upsamplings=3"]}
 
@@ -76,7 +79,7 @@ def read(*overrides: str) -> dict[str, Any]:
 
 def step(module: TokenizerTraining) -> None:
     """One step without a trainer, forward and backward."""
-    samples = torch.rand(2, 3, SIZE, SIZE) * 2 - 1
+    samples = torch.rand(2, 3, *SIZES[len(module.tokenizer.downsampling)]) * 2 - 1
     codebook = module.tokenizer.codebook
     codebook.begin_step(0, 0)
     output = module.tokenizer(samples)
@@ -134,7 +137,13 @@ def test_every_combination_fits_or_is_refused_in_one_line(encoder: str) -> None:
     if encoder == "timm":  # its smallest model has patches of 16 px
         groups["decoder"][kinds("decoder").index("vit")]["patch_size"] = 16
     config = read(*words("encoder", encoder))
-    adversaries = [read(*words("discriminator", kind)) for kind in kinds("discriminator")]
+    specification = in_context("encoder", split_kind(config["encoder"]), CONTEXT)
+    with torch.device("meta"), without_downloads():
+        size = SIZES[len(build_part("encoder", specification).downsampling)]
+    context = {**CONTEXT, "sample_size": size}
+    adversaries = []
+    if len(size) == 2:  # those of images
+        adversaries = [read(*words("discriminator", kind)) for kind in kinds("discriminator")]
     for number, parts in enumerate(product(*groups.values())):
         config |= dict(zip(groups, parts, strict=True))
         message = ""
@@ -143,22 +152,22 @@ def test_every_combination_fits_or_is_refused_in_one_line(encoder: str) -> None:
                 patch.setattr("vqtrain.tokenizer.model.build_part", shared.build)
                 tokenizer = Tokenizer(
                     **{
-                        group: in_context(group, split_kind(config[group]), CONTEXT)
+                        group: in_context(group, split_kind(config[group]), context)
                         for group in ("encoder", "codebook", "decoder")
                     },
                     channels=3,
                 )
-                check_shapes(tokenizer, (SIZE, SIZE), "data.image_size")
+                check_shapes(tokenizer, size, "data.image_size")
         except ConfigError as error:
             message = str(error)
         assert "\n" not in message
         found["refused" if message else "fit"] += 1 + len(adversaries)
         # No part knows another: a step of some is enough, without a discriminator and with each.
-        if not message and number % 9 == 0:
+        if not message and number % (9 if adversaries else 4) == 0:
             chosen = [config, *adversaries][number // 9 % (1 + len(adversaries))]
             config |= {key: chosen[key] for key in ("discriminator", "loss")}
             with without_downloads():  # so pretrained networks have random weights
-                step(build_module(config, Settings.of(config)))
+                step(build_module(config, Settings.of(config), size))
             found["trained"] += 1
     print(f"encoder={encoder}: {dict(found)}")  # noqa: T201 - the number is worth knowing
     assert found["trained"]

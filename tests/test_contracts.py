@@ -24,7 +24,7 @@ from vqtrain.latent_noise import contract as latent_noise_contract
 from vqtrain.launchers import contract as launcher_contract
 from vqtrain.launchers.base import Ended, Launcher
 from vqtrain.layers import classifiers
-from vqtrain.layers.promises import size_for
+from vqtrain.layers.promises import SIZES, size_for
 from vqtrain.losses import contract as loss_contract
 from vqtrain.losses.adversarial import contract as adversarial_contract
 from vqtrain.losses.adversarial.base import AdversarialLoss
@@ -83,10 +83,12 @@ def test_every_network_runs_in_bfloat16(
         network = build(group, part["kind"], part["arguments"]).eval()
     torch.manual_seed(0)
     if group == "decoder":
-        grid = (4,) if "num_tokens" in part["arguments"] else (4, 4)
+        axes = 1 if "num_tokens" in part["arguments"] else len(network.upsampling)
+        grid = (4,) * axes
         inputs = torch.randn(2, network.in_channels, *grid)
     else:
-        inputs = torch.rand(2, 3, *size_for(network)) * 2 - 1
+        size = SIZES[len(network.downsampling)] if group == "encoder" else size_for(network)
+        inputs = torch.rand(2, 3, *size) * 2 - 1
 
     def joined(found: Tensor | list[Tensor]) -> Tensor:
         return torch.cat([each.float().flatten() for each in found])

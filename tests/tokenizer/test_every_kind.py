@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
-from vqtrain.build import configs_folder, in_context, kinds, split_kind
+from vqtrain.build import build, configs_folder, in_context, kinds, split_kind
 from vqtrain.ranges import resolve_fractions
 
 NETWORKS = sorted({*kinds("encoder")} & {*kinds("decoder")})
@@ -23,28 +24,41 @@ SMALL = {
     "maskgit": ["channels=8", "multipliers=[1,2,2]", "num_blocks=1"],
     "vit": ["patch_size=4", "dim=8", "depth=1", "num_heads=2"],
     "dvae": ["channels=4", "multipliers=[1,2,2]", "num_blocks=1"],
+    "jukebox": ["channels=8", "num_blocks=1", "strides=[[2,2]]"],
     "hierarchical": ["channels=4", "block_channels=2", "num_blocks=1"],
     "multiscale": ["scales=[1,2,4]", "num_convolutions=2"],
 }
 
 
+# Of samples, by their axes.
+SIZES = {1: (16,), 2: (16, 16)}
+
+
 @once
-def parts(kind: str, *groups: str) -> dict[str, Any]:
+def parts(kind: str, *groups: str, size: tuple[int, ...] = (16, 16)) -> dict[str, Any]:
     """Compose small parts of one kind, as the command line does."""
     small = SMALL.get(kind, []) + ["size=16"] * (groups == ("codebook",))
     words = [f"{group}={kind}" for group in groups]
     words += [f"{group}.{word}" for group in groups for word in small]
     config = resolve_fractions(compose("train", read_command_line(words)), max_steps=20)
     found = {group: dict(config[group]) for group in groups}
-    context = {"in_channels": 3, "out_channels": 3, "sample_size": (16, 16)}
+    context = {"in_channels": 3, "out_channels": 3, "sample_size": size}
     return {part: in_context(part, split_kind(of), context) for part, of in found.items()}
 
 
-# A sequence of latents has no scales.
+@once
+def size_of(network: str) -> tuple[int, ...]:
+    """The size of the samples of a network: of images, if it takes those."""
+    encoder = parts(network, "encoder")["encoder"]
+    return SIZES[len(build("encoder", encoder["kind"], encoder["arguments"]).downsampling)]
+
+
+# A sequence of latents has no scales. Codebooks do not depend on the axes, so that other samples
+# than images need few of them.
 PAIRS = [
     (network, codebook)
     for network in NETWORKS
-    for codebook in CODEBOOKS
+    for codebook in (CODEBOOKS if len(size_of(network)) == 2 else ["kl", "residual"])
     if network != "latent_query" or codebook not in ("hierarchical", "multiscale")
 ]
 
@@ -52,11 +66,19 @@ PAIRS = [
 @pytest.fixture(params=PAIRS, ids="-".join)
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     network, codebook = request.param
+    size = size_of(network)
     made = Tokenizer(
-        **parts(network, "encoder", "decoder"), **parts(codebook, "codebook"), channels=3
+        **parts(network, "encoder", "decoder", size=size), **parts(codebook, "codebook"), channels=3
     )
-    made.codebook.initialize(made.latents(torch.rand(4, 3, 16, 16) * 2 - 1))
+    made.codebook.initialize(made.latents(torch.rand(4, 3, *size) * 2 - 1))
     return made.eval()
+
+
+@pytest.fixture
+def samples(request: pytest.FixtureRequest) -> Tensor:
+    """Two samples for the tokenizer."""
+    network, _ = request.node.callspec.params["tokenizer"]
+    return torch.rand(2, 3, *size_of(network)) * 2 - 1
 
 
 def test_there_are_kinds_to_check() -> None:
@@ -65,13 +87,14 @@ def test_there_are_kinds_to_check() -> None:
 
 
 @torch.no_grad()
-def test_decoding_what_was_encoded_is_the_forward_pass(tokenizer: Tokenizer) -> None:
-    images = torch.rand(2, 3, 16, 16) * 2 - 1
-    expected = tokenizer(images).samples.clamp(-1, 1)
+def test_decoding_what_was_encoded_is_the_forward_pass(
+    tokenizer: Tokenizer, samples: Tensor
+) -> None:
+    expected = tokenizer(samples).samples.clamp(-1, 1)
     if tokenizer.codebook.num_codebooks:
-        made = tokenizer.decode(tokenizer.encode(images))
+        made = tokenizer.decode(tokenizer.encode(samples))
     else:  # latents take the place of ids
-        z_q = tokenizer.quantize(tokenizer.latents(images)).z_q
+        z_q = tokenizer.quantize(tokenizer.latents(samples)).z_q
         made = tokenizer.decode_latents(z_q).clamp(-1, 1)
     assert torch.equal(made, expected)
 
@@ -79,32 +102,31 @@ def test_decoding_what_was_encoded_is_the_forward_pass(tokenizer: Tokenizer) -> 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_in_half_precision_its_ids_are_those_of_the_same_codes_in_float32(
-    tokenizer: Tokenizer, dtype: torch.dtype
+    tokenizer: Tokenizer, samples: Tensor, dtype: torch.dtype
 ) -> None:
     rounded = copy.deepcopy(tokenizer.codebook)
     for tensor in rounded.state_dict().values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.to(dtype))
     tokenizer.to(dtype)
-    images = (torch.rand(2, 3, 16, 16) * 2 - 1).to(dtype)
-    latents = tokenizer.latents(images)
+    samples = samples.to(dtype)
+    latents = tokenizer.latents(samples)
     found, wide = tokenizer.quantize(latents), torch.promote_types(dtype, torch.float32)
     assert (latents.dtype, found.z_q.dtype) == (dtype, wide)
     assert {t.dtype for t in tokenizer.codebook.parameters()} <= {wide}
     expected = rounded.to(wide)(latents.to(wide))
     assert torch.equal(found.token_ids, expected.token_ids)
     torch.testing.assert_close(found.z_q, expected.z_q)
-    assert tokenizer(images).samples.dtype == tokenizer.reconstruct(images.float()).dtype == dtype
+    assert tokenizer(samples).samples.dtype == tokenizer.reconstruct(samples.float()).dtype == dtype
     if tokenizer.codebook.num_codebooks:
-        token_ids = tokenizer.encode(images)
+        token_ids = tokenizer.encode(samples)
         assert torch.equal(token_ids.reshape(found.token_ids.shape), found.token_ids)
-        assert torch.equal(tokenizer.folded().encode(images), token_ids)
-        assert torch.equal(tokenizer.decode(token_ids), tokenizer.reconstruct(images))
+        assert torch.equal(tokenizer.folded().encode(samples), token_ids)
+        assert torch.equal(tokenizer.decode(token_ids), tokenizer.reconstruct(samples))
 
 
-def test_it_goes_to_disk_and_back(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_it_goes_to_disk_and_back(tokenizer: Tokenizer, samples: Tensor, tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     loaded = Tokenizer.from_pretrained(tmp_path)
-    images = torch.rand(1, 3, 16, 16) * 2 - 1
     with torch.no_grad():
-        assert torch.equal(loaded(images).samples, tokenizer(images).samples)
+        assert torch.equal(loaded(samples).samples, tokenizer(samples).samples)

@@ -15,7 +15,7 @@ from vqtrain.build import unknown
 from vqtrain.errors import ConfigError
 from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import Agreement, Tolerance, compare
-from vqtrain.formats.parts.graphs import trace, traced_size
+from vqtrain.formats.parts.graphs import AXES, trace, traced_size
 from vqtrain.formats.parts.preprocess import write_preprocess
 from vqtrain.ops.pixels import UINT8_RANGE
 from vqtrain.tokenizer import storage
@@ -127,7 +127,8 @@ def write(program: ExportedProgram, file: Path, *, given: str, got: str) -> None
     graph = converted.model.graph
     token_ids = graph.inputs[0] if given == "token_ids" else graph.outputs[0]
     axes = [axis for axis in token_ids.shape or () if not isinstance(axis, int)]
-    converted.rename_axes(dict(zip(axes, ("batch", "rows", "columns"), strict=False)))
+    names = ("batch", *AXES.get(len(axes) - 1, ()))
+    converted.rename_axes(dict(zip(axes, names, strict=True)))
     converted.save(file)
 
 

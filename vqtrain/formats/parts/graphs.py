@@ -1,11 +1,10 @@
-"""A tokenizer as two graphs of PyTorch, for any batch and, where it can be, any image size."""
+"""A tokenizer as two graphs of PyTorch, for any batch and, where it can be, any sample size."""
 
 from dataclasses import dataclass
 from operator import mul
 from typing import final
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -15,9 +14,11 @@ from vqtrain.errors import ConfigError
 from vqtrain.tokenizer.checks import LARGEST
 from vqtrain.tokenizer.model import Tokenizer
 
-# Rows and columns of the grid that is traced: other than each other, the batch, and one, which
-# would all be taken for a rule.
-TRACED_BATCH, TRACED_GRID = 2, (3, 5)
+# Axes of samples, by their number.
+AXES = {1: ("positions",), 2: ("rows", "columns"), 3: ("frames", "rows", "columns")}
+# The grid that is traced begins with these: other than each other, the batch, and one, which would
+# all be taken for a rule.
+TRACED_BATCH, TRACED_GRID = 2, (3, 5, 4)
 # A side of one token is traced along another path than all others.
 LEAST_SIDE = 2
 
@@ -28,21 +29,22 @@ class Encoding(nn.Module):
 
     Args:
         tokenizer: The tokenizer.
-        refuses: Whether the graph itself refuses images that mean nothing.
+        refuses: Whether the graph itself refuses samples that mean nothing.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, refuses: bool) -> None:
         super().__init__()
         self.tokenizer, self.refuses = tokenizer, refuses
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Int64[Tensor, " b *tokens"]:
-        """Turn images in [-1, 1] into ids."""
-        token_ids = self.tokenizer.encode(images)
+    def forward(self, samples: Float[Tensor, "b c *size"]) -> Int64[Tensor, " b *tokens"]:
+        """Turn samples in [-1, 1] into ids."""
+        token_ids = self.tokenizer.encode(samples)
         if not self.refuses:
             return token_ids
         # A graph has no other way to compare sides than to reshape by them.
-        tall, wide = self.tokenizer.unit
-        cut = rearrange(images, "b c (r tall) (k wide) -> b c r tall k wide", tall=tall, wide=wide)
+        sides = zip(samples.shape[2:], self.tokenizer.unit, strict=True)
+        parts = [part for side, unit in sides for part in (side // unit, unit)]
+        cut = samples.reshape(*samples.shape[:2], *parts)
         return token_ids + zero_or_fault((cut.abs() <= LARGEST).all())  # NaN is not below it
 
 
@@ -59,8 +61,8 @@ class Decoding(nn.Module):
         super().__init__()
         self.tokenizer, self.refuses = tokenizer, refuses
 
-    def forward(self, token_ids: Int64[Tensor, " b *tokens"]) -> Float[Tensor, "b c h w"]:
-        """Turn ids into images in [-1, 1]."""
+    def forward(self, token_ids: Int64[Tensor, " b *tokens"]) -> Float[Tensor, "b c *size"]:
+        """Turn ids into samples in [-1, 1]."""
         if self.refuses:
             are_ids = (token_ids >= 0) & (token_ids < self.tokenizer.vocab_size)
             token_ids = token_ids + zero_or_fault(are_ids.all())
@@ -77,8 +79,8 @@ class Programs:
     """A tokenizer as two graphs.
 
     Attributes:
-        encoder: From float32 images to ids.
-        decoder: From ids to float32 images.
+        encoder: From float32 samples to ids.
+        decoder: From ids to float32 samples.
     """
 
     encoder: ExportedProgram
@@ -86,7 +88,7 @@ class Programs:
 
 
 def traced_size(tokenizer: Tokenizer) -> tuple[int, ...] | None:
-    """Return the one size of images that graphs of a tokenizer take; None if they take any."""
+    """Return the one size of samples that graphs of a tokenizer take; None if they take any."""
     grids = tokenizer.codebook.token_grids
     if grids:
         return tuple(map(mul, grids[-1], tokenizer.downsampling))
@@ -94,11 +96,11 @@ def traced_size(tokenizer: Tokenizer) -> tuple[int, ...] | None:
 
 
 def trace(tokenizer: Tokenizer, *, refuses: bool) -> Programs:
-    """Trace a tokenizer for any batch, and any size of images unless there is one ``traced_size``.
+    """Trace a tokenizer for any batch, and any size of samples unless there is one ``traced_size``.
 
     Args:
         tokenizer: Folded, on the CPU; its networks may be in half precision.
-        refuses: Whether the graphs fail for images and ids that mean nothing. On a GPU such a
+        refuses: Whether the graphs fail for samples and ids that mean nothing. On a GPU such a
             failure would end the process.
 
     Raises:
@@ -111,20 +113,20 @@ def trace(tokenizer: Tokenizer, *, refuses: bool) -> Programs:
             "format=safetensors is for it"
         )
     batch = Dim("batch")
-    image_dims, id_dims = {0: batch}, {0: batch}
+    sample_dims, id_dims = {0: batch}, {0: batch}
     size = traced_size(tokenizer)
     if size is None:
         size = tuple(map(mul, TRACED_GRID, tokenizer.unit))
-        height, width = Dim("rows", min=LEAST_SIDE), Dim("columns", min=LEAST_SIDE)
-        (tall, wide), unit = tokenizer.unit, tokenizer.codebook.grid_unit
-        image_dims |= {2: tall * height, 3: wide * width}
-        first = 1 if tokenizer.codebook.num_codebooks == 1 else 2
-        more, wider = tokenizer.codebook.tokens((unit, unit))
-        id_dims |= {first: more * height, first + 1: wider * width}
-    images = torch.zeros(TRACED_BATCH, tokenizer.channels, *size)
+        axes = [Dim(name, min=LEAST_SIDE) for name in AXES[len(size)]]
+        codebook = tokenizer.codebook
+        first = 1 if codebook.num_codebooks == 1 else 2
+        counts = codebook.tokens((codebook.grid_unit,) * len(size))
+        for place, (axis, unit, count) in enumerate(zip(axes, tokenizer.unit, counts, strict=True)):
+            sample_dims[2 + place], id_dims[first + place] = unit * axis, count * axis
+    samples = torch.zeros(TRACED_BATCH, tokenizer.channels, *size)
     token_ids = torch.zeros(TRACED_BATCH, *tokenizer.token_shape(*size), dtype=torch.int64)
     return Programs(
-        encoder=_program(Encoding(tokenizer, refuses=refuses), images, image_dims),
+        encoder=_program(Encoding(tokenizer, refuses=refuses), samples, sample_dims),
         decoder=_program(Decoding(tokenizer, refuses=refuses), token_ids, id_dims),
     )
 
