@@ -14,6 +14,7 @@ from vqtrain.evaluation.comparison import OWN, Clock, Comparison, Result
 from vqtrain.metrics.base import SetMetric
 from vqtrain.metrics.parts.moments import Moments
 from vqtrain.metrics.psnr import PSNR
+from vqtrain.metrics.si_sdr import SISDR
 from vqtrain.ops.pixels import to_images
 
 CPU = torch.device("cpu")
@@ -63,7 +64,7 @@ def compare(
     mask = torch.arange(len(made)) < len(made) - masked
     batches = zip(made.split(5), originals.split(5), mask.split(5), strict=True)
     for reconstruction, original, part in batches:
-        comparison.add(original, to_images(reconstruction), part, {})
+        comparison.add(to_images(original), to_images(reconstruction), part, {})
     return comparison, comparison.gather()[1][OWN]
 
 
@@ -93,6 +94,15 @@ def test_originals_that_are_known_are_not_computed_again() -> None:
     assert result.distances["flat@15"] == pytest.approx(distance_by_numpy(made, originals), 1e-5)
     assert metric.seen == [5, 5, 5]  # the reconstructions alone
     assert torch.equal(second.originals["flat"].sums, first.originals["flat"].sums)
+
+
+def test_metrics_of_sounds_get_floats_that_are_clamped_and_not_rounded() -> None:
+    comparison = Comparison([SISDR()], known={}, clock=Clock(None), device=CPU)
+    samples = torch.rand(2, 1, 50) * 1e-3  # all of one level of 256
+    made = (samples + 1e-4 * torch.randn(2, 1, 50)).index_fill(2, torch.tensor(0), 7.0)
+    comparison.add(samples, made.double(), torch.ones(2, dtype=torch.bool), {})
+    expected = SISDR()(made.double().clamp(max=1.0), samples)
+    assert comparison.gather()[1][OWN].values["si_sdr"] == expected.tolist()
 
 
 def test_another_number_of_originals_is_refused() -> None:
@@ -128,7 +138,7 @@ for split in (25, 40):
         mask = (torch.arange(40) < split) == (rank == 0)
     device = torch.device("cpu")
     comparison = Comparison([PSNR(), Flat()], known={}, clock=Clock(None), device=device)
-    comparison.add(originals, to_images(made), mask, {})
+    comparison.add(to_images(originals), to_images(made), mask, {})
     result = comparison.gather()[1][OWN]
     results[split] = [sorted(result.values["psnr"]), result.means["psnr"], result.distances]
 torch.save(results, f"{folder}/{rank}.pt")

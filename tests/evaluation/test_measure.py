@@ -166,7 +166,7 @@ def test_figures_are_those_of_images_one_by_one(index: SampleIndex, fid: FID) ->
 
 def compare(fid: FID, images: Tensor, made: Tensor) -> Comparison:
     comparison = Comparison([*METRICS, fid], known={}, clock=Clock(CPU), device=CPU)
-    comparison.add(to_pixels(images), made, torch.ones(len(images), dtype=torch.bool), {})
+    comparison.add(images, made, torch.ones(len(images), dtype=torch.bool), {})
     return comparison
 
 

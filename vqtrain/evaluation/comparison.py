@@ -16,7 +16,8 @@ from vqtrain.data.loading.batches import Batch
 from vqtrain.errors import DataError
 from vqtrain.metrics.base import Metric, SampleMetric, SetMetric
 from vqtrain.metrics.parts.moments import Moments, frechet_distance
-from vqtrain.ops.pixels import to_pixels
+from vqtrain.ops.pixels import to_images, to_pixels
+from vqtrain.ops.precision import at_least_float32
 from vqtrain.shapes import Mask, Pixels
 
 RATE = "bits_per_pixel"
@@ -128,7 +129,7 @@ class Comparison:
 
     def add(
         self,
-        original: Pixels,
+        samples: Float[Tensor, "b c *size"],
         reconstruction: Float[Tensor, "b c *size"],
         mask: Mask,
         baselines: Mapping[str, tuple[Pixels, Float64[Tensor, " b"]]],
@@ -136,7 +137,7 @@ class Comparison:
         """Compare a batch, of the same size as every other.
 
         Args:
-            original: Rounded to 256 levels, whatever the range of the files is.
+            samples: In [-1, 1].
             reconstruction: In [-1, 1]; values outside are clamped.
             mask: False for samples that only fill up the batch.
             baselines: By word, other reconstructions and their bits per pixel.
@@ -145,7 +146,10 @@ class Comparison:
         first = (len(self._rows) * distributed.world_size() + distributed.rank()) * len(mask)
         places = torch.arange(first, first + len(mask), device=self._device)
         columns = [places.double(), mask.double()]
-        columns += self._values(to_pixels(reconstruction), original)
+        # In 8 bits whatever the range of the files is, so that values can be compared.
+        original, samples = to_pixels(samples), at_least_float32(samples)
+        clamped = at_least_float32(reconstruction).clamp(-1, 1)
+        columns += self._values((to_pixels(reconstruction), clamped), (original, samples))
         for metric in self._of_sets:
             with self._clock.part(metric.name):
                 self._keep(OWN, metric, metric.features(reconstruction.float()), mask)
@@ -153,7 +157,8 @@ class Comparison:
                     self._keep(ORIGINALS, metric, metric.features_of_pixels(original), mask)
         for word, (pixels, rates) in baselines.items():
             with self._clock.part(word):
-                columns += [*self._values(pixels, original), rates]
+                both = pixels, to_images(pixels, samples.dtype)
+                columns += [*self._values(both, (original, samples)), rates]
                 for metric in self._of_sets:
                     self._keep(word, metric, metric.features_of_pixels(pixels), mask)
         self._rows.append(torch.stack(columns, 1))
@@ -182,11 +187,15 @@ class Comparison:
             results[word] = Result(values=values, distances=distances)
         return places, results
 
-    def _values(self, pixels: Pixels, original: Pixels) -> list[Float64[Tensor, " b"]]:
+    def _values(
+        self, reconstruction: tuple[Pixels, Tensor], original: tuple[Pixels, Tensor]
+    ) -> list[Float64[Tensor, " b"]]:
+        """Compare samples, each as pixels and as floats."""
         columns = []
         for metric in self._of_samples:
+            form = 0 if metric.takes_levels else 1
             with self._clock.part(metric.name):
-                columns.append(metric(pixels, original))
+                columns.append(metric(reconstruction[form], original[form]))
         return columns
 
     def _keep(

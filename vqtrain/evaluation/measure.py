@@ -136,7 +136,7 @@ def measure(
         for word, baseline in baselines.items():
             with clock.part(word):
                 others[word] = apply_baseline(baseline, original, mask, bits_per_pixel, factor)
-        comparison.add(original, passed.reconstruction.to(device), mask, others)
+        comparison.add(images.to(device), passed.reconstruction.to(device), mask, others)
         progress(min(len(index), (number + 1) * world_size * batch_size), len(index))
     image_ids, results = comparison.gather()
     if rank == 0:

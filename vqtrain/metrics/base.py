@@ -6,11 +6,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from vqtrain.errors import ConfigError
 from vqtrain.shapes import Pixels
+
+# What metrics of floats say of rounding.
+UNROUNDED = "none: clamped to [-1, 1]"
 
 
 class Metric(ABC):
@@ -30,6 +33,9 @@ class Metric(ABC):
         weights: Files that it needs, keys of ``vqtrain.weights.KNOWN``.
         package: The package that computes it.
         definition: How a value comes about, for people who compare it with others.
+        takes_levels: Whether it compares levels, uint8 in 0..255, as of images and clips; False for
+            floats in [-1, 1], as of sounds, whose 16 bits people hear.
+        sample_rate: Of sounds, in Hz; whoever uses the metric sets it. None of anything else.
         rounding: How reconstructions are rounded before.
         dtype: Of the computation.
         details: What else a value depends on, by heading.
@@ -45,6 +51,8 @@ class Metric(ABC):
     weights: tuple[str, ...] = ()
     package: str = "vqtrain"
     definition: str
+    takes_levels: bool = True
+    sample_rate: int | None = None
     rounding: str = "clamped, and rounded to the nearest of 256 levels"
     dtype: str = "float64"
     details: Mapping[str, str] = MappingProxyType({})
@@ -69,16 +77,19 @@ class SampleMetric(Metric):
     """Has a value for each sample; its value for a set is the mean over the samples."""
 
     @abstractmethod
-    def __call__(self, reconstruction: Pixels, original: Pixels) -> Float64[Tensor, " b"]:
+    def __call__(
+        self, reconstruction: Shaped[Tensor, "b c *size"], original: Shaped[Tensor, "b c *size"]
+    ) -> Float64[Tensor, " b"]:
         """Return the value of each sample, which does not depend on the others in the batch.
 
         Args:
-            reconstruction: Rounded to the 256 levels that people see and store.
+            reconstruction: Rounded to the 256 levels that people see and store, as uint8; without
+                ``takes_levels`` floats, clamped to [-1, 1].
             original: What it is compared with.
 
         Raises:
             ConfigError: If it does not take samples of that shape.
-            TypeError: If one of the two is not uint8.
+            TypeError: If one of the two is not uint8, or no floats without ``takes_levels``.
             ValueError: If the shapes differ.
         """
 
@@ -136,7 +147,7 @@ class TextMetric(Metric):
 
 def mismatch(metric: Metric, channels: int, size: Sequence[int]) -> str | None:
     """Say why a metric does not take samples of a shape; None if it does."""
-    what, unit = ("images", " px") if metric.axes == 2 else ("samples", "")
+    what, unit = {1: ("sounds", ""), 2: ("images", " px")}.get(metric.axes or 0, ("samples", ""))
     if metric.axes is not None and len(size) != metric.axes:
         return f"{metric.name} takes {what}, with {metric.axes} axes; these have {len(size)}"
     if min(size) < metric.min_size:
@@ -166,12 +177,14 @@ def check_pair(metric: Metric, reconstruction: Tensor, original: Tensor) -> None
 
     Raises:
         ConfigError: If the metric does not take samples of that shape.
-        TypeError: If one of the two is not uint8.
+        TypeError: If one of the two is not uint8, or no floats if the metric takes those.
         ValueError: If the shapes differ.
     """
-    for pixels in (reconstruction, original):
-        if pixels.dtype != torch.uint8:
-            raise TypeError(f"{metric.name} takes uint8 pixels, got {pixels.dtype}")
+    for given in (reconstruction, original):
+        if metric.takes_levels and given.dtype != torch.uint8:
+            raise TypeError(f"{metric.name} takes uint8 pixels, got {given.dtype}")
+        if not metric.takes_levels and not given.is_floating_point():
+            raise TypeError(f"{metric.name} takes floats in [-1, 1], got {given.dtype}")
     if reconstruction.shape != original.shape:
         raise ValueError(
             f"{metric.name} compares two batches of one shape, got {list(reconstruction.shape)} "

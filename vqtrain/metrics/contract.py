@@ -1,7 +1,7 @@
 """What every metric must do."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from vqtrain.metrics.parts.build import Given, load_weights
 from vqtrain.ops.pixels import to_images
 
 BATCH = 3
+SAMPLE_RATE = 16_000  # in Hz, where none is set
 
 
 def check(
@@ -37,6 +38,7 @@ def check(
         channels = metric.channels[-1] if metric.channels else 3
     if size is None:
         size = (max(metric.min_size, 48),) * (metric.axes or 2)
+    metric.sample_rate = metric.sample_rate or SAMPLE_RATE
     load_weights([metric], given or {}, torch.device("cpu"))
     reason = mismatch(metric, channels, size)
     require(reason is None, reason or "")
@@ -47,7 +49,11 @@ def check(
     most = torch.arange(3, 3 + 3 * BATCH, 3).reshape(BATCH, *[1] * (len(shape) - 1))
     noise = torch.randint(0, 256, shape, generator=generator) % most
     if isinstance(metric, SampleMetric):
-        _check_values(metric, (original + noise).to(torch.uint8), original)
+        pair = (original + noise).to(torch.uint8), original
+        if metric.takes_levels:
+            _check_values(metric, *pair, wrong=(to_images(each) for each in pair))
+        else:
+            _check_values(metric, *(to_images(each) for each in pair), wrong=pair)
     if isinstance(metric, SetMetric):
         _check_features(metric, original)
     if isinstance(metric, TextMetric):
@@ -71,7 +77,9 @@ def _check_declarations(metric: Metric) -> None:
     )
 
 
-def _check_values(metric: SampleMetric, other: Tensor, original: Tensor) -> None:
+def _check_values(
+    metric: SampleMetric, other: Tensor, original: Tensor, *, wrong: Iterable[Tensor]
+) -> None:
     before = other.clone(), original.clone()
     values = metric(other, original)
     require(
@@ -96,7 +104,8 @@ def _check_values(metric: SampleMetric, other: Tensor, original: Tensor) -> None
         bool(is_best.all()),
         f"a perfect reconstruction must have a better value, and {word} is declared better",
     )
-    _check_refusal("floats", lambda: metric(other.float(), original.float()))
+    what = "floats" if metric.takes_levels else "uint8"
+    _check_refusal(what, lambda: metric(*wrong))
 
 
 def _check_features(metric: SetMetric, original: Tensor) -> None:

@@ -120,9 +120,7 @@ class Validation(Validator):
                 samples = tokenizer.to_images(batch.samples, module.settings.dtype)
                 with trainer.precision_plugin.forward_context():
                     output = tokenizer(samples)
-                # In 8 bits whatever the range of the files is, so that values can be compared.
-                original = to_pixels(samples)
-                comparison.add(original, output.samples, batch.mask, {})
+                comparison.add(samples, output.samples, batch.mask, {})
                 used.add(output.quantized.token_ids[batch.mask])
                 if of_texts:
                     alignment = module.objective.alignment

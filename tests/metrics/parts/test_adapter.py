@@ -9,6 +9,7 @@ from vqtrain.errors import ConfigError
 from vqtrain.metrics.base import SampleMetric
 from vqtrain.metrics.parts.build import build_metric, why_not
 from vqtrain.metrics.psnr import PSNR
+from vqtrain.metrics.si_sdr import SISDR
 
 
 def pixels(size: int = 48, count: int = 3) -> Tensor:
@@ -49,6 +50,15 @@ def test_it_gets_the_range_that_it_asks_for_unless_one_is_given() -> None:
     half = built({"kind": "torchmetrics.image:PeakSignalNoiseRatio", "data_range": 127.5})
     assert (half(reconstruction, original) < exact - 6).all()
     assert "data_range=127.5" in half.definition
+
+
+def test_metrics_of_sounds_get_floats() -> None:
+    metric = built("torchmetrics.audio:ScaleInvariantSignalDistortionRatio")
+    original = torch.randn(3, 1, 60) / 3
+    reconstruction = original + 0.1 * torch.randn(3, 1, 60)
+    torch.testing.assert_close(metric(reconstruction, original), SISDR()(reconstruction, original))
+    assert why_not(metric, 1, (60,)) is None
+    assert why_not(metric, 1, (6, 6)) is not None
 
 
 def test_arguments_reach_it() -> None:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, final
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from vqtrain.errors import ConfigError
-from vqtrain.metrics.base import SampleMetric, check_pair
-from vqtrain.shapes import Pixels
+from vqtrain.metrics.base import UNROUNDED, SampleMetric, check_pair
+from vqtrain.ops.pixels import to_images
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -23,14 +23,17 @@ OURS = {
     "LearnedPerceptualImagePatchSimilarity": "lpips",
     "DeepImageStructureAndTextureSimilarity": "dists",
 }
+# Of the samples of its packages.
+AXES = {"torchmetrics.image": 2, "torchmetrics.audio": 1}
 
 
 @final
 class TorchMetric(SampleMetric):
     """A class of torchmetrics, or one that inherits from it, in float64, one sample at a time.
 
-    It gets values in 0..255, and ``data_range=255`` if it asks for a range. Its own reduction over
-    ranks is off: the values of all samples are gathered and summed once, as for every metric.
+    It gets values in 0..255, and ``data_range=255`` if it asks for a range; one of sounds gets
+    values in [-1, 1]. Its own reduction over ranks is off: the values of all samples are gathered
+    and summed once, as for every metric.
 
     Args:
         kind: Its class.
@@ -51,7 +54,10 @@ class TorchMetric(SampleMetric):
         if list(parameters)[1:] != ["preds", "target"] or kind.higher_is_better is None:
             raise ConfigError(f"{word} of torchmetrics does not rate pairs of samples")
         self.higher_is_better = kind.higher_is_better
-        self.axes = 2 if kind.__module__.startswith("torchmetrics.image.") else None
+        self.axes = AXES.get(".".join(kind.__module__.split(".")[:2]))
+        self.takes_levels = self.axes != 1
+        if not self.takes_levels:
+            self.rounding = UNROUNDED
         options = {**arguments}
         if "data_range" in inspect.signature(kind).parameters:
             options.setdefault("data_range", 255.0)
@@ -69,7 +75,9 @@ class TorchMetric(SampleMetric):
         self.metric.to(device)
 
     @torch.no_grad()
-    def __call__(self, reconstruction: Pixels, original: Pixels) -> Float64[Tensor, " b"]:
+    def __call__(
+        self, reconstruction: Shaped[Tensor, "b c *size"], original: Shaped[Tensor, "b c *size"]
+    ) -> Float64[Tensor, " b"]:
         """Return the value of each sample; see ``SampleMetric``."""
         check_pair(self, reconstruction, original)
         return torch.stack([*map(self._value, reconstruction.double(), original.double())])
@@ -88,6 +96,8 @@ def refusal(metric: TorchMetric, channels: int, size: Sequence[int]) -> str | No
     generator = torch.Generator().manual_seed(0)
     shape = 2, 1, channels, *size
     original, other = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    if not metric.takes_levels:
+        other, original = to_images(other), to_images(original)
     try:
         metric(other, original)
     except Exception as error:  # whatever its class raises
