@@ -287,7 +287,7 @@ def test_preprocess_takes_any_layout_in_memory_and_any_mode() -> None:
         assert torch.equal(tokenizer.preprocess(laid_out), tokenizer.preprocess(array[:, ::-1]))
     for mode in MODES:
         assert tokenizer.preprocess(Image.new(mode, (20, 16))).shape == (1, 3, 16, 20), mode
-    gray = to_pixels(Image.new("LAB", (20, 16)), channels=1, value_range=None, unit=(4, 4))
+    gray = to_pixels(Image.new("LAB", (20, 16)), axes=2, channels=1, value_range=None)
     assert gray.shape == (1, 16, 20)
 
 
@@ -302,7 +302,7 @@ def test_preprocess_refuses_in_one_line_what_is_no_picture(tmp_path: Path) -> No
         (np.zeros((16, 16), bool), "an array of bool is not an image"),
     ):
         with pytest.raises(BadSampleError, match=message):
-            to_pixels(given, channels=3, value_range=None, unit=(4, 4))
+            to_pixels(given, axes=2, channels=3, value_range=None)
 
 
 def test_preprocess_turns_gray_into_color() -> None:

@@ -360,22 +360,22 @@ class Tokenizer(nn.Module):
         tiles = [tile // factor for factor in self.downsampling]
         return in_tiles(self.decoder, hidden, tile=tiles, unit=[1] * len(tiles))
 
-    def preprocess(self, image: "PILImage | np.ndarray") -> Float[Tensor, "1 c h w"]:
-        """Turn a PIL image, or an array [h, w] or [h, w, c], into images in [-1, 1].
+    def preprocess(self, sample: "PILImage | np.ndarray") -> Float[Tensor, "1 c *size"]:
+        """Turn a PIL image, or the array of a sample, into samples in [-1, 1].
 
-        Arrays are uint8, or hold values in ``pixel_range``. The image is center-cropped to
-        multiples of ``unit``, never resized; transparent parts become white. Sizes that the encoder
-        or the codebook does not take are refused.
+        Images [h, w] or [h, w, c] and clips [t, h, w, c] are uint8 or in ``pixel_range``, sounds
+        [t] or [c, t] int16 or floats in [-1, 1]. Cropped, never resampled; transparent parts white.
 
         Raises:
             BadSampleError: If its channels, its values or its size do not fit.
         """
-        from vqtrain.tokenizer.preprocessing import fitting, to_pixels  # not needed to load one
+        from vqtrain.tokenizer import preprocessing  # not needed to load one
 
-        pixels = to_pixels(
-            image, channels=self.channels, value_range=self.pixel_range, unit=self.unit
+        pixels = preprocessing.to_pixels(
+            sample, axes=len(self.unit), channels=self.channels, value_range=self.pixel_range
         )
-        return self.to_images(fitting(pixels, self.token_shape)[None]).to(self.project_in.weight)
+        fitting = preprocessing.fitting(pixels, self.unit, self.token_shape)
+        return self.to_images(fitting[None]).to(self.project_in.weight)
 
     def to_images(
         self, pixels: Shaped[Tensor, "b c *size"], dtype: torch.dtype = torch.float32
