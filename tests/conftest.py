@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from functools import cache as once
 from pathlib import Path
 from threading import Lock
@@ -117,6 +118,50 @@ def tiny_run(pictures: Path) -> tuple[str, ...]:
 def tiny(tiny_run: tuple[str, ...]) -> list[str]:
     """The same, to be changed."""
     return [*tiny_run]
+
+
+@pytest.fixture(scope="session")
+def encode_video() -> Callable[..., bytes]:
+    """Encode frames as a video: uint8 [t, h, w, 3], or the gray levels of flat ones of 32 x 24 px.
+
+    A key frame is every ``key_every``-th one; ``times`` are in ms.
+    """
+    import av  # takes 0.1 s
+
+    def encode(
+        frames: np.ndarray | Sequence[int],
+        form: str = "mp4",
+        codec: str = "libx264",
+        *,
+        rate: int = 10,
+        times: Sequence[int] | None = None,
+        key_every: int = 4,
+        rotation: int = 0,
+        options: Mapping[str, str] | None = None,
+    ) -> bytes:
+        pixels = np.asarray(frames, dtype=np.uint8)
+        if pixels.ndim == 1:
+            pixels = np.broadcast_to(pixels[:, None, None, None], (len(pixels), 24, 32, 3))
+        file = io.BytesIO()
+        with av.open(file, "w", format=form) as container:
+            track = container.add_stream(codec, rate=rate, options=dict(options or {}))
+            track.height, track.width = pixels.shape[1:3]
+            track.pix_fmt = {"gif": "gray", "libx264rgb": "rgb24"}.get(codec, "yuv420p")
+            track.codec_context.gop_size = key_every
+            track.codec_context.thread_count = 1
+            if times is not None:
+                track.time_base = track.codec_context.time_base = Fraction(1, 1000)
+            if rotation:
+                track.set_display_rotation(rotation)
+            for number, array in enumerate(pixels):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+                if times is not None:
+                    frame.pts, frame.time_base = times[number], Fraction(1, 1000)
+                container.mux(track.encode(frame.reformat(format=track.pix_fmt)))
+            container.mux(track.encode())
+        return file.getvalue()
+
+    return encode
 
 
 def environment() -> dict[str, str]:
