@@ -20,12 +20,18 @@ class Decoder(nn.Module, ABC):
             such as the scale of each value. Only training sees them.
         sample_size: The size of a sample that its position codes are for, without channels; None if
             all sizes are alike. Exported graphs take this size alone.
+        causal: Whether nothing of a sample depends on latents that are later along the first axis,
+            and the layers continue from piece to piece in a ``vqtrain.layers.causal.Stream``.
+        latents_at_once: How many latents along that axis a causal decoder takes at once in eval
+            mode, where it runs step by step.
     """
 
     in_channels: int
     upsampling: tuple[int, ...]
     extra_channels: int = 0
     sample_size: tuple[int, ...] | None = None
+    causal: bool = False
+    latents_at_once: int = 1
 
     @property
     @abstractmethod

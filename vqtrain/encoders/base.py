@@ -18,11 +18,17 @@ class Encoder(nn.Module, ABC):
         downsampling: Elements of a sample per latent, along each axis of a sample.
         sample_size: The size of a sample that its position codes are for, without channels; None if
             all sizes are alike. Exported graphs take this size alone.
+        causal: Whether no latent depends on anything later along the first axis of a sample, and
+            the layers continue from piece to piece in a ``vqtrain.layers.causal.Stream``.
+        latents_at_once: How many latents along that axis a causal encoder computes at once in eval
+            mode, where it runs step by step.
     """
 
     out_channels: int
     downsampling: tuple[int, ...]
     sample_size: tuple[int, ...] | None = None
+    causal: bool = False
+    latents_at_once: int = 1
 
     @abstractmethod
     def forward(self, samples: Float[Tensor, "b c *size"]) -> Float[Tensor, "b z *grid"]:
@@ -73,3 +79,11 @@ class Encoder(nn.Module, ABC):
                 f"the nearest sizes that do: {nearest}"
             )
         return tuple(n // factor for n, factor in pairs)
+
+    def size(self, grid: Sequence[int]) -> tuple[int, ...]:
+        """Return the size of samples whose latents have a grid, the inverse of ``grid``.
+
+        Here each axis of the grid is multiplied by its downsampling; an encoder with another rule
+        overrides both.
+        """
+        return tuple(n * factor for n, factor in zip(grid, self.downsampling, strict=True))

@@ -26,7 +26,7 @@ def check(
         ConfigError: For the first promise that is not kept.
     """
     check_factors("downsampling", encoder.downsampling)
-    size = tuple(sample_size or (TOKENS * factor for factor in encoder.downsampling))
+    size = tuple(sample_size or encoder.size([TOKENS] * len(encoder.downsampling)))
     shape = (BATCH, encoder.out_channels, *encoder.grid(size))
     with repeatable():
         for dtype in (torch.float32, torch.float64):

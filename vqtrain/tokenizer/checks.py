@@ -11,13 +11,21 @@ from vqtrain.codebooks.base import Codebook
 from vqtrain.decoders.base import Decoder
 from vqtrain.encoders.base import Encoder
 from vqtrain.errors import ConfigError, VqtrainError, require
+from vqtrain.ops.pixels import ValueRange
 from vqtrain.shapes import by
 
 LEAST_TILE = 8  # tokens
+MAX_LISTED = 2**22  # vectors of a codebook at once
 # Of a sample in [-1, 1]: bicubic resampling reaches 1.9 at most, a decoder's overshoot much less.
 # White is 2.2 where images are normalized by the statistics of ImageNet.
 LARGEST = 2.0
 SOURCES = "make samples by preprocess(image) or to_images(pixels)"
+
+
+def check_range(ends: ValueRange | None) -> None:
+    """Refuse values of black and white that are no range; None is uint8."""
+    if ends is not None and not -math.inf < ends[0] < ends[1] < math.inf:
+        raise ConfigError(f"a range of pixels is two numbers, black and white, got {list(ends)}")
 
 
 def check_samples(
@@ -75,15 +83,40 @@ def check_token_shape(shape: Sequence[int], codebook: Codebook, decoder: Decoder
         raise ConfigError(f"token ids must be [b, {book}{expected}], got {list(shape)}{reason}")
 
 
-def check_tile(tile: int, encoder: Encoder) -> None:
-    """Refuse pieces of a sample that are no grid of tokens, or are little but seams."""
-    unit = math.lcm(*encoder.downsampling)
+def check_ids(codebook: Codebook, specification: Mapping[str, object]) -> None:
+    """Refuse a codebook that has no ids."""
+    if codebook.num_codebooks == 0:
+        raise ConfigError(
+            f"codebook={specification['kind']} is continuous, so there are no token ids: use "
+            "latents(images) and quantize(latents), or another codebook"
+        )
+
+
+def check_listed(size: int) -> None:
+    """Refuse a codebook of more vectors than fit into memory."""
+    if size > MAX_LISTED:
+        raise ConfigError(
+            f"{size} vectors are too many to list, at most {MAX_LISTED} are: use decode"
+        )
+
+
+def check_tile(tile: int | None, encoder: Encoder) -> None:
+    """Refuse tiles that are no grid of tokens, or are little but seams; None is no tiles.
+
+    Those of a causal encoder are whole along the first axis.
+    """
+    if tile is None:
+        return
+    axes = len(encoder.downsampling)
+    factors = encoder.downsampling[encoder.causal :]
+    require(len(factors) > 0, "tile is for samples of several axes: use piece")
+    unit = math.lcm(*factors)
     least = LEAST_TILE * unit
     if tile < least or tile % unit:
         raise ConfigError(f"tile must be a multiple of {unit} px and at least {least}, got {tile}")
-    axes = len(encoder.downsampling)
+    first = encoder.size([1] * axes)[:1] if encoder.causal else ()
     try:
-        grid = encoder.grid((tile,) * axes)
+        grid = encoder.grid((*first, *[tile] * len(factors)))
     except ConfigError as error:
         raise ConfigError(f"tile={tile} does not fit this tokenizer: {error}") from error
     require(
@@ -91,6 +124,16 @@ def check_tile(tile: int, encoder: Encoder) -> None:
         f"tile={tile} needs tokens that each have a place in the image, but this tokenizer makes "
         f"sequences of {by(grid)}",
     )
+
+
+def check_weights(
+    weights: Mapping[str, Shaped[Tensor, "..."]], own: Mapping[str, Shaped[Tensor, "..."]]
+) -> None:
+    """Refuse weights of which one is missing, unknown or misshaped."""
+    wrong = differences(weights, own)
+    if wrong:
+        rest = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ConfigError(f"the weights do not fit: {'; '.join(wrong[:3])}{rest}")
 
 
 def differences(

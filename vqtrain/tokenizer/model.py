@@ -1,7 +1,7 @@
 """The tokenizer: an encoder, a codebook and a decoder as one plain module."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,17 +18,15 @@ from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.layers.pointwise import Pointwise
 from vqtrain.ops.pixels import ValueRange, to_images, to_pixels
 from vqtrain.ops.precision import at_least_float32, widened, without_autocast
-from vqtrain.ops.tiles import in_batches, in_tiles
+from vqtrain.ops.tiles import in_batches
 from vqtrain.shapes import by
 from vqtrain.token_ids import as_token_ids
-from vqtrain.tokenizer import checks, storage
+from vqtrain.tokenizer import checks, running, storage
 from vqtrain.tokenizer.reconstruction import Reconstruction
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image as PILImage
-
-MAX_LISTED = 2**22  # vectors of a codebook at once
 
 
 class Tokenizer(nn.Module):
@@ -74,10 +72,7 @@ class Tokenizer(nn.Module):
         pixel_range: ValueRange | None = None,
     ) -> None:
         super().__init__()
-        if pixel_range is not None and not -math.inf < pixel_range[0] < pixel_range[1] < math.inf:
-            raise ConfigError(
-                f"a range of pixels is two numbers, black and white, got {list(pixel_range)}"
-            )
+        checks.check_range(pixel_range)
         self.pixel_range = pixel_range
         self.specification = {"encoder": encoder, "codebook": codebook, "decoder": decoder}
         self.channels = channels
@@ -155,13 +150,7 @@ class Tokenizer(nn.Module):
             **self.specification,
             "image": storage.image_config(self.channels, self.pixel_range),
             "downsampling": list(self.downsampling),
-            "token_ids": {
-                "vocab_size": self.vocab_size,
-                "num_codebooks": self.codebook.num_codebooks,
-                "grids": [list(grid) for grid in self.codebook.token_grids],
-                "id_order": self.codebook.id_order,
-                "selection_rule": self.codebook.selection_rule,
-            },
+            "token_ids": storage.token_config(self.codebook),
             "training": self.training_summary,
         }
 
@@ -198,11 +187,7 @@ class Tokenizer(nn.Module):
             ConfigError: If there are no ids, or too many to list.
         """
         self.check_ids()
-        if self.vocab_size > MAX_LISTED:
-            raise ConfigError(
-                f"{self.vocab_size} vectors are too many to list, at most {MAX_LISTED} are: use "
-                "decode"
-            )
+        checks.check_listed(self.vocab_size)
         ids = torch.arange(self.vocab_size, device=self.device)[None, None]
         with torch.no_grad():
             tables = [leaf.decode(ids)[0].T for leaf in leaves(self.codebook)]
@@ -210,11 +195,7 @@ class Tokenizer(nn.Module):
 
     def check_ids(self) -> None:
         """Refuse a codebook that has no ids."""
-        if self.codebook.num_codebooks == 0:
-            raise ConfigError(
-                f"codebook={self.specification['codebook']['kind']} is continuous, so there are no "
-                "token ids: use latents(images) and quantize(latents), or another codebook"
-            )
+        checks.check_ids(self.codebook, self.specification["codebook"])
 
     def token_shape(self, *size: int) -> tuple[int, ...]:
         """Return the shape of the ids of one sample, given the sizes of its axes.
@@ -226,27 +207,33 @@ class Tokenizer(nn.Module):
         return tokens if k == 1 else (k, *tokens)
 
     def latents(
-        self, samples: Shaped[Tensor, "*shape"], *, tile: int | None = None
+        self,
+        samples: Shaped[Tensor, "*shape"],
+        *,
+        tile: int | None = None,
+        piece: int | None = None,
     ) -> Float[Tensor, "b d *grid"]:
         """Encode samples in [-1, 1] into continuous latents, before quantization.
 
         Args:
             samples: Any number of them, on any device: they are moved to the tokenizer's.
-            tile: Side of the tiles in which larger samples are encoded, in px; None for no tiles.
+            tile: As in ``encode``.
+            piece: As in ``encode``.
 
         Raises:
             ConfigError: If they do not fit in shape or type or, in eval mode, are not in [-1, 1].
         """
         checks.check_samples(samples, self.channels, self.downsampling)
         self.token_shape(*samples.shape[2:])  # refuses a size that does not fit
-        own = samples.to(self.project_in.weight)
-        if not self.training:
-            checks.check_values(own)
-        if tile is None:
-            return self.project_in(self.encoder(own))
         checks.check_tile(tile, self.encoder)
-        unit = self.downsampling
-        return self.project_in(in_tiles(self.encoder, own, tile=[tile] * len(unit), unit=unit))
+        return running.encode(
+            self.encoder,
+            self.project_in,
+            samples,
+            check=None if self.training else checks.check_values,
+            tile=tile,
+            piece=piece,
+        )
 
     def quantize(self, latents: Float[Tensor, "b d *grid"]) -> Quantized:
         """Quantize latents, in at least float32 even under autocast.
@@ -275,7 +262,7 @@ class Tokenizer(nn.Module):
         """
         latents = self.latents(samples)
         quantized = self._quantize(latents)
-        decoded = self._decode(change(quantized) if change else quantized.z_q, None)
+        decoded = self._decode(change(quantized) if change else quantized.z_q)
         return Reconstruction.of(decoded, self.channels, quantized=quantized, latents=latents)
 
     @torch.no_grad()
@@ -298,6 +285,7 @@ class Tokenizer(nn.Module):
         *,
         batch_size: int | None = None,
         tile: int | None = None,
+        piece: int | None = None,
     ) -> Int64[Tensor, " b *tokens"]:
         """Turn samples in [-1, 1] into ids: [b, h/f, w/f] for images; [b, k, ...] for k codebooks.
 
@@ -307,14 +295,19 @@ class Tokenizer(nn.Module):
             tile: Side of the tiles in which larger samples are encoded, in px, a multiple of the
                 downsampling; None for no tiles. If a network normalizes over the whole sample, ids
                 differ from those without tiles.
+            piece: For a causal encoder: how much of the first axis, frames of a clip say, is on the
+                tokenizer's device at once, a multiple of its downsampling; None for all. Ids are
+                those of the whole, bit for bit.
 
         Raises:
             ConfigError: As ``latents``, or if the codebook is continuous.
         """
         self.check_ids()
         if batch_size is not None:
-            return in_batches(lambda batch: self.encode(batch, tile=tile), samples, batch_size)
-        token_ids = self.quantize(self.latents(samples, tile=tile)).token_ids.to(samples.device)
+            encode = partial(self.encode, tile=tile, piece=piece)
+            return in_batches(encode, samples, batch_size)
+        latents = self.latents(samples, tile=tile, piece=piece)
+        token_ids = self.quantize(latents).token_ids.to(samples.device)
         return token_ids[:, 0] if self.codebook.num_codebooks == 1 else token_ids
 
     @torch.no_grad()
@@ -324,6 +317,7 @@ class Tokenizer(nn.Module):
         *,
         batch_size: int | None = None,
         tile: int | None = None,
+        piece: int | None = None,
     ) -> Float[Tensor, "b c *size"]:
         """Turn ids, in the shape that ``encode`` gives, into samples in [-1, 1].
 
@@ -332,33 +326,40 @@ class Tokenizer(nn.Module):
                 the samples back.
             batch_size: Samples at once; None for all.
             tile: As in ``encode``, in px of the samples; tiles overlap and are blended.
+            piece: As in ``encode``, in frames of the clips, say, for a causal decoder.
 
         Raises:
             ConfigError: If ids do not fit in type, shape or range, or the codebook is continuous.
         """
         self.check_ids()
         if batch_size is not None:
-            return in_batches(lambda batch: self.decode(batch, tile=tile), token_ids, batch_size)
+            decode = partial(self.decode, tile=tile, piece=piece)
+            return in_batches(decode, token_ids, batch_size)
         checks.check_token_shape(token_ids.shape, self.codebook, self.decoder)
         own = as_token_ids(token_ids, self.vocab_size).to(self.device)
         with without_autocast(own):
             z_q = self.codebook.decode(own[:, None] if self.codebook.num_codebooks == 1 else own)
-        return self.decode_latents(z_q, tile=tile).clamp(-1, 1).to(token_ids.device)
+        decoded = self._decode(z_q, tile=tile, piece=piece, to=token_ids.device)
+        return decoded[:, : self.channels].clamp(-1, 1)
 
     def decode_latents(
         self, z_q: Float[Tensor, "b d *grid"], *, tile: int | None = None
     ) -> Float[Tensor, "b c *size"]:
         """Decode quantized latents, with gradients, into samples that may overshoot [-1, 1]."""
-        decoded = self._decode(z_q, tile)
+        decoded = self._decode(z_q, tile=tile)
         return decoded[:, : self.channels] if self.decoder.extra_channels else decoded
 
-    def _decode(self, z_q: Float[Tensor, "b d *grid"], tile: int | None) -> Tensor:
-        hidden = self.project_out(z_q.to(self.dtype))
-        if tile is None:
-            return self.decoder(hidden)
+    def _decode(
+        self,
+        z_q: Float[Tensor, "b d *grid"],
+        *,
+        tile: int | None = None,
+        piece: int | None = None,
+        to: torch.device | None = None,
+    ) -> Tensor:
         checks.check_tile(tile, self.encoder)
-        tiles = [tile // factor for factor in self.downsampling]
-        return in_tiles(self.decoder, hidden, tile=tiles, unit=[1] * len(tiles))
+        to = to or self.device
+        return running.decode(self.decoder, self.project_out, z_q, tile=tile, piece=piece, to=to)
 
     def preprocess(self, sample: "PILImage | np.ndarray") -> Float[Tensor, "1 c *size"]:
         """Turn a PIL image, or the array of a sample, into samples in [-1, 1].
@@ -393,8 +394,5 @@ class Tokenizer(nn.Module):
         Raises:
             ConfigError: If a name or a shape differs.
         """
-        wrong = checks.differences(weights, self.state_dict())
-        if wrong:
-            rest = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-            raise ConfigError(f"the weights do not fit: {'; '.join(wrong[:3])}{rest}")
+        checks.check_weights(weights, self.state_dict())
         self.load_state_dict(distributed.all_split(weights, like=self.state_dict()))

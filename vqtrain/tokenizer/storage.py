@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from vqtrain.codebooks.base import Codebook
 from vqtrain.errors import CheckpointError
 from vqtrain.ops.paths import expand
 from vqtrain.ops.pixels import UINT8_RANGE, ValueRange
@@ -87,6 +88,17 @@ def pixel_range(image: ImageConfig) -> ValueRange | None:
         return None
     black, white = image["pixels"]
     return float(black), float(white)
+
+
+def token_config(codebook: Codebook) -> dict[str, object]:
+    """Describe token ids, as ``config.json`` does."""
+    return {
+        "vocab_size": codebook.size,
+        "num_codebooks": codebook.num_codebooks,
+        "grids": [list(grid) for grid in codebook.token_grids],
+        "id_order": codebook.id_order,
+        "selection_rule": codebook.selection_rule,
+    }
 
 
 def stamped(config: Mapping[str, object]) -> dict[str, object]:

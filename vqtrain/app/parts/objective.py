@@ -24,7 +24,8 @@ from vqtrain.objective import (
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.optim.settings import OptimSettings
 from vqtrain.shapes import by, typed
-from vqtrain.tokenizer.model import MAX_LISTED, Tokenizer
+from vqtrain.tokenizer.checks import MAX_LISTED
+from vqtrain.tokenizer.model import Tokenizer
 
 # Images that need more pixels than this are not searched for.
 LARGEST_LEAST_SIZE = 256

@@ -35,7 +35,7 @@ from vqtrain.metrics.fid import FID
 from vqtrain.ops.noise import SampleNoise
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.shapes import Pixels
-from vqtrain.tokenizer.model import MAX_LISTED
+from vqtrain.tokenizer.checks import MAX_LISTED
 from vqtrain.training.token_arrays import read_tokens
 
 SHARD_SIZE = 10_000
