@@ -38,7 +38,7 @@ from vqtrain.data.loading.batches import Batch, TrainingBatches
 from vqtrain.data.loading.loaders import PREFETCH, Loader
 from vqtrain.data.packing.images import PackSettings
 from vqtrain.data.packing.pack import pack
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.find import open_samples
 from vqtrain.data.sources.index import SampleIndex
 
@@ -126,7 +126,7 @@ def training_batches(
     index: SampleIndex, size: int, batch_size: int, *, crop: str = "random_resized"
 ) -> TrainingBatches:
     """Batches as vqtrain trains on them."""
-    settings = DataSettings(
+    settings = ImageData(
         train="demo",
         val="auto",
         sampling="permuted",

@@ -4,8 +4,8 @@ import runpy
 
 import pytest
 
-from vqtrain.data import settings
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings import image
+from vqtrain.data.settings.image import ImageData
 from vqtrain.errors import ConfigError
 
 GOOD = {
@@ -39,7 +39,7 @@ GOOD = {
     ],
 )
 def test_possible_values_are_taken(change):
-    settings = DataSettings(**(GOOD | change))
+    settings = ImageData(**(GOOD | change))
     assert {name: getattr(settings, name) for name in GOOD} == GOOD | change
 
 
@@ -89,6 +89,6 @@ def test_possible_values_are_taken(change):
 )
 def test_impossible_values_are_refused(change, message):
     # Users run without the type checks of the tests, which would be quicker to refuse.
-    unchecked = runpy.run_path(settings.__file__)["DataSettings"]
+    unchecked = runpy.run_path(image.__file__)["ImageData"]
     with pytest.raises(ConfigError, match=message):
         unchecked(**(GOOD | change))

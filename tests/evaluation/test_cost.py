@@ -125,7 +125,7 @@ def test_entries_of_codebooks_count_apart(options: list[str], learned: int, entr
 
 
 def test_flops_of_a_small_network_are_those_by_hand() -> None:
-    encode, decode = count_flops(tokenizer_of("vq", "size=7", "dim=5"), 8)
+    encode, decode = count_flops(tokenizer_of("vq", "size=7", "dim=5"), (8, 8))
     # A multiply-add is 2, and there are 4 x 4 positions: those of every convolution's output, but
     # of the transposed one's input.
     block = 4 * 2 * 9 + 2 * 4
@@ -134,7 +134,7 @@ def test_flops_of_a_small_network_are_those_by_hand() -> None:
 
 
 def test_flops_are_of_one_image_and_grow_with_its_area() -> None:
-    small, large = (count_flops(tokenizer_of("fsq"), size) for size in (8, 16))
+    small, large = (count_flops(tokenizer_of("fsq"), (size, size)) for size in (8, 16))
     assert large == tuple(4 * flops for flops in small)
 
 
@@ -153,7 +153,7 @@ def test_every_batch_size_is_timed_in_both_directions(kind: str) -> None:
     assert found.is_steady == all(each.is_steady for each in found.timings)
     assert found.too_large == ()
     assert found.device == f"cpu, {torch.get_num_threads()} threads"
-    assert (found.encode_flops, found.decode_flops) == count_flops(tokenizer, 8)
+    assert (found.encode_flops, found.decode_flops) == count_flops(tokenizer, (8, 8))
     assert found.parameters == count_parameters(tokenizer)
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 
 from vqtrain.build import configs_folder
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.find import open_samples
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.discriminators.patchgan import PatchGAN
@@ -174,7 +174,7 @@ def make_data(index: SampleIndex) -> MakeData:
         return TrainingData(
             training=index,
             validation=index.select(torch.arange(validation).numpy()),
-            settings=DataSettings(**{**DATA, **changes}),  # type: ignore[arg-type]  # plain data
+            settings=ImageData(**{**DATA, **changes}),  # type: ignore[arg-type]  # plain data
             seed=0,
             start=start,
             num_nodes=1,

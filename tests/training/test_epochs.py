@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.find import open_samples
 
 def write(path, keys):
@@ -36,7 +36,7 @@ def main():
     shards.mkdir()
     write(shards / "0.tar", range(24)); write(shards / "1.tar", range(24, 27))
     write(shards / "2.tar", range(27, 29)); write(shards / "3.tar", range(29, 30))
-    settings = DataSettings(
+    settings = ImageData(
         train="-", val="-", image_size=8, channels=3, crop="native", flip=False, batch_size=2,
         num_workers=WORKERS, sampling="permuted", range=None, background="white",
         max_bad_fraction=0.01,

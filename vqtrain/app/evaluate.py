@@ -19,7 +19,7 @@ from vqtrain.app.parts.output import ending_in_order, folder_of, new_folder, ref
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.parts.validation import ChosenImages, named_images, validation_images
 from vqtrain.data.remote.urls import shareable
-from vqtrain.data.settings import ImageSize
+from vqtrain.data.settings.image import ImageSize
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.distributed import world_size
 from vqtrain.errors import ConfigError, as_failure, require

@@ -15,7 +15,7 @@ from torch import Tensor
 from vqtrain.app.base import Command
 from vqtrain.app.parts.keys import build_kind
 from vqtrain.app.parts.output import fill_whole, new_folder
-from vqtrain.data.settings import ImageSize
+from vqtrain.data.settings.image import ImageSize
 from vqtrain.data.sources.find import open_samples
 from vqtrain.errors import BadSampleError, CheckpointError, ConfigError, DataError, VqtrainError
 from vqtrain.evaluation.settings import ImageSettings

@@ -13,7 +13,7 @@ from vqtrain.app.parts.progress import shown_progress
 from vqtrain.data.packing.images import PackSettings
 from vqtrain.data.packing.pack import pack
 from vqtrain.data.packing.report import Report
-from vqtrain.data.settings import ImageSize
+from vqtrain.data.settings.image import ImageSize
 from vqtrain.data.shards.folder import INDEX
 from vqtrain.data.sources.find import open_samples
 from vqtrain.errors import Interrupted

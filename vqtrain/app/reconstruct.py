@@ -11,7 +11,7 @@ from vqtrain.app.base import Command
 from vqtrain.app.parts.output import ending_in_order, fill_whole, new_folder
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.data.decoding.crops import CROPS
-from vqtrain.data.settings import ImageSize
+from vqtrain.data.settings.image import ImageSize
 from vqtrain.data.sources.find import open_samples
 from vqtrain.errors import require
 from vqtrain.evaluation.reconstructions import PSNR_FILE, draw, draw_all, read_images

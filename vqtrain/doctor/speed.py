@@ -13,12 +13,12 @@ from torch import Tensor
 
 from vqtrain.data.loading.batches import TrainingBatches
 from vqtrain.data.loading.loaders import Loader
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.base import DataSettings
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.doctor.findings import Finding
 from vqtrain.errors import DataError
 from vqtrain.ops.cores import count_cores
-from vqtrain.shapes import in_px, sides
 from vqtrain.training.launch import build_trainer
 from vqtrain.training.memory import look_at_memory
 from vqtrain.training.module import TokenizerTraining
@@ -68,7 +68,7 @@ class Rate:
 
 
 def examine_speed(
-    planned: Planned, index: SampleIndex, *, seconds: float, short_side: int
+    planned: Planned, index: SampleIndex, *, seconds: float, short_side: int | None
 ) -> Iterator[Finding]:
     """Measure a worker, the memory and the device, and tell how many workers keep it busy.
 
@@ -84,7 +84,8 @@ def examine_speed(
         yield Finding(name="loading", found=str(error), remedy="repair the images first")
         return
     yield Finding(
-        name="loading", found=f"{in_images(loading)} images/s for each of data.num_workers"
+        name="loading",
+        found=f"{in_images(loading)} {planned.data.media.noun}s/s for each of data.num_workers",
     )
     trainer = build_trainer(replace(planned.trainer, devices=1, num_nodes=1))
     memory = look_at_memory(planned.module, trainer, planned.data)
@@ -206,11 +207,11 @@ def measure_steps(
 def describe_device(planned: Planned, rate: Rate) -> Finding:
     """Tell how many images a device uses up, and how this was found."""
     data, settings, objective = planned.data, planned.trainer, planned.module.objective
-    size, step_s = in_px(data.image_size), rate.batch_size / rate.images_per_s
+    step_s, noun = rate.batch_size / rate.images_per_s, data.media.noun
     where = "the GPU" if settings.uses_gpu else "the CPU"
     found = (
-        f"{in_images(rate.images_per_s)} images/s on {where}: {step_s:.3g} s for {rate.batch_size} "
-        f"images of {size}, {settings.precision}{planned.remark}"
+        f"{in_images(rate.images_per_s)} {noun}s/s on {where}: {step_s:.3g} s for "
+        f"{rate.batch_size} {noun}s of {data.size_text}, {settings.precision}{planned.remark}"
     )
     if rate.batch_size < data.batch_size:
         found += f"; {data.batch_size} at once would have taken too long to try"
@@ -224,7 +225,7 @@ def describe_device(planned: Planned, rate: Rate) -> Finding:
 
 
 def describe_workers(
-    planned: Planned, *, device_rate: float, worker_rate: float, short_side: int
+    planned: Planned, *, device_rate: float, worker_rate: float, short_side: int | None
 ) -> Finding:
     """Tell how many workers keep the devices of this machine busy.
 
@@ -232,7 +233,7 @@ def describe_workers(
         planned: The run.
         device_rate: Images per second that a device uses up.
         worker_rate: Images per second that a worker brings.
-        short_side: Median short side of the pictures, in px.
+        short_side: Median short side of the pictures, in px; None if it is not known.
     """
     data, devices = planned.data, planned.trainer.devices
     needed = workers_needed(device_rate, worker_rate)
@@ -243,10 +244,12 @@ def describe_workers(
         at_most = max(1, cores // devices)
         found += f"; this machine has {cores} {'core' if cores == 1 else 'cores'}"
         remedy = f"data.num_workers={at_most}, and more cores"
-        smaller = PACKED_PER_CROPPED * max(sides(data.image_size))
-        if short_side > smaller and data.crop != "native":  # which would show more of a picture
-            remedy = f"data.num_workers={at_most}, and smaller pictures, made once: "
-            remedy += f"vqtrain pack images=IMAGES out=DIR image_size={smaller}"
+        # A native crop would show more of a smaller picture.
+        if isinstance(data, ImageData) and short_side is not None and data.crop != "native":
+            smaller = PACKED_PER_CROPPED * max(data.sample_size)
+            if short_side > smaller:
+                remedy = f"data.num_workers={at_most}, and smaller pictures, made once: "
+                remedy += f"vqtrain pack images=IMAGES out=DIR image_size={smaller}"
     elif needed > data.num_workers:
         remedy = f"data.num_workers={needed}"
     else:

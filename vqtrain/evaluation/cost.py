@@ -137,7 +137,7 @@ def measure_cost(
         bool(batch_sizes) and min(batch_sizes) >= 1,
         f"batch sizes must be one or more numbers of at least 1, got {list(batch_sizes)}",
     )
-    encode_flops, decode_flops = count_flops(tokenizer, image_size)
+    encode_flops, decode_flops = count_flops(tokenizer, sides(image_size))
     passes: list[_Pass] = []
     too_large: list[int] = []
     for batch_size in batch_sizes:
@@ -190,21 +190,21 @@ def without_values(tokenizer: Tokenizer) -> Tokenizer:
 
 
 @torch.no_grad()
-def count_flops(tokenizer: Tokenizer, image_size: ImageSize) -> tuple[int, int]:
-    """Count the FLOPs of encoding and of decoding one image; a multiply-add counts 2.
+def count_flops(tokenizer: Tokenizer, sample_size: Sequence[int]) -> tuple[int, int]:
+    """Count the FLOPs of encoding and of decoding one sample; a multiply-add counts 2.
 
     Nothing is computed: the tensors of the count have shapes and no values. So the count is the
     same for every device, also where a kernel of its own does the search.
 
     Args:
         tokenizer: On any device.
-        image_size: Side of a square image, or height and width, in px.
+        sample_size: Sizes of its axes.
 
     Raises:
         ConfigError: If the size does not fit the tokenizer.
     """
     shell = without_values(tokenizer).eval()
-    images = torch.empty(1, shell.channels, *sides(image_size), device="meta")
+    images = torch.empty(1, shell.channels, *sample_size, device="meta")
     with FlopCounterMode(display=False) as encoding:
         quantized = shell.codebook(shell.latents(images))
     with FlopCounterMode(display=False) as decoding:

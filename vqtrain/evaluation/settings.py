@@ -11,7 +11,7 @@ from vqtrain.build import unknown
 from vqtrain.data.decoding.base import Transform
 from vqtrain.data.decoding.crops import CROPS
 from vqtrain.data.decoding.images import ImageTransform
-from vqtrain.data.settings import ImageSize
+from vqtrain.data.settings.image import ImageSize
 from vqtrain.errors import ConfigError
 from vqtrain.ops.cores import count_cores
 from vqtrain.ops.memory import keep_freed_memory

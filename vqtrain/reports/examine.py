@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from vqtrain.build import bind
 from vqtrain.data.decoding.base import Transform
 from vqtrain.data.loading.batches import ValidationBatches
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.kinds import bind_data
 from vqtrain.data.sources.find import open_samples, training_and_validation
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import ConfigError, DataError
@@ -79,14 +78,14 @@ def open_validation(run: RunResult) -> tuple[SampleIndex, Transform]:
     group = run.setting("data", dict)
     if group is None or run.setting("trainer", dict) is None:
         raise ConfigError("config.yaml has no groups data and trainer")
-    settings = bind(DataSettings, group, where="data")
+    settings = bind_data(group)
     named = [settings.train, settings.val] if settings.val == "auto" else [settings.val]
     if "pipe:" in str(named):
         raise DataError("they come from a pipe, which is not run again")
     if settings.val == "auto":
-        _, index = training_and_validation(settings.train, settings.val)
+        _, index = training_and_validation(settings.train, settings.val, settings.media)
     else:
-        index = open_samples(settings.val, role="validation")
+        index = open_samples(settings.val, settings.media, role="validation")
     limit = run.setting("trainer.limit_val", int)
     if limit is not None and limit < len(index):
         index = index.select(np.arange(limit) * len(index) // limit)

@@ -66,7 +66,7 @@ class BadSamples:
     def verdict(self) -> str:
         """Say that they are too many."""
         return (
-            f"{self.count} of {self.total} images cannot be read, more than "
+            f"{self.count} of {self.total} {self.data.noun}s cannot be read, more than "
             f"data.max_bad_fraction={self.data.settings.max_bad_fraction} allows; "
             f"{self.path} lists them. Repair them or raise it"
         )

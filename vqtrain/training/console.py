@@ -127,7 +127,7 @@ class RunConsole:
         }
         words = [
             *describe(values, "train/"),
-            f"{self.images / passed:.0f} images/s",
+            f"{self.images / passed:.0f} {self.data.noun}s/s",
             f"waiting {waiting:.0%}",
         ]
         self.busy_s, self.images = 0.0, 0

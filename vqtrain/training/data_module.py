@@ -15,7 +15,8 @@ from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.loading.order import Repetitions
 from vqtrain.data.loading.streams import Cursor, StreamBatches
 from vqtrain.data.loading.texts import Texts
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.media import SOUND
+from vqtrain.data.settings.base import DataSettings
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import CheckpointError
@@ -90,6 +91,7 @@ class TrainingData(RunData):
         self.training, self.validation = training, validation
         self.settings, self.seed, self.start = settings, seed, start
         self.num_nodes = num_nodes
+        self.noun = settings.media.noun
         self.consumed = 0
         self.saved_cursors: list[Cursor] | None = None
 
@@ -108,16 +110,18 @@ class TrainingData(RunData):
 
     @property
     def summary(self) -> dict[str, object]:
-        """The size of the images, and how they are cropped."""
-        return {"image_size": self.settings.image_size, "crop": self.settings.crop}
+        """How samples are read, by which commands read them alike."""
+        return dict(self.settings.transform.summary)
 
     @property
     def remedy_for_waiting(self) -> str:
-        """What makes images come faster."""
+        """What makes samples come faster."""
+        key, noun = self.settings.media.key, self.noun
+        packed = "sample_rate" if self.settings.media is SOUND else "image_size"
         return (
             f"raise data.num_workers (now {self.settings.num_workers}) up to the number of cores, "
-            "pack smaller images (vqtrain pack image_size=...), or keep them on a faster disk; "
-            "vqtrain doctor images=... measures what is needed"
+            f"pack smaller {noun}s (vqtrain pack {packed}=...), or keep them on a faster disk; "
+            f"vqtrain doctor {key}=... measures what is needed"
         )
 
     @cached_property
@@ -147,8 +151,9 @@ class TrainingData(RunData):
         now = (world_size, max(1, self.settings.num_workers))
         if before != now:
             raise CheckpointError(
-                "images that are read in sequence (pipe:) resume only with as many processes and "
-                f"data.num_workers as before: {before[0]} x {before[1]}, got {now[0]} x {now[1]}"
+                f"{self.noun}s that are read in sequence (pipe:) resume only with as many "
+                f"processes and data.num_workers as before: {before[0]} x {before[1]}, got "
+                f"{now[0]} x {now[1]}"
             )
         self.saved_cursors = [Cursor(*numbers) for numbers in state["cursors"]]
 

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.base import DataSettings
 from vqtrain.ops.free_memory import free_memory
 from vqtrain.ops.unallocated import TRACED_BATCH, CopyWithoutValues, MemoryTrace
 from vqtrain.training.acceleration import lay_out

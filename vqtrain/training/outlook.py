@@ -11,13 +11,15 @@ from torch import nn
 
 from vqtrain.data.decoding.headers import look_at
 from vqtrain.data.decoding.images import one_line
+from vqtrain.data.media import IMAGE
 from vqtrain.data.remote.urls import is_url
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.folders import describe_others
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError
 from vqtrain.ops.precision import AUTOCAST, is_imitated
 from vqtrain.optim.settings import OptimSettings
-from vqtrain.shapes import ImageSize, by, in_px, sides, typed
+from vqtrain.shapes import ImageSize, by, sides, typed
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.settings import TrainerSettings
 from vqtrain.version import __version__
@@ -49,28 +51,29 @@ def describe_size(module: nn.Module) -> str:
 def describe_data(data: TrainingData) -> Iterator[str]:
     """Count the images of each side, and the files that were not taken."""
     settings, validation = data.settings, data.validation
+    noun = settings.media.noun
     if isinstance(data.training, SampleIndex):
-        training = f"{len(data.training)} training images"
+        training = f"{len(data.training)} training {noun}s"
     else:
         training = f"{len(data.training.commands)} training shards in sequence"
-    size = in_px(settings.image_size)
-    yield f"data: {training}, {len(validation)} validation images, {size}"
+    yield f"data: {training}, {len(validation)} validation {noun}s, {settings.size_text}"
     if data.buckets is not None:
         counts = np.bincount(data.buckets.labels).tolist()
         found = [f"{by(each)}: {n:,}" for each, n in zip(data.buckets.sizes, counts, strict=True)]
-        yield f"training images by height x width: {', '.join(found)}"
+        axes = "height x width" if settings.media is IMAGE else "frames x height x width"
+        yield f"training {noun}s by {axes}: {', '.join(found)}"
     if isinstance(data.training, SampleIndex) and data.training.others:
-        yield f"data.train: {describe_others(data.training.others)}"
+        yield f"data.train: {describe_others(data.training.others, settings.media)}"
     # With data.val=auto they are the same files.
     if settings.val != "auto" and validation.others:
-        yield f"data.val: {describe_others(validation.others)}"
+        yield f"data.val: {describe_others(validation.others, settings.media)}"
 
 
 def describe_length(data: TrainingData, trainer: TrainerSettings) -> str:
     """Say how many steps, images and epochs a run is."""
-    batch = images_of_step(data, trainer)
+    batch = samples_of_step(data, trainer)
     images = trainer.max_steps * batch
-    length = f"length: {trainer.max_steps:,} steps of {batch:,} images"
+    length = f"length: {trainer.max_steps:,} steps of {batch:,} {data.settings.media.noun}s"
     if not isinstance(data.training, SampleIndex):
         return length
     epochs = images / float(data.training.weights.sum(dtype=np.float64))
@@ -95,30 +98,32 @@ def warnings_of(
         )
     if not isinstance(training, SampleIndex):
         return
-    batch, count = images_of_step(data, trainer), len(training)
+    batch, count, noun = samples_of_step(data, trainer), len(training), settings.media.noun
     if batch > count:
         yield (
-            f"a step takes {batch:,} images, more than the {count:,} there are, so images repeat "
+            f"a step takes {batch:,} {noun}s, more than the {count:,} there are, so {noun}s repeat "
             "within it: lower data.batch_size or trainer.accumulate"
         )
-    enlarged = describe_enlarged(training, settings.image_size)
+    enlarged = None
+    if isinstance(settings, ImageData):
+        enlarged = describe_enlarged(training, settings.image_size)
     if enlarged:
         yield enlarged
     shared = 0 if settings.val == "auto" else count_shared(training, data.validation)
     if shared:
         yield (
-            f"{shared:,} of {len(data.validation):,} validation images are training images, too, "
-            "so the metrics do not tell how new images fare: data.val=auto holds some out"
+            f"{shared:,} of {len(data.validation):,} validation {noun}s are training {noun}s, too, "
+            f"so the metrics do not tell how new {noun}s fare: data.val=auto holds some out"
         )
-    if count < FEW_IMAGES and not optim.warmup_steps:
+    if isinstance(settings, ImageData) and count < FEW_IMAGES and not optim.warmup_steps:
         yield (
             f"{count:,} training images are few, and optim.warmup_steps is 0: 5% is gentler; "
             "experiment=small_vqgan is made for a few hundred photographs"
         )
 
 
-def images_of_step(data: TrainingData, trainer: TrainerSettings) -> int:
-    """Count the images of one step, over all processes."""
+def samples_of_step(data: TrainingData, trainer: TrainerSettings) -> int:
+    """Count the samples of one step, over all processes."""
     return data.settings.batch_size * trainer.accumulate * trainer.world_size
 
 

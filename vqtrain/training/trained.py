@@ -214,7 +214,10 @@ class RunData(LightningDataModule, ABC):
 
     Attributes:
         batches: Those that are trained on, once training begins.
+        noun: One sample, for people.
     """
+
+    noun: str = "image"
 
     def __init__(self, *, training_digest: str, validation_digest: str) -> None:
         super().__init__()

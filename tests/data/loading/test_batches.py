@@ -13,7 +13,7 @@ from vqtrain.data.loading import batches as batches_module
 from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches, stack
 from vqtrain.data.loading.buckets import Buckets
 from vqtrain.data.loading.order import EndlessOrder
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.find import open_samples
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import DataError
@@ -30,7 +30,7 @@ def training(
     values |= {"max_bad_fraction": 0.01, **asdict(PREPARATION), **(transform or {})}
     values |= {key: changes.pop(key) for key in values.keys() & changes.keys()}
     place = {"seed": 3, "rank": 0, "world_size": 1, "ranks_per_node": 1, "start": 0}
-    return TrainingBatches(index, settings=DataSettings(**values), **(place | changes))
+    return TrainingBatches(index, settings=ImageData(**values), **(place | changes))
 
 
 def validation(index: SampleIndex, **changes: object) -> ValidationBatches:

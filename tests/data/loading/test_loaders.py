@@ -16,7 +16,7 @@ import torch
 from vqtrain.data.loading.batches import Batch, TrainingBatches, ValidationBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.loading.order import EndlessOrder
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.sources.scan import index_files
 from vqtrain.errors import DataError
@@ -29,11 +29,11 @@ pytestmark = [
 ]
 
 
-def settings(**changes: object) -> DataSettings:
+def settings(**changes: object) -> ImageData:
     values = {"train": "demo", "val": "auto", "image_size": 4, "channels": 3, "crop": "native"}
     values |= {"flip": True, "batch_size": 2, "num_workers": 0, "sampling": "permuted"}
     values |= {"range": None, "background": "white", "max_bad_fraction": 0.01}
-    return DataSettings(**(values | changes))
+    return ImageData(**(values | changes))
 
 
 def training(index: SampleIndex, *, num_workers: int, **changes: int) -> Loader:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vqtrain.data.loading.batches import TrainingBatches
 from vqtrain.data.loading.loaders import Loader
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.scan import scan_tar
 
 # Of 20,000 samples, which are of so many bytes each that a leak of a hundredth of them would show.
@@ -39,7 +39,7 @@ def test_memory_is_flat_over_many_samples(
         for number in range(1000)
     }
     members["0500.jpg"] = b"not a picture"  # faults must not pile up either
-    settings = DataSettings(
+    settings = ImageData(
         train="-",
         val="-",
         image_size=64,

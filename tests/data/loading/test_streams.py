@@ -16,7 +16,7 @@ from vqtrain.data.loading import streams
 from vqtrain.data.loading.batches import Batch
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.loading.streams import Cursor, StreamBatches
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import DataError
 
@@ -54,11 +54,11 @@ def load(
     return StreamBatches(stream, settings=settings(**changes), readers=readers, **values)
 
 
-def settings(**changes: object) -> DataSettings:
+def settings(**changes: object) -> ImageData:
     values = {"train": "-", "val": "-", "image_size": 8, "channels": 3, "crop": "native"}
     values |= {"flip": True, "batch_size": 2, "num_workers": 0, "sampling": "permuted"}
     values |= {"range": None, "background": "white", "max_bad_fraction": 0.01}
-    return DataSettings(**(values | changes))
+    return ImageData(**(values | changes))
 
 
 def loader(stream: Stream, *, num_workers: int, rank: int = 0, world_size: int = 1) -> Loader:
@@ -294,13 +294,13 @@ import os, signal, sys
 from pathlib import Path
 from vqtrain.data.loading import streams
 from vqtrain.data.loading.loaders import Loader
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.loading.streams import Cursor, StreamBatches
 from vqtrain.data.sources.pipes import Stream
 
 streams.BUFFER_SAMPLES = 2
 ending, workers, *commands = sys.argv[1:]
-settings = DataSettings(
+settings = ImageData(
     train="-", val="-", image_size=8, channels=3, crop="native", flip=True, batch_size=1,
     num_workers=int(workers), sampling="permuted", range=None, background="white",
     max_bad_fraction=0.01,

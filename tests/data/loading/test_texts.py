@@ -9,13 +9,13 @@ import torch
 
 from vqtrain.data.loading.batches import TrainingBatches, ValidationBatches
 from vqtrain.data.loading.texts import find_texts
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.find import open_samples
 from vqtrain.data.sources.index import SampleIndex, make_index
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import DataError
 
-SETTINGS = DataSettings(
+SETTINGS = ImageData(
     train="-",
     val="-",
     sampling="permuted",

@@ -15,7 +15,7 @@ import pytest
 from vqtrain.data.loading.batches import Batch, TrainingBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.remote import files, retry
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.find import open_samples
 
 pytestmark = [
@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-SETTINGS = DataSettings(
+SETTINGS = ImageData(
     train="-",
     val="-",
     image_size=8,

@@ -10,6 +10,7 @@ from vqtrain.app.parts.own import check_metrics, check_objective
 from vqtrain.app.parts.settings import Settings
 from vqtrain.app.parts.shapes import check_buckets, check_shapes
 from vqtrain.build import in_context, split_kind
+from vqtrain.data.settings.image import ImageData
 from vqtrain.errors import ConfigError
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.parts.build import build_metrics, kind_of, load_weights, why_not
@@ -28,7 +29,7 @@ def build_module(
     Args:
         config: The composed configuration.
         settings: Its groups that are not modules.
-        sample_size: Of the axes of a sample; None for images of ``data.image_size``.
+        sample_size: Of the axes of a sample; None for that of ``data``.
 
     Raises:
         ConfigError: If a part cannot be built, or does not fit the others or the samples.
@@ -45,12 +46,11 @@ def build_module(
         channels=data.channels,
         pixel_range=data.pixel_range,
     )
-    key = "data.image_size" if sample_size is None else "sample_size"
-    where = f"{key}={typed(data.image_size if sample_size is None else list(size))}"
+    where = data.size_key if sample_size is None else f"sample_size={typed(list(size))}"
     check_shapes(tokenizer, size, where)
     check_warmup(settings.optim, settings.trainer.max_steps, "trainer.max_steps")
     objective = build_objective(resolved, settings, context, tokenizer)
-    if data.aspect == "buckets" and sample_size is None:
+    if isinstance(data, ImageData) and data.aspect == "buckets" and sample_size is None:
         check_buckets(tokenizer, objective.discriminator, data)
     check_objective(objective, config, context)
     latent_noise = build_latent_noise(resolved, tokenizer, context)

@@ -10,6 +10,7 @@ from vqtrain.app.parts.settings import Settings
 from vqtrain.data.decoding.base import Transform
 from vqtrain.data.loading.buckets import bucket_sizes, make_buckets, with_ratios
 from vqtrain.data.loading.texts import find_texts
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError, ConfigError, DataError, require
@@ -60,8 +61,8 @@ def check_some(index: SampleIndex, transform: Transform) -> None:
         else:
             return
     raise DataError(
-        f"none of {len(tried)} images of data.train that were tried can be used, the last one is "
-        f"{index.key(tried[-1])!r}: {reason}"
+        f"none of {len(tried)} {transform.media.noun}s of data.train that were tried can be used, "
+        f"the last one is {index.key(tried[-1])!r}: {reason}"
     )
 
 
@@ -86,20 +87,23 @@ def open_data(
         CheckpointError: If the order of the checkpoint cannot be continued.
         DataError: If there are no such images, or one that needs a text has none.
     """
-    training, validation = training_and_validation(settings.data.train, settings.data.val)
+    training, validation = training_and_validation(
+        settings.data.train, settings.data.val, settings.data.media
+    )
     if isinstance(training, SampleIndex):
         check_some(training, settings.data.transform)
     buckets = None
-    if settings.data.aspect == "buckets":
+    group = settings.data
+    if isinstance(group, ImageData) and group.aspect == "buckets":
         if not isinstance(training, SampleIndex):
             raise ConfigError(
                 "data.aspect=buckets needs images whose sizes are known: pack what pipe: writes"
             )
-        training = with_ratios(training, settings.data.transform)
+        training = with_ratios(training, group.transform)
         buckets = make_buckets(
             training.ratios,
-            bucket_sizes(settings.data.image_size, downsampling),
-            least=settings.data.batch_size,
+            bucket_sizes(group.image_size, downsampling),
+            least=group.batch_size,
         )
     limit = settings.trainer.limit_val
     if limit is not None and limit < len(validation):

@@ -113,14 +113,14 @@ class Checks:
         begin(module, config)
         find_metrics(config, settings, torch.device("cpu"))
         data = settings.data
-        key = json.dumps([data.train, data.val, asdict(data.transform)])
+        key = json.dumps([data.media.word, data.train, data.val, asdict(data.transform)])
         if key not in self._data:
-            training, _ = training_and_validation(data.train, data.val)
+            training, _ = training_and_validation(data.train, data.val, data.media)
             if isinstance(training, SampleIndex):
                 check_some(training, data.transform)
             self._data.add(key)
         return Checked(
             parameters=sum(count_parameters(module.tokenizer).values()),
-            flops=sum(count_flops(module.tokenizer, data.image_size)),
+            flops=sum(count_flops(module.tokenizer, data.sample_size)),
             has_ids=module.tokenizer.codebook.num_codebooks > 0,
         )

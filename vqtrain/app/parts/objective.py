@@ -9,6 +9,7 @@ from vqtrain.app.parts.own import check_part, refuse_own
 from vqtrain.app.parts.settings import Settings
 from vqtrain.app.parts.shapes import shapes_through, takes
 from vqtrain.build import build_part, in_context, split_kind, unknown
+from vqtrain.data.settings.image import ImageData
 from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import ConfigError, require
 from vqtrain.latent_noise.base import LatentNoise
@@ -187,7 +188,7 @@ def check_samples(
         refuse_own(kind, discriminator, error, where="discriminator")
         raise
     if not fits:
-        if size != data.sample_size:
+        if size != data.sample_size or not isinstance(data, ImageData):
             raise ConfigError(f"a sample of {by(size)} does not fit this discriminator")
         sizes = range(min(seen), LARGEST_LEAST_SIZE)
         least = next((n for n in sizes if takes(discriminator, data.channels, (n, n))), "more")

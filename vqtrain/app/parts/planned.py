@@ -10,7 +10,7 @@ from vqtrain.app.parts.build import build_module, fitting_metrics
 from vqtrain.app.parts.compose import CommandLine, compose
 from vqtrain.app.parts.settings import Settings
 from vqtrain.data.sources.find import open_samples
-from vqtrain.doctor import images
+from vqtrain.doctor import samples
 from vqtrain.doctor.findings import Finding
 from vqtrain.doctor.speed import Planned
 from vqtrain.training.launch import quiet_libraries
@@ -32,8 +32,9 @@ def examine(config: Mapping[str, Any]) -> Iterator[Finding]:
     """
     quiet_libraries()
     settings = Settings.of(config)
-    index = open_samples(settings.data.train, role="training", key="data.train")
-    return images.examine(build_planned(config, settings), index)
+    data = settings.data
+    index = open_samples(data.train, data.media, role="training", key="data.train")
+    return samples.examine(build_planned(config, settings), index)
 
 
 def print_config(command_line: CommandLine) -> int:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from vqtrain.build import bind
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.base import DataSettings
+from vqtrain.data.settings.kinds import bind_data
 from vqtrain.errors import ConfigError
 from vqtrain.optim.settings import DiscriminatorOptimSettings, OptimSettings
 from vqtrain.ranges import at_least, check, resolve_fractions
@@ -33,7 +34,7 @@ class Settings:
         optim = dict(resolved["optim"])
         discriminator = optim.pop("discriminator")
         return cls(
-            data=bind(DataSettings, resolved["data"], where="data"),
+            data=bind_data(resolved["data"]),
             optim=bind(OptimSettings, optim, where="optim"),
             discriminator=bind(
                 DiscriminatorOptimSettings, discriminator, where="optim.discriminator"

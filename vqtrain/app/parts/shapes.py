@@ -6,7 +6,7 @@ import torch
 
 from vqtrain.app.parts.own import refuse_own
 from vqtrain.data.loading.buckets import bucket_sizes
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.image import ImageData
 from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.cost import without_values
@@ -57,7 +57,7 @@ def check_shapes(tokenizer: Tokenizer, size: Sequence[int], where: str) -> None:
 
 
 def check_buckets(
-    tokenizer: Tokenizer, discriminator: Discriminator | None, data: DataSettings
+    tokenizer: Tokenizer, discriminator: Discriminator | None, data: ImageData
 ) -> None:
     """Refuse sizes that one of the networks does not take.
 

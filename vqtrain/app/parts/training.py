@@ -260,9 +260,11 @@ def introduce(
     tokenizer, settings = module.tokenizer, data.settings
     shape = by(tokenizer.token_shape(*settings.sample_size))
     codebook = tokenizer.codebook
-    tokens = f"{shape} tokens an image, {codebook.size} codes"
+    noun = data.noun
+    each = f"an {noun}" if noun.startswith("i") else f"a {noun}"
+    tokens = f"{shape} tokens {each}, {codebook.size} codes"
     if codebook.num_codebooks == 0:
-        tokens = f"{shape.removeprefix('0 x ')} latents of {codebook.dim} channels an image"
+        tokens = f"{shape.removeprefix('0 x ')} latents of {codebook.dim} channels {each}"
     trainer, objective = module.settings, module.objective
     batches = trainer.accumulate * trainer.world_size
     console.line(describe_software(), log_only=True)
@@ -278,7 +280,7 @@ def introduce(
             f"{objective.adversarial.weight.start_step} on"
         )
     console.line(
-        f"batch: {batches * settings.batch_size} images ({trainer.world_size} "
+        f"batch: {batches * settings.batch_size} {noun}s ({trainer.world_size} "
         f"process{'es' if trainer.world_size > 1 else ''} x {trainer.accumulate} accumulated x "
         f"{settings.batch_size}), on the {'GPU' if trainer.uses_gpu else 'CPU'}"
     )

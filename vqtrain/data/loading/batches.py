@@ -21,7 +21,8 @@ from vqtrain.data.loading.bucket_order import BucketOrder
 from vqtrain.data.loading.buckets import Buckets
 from vqtrain.data.loading.order import EndlessOrder, sample_generator
 from vqtrain.data.loading.texts import Texts
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.media import Media
+from vqtrain.data.settings.base import DataSettings
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError, DataError
 from vqtrain.shapes import Mask
@@ -69,11 +70,11 @@ class Batch:
         )
 
 
-def all_bad(last: Fault) -> DataError:
-    """Say that ``MAX_BAD_IN_A_ROW`` images in a row were bad, with the last of them."""
+def all_bad(last: Fault, media: Media) -> DataError:
+    """Say that ``MAX_BAD_IN_A_ROW`` samples in a row were bad, with the last of them."""
     return DataError(
-        f"{MAX_BAD_IN_A_ROW} images in a row cannot be read, the last one is {last.key!r} in "
-        f"{last.shard}: {last.reason}"
+        f"{MAX_BAD_IN_A_ROW} {media.noun}s in a row cannot be read, the last one is {last.key!r} "
+        f"in {last.shard}: {last.reason}"
     )
 
 
@@ -182,7 +183,7 @@ class TrainingBatches(Dataset[Batch]):
             except BadSampleError as error:
                 faults.append(self.index.fault(image_id, str(error)))
                 image_id = int(generator.integers(len(self.index)))
-        raise all_bad(faults[-1])
+        raise all_bad(faults[-1], self.index.media)
 
     def _read_ahead(self, step: int) -> None:
         """Read ahead in the window after this one, as far as this step allows.

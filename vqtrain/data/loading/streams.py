@@ -20,7 +20,7 @@ from vqtrain.data.decoding.base import Transform
 from vqtrain.data.faults import Fault
 from vqtrain.data.loading.batches import MAX_BAD_IN_A_ROW, Batch, all_bad, stack
 from vqtrain.data.loading.commands import Shard
-from vqtrain.data.settings import DataSettings
+from vqtrain.data.settings.base import DataSettings
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import BadSampleError, DataError
 
@@ -157,7 +157,7 @@ class _Reader:
                 self._faults.append(fault)
                 bad_in_a_row += 1
                 if bad_in_a_row == MAX_BAD_IN_A_ROW:
-                    raise all_bad(fault) from error
+                    raise all_bad(fault, transform.media) from error
         faults, self._faults = self._faults, []
         mask = torch.ones(size, dtype=torch.bool)
         return Batch(

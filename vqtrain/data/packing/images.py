@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from vqtrain.data.decoding.crops import CROPS
 from vqtrain.data.decoding.images import NPY, ImageTransform, one_line, open_image, read_npy
 from vqtrain.data.faults import Fault
-from vqtrain.data.settings import ImageSize
+from vqtrain.data.settings.image import ImageSize
 from vqtrain.data.sources.fields import Fields
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError, require

@@ -1,4 +1,4 @@
-"""What the doctor says of the images of a run, of which it reads some."""
+"""What the doctor says of the samples of a run, of which it reads some."""
 
 import math
 import time
@@ -12,7 +12,9 @@ import numpy as np
 from vqtrain.data.decoding.base import Transform
 from vqtrain.data.decoding.headers import look_at
 from vqtrain.data.faults import Fault
+from vqtrain.data.media import IMAGE
 from vqtrain.data.remote.urls import is_url
+from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.folders import describe_others
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.doctor.findings import Finding, join
@@ -31,15 +33,17 @@ MANY_FILES = 1000
 @final
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What was found in some pictures.
+    """What was found in some samples.
 
     Attributes:
-        sizes: Width and height of each that can be used, in px.
-        modes: How many there are of each kind of pixels.
+        good: How many can be used.
+        sizes: Of images, width and height of each that can be used, in px.
+        modes: Of images, how many there are of each kind of pixels.
         faults: Those that cannot be used.
         seconds: Time to read and prepare one, or 0 if none can be used.
     """
 
+    good: int
     sizes: Sequence[tuple[int, int]]
     modes: Counter[str]
     faults: Sequence[Fault]
@@ -48,11 +52,11 @@ class Sample:
     @property
     def count(self) -> int:
         """How many were tried."""
-        return len(self.sizes) + len(self.faults)
+        return self.good + len(self.faults)
 
 
 def examine(planned: Planned, index: SampleIndex) -> Iterator[Finding]:
-    """Look at the images, then at the speed with them.
+    """Look at the samples, then at the speed with them.
 
     Args:
         planned: The run.
@@ -66,13 +70,15 @@ def examine(planned: Planned, index: SampleIndex) -> Iterator[Finding]:
     sample = read_sample(index, data.transform)
     if sample.faults:
         yield describe_unreadable(sample, data.max_bad_fraction)
-    if not sample.sizes:
+    if not sample.good:
         return
-    unit = math.lcm(*planned.module.tokenizer.unit)
-    shown = ", ".join(f"{mode}: {count}" for mode, count in sample.modes.most_common())
-    yield describe_sizes(sample.sizes, data.image_size, unit)
-    yield Finding(name="modes", found=shown)
-    short_side = int(np.median([min(size) for size in sample.sizes]))
+    short_side = None
+    if isinstance(data, ImageData):
+        unit = math.lcm(*planned.module.tokenizer.unit)
+        shown = ", ".join(f"{mode}: {count}" for mode, count in sample.modes.most_common())
+        yield describe_sizes(sample.sizes, data.image_size, unit)
+        yield Finding(name="modes", found=shown)
+        short_side = int(np.median([min(size) for size in sample.sizes]))
     yield from examine_speed(planned, index, seconds=sample.seconds, short_side=short_side)
 
 
@@ -81,18 +87,19 @@ def examine_files(index: SampleIndex) -> Iterator[Finding]:
     total, files = float(index.sizes.sum()), len(np.unique(index.path_ids))
     mean = in_bytes(total / max(1, len(index)))
     found = f"{len(index)}, files: {files}, {in_bytes(total)}, mean: {mean}"
+    key = index.media.key
     from_server = any(is_url(path) for path in index.paths)
     if from_server and files >= MANY_FILES and files == len(index):
         yield Finding(
-            name="images",
+            name=key,
             found=f"{found}; each is fetched by itself",
-            remedy="put them into tars once: vqtrain pack images=IMAGES out=DIR",
+            remedy=f"put them into tars once: vqtrain pack {key}={key.upper()} out=DIR",
             is_slow=True,
         )
     else:
-        yield Finding(name="images", found=found)
+        yield Finding(name=key, found=found)
     if index.others:
-        yield Finding(name="not taken", found=describe_others(index.others))
+        yield Finding(name="not taken", found=describe_others(index.others, index.media))
     if index.faults:
         yield Finding(
             name="faults",
@@ -120,12 +127,14 @@ def read_sample(index: SampleIndex, transform: Transform) -> Sample:
             bad[image_id] = index.fault(image_id, str(error))
         else:
             seconds.append(time.perf_counter() - began)
-            size, mode = look_at(encoded)
-            sizes.append(size)
-            modes[mode] += 1
+            if transform.media is IMAGE:
+                size, mode = look_at(encoded)
+                sizes.append(size)
+                modes[mode] += 1
         if time.monotonic() > end:
             break
     return Sample(
+        good=len(seconds),
         sizes=sizes,
         modes=modes,
         faults=[bad[image_id] for image_id in sorted(bad)],
@@ -138,8 +147,8 @@ def describe_unreadable(sample: Sample, max_bad_fraction: float) -> Finding:
     is_too_many = len(sample.faults) > max_bad_fraction * sample.count
     does = f"stops above data.max_bad_fraction={max_bad_fraction}" if is_too_many else "goes on"
     remedy = f"delete them or save them again; a run skips them and {does}"
-    if not sample.sizes:
-        remedy = "if they are sound, set data.channels and data.range as the files have them"
+    if not sample.good:
+        remedy = "if they are sound, set the keys of data as the files have them"
     return Finding(
         name="unreadable",
         found=f"{len(sample.faults)} of {sample.count} that were tried: "

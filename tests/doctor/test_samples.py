@@ -12,9 +12,9 @@ from PIL import Image
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.app.parts.planned import examine as examine_run
 from vqtrain.data.sources.index import SampleIndex
-from vqtrain.doctor import images
+from vqtrain.doctor import samples
 from vqtrain.doctor.findings import Finding
-from vqtrain.doctor.images import describe_sizes
+from vqtrain.doctor.samples import describe_sizes
 
 Examine = Callable[..., dict[str, Finding]]
 
@@ -22,7 +22,7 @@ Examine = Callable[..., dict[str, Finding]]
 @pytest.fixture
 def examine(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> Examine:
     """Examine the pictures of a run, without its speed; give back each finding by its name."""
-    monkeypatch.setattr(images, "examine_speed", lambda *_, **__: iter(()))
+    monkeypatch.setattr(samples, "examine_speed", lambda *_, **__: iter(()))
 
     def run(*words: str) -> dict[str, Finding]:
         command_line = read_command_line([*tiny[1:], *words])
@@ -145,19 +145,19 @@ def index_of(paths: list[str], n: int) -> SampleIndex:
 
 def test_many_small_files_on_a_server_should_be_packed() -> None:
     urls = [f"https://example.com/{number}.jpg" for number in range(1000)]
-    (found,) = images.examine_files(index_of(urls, 1000))
+    (found,) = samples.examine_files(index_of(urls, 1000))
     assert found.found.startswith("1000, files: 1000, 2.0 MB, mean: 2.0 kB; each is fetched by")
     assert found.mark == "slow"
     assert "vqtrain pack " in str(found.remedy)
     for paths, n in ((urls[:999], 999), (urls[:10], 1000), (["/1.jpg"] * 1000, 1000)):
-        (found,) = images.examine_files(index_of(paths, n))
+        (found,) = samples.examine_files(index_of(paths, n))
         assert found.mark == "ok"
 
 
 def test_of_many_pictures_a_sample_is_read_evenly(
     examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "MAX_SAMPLE", 4)
+    monkeypatch.setattr(samples, "MAX_SAMPLE", 4)
     for number in range(10):
         Image.new("RGB", (64 + number, 100)).save(tmp_path / f"{number}.png")
     # Of 0 to 9 in four: 0, 3, 6, 9.
@@ -172,7 +172,7 @@ def test_of_many_pictures_a_sample_is_read_evenly(
 def test_slow_pictures_are_not_waited_for(
     examine: Examine, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "SAMPLE_S", -1.0)
+    monkeypatch.setattr(samples, "SAMPLE_S", -1.0)
     modes = examine(f"data.train={photographs}")["modes"].found
     assert modes in ("RGB: 1", "L: 1", "RGBA: 1", "I;16: 1")
 
@@ -202,4 +202,4 @@ def test_a_list_of_sources_is_taken_as_everywhere(
     [(0.0, "0 bytes"), (999.0, "999 bytes"), (1500.0, "1.5 kB"), (2e6, "2.0 MB"), (3e12, "3.0 TB")],
 )
 def test_bytes_are_written_for_people(size: float, text: str) -> None:
-    assert images.in_bytes(size) == text
+    assert samples.in_bytes(size) == text

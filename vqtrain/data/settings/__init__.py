@@ -1,0 +1,1 @@
+"""The settings under ``data``, for each kind of samples."""
