@@ -36,7 +36,7 @@ from vqtrain.evaluation.models import (
     measure_all,
     save_images,
 )
-from vqtrain.evaluation.settings import ImageSettings, find_device
+from vqtrain.evaluation.settings import SampleSettings, find_device
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.fid import FID
 from vqtrain.metrics.parts.build import build_metrics
@@ -85,7 +85,7 @@ def evaluate(
     index: SampleIndex,
     metrics: Sequence[Metric],
     rules: Mapping[str, Mapping[str, str]],
-    settings: ImageSettings,
+    settings: SampleSettings,
     out: Path,
 ) -> dict[str, float]:
     """Do what the command does once the weights are loaded, and return the seconds of its parts."""
@@ -128,7 +128,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Time both ways in turn, and print what is left of the bare passes."""
     arguments = parse()
-    settings = ImageSettings(
+    settings = SampleSettings(
         image_size=arguments.image_size,
         crop="resize",
         batch_size=arguments.batch_size,

@@ -27,7 +27,7 @@ from vqtrain.data.shards.folder import Share
 from vqtrain.data.sources.find import open_samples
 from vqtrain.data.tokens.plan import Plan
 from vqtrain.data.tokens.write import Encode, write
-from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.settings import SampleSettings
 from vqtrain.ops.memory import give_back_freed_memory
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    settings = ImageSettings(
+    settings = SampleSettings(
         image_size=arguments.image_size,
         crop="resize",
         batch_size=arguments.batch_size,

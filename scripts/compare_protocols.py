@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vqtrain.data.loading.batches import ValidationBatches
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.sources.find import open_samples
-from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.settings import SampleSettings
 from vqtrain.metrics.fid import FID
 from vqtrain.metrics.parts.build import load_weights
 from vqtrain.metrics.parts.fid_protocols import PROTOCOLS, adm_pixels
@@ -87,7 +87,7 @@ def reconstruct(
     tokenizer: Tokenizer, images: str, crop: str, limit: int, size: int | None, device: str
 ) -> Pair:
     """Return the reconstructions of pictures, and the pictures, on the CPU."""
-    settings = ImageSettings(
+    settings = SampleSettings(
         image_size=size,
         crop=crop,
         batch_size=BATCH_SIZE,

@@ -12,10 +12,10 @@ from vqtrain.data.sources.find import open_samples
 from vqtrain.evaluation import code_images
 from vqtrain.evaluation.code_images import TILE, alone, draw_codes, framed, heat_row, tile
 from vqtrain.evaluation.codes import CodeStatistics
-from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.settings import SampleSettings
 
 NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
-SETTINGS = ImageSettings(
+SETTINGS = SampleSettings(
     image_size=16, crop="resize", batch_size=4, num_workers=0, device="cpu", precision="32-true"
 )
 FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": [4, 4], "eps": 1e-3}}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vqtrain import Tokenizer
-from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.settings import SampleSettings
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from vqtrain.evaluation.settings import ImageSettings
 def test_networks_have_the_precision_and_the_codebook_at_least_float32(
     precision: str, weights: torch.dtype, inside: torch.dtype
 ) -> None:
-    settings = ImageSettings(
+    settings = SampleSettings(
         image_size=None,
         crop="resize",
         batch_size=1,

@@ -30,6 +30,8 @@ SHORT_KEYS = {
     "precision": "trainer.precision",
     "device": "trainer.accelerator",
 }
+# The choice of data that samples of other media need.
+KINDS = {"videos": "video", "sounds": "sound"}
 ACCELERATORS = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
 # Without these a step cannot be made, or, where the release is a bad one, must not be.
 NEEDED_FOR_STEPS = ("torch", "lightning")
@@ -76,19 +78,22 @@ def as_train(words: Sequence[str]) -> CommandLine:
         ConfigError: If there is no such device, or if ``images`` and ``data.train`` are both given.
     """
     typed = [word.partition("=")[0] for word in words]
-    if "images" in typed and "data.train" in typed:
-        raise ConfigError("images stands in for data.train: give one of them")
-    return read_command_line([expand(word) for word in words])
+    sources = [key for key in ("images", "videos", "sounds", "data.train") if key in typed]
+    if len(sources) > 1:
+        raise ConfigError(f"{sources[0]} stands in for {sources[1]}: give one of them")
+    return read_command_line([each for word in words for each in expand(word)])
 
 
-def expand(word: str) -> str:
-    """Write one word ``key=value`` with the key of the run."""
+def expand(word: str) -> list[str]:
+    """Write one word ``key=value`` with the keys of the run."""
     key, _, value = word.partition("=")
+    if key in KINDS:
+        return [f"data={KINDS[key]}", f"data.train={value}"]
     if key == "device":
         if value not in ACCELERATORS:
             raise ConfigError(unknown("device", value, ACCELERATORS))
         value = ACCELERATORS[value]
-    return f"{SHORT_KEYS[key]}={value}" if key in SHORT_KEYS else word
+    return [f"{SHORT_KEYS[key]}={value}" if key in SHORT_KEYS else word]
 
 
 def examine_run(command_line: CommandLine, software: Sequence[Finding]) -> Iterator[Finding]:

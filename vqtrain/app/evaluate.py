@@ -17,6 +17,7 @@ from vqtrain.app.parts.choices import read_choice
 from vqtrain.app.parts.metrics import reconstruction_metrics
 from vqtrain.app.parts.output import ending_in_order, folder_of, new_folder, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
+from vqtrain.app.parts.sources import SampleSources, check_media
 from vqtrain.app.parts.validation import ChosenImages, named_images, validation_images
 from vqtrain.data.remote.urls import shareable
 from vqtrain.data.settings.image import ImageSize
@@ -36,7 +37,7 @@ from vqtrain.evaluation.models import (
     save_images,
     with_costs,
 )
-from vqtrain.evaluation.settings import ImageSettings, find_device
+from vqtrain.evaluation.settings import SampleSettings, find_device
 from vqtrain.launchers.parts.ranks import (
     WIDTH,
     is_first,
@@ -113,9 +114,11 @@ class Evaluate(Command):
         words: list[str],
         tokenizer: str | list[str],
         allow: list[str],
-        images: str | list[str | dict[str, object]] | None,
+        sources: SampleSources,
         out: str,
         image_size: ImageSize | None,
+        frames: Annotated[int, at_least(1)] | None,
+        length: Annotated[int, at_least(1)] | None,
         crop: str | None,
         batch_size: int,
         num_workers: int | None,
@@ -124,10 +127,15 @@ class Evaluate(Command):
         options: Options,
     ) -> int:
         """Evaluate, and say what came of it."""
-        chosen = named_images(images) if images else validation_images(names_of(tokenizer), allow)
+        if sources.are_given:
+            chosen = named_images(*sources.named("vqtrain evaluate tokenizer=PATH images=IMAGES"))
+        else:
+            chosen = validation_images(names_of(tokenizer), allow)
         own_crop = chosen.crop if options.protocol == USUAL_PROTOCOL else None
-        settings = ImageSettings(
+        settings = SampleSettings(
             image_size=image_size,
+            frames=frames,
+            length=length,
             crop=crop or own_crop or PROTOCOLS[options.protocol].crop,
             batch_size=batch_size,
             num_workers=num_workers,
@@ -149,7 +157,7 @@ def evaluate(
     allow: list[str],
     images: ChosenImages,
     out: str,
-    settings: ImageSettings,
+    settings: SampleSettings,
     options: Options,
     metrics: Sequence[Metric],
 ) -> None:
@@ -165,6 +173,8 @@ def evaluate(
     folder = new_folder(out) if is_first() else folder_of(out)
     refuse_inside(folder, images.near)
     models = load_all(tokenizer, allow, settings, options.counts)
+    for model in models:
+        check_media(images.media, model.tokenizer, model.name)
     metrics, notes = choose_metrics(
         metrics,
         [each.transform for each in models],
@@ -214,7 +224,7 @@ def evaluate(
     console.print(f"{'written':<12}{folder}", markup=False)
 
 
-def on_this_rank(settings: ImageSettings) -> ImageSettings:
+def on_this_rank(settings: SampleSettings) -> SampleSettings:
     """Give this process a GPU of its own, and its share of the cores."""
     if not is_rank():
         return settings
@@ -227,7 +237,7 @@ def on_this_rank(settings: ImageSettings) -> ImageSettings:
 def describe_run(
     source: object,
     index: SampleIndex,
-    settings: ImageSettings,
+    settings: SampleSettings,
     entries: Sequence[tables.Entry],
 ) -> tables.Report:
     """Describe the images and the settings of the evaluation."""
@@ -246,7 +256,7 @@ def describe_run(
 
 
 @contextmanager
-def begun(folder: Path, settings: ImageSettings) -> Iterator[None]:
+def begun(folder: Path, settings: SampleSettings) -> Iterator[None]:
     """Create the folder of the results now, so that no results are lost because it cannot be.
 
     It is removed if it stays empty.

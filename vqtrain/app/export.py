@@ -18,7 +18,7 @@ from vqtrain.app.parts.output import fill_whole, new_folder
 from vqtrain.data.settings.image import ImageSize
 from vqtrain.data.sources.find import open_samples
 from vqtrain.errors import BadSampleError, CheckpointError, ConfigError, DataError, VqtrainError
-from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.settings import SampleSettings
 from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import Agreement
 from vqtrain.formats.parts.graphs import traced_size
@@ -75,7 +75,7 @@ def pictures_of(
         ConfigError: If the size does not fit the tokenizer.
         DataError: If there are no pictures, or one cannot be read.
     """
-    settings = ImageSettings(
+    settings = SampleSettings(
         image_size=image_size,
         crop="resize",
         batch_size=1,

@@ -10,7 +10,7 @@ from vqtrain.app.parts.probes.options import ProbeOptions
 from vqtrain.app.parts.probes.several import probe_all
 from vqtrain.errors import require
 from vqtrain.evaluation.models import names_of
-from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.settings import SampleSettings
 
 
 @final
@@ -21,7 +21,7 @@ class Probe(Command):
         self,
         *,
         words: list[str],
-        settings: ImageSettings,
+        settings: SampleSettings,
         options: ProbeOptions,
         tokenizer: str | list[str],
         allow: list[str],

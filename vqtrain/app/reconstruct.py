@@ -10,12 +10,13 @@ from rich.console import Console
 from vqtrain.app.base import Command
 from vqtrain.app.parts.output import ending_in_order, fill_whole, new_folder
 from vqtrain.app.parts.progress import shown_progress
+from vqtrain.app.parts.sources import SampleSources, check_media
 from vqtrain.data.decoding.crops import CROPS
 from vqtrain.data.settings.image import ImageSize
 from vqtrain.data.sources.find import open_samples
 from vqtrain.errors import require
 from vqtrain.evaluation.reconstructions import PSNR_FILE, draw, draw_all, read_images
-from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.settings import SampleSettings
 from vqtrain.ops.precision import TRAINED_PRECISIONS
 from vqtrain.ranges import at_least, one_of
 from vqtrain.tokenizer.any_size import AnySize
@@ -33,31 +34,37 @@ class Reconstruct(Command):
         *,
         tokenizer: str,
         allow: list[str],
-        images: str | list[str | dict[str, object]],
+        sources: SampleSources,
         out: str,
         limit: Annotated[int, at_least(1)] | None,
         image_size: ImageSize | None,
+        frames: Annotated[int, at_least(1)] | None,
+        length: Annotated[int, at_least(1)] | None,
         crop: Annotated[str, one_of(*CROPS)],
         any_size: AnySize,
         device: str,
         precision: Annotated[str, one_of(*TRAINED_PRECISIONS)],
     ) -> int:
         """Reconstruct, and say what came of it."""
-        settings = ImageSettings(
+        settings = SampleSettings(
             image_size=image_size,
+            frames=frames,
+            length=length,
             crop=crop,
             batch_size=1,
             num_workers=0,
             device=device,
             precision=precision,
         )
+        images, media = sources.named("vqtrain reconstruct tokenizer=PATH images=IMAGES")
         loaded = settings.placed(Tokenizer.from_pretrained(tokenizer, allow=allow))
+        check_media(media, loaded, tokenizer)
         any_size.check(loaded.encoder)
         require(
             image_size is None or not any_size.keeps_whole,
             "image_size crops images, which max_tokens, pad and thumbnail keep whole: leave it out",
         )
-        index = open_samples(images, role="validation")
+        index = open_samples(images, media, role="validation")
         folder = new_folder(out)
         console = Console(highlight=False, soft_wrap=True)
         total = min(len(index), limit or len(index))

@@ -15,7 +15,7 @@ from vqtrain.app.parts.probes.folder import TOKENIZER, is_of_several
 from vqtrain.app.parts.probes.transformer import draw, read_model
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.errors import ConfigError, require
-from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.settings import SampleSettings
 from vqtrain.generation.base import Condition
 from vqtrain.generation.form import TokenForm
 from vqtrain.generation.grid import image_grid, nearly_square
@@ -59,7 +59,7 @@ class Sample(Command):
             "probe, with probe=transformer",
         )
         target = new_folder(out)
-        settings = ImageSettings(
+        settings = SampleSettings(
             image_size=found.image_size,
             crop="resize",
             batch_size=batch_size,

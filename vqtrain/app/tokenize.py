@@ -19,6 +19,7 @@ from torch import Tensor
 from vqtrain.app.base import Command
 from vqtrain.app.parts.output import ending_in_order, folder_of, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
+from vqtrain.app.parts.sources import SampleSources, check_media
 from vqtrain.build import bind, resolve
 from vqtrain.data.shards.folder import INDEX, PLAN, Progress, read_share
 from vqtrain.data.shards.writer import progress_of
@@ -28,7 +29,7 @@ from vqtrain.data.tokens.plan import Plan, TokenSettings, make_plan
 from vqtrain.data.tokens.report import UNFINISHED, Report, read_report
 from vqtrain.data.tokens.write import Describe, Encode, write
 from vqtrain.errors import ConfigError, FailedError, Interrupted, VqtrainError, require
-from vqtrain.evaluation.settings import ImageSettings, find_device
+from vqtrain.evaluation.settings import SampleSettings, find_device
 from vqtrain.launchers.base import Ended, Job, Launcher
 from vqtrain.launchers.local import Local
 from vqtrain.ops.precision import widened
@@ -53,11 +54,11 @@ class Tokenize(Command):
         self,
         *,
         words: list[str],
-        settings: ImageSettings,
+        settings: SampleSettings,
         any_size: AnySize,
         tokenizer: str,
         allow: list[str],
-        images: str | list[str | dict[str, object]],
+        sources: SampleSources,
         out: str,
         layout: str,
         shard_size: int,
@@ -71,17 +72,19 @@ class Tokenize(Command):
         """Tokenize, and say what came of it."""
         part = read_share(share)
         folder = folder_of(out)
+        images, media = sources.named("vqtrain tokenize tokenizer=PATH images=IMAGES")
         refuse_inside(folder, images)
         found = find_launcher(launcher, devices=devices, jobs=jobs, options=launcher_options)
         if found is not None and part.of > 1:
             raise ConfigError(f"share={share} is of one process: leave out the launcher")
         console = Console(highlight=False, soft_wrap=True)
         model = Tokenizer.from_pretrained(tokenizer, allow=allow)
+        check_media(media, model, tokenizer)
         any_size.check(model.encoder)
         is_any = any_size.keeps_whole or any_size.tile is not None
         plan = make_token_plan(
             model,
-            open_samples(images, role="training"),
+            open_samples(images, media, role="training"),
             settings,
             shard_size=shard_size,
             layout=layout,
@@ -120,7 +123,7 @@ class Tokenize(Command):
 def make_token_plan(
     tokenizer: Tokenizer,
     images: SampleIndex,
-    settings: ImageSettings,
+    settings: SampleSettings,
     *,
     shard_size: int,
     layout: str,
@@ -184,7 +187,7 @@ def describer(tokenizer: Tokenizer, any_size: AnySize) -> Describe:
 
 
 def encoder(
-    tokenizer: Tokenizer, settings: ImageSettings, any_size: AnySize | None = None
+    tokenizer: Tokenizer, settings: SampleSettings, any_size: AnySize | None = None
 ) -> Encode:
     """Put a tokenizer on its device, and return what turns pixels into ids there."""
     placed = settings.placed(tokenizer)
@@ -225,7 +228,7 @@ def find_launcher(
 
 
 def commands_of(
-    words: Sequence[str], settings: ImageSettings, parts: int, launcher: type[Launcher]
+    words: Sequence[str], settings: SampleSettings, parts: int, launcher: type[Launcher]
 ) -> list[list[str]]:
     """Write the command line of each process: that of this one, with its share."""
     kept = [word for word in words if re.split(r"[.=]", word)[0] not in LAUNCH_KEYS]

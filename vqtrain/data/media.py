@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import final
 
+from vqtrain.errors import ConfigError
+
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"\x93NUMPY")
 _SOUNDS = (b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
 _MATROSKA = b"\x1a\x45\xdf\xa3"
@@ -91,13 +93,20 @@ SOUND = Media(
     extra="sound",
 )
 ALL = (IMAGE, VIDEO, SOUND)
+MEDIA = {media.word: media for media in ALL}
 
 
 def media_of(axes: int) -> Media:
     """Return what samples of some axes are of.
 
+    Raises:
+        ConfigError: If there are no files of such samples.
+
     Example:
         >>> media_of(3).noun
         'clip'
     """
-    return next(media for media in ALL if media.axes == axes)
+    for media in ALL:
+        if media.axes == axes:
+            return media
+    raise ConfigError(f"samples of {axes} axes come from no files: use the Python interface")

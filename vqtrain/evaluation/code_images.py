@@ -12,7 +12,7 @@ from torch import Tensor
 from vqtrain.data.decoding.base import Transform
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.evaluation.codes import CodeStatistics
-from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.settings import SampleSettings
 from vqtrain.evaluation.side_by_side import MARGIN, to_panel
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.tokenizer.model import Tokenizer
@@ -37,7 +37,7 @@ def draw_codes(
     tokenizer: Tokenizer,
     index: SampleIndex,
     transform: Transform,
-    settings: ImageSettings,
+    settings: SampleSettings,
 ) -> Image.Image | None:
     """Draw the most frequent ids of each grid, and the entropy of ids at each position.
 
@@ -67,7 +67,7 @@ def code_rows(
     tokenizer: Tokenizer,
     index: SampleIndex,
     transform: Transform,
-    settings: ImageSettings,
+    settings: SampleSettings,
 ) -> list[Image.Image]:
     """Draw the most frequent ids of each grid, a column each."""
     counts, rows = codes.counts(), []

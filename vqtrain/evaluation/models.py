@@ -24,7 +24,7 @@ from vqtrain.evaluation.measure import Change, Measured, measure, measuring_devi
 from vqtrain.evaluation.reconstructions import draw, file_name
 from vqtrain.evaluation.reference import Reference, content_digest
 from vqtrain.evaluation.repeats import compare_with_last
-from vqtrain.evaluation.settings import ImageSettings, find_device
+from vqtrain.evaluation.settings import SampleSettings, find_device
 from vqtrain.metrics.base import Metric, SampleMetric, SetMetric
 from vqtrain.metrics.parts.build import Given, describe, load_weights, why_not
 from vqtrain.shapes import ImageSize, by, in_px
@@ -62,7 +62,7 @@ class Model:
 def load_all(
     typed: str | list[str],
     allow: Sequence[str],
-    settings: ImageSettings,
+    settings: SampleSettings,
     counts: Sequence[int | None],
 ) -> list[Model]:
     """Load the tokenizers, each once for all numbers of tokens.
@@ -190,7 +190,7 @@ def measure_all(
     index: SampleIndex,
     metrics: Sequence[Metric],
     rules: Mapping[str, Mapping[str, str]],
-    settings: ImageSettings,
+    settings: SampleSettings,
     *,
     with_baselines: bool,
     max_bad_fraction: float,
@@ -234,7 +234,7 @@ def measure_model(
     index: SampleIndex,
     metrics: Sequence[Metric],
     rules: Mapping[str, Mapping[str, str]],
-    settings: ImageSettings,
+    settings: SampleSettings,
     *,
     digest: str,
     baselines: Mapping[str, Baseline],
@@ -313,7 +313,7 @@ def entry_of(
     index: SampleIndex,
     metrics: Sequence[Metric],
     rules: Mapping[str, Mapping[str, str]],
-    settings: ImageSettings,
+    settings: SampleSettings,
 ) -> tables.Entry:
     """Put together the results of a tokenizer, without its cost."""
     size = cast(ImageSize, model.transform.summary["image_size"])
@@ -342,7 +342,7 @@ def entry_of(
 
 
 def with_costs(
-    entries: Sequence[tables.Entry], models: Sequence[Model], settings: ImageSettings
+    entries: Sequence[tables.Entry], models: Sequence[Model], settings: SampleSettings
 ) -> Iterator[tables.Entry]:
     """Measure what each tokenizer costs with all of its tokens, by single images and by batches."""
     costs: dict[Tokenizer, Cost] = {}
@@ -365,7 +365,7 @@ def save_images(
     model: Model,
     index: SampleIndex,
     metrics: Sequence[Metric],
-    settings: ImageSettings,
+    settings: SampleSettings,
     count: int,
     out: Path,
 ) -> None:

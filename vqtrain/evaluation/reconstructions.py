@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError, DataError
-from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.settings import SampleSettings
 from vqtrain.evaluation.side_by_side import ids_panel, side_by_side, to_panel
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.ops.pixels import to_pixels
@@ -64,7 +64,11 @@ def draw_all(
 
 
 def read_images(
-    index: SampleIndex, tokenizer: Tokenizer, settings: ImageSettings, count: int, any_size: AnySize
+    index: SampleIndex,
+    tokenizer: Tokenizer,
+    settings: SampleSettings,
+    count: int,
+    any_size: AnySize,
 ) -> Iterator[tuple[str, Float[Tensor, "1 c h w"] | str]]:
     """Bring the first images with their keys; for one that cannot be used, the reason."""
     size = settings.image_size or math.lcm(*tokenizer.unit)
@@ -88,7 +92,7 @@ def read_images(
 def draw(
     tokenizer: Tokenizer,
     images: Float[Tensor, "1 c h w"],
-    settings: ImageSettings,
+    settings: SampleSettings,
     any_size: AnySize = NO_CHANGE,
     num_tokens: int | None = None,
 ) -> tuple[Picture, dict[str, Any]]:

@@ -86,7 +86,7 @@ def test_a_list_of_sources_is_a_list() -> None:
 def test_a_path_in_a_config_of_the_users_is_literal_too(tmp_path: Path) -> None:
     folder = tmp_path / "o'brien \"[#1]\" = {a,b} ${x} \\'\\"
     (folder / "data").mkdir(parents=True)
-    text = (CONFIGS / "data/default.yaml").read_text()
+    text = (CONFIGS / "data/image.yaml").read_text()
     (folder / "data/mine.yaml").write_text(text.replace("train: demo", "train: '${absent} {0..9}'"))
     config = composed(f"--config-dir={folder}", "data=mine")
     assert config["data"]["train"] == "${absent} {0..9}"

@@ -10,7 +10,7 @@ def test_the_help_lists_every_group_and_every_key_with_its_meaning(tmp_path: Pat
     words = ["codebook=fsq", "discriminator=patchgan", "loss/perceptual=lpips", "codebook.size=9"]
     words += ["+loss/perceptual@loss.logits=convnext"]
     (tmp_path / "data").mkdir()
-    (tmp_path / "data/default.yaml").write_text("---\n  # no key yet\ncrop: x  # another text\n")
+    (tmp_path / "data/image.yaml").write_text("---\n  # no key yet\ncrop: x  # another text\n")
     line = read_command_line(words)
     lines = describe_keys("train", line).splitlines()
     for group, choices in group_choices(None).items():

@@ -33,7 +33,7 @@ INHERITED = "init_from"
 
 # Taken as typed: Hydra's grammar refuses or rewrites what paths hold ({000..099}, ~, =, spaces).
 PATH_KEYS = (
-    *("data.train", "data.val", "images", "tokenizer"),
+    *("data.train", "data.val", "images", "videos", "sounds", "tokenizer"),
     *("path", "run", "other", "out"),
     *("run_dir", "resume", "init_from", "sweep_dir"),
 )

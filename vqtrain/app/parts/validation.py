@@ -1,4 +1,4 @@
-"""The images of an evaluation: those that are named, or those that a run was validated on."""
+"""The samples of an evaluation: those that are named, or those that a run was validated on."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from typing import final
 
 import yaml
 
+from vqtrain.data.media import IMAGE, MEDIA, Media
 from vqtrain.data.sources.find import open_samples, training_and_validation
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import ConfigError
@@ -23,21 +24,27 @@ class ChosenImages:
 
     Attributes:
         source: Where they are from, for people.
+        media: What they are of.
         near: Where no results may be written.
         crop: Of the run that was validated on them; None if they are of no run.
         open: Finds them; raises DataError if they are not there.
     """
 
     source: object
+    media: Media
     near: Source
     crop: str | None
     open: Callable[[], SampleIndex]
 
 
-def named_images(images: Source) -> ChosenImages:
-    """Choose the images that a user has named."""
+def named_images(source: Source, media: Media) -> ChosenImages:
+    """Choose the samples that a user has named."""
     return ChosenImages(
-        source=images, near=images, crop=None, open=lambda: open_samples(images, role="validation")
+        source=source,
+        media=media,
+        near=source,
+        crop=None,
+        open=lambda: open_samples(source, media, role="validation"),
     )
 
 
@@ -67,23 +74,25 @@ def validation_images(tokenizers: Sequence[str], allow: Sequence[str]) -> Chosen
             "name the images: vqtrain evaluate tokenizer=A,B images=IMAGES; these runs have "
             "validated on different ones"
         )
-    train, val, crop = data
+    train, val, crop, media = data
     typed = " ".join(
         f"data.{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in (("train", train), ("val", val))
     )
     return ChosenImages(
-        source=f"validation images of {typed}",
+        source=f"validation {media.noun}s of {typed}",
+        media=media,
         near=train,
         crop=crop,
-        open=lambda: training_and_validation(train, val)[1],
+        open=lambda: training_and_validation(train, val, media)[1],
     )
 
 
-def _data_of(name: str) -> tuple[Source, Source, str] | None:
+def _data_of(name: str) -> tuple[Source, Source, str | None, Media] | None:
     try:
         text = (expand(name) / "config.yaml").read_text(encoding="utf-8")
         data = yaml.safe_load(text)["data"]
-        return data["train"], data["val"], data["crop"]
+        media = MEDIA[data.get("kind", IMAGE.word)]
+        return data["train"], data["val"], data.get("crop"), media
     except (OSError, ConfigError, yaml.YAMLError, KeyError, TypeError):
         return None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from vqtrain.build import bind, final_class, unknown
-from vqtrain.data.media import ALL, IMAGE
+from vqtrain.data.media import IMAGE, MEDIA
 from vqtrain.data.settings.base import DataSettings
 from vqtrain.errors import ConfigError
 
@@ -14,9 +14,9 @@ def bind_data(group: Mapping[str, object]) -> DataSettings:
     Raises:
         ConfigError: If there is no such kind, or a key is unknown, missing or invalid.
     """
-    rest, words = dict(group), [media.word for media in ALL]
+    rest = dict(group)
     kind = str(rest.pop("kind", IMAGE.word))  # which runs did not say when there was no other
-    if kind not in words:
-        raise ConfigError(f"data.kind: {unknown('kind', kind, words)}")
+    if kind not in MEDIA:
+        raise ConfigError(f"data.kind: {unknown('kind', kind, MEDIA)}")
     settings: type[DataSettings] = final_class(f"vqtrain.data.settings.{kind}", DataSettings)
     return bind(settings, rest, where="data")

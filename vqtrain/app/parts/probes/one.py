@@ -18,7 +18,7 @@ from vqtrain.app.tokenize import hash_of
 from vqtrain.data.remote.urls import shareable
 from vqtrain.errors import Interrupted, require
 from vqtrain.evaluation.models import Model
-from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.settings import SampleSettings
 from vqtrain.generation import tables
 from vqtrain.generation.form import TokenForm
 from vqtrain.generation.results import FILE, write_probe
@@ -47,7 +47,7 @@ def open_run(
     allow: Sequence[str],
     sources: Sources,
     folder: Path,
-    settings: ImageSettings,
+    settings: SampleSettings,
     options: ProbeOptions,
     *,
     out: str,

@@ -15,7 +15,7 @@ from vqtrain.app.parts.probes.options import ProbeOptions
 from vqtrain.evaluation.baselines import bits_per_pixel
 from vqtrain.evaluation.measure import measuring_device
 from vqtrain.evaluation.models import Model, choose_metrics, load_metrics
-from vqtrain.evaluation.settings import ImageSettings, find_device
+from vqtrain.evaluation.settings import SampleSettings, find_device
 from vqtrain.generation.form import TokenForm
 from vqtrain.generation.results import ProbeReport, TokenizerProbe, write_probe
 from vqtrain.metrics.base import Metric
@@ -44,7 +44,7 @@ class TokenizerRun:
     form: TokenForm
     images: ProbeImages
     folder: Path
-    settings: ImageSettings
+    settings: SampleSettings
     options: ProbeOptions
     report: ProbeReport
     command: str
@@ -113,7 +113,7 @@ def begin(
     path: str,
     tokenizer: Tokenizer,
     images: ProbeImages,
-    settings: ImageSettings,
+    settings: SampleSettings,
     options: ProbeOptions,
 ) -> ProbeReport:
     """Describe a probe of which nothing is done yet."""

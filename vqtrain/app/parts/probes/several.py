@@ -17,7 +17,7 @@ from vqtrain.app.parts.probes.options import ProbeOptions
 from vqtrain.app.parts.probes.run import TokenizerRun
 from vqtrain.data.cache import write_whole
 from vqtrain.errors import ConfigError, Interrupted, naming, require
-from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.settings import SampleSettings
 from vqtrain.generation import plot, tables
 from vqtrain.generation.results import FILE, ProbeReport, read_probe, write_probe
 from vqtrain.launchers.base import Ended, Job
@@ -38,7 +38,7 @@ def probe_all(
     allow: Sequence[str],
     sources: Sources,
     folder: Path,
-    settings: ImageSettings,
+    settings: SampleSettings,
     options: ProbeOptions,
     *,
     out: str,

@@ -12,7 +12,7 @@ from vqtrain.app.parts.probes.folder import TRANSFORMER
 from vqtrain.app.parts.probes.options import TransformerOptions
 from vqtrain.codebooks.base import Codebook
 from vqtrain.errors import CheckpointError
-from vqtrain.evaluation.settings import ImageSettings
+from vqtrain.evaluation.settings import SampleSettings
 from vqtrain.generation.base import Condition, TokenModel
 from vqtrain.generation.budget import Sizes, sizes_of
 from vqtrain.generation.form import TokenForm
@@ -85,7 +85,7 @@ def draw(
     sampling: Sampling,
     *,
     seed: int,
-    settings: ImageSettings,
+    settings: SampleSettings,
 ) -> Iterator[Pixels]:
     """Draw an image for each condition, in batches.
 
