@@ -27,7 +27,7 @@ def test_clips_stand_side_by_side_in_an_mp4_of_even_sides() -> None:
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ConfigError, match=r'written by PyAV: pip install "vqtrain\[video\]"'):
+    with pytest.raises(ConfigError, match=r'clips need PyAV: pip install "vqtrain\[video\]"'):
         to_mp4(torch.zeros(3, 1, 16, 16), fps=None)
 
 

@@ -3,23 +3,19 @@
 import io
 import wave
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vqtrain.errors import ConfigError
+from vqtrain.drawing.mp4 import encode_mp4
 from vqtrain.ops.pixels import to_pixels
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 # Of a clip that does not know its own frames a second.
 USUAL_FPS = 8.0
 # Constant rate factor of x264; at 16 its errors are far below those of tokenizers.
-QUALITY = "16"
+QUALITY = 16
 LOUDEST = 2**15 - 1
 
 
@@ -35,21 +31,11 @@ def to_mp4(*clips: Float[Tensor, "c t h w"], fps: float | None) -> bytes:
     Raises:
         ConfigError: If PyAV is missing.
     """
-    av = _load_av()
     pixels = np.concatenate([_frames(clip) for clip in clips], axis=2)
     odd = [(0, 0), *((0, side % 2) for side in pixels.shape[1:3]), (0, 0)]
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        rate = Fraction(fps or USUAL_FPS).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": QUALITY})
-        padded = np.pad(pixels, odd, mode="edge")
-        stream.height, stream.width = padded.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.thread_count = 1
-        for frame in padded:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-    return file.getvalue()
+    tick = 1 / Fraction(fps or USUAL_FPS).limit_denominator(1001)
+    frames = np.pad(pixels, odd, mode="edge")
+    return encode_mp4(frames, times=range(len(frames) + 1), tick=tick, crf=QUALITY)
 
 
 def to_wav(sound: Float[Tensor, "c t"], sample_rate: int) -> bytes:
@@ -67,11 +53,3 @@ def to_wav(sound: Float[Tensor, "c t"], sample_rate: int) -> bytes:
 def _frames(clip: Float[Tensor, "c t h w"]) -> UInt8[np.ndarray, "t h w 3"]:
     shown = clip if len(clip) == 3 else clip[:1].expand(3, *clip.shape[1:])
     return rearrange(to_pixels(shown), "c t h w -> t h w c").cpu().numpy()
-
-
-def _load_av() -> "ModuleType":
-    try:
-        import av  # of the extra "video", which images do not need
-    except ImportError as error:
-        raise ConfigError('clips are written by PyAV: pip install "vqtrain[video]"') from error
-    return av

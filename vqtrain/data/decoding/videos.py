@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from vqtrain.data.decoding.images import from_pillow
-from vqtrain.errors import BadSampleError, ConfigError
+from vqtrain.drawing.mp4 import load_av
+from vqtrain.errors import BadSampleError
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -172,10 +173,7 @@ def open_video(encoded: bytes) -> Iterator[Video]:
         BadSampleError: If the bytes are no video, or are cut off.
         ConfigError: If PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError:
-        raise ConfigError('videos need PyAV: pip install "vqtrain[video]"') from None
+    av = load_av()
     length = _length(encoded)
     if length > len(encoded):
         raise BadSampleError(f"it is cut off: {len(encoded):,} of {length:,} bytes are there")
