@@ -2,7 +2,7 @@
 
 import io
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,12 +96,17 @@ def _pack_demo(pack: Path, write: Callable[[Path], None]) -> None:
 
 
 def _write_images(folder: Path) -> None:
-    photographs = _photographs()
-    _write_tar(folder / "training.tar", _training_tiles(photographs))
-    _write_tar(folder / "validation.tar", _held_out_tiles(photographs))
+    pictures = photographs()
+    write_tar(folder / "training.tar", map(_encoded, _training_tiles(pictures)))
+    write_tar(folder / "validation.tar", map(_encoded, _held_out_tiles(pictures)))
 
 
-def _photographs() -> Path:
+def photographs() -> Path:
+    """Find the folder of scikit-image's photographs.
+
+    Raises:
+        DataError: If it, or one that the demo needs, is missing.
+    """
     spec = find_spec("skimage")  # importing it would take a second
     if spec is None or spec.origin is None:
         raise DataError("the demo's images come with scikit-image: pip install scikit-image")
@@ -144,14 +149,16 @@ def _tiles(image: Image.Image, *, size: int, stride: int) -> Sequence[tuple[str,
     ]
 
 
-def _write_tar(path: Path, tiles: Iterator[tuple[str, Image.Image]]) -> None:
+def _encoded(tile: tuple[str, Image.Image]) -> tuple[str, bytes]:
+    encoded = io.BytesIO()
+    tile[1].save(encoded, "PNG", compress_level=1)
+    return f"{tile[0]}.png", encoded.getvalue()
+
+
+def write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write a tar of files, by their names; equal files give equal bytes."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for key, tile in tiles:
-            encoded = io.BytesIO()
-            tile.save(encoded, "PNG", compress_level=1)
-            member = tarfile.TarInfo(
-                f"{key}.png"
-            )  # its time and owner are 0: equal bytes each time
-            member.size = encoded.tell()
-            encoded.seek(0)
-            tar.addfile(member, encoded)
+        for name, content in files:
+            member = tarfile.TarInfo(name)  # its time and owner are 0
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
