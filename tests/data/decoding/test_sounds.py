@@ -84,9 +84,9 @@ def test_every_kind_of_file_gives_the_sine_that_it_holds(kind):
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000, 22050, 15999])
 def test_other_rates_give_the_same_sine_and_every_window_its_part_of_the_whole(rate):
-    encoded = encode(sine(rate), rate, subtype="FLOAT")
-    whole = transform().decode_whole(encoded)
-    assert whole.shape[1] == len(soxr.resample(sine(rate), rate, RATE))
+    values = sine(rate, count=rate // 2 - 1)
+    whole = transform().decode_whole(encode(values, rate, subtype="FLOAT"))
+    assert whole.shape[1] == len(soxr.resample(values, rate, RATE))
     inner = slice(300, -300)
     expected = sine(RATE, count=whole.shape[1])
     assert np.abs(whole[0].numpy() - expected)[inner].max() < 1e-4
