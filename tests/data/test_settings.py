@@ -3,9 +3,12 @@
 import runpy
 
 import pytest
+import yaml
 
+from vqtrain.build import configs_folder
 from vqtrain.data.settings import image
 from vqtrain.data.settings.image import ImageData
+from vqtrain.data.settings.kinds import bind_data
 from vqtrain.errors import ConfigError
 
 GOOD = {
@@ -92,3 +95,35 @@ def test_impossible_values_are_refused(change, message):
     unchecked = runpy.run_path(image.__file__)["ImageData"]
     with pytest.raises(ConfigError, match=message):
         unchecked(**(GOOD | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "vidio"}, r"data\.kind: unknown kind 'vidio', did you mean 'video'\?"),
+        ({"fps": 8, "stride": 2}, r"data\.fps=8\.0 takes frames by time: .* got data\.stride=2"),
+        ({"frames_per_loss": 18}, r"frames_per_loss must be at most data\.frames=17, got 18"),
+        ({"frames": 0}, r"data\.frames must be at least 1, got 0"),
+        ({"fps": 0}, r"data\.fps must be above 0 and finite or null, got 0"),
+        ({"length": 4}, r"data: unknown key 'length'|unknown .*length"),
+    ],
+)
+def test_impossible_settings_of_clips_are_refused(change, message):
+    group = yaml.safe_load((configs_folder() / "data/video.yaml").read_text())
+    with pytest.raises(ConfigError, match=message):
+        bind_data(group | change)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "text"),
+    [
+        ("image", (64, 64), "64 x 64 px"),
+        ("video", (17, 64, 64), "17 frames of 64 x 64 px"),
+        ("sound", (16384,), "16,384 samples at 16,000 Hz (1 s)"),
+    ],
+)
+def test_each_kind_describes_its_samples(kind, size, text):
+    settings = bind_data(yaml.safe_load((configs_folder() / f"data/{kind}.yaml").read_text()))
+    assert (settings.media.word, settings.sample_size, settings.size_text) == (kind, size, text)
+    again = settings.transform.sized(size)
+    assert again.sample_size == size

@@ -10,8 +10,9 @@ from vqtrain.app.parts.own import check_metrics, check_objective
 from vqtrain.app.parts.settings import Settings
 from vqtrain.app.parts.shapes import check_buckets, check_shapes
 from vqtrain.build import in_context, split_kind
+from vqtrain.data.settings.base import DataSettings
 from vqtrain.data.settings.image import ImageData
-from vqtrain.errors import ConfigError
+from vqtrain.errors import ConfigError, require
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.parts.build import build_metrics, kind_of, load_weights, why_not
 from vqtrain.ops.seeds import seed_torch
@@ -19,6 +20,13 @@ from vqtrain.ranges import resolve_fractions
 from vqtrain.shapes import typed
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.module import TokenizerTraining
+
+# What networks of each media are called, for those who have chosen others.
+FITTING = {
+    "image": "encoder=vqvae decoder=vqvae, for example",
+    "video": "encoder=magvit2_video decoder=magvit2_video or experiment=video_demo, for example",
+    "sound": "encoder=seanet decoder=seanet or experiment=sound_demo, for example",
+}
 
 
 def build_module(
@@ -46,6 +54,8 @@ def build_module(
         channels=data.channels,
         pixel_range=data.pixel_range,
     )
+    if sample_size is None:
+        check_media(tokenizer, data)
     where = data.size_key if sample_size is None else f"sample_size={typed(list(size))}"
     check_shapes(tokenizer, size, where)
     check_warmup(settings.optim, settings.trainer.max_steps, "trainer.max_steps")
@@ -65,6 +75,20 @@ def build_module(
     )
 
 
+def check_media(tokenizer: Tokenizer, data: DataSettings) -> None:
+    """Refuse networks of samples with other axes than those of the data.
+
+    Raises:
+        ConfigError: If they are.
+    """
+    axes, kind = len(tokenizer.downsampling), tokenizer.specification["encoder"]["kind"]
+    require(
+        axes == data.media.axes,
+        f"encoder={kind} takes samples of {axes} axes, and data={data.media.word} gives "
+        f"{data.media.noun}s, of {data.media.axes}: choose {FITTING[data.media.word]}",
+    )
+
+
 def context_of(
     config: Mapping[str, Any], settings: Settings, sample_size: tuple[int, ...]
 ) -> dict[str, object]:
@@ -73,6 +97,7 @@ def context_of(
         "in_channels": settings.data.channels,
         "out_channels": settings.data.channels,
         "sample_size": sample_size,
+        **settings.data.context,
         "max_steps": settings.trainer.max_steps,
         "world_size": settings.trainer.world_size,
         "weights": config["weights"],

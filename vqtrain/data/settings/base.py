@@ -1,6 +1,7 @@
 """What the settings of all kinds of data share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -69,6 +70,11 @@ class DataSettings(ABC):
     @abstractmethod
     def size_text(self) -> str:
         """The size of a sample, for people."""
+
+    @property
+    def context(self) -> Mapping[str, object]:
+        """What losses may ask of the data by name."""
+        return {}
 
     @property
     def sample_size(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The settings of clips."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, final
 
@@ -74,6 +75,11 @@ class VideoData(DataSettings):
             fps=self.fps,
             stride=self.stride,
         )
+
+    @property
+    def context(self) -> Mapping[str, object]:
+        """The frames of a clip that losses of images see."""
+        return {"frames_per_loss": self.frames_per_loss}
 
     @property
     def size_key(self) -> str:
