@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from vqtrain.errors import DataError
 from vqtrain.evaluation.comparison import OWN, Clock, Comparison, Result
-from vqtrain.metrics.base import SetMetric
+from vqtrain.metrics.base import SampleMetric, SetMetric
+from vqtrain.metrics.parts.build import build_metrics, load_weights
 from vqtrain.metrics.parts.moments import Moments
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.metrics.si_sdr import SISDR
@@ -105,6 +107,52 @@ def test_metrics_of_sounds_get_floats_that_are_clamped_and_not_rounded() -> None
     assert comparison.gather()[1][OWN].values["si_sdr"] == expected.tolist()
 
 
+def test_clips_are_measured_frame_by_frame(classifier_file: Callable[[str], Path]) -> None:
+    metrics = build_metrics(["psnr", "ssim", "lpips", "temporal_error"])
+    load_weights(metrics, {"alex": str(classifier_file("alex"))}, CPU)
+    psnr, ssim, lpips, temporal_error = (cast(SampleMetric, each) for each in metrics)
+    comparison = Comparison(metrics, known={}, clock=Clock(None), device=CPU)
+    originals = torch.randint(60, 190, (5, 3, 4, 32, 32), dtype=torch.uint8)
+    # Noise that grows from clip to clip and from frame to frame.
+    most = 4 + 5 * torch.arange(5)[:, None] + 9 * torch.arange(4)
+    noise = torch.randint(0, 256, originals.shape) % most[:, None, :, None, None]
+    made = originals + noise.byte()
+    mask = torch.tensor([True, True, True, True, False, False])
+    for first in (0, 3):  # the last clip fills up its batch, and one more does not count
+        places = torch.arange(first, first + 3).clamp(max=4)
+        pair = (to_images(each[places]) for each in (originals, made))
+        comparison.add(*pair, mask[first : first + 3], {})
+    result = comparison.gather()[1][OWN]
+    assert list(result.frames) == ["psnr", "ssim", "lpips_alex"]
+    for metric in (psnr, ssim, lpips):
+        frames = [
+            [metric(made[n : n + 1, :, t], originals[n : n + 1, :, t]) for t in range(4)]
+            for n in range(4)
+        ]
+        by_clip = torch.tensor(frames)
+        assert result.values[metric.name] == pytest.approx(by_clip.mean(1).tolist(), rel=1e-5)
+        assert result.frames[metric.name] == pytest.approx(by_clip.mean(0).tolist(), rel=1e-5)
+        assert result.means[metric.name] == pytest.approx(by_clip.mean().item(), rel=1e-5)
+    assert result.values["temporal_error"] == temporal_error(made, originals)[:4].tolist()
+
+
+def test_still_images_among_clips_are_clips_of_one_frame() -> None:
+    comparison = Comparison([PSNR()], known={}, clock=Clock(None), device=CPU)
+    clips, stills = (torch.randint(0, 256, (2, 2, 3, t, 2, 2), dtype=torch.uint8) for t in (3, 1))
+    for made, given in (clips, stills):
+        comparison.add(to_images(given), to_images(made), torch.ones(2, dtype=torch.bool), {})
+    result = comparison.gather()[1][OWN]
+    frames = [
+        [PSNR()(made[:, :, t], given[:, :, t]) for t in range(made.shape[2])]
+        for made, given in (clips, stills)
+    ]
+    (first, *rest), (image,) = frames
+    expected = [torch.cat([first, image]).mean().item(), *(each.mean().item() for each in rest)]
+    assert result.frames["psnr"] == pytest.approx(expected, rel=1e-12)
+    of_clips = torch.stack([first, *rest]).mean(0)
+    assert result.values["psnr"] == pytest.approx([*of_clips.tolist(), *image.tolist()], rel=1e-12)
+
+
 def test_another_number_of_originals_is_refused() -> None:
     first, _ = compare(pixels(5), pixels(5))
     with pytest.raises(DataError, match="the same originals every time, got 10 after 5"):
@@ -141,6 +189,10 @@ for split in (25, 40):
     comparison.add(to_images(originals), to_images(made), mask, {})
     result = comparison.gather()[1][OWN]
     results[split] = [sorted(result.values["psnr"]), result.means["psnr"], result.distances]
+    comparison = Comparison([PSNR()], known={}, clock=Clock(None), device=device)
+    clips = [to_images(each)[..., None].movedim(2, 4).contiguous() for each in (originals, made)]
+    comparison.add(*clips, mask, {})
+    results[split].append(comparison.gather()[1][OWN].frames)
 torch.save(results, f"{folder}/{rank}.pt")
 """
 
@@ -152,6 +204,8 @@ def test_two_ranks_equal_one(run_ranks: Callable[[str, int], Path]) -> None:
     for rank in range(2):
         found = torch.load(folder / f"{rank}.pt", weights_only=True)
         for split in (25, 40):
-            values, mean, distances = found[split]
+            values, mean, distances, frames = found[split]
             assert [values, mean] == alone[split][:2]  # to the last bit
+            assert frames == alone[split][3]
+            assert len(frames["psnr"]) == 2
             assert distances == {"flat@40": pytest.approx(alone[split][2]["flat@40"], rel=1e-9)}

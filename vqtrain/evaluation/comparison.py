@@ -4,17 +4,19 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
+from torch.nn.functional import pad
 
 from vqtrain import distributed
 from vqtrain.data.loading.batches import Batch
 from vqtrain.errors import DataError
-from vqtrain.metrics.base import Metric, SampleMetric, SetMetric
+from vqtrain.metrics.base import Metric, SampleMetric, SetMetric, is_by_frame
+from vqtrain.metrics.parts.frames import frame_values
 from vqtrain.metrics.parts.moments import Moments, frechet_distance
 from vqtrain.ops.pixels import to_images, to_pixels
 from vqtrain.ops.precision import at_least_float32
@@ -33,10 +35,12 @@ class Result:
     Attributes:
         values: By metric, the value of each sample; of baselines also their bits per pixel.
         distances: By metric and number of samples, as in ``rfid@5000``, the value of the set.
+        frames: Of clips, by metric that is measured frame by frame, the mean at each frame.
     """
 
     values: Mapping[str, Sequence[float]]
     distances: Mapping[str, float]
+    frames: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def means(self) -> dict[str, float]:
@@ -51,6 +55,17 @@ class Result:
         """The value of every metric by its name."""
         means = {name: mean for name, mean in self.means.items() if name != RATE}
         return {**means, **self.distances}
+
+
+def mean_of_numbers(values: Sequence[float]) -> float:
+    """Return the mean of what is not NaN, from a sum that is rounded once; NaN of nothing.
+
+    Example:
+        >>> mean_of_numbers([1.0, math.nan, 2.0])
+        1.5
+    """
+    numbers = [value for value in values if not math.isnan(value)]
+    return math.fsum(numbers) / len(numbers) if numbers else math.nan
 
 
 @final
@@ -122,6 +137,7 @@ class Comparison:
         self._of_sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
         self._clock, self._device = clock, device
         self._rows: list[Tensor] = []
+        self._frames: list[Tensor] = []
         self._words: list[str] = []
         self._moments: dict[tuple[str, str], Moments] = {}
         self.originals = dict(known)
@@ -149,7 +165,9 @@ class Comparison:
         # In 8 bits whatever the range of the files is, so that values can be compared.
         original, samples = to_pixels(samples), at_least_float32(samples)
         clamped = at_least_float32(reconstruction).clamp(-1, 1)
-        columns += self._values((to_pixels(reconstruction), clamped), (original, samples))
+        own, frames = self._values((to_pixels(reconstruction), clamped), (original, samples))
+        columns += own
+        self._frames += [torch.stack(frames, 1)] if frames else []
         for metric in self._of_sets:
             with self._clock.part(metric.name):
                 self._keep(OWN, metric, metric.features(reconstruction.float()), mask)
@@ -158,7 +176,7 @@ class Comparison:
         for word, (pixels, rates) in baselines.items():
             with self._clock.part(word):
                 both = pixels, to_images(pixels, samples.dtype)
-                columns += [*self._values(both, (original, samples)), rates]
+                columns += [*self._values(both, (original, samples))[0], rates]
                 for metric in self._of_sets:
                     self._keep(word, metric, metric.features_of_pixels(pixels), mask)
         self._rows.append(torch.stack(columns, 1))
@@ -170,8 +188,9 @@ class Comparison:
             DataError: If known originals are not as many as the samples.
         """
         rows = distributed.all_gather(torch.cat(self._rows)).cpu()
-        rows = rows[rows[:, 1] != 0]
-        columns = iter(rows[rows[:, 0].argsort()].T.tolist())
+        order = rows[:, 0].argsort()
+        order = order[rows[order, 1] != 0]
+        columns = iter(rows[order].T.tolist())
         places = [int(value) for value in next(columns)]
         next(columns)  # the mask
         moments = {key: moments.reduced() for key, moments in self._moments.items()}
@@ -184,19 +203,39 @@ class Comparison:
                 f"{metric.name}@{len(places)}": self._distance(word, metric, moments)
                 for metric in self._of_sets
             }
-            results[word] = Result(values=values, distances=distances)
+            frames = self._frame_means(order) if word == OWN else {}
+            results[word] = Result(values=values, distances=distances, frames=frames)
         return places, results
 
     def _values(
         self, reconstruction: tuple[Pixels, Tensor], original: tuple[Pixels, Tensor]
-    ) -> list[Float64[Tensor, " b"]]:
-        """Compare samples, each as pixels and as floats."""
-        columns = []
+    ) -> tuple[list[Float64[Tensor, " b"]], list[Float64[Tensor, "b t"]]]:
+        """Compare samples, each as pixels and as floats; by metric, and of clips also by frame."""
+        columns, frames = [], []
         for metric in self._of_samples:
-            form = 0 if metric.takes_levels else 1
+            pair = [each[0 if metric.takes_levels else 1] for each in (reconstruction, original)]
             with self._clock.part(metric.name):
-                columns.append(metric(reconstruction[form], original[form]))
-        return columns
+                if is_by_frame(metric, pair[0].shape[2:]):
+                    frames.append(frame_values(metric, *pair))
+                    columns.append(torch.stack([clip.mean() for clip in frames[-1]]))
+                else:
+                    columns.append(metric(*pair))
+        return columns, frames
+
+    def _frame_means(self, order: Int64[Tensor, " n"]) -> dict[str, list[float]]:
+        """Return the mean at each frame of those samples of all ranks that count; collective."""
+        length = max((each.shape[2] for each in self._frames), default=0)
+        length = int(distributed.all_max(torch.tensor([length], device=self._device)))
+        if not length:
+            return {}
+        # Still images among clips are clips of one frame.
+        padded = [pad(each, (0, length - each.shape[2]), value=math.nan) for each in self._frames]
+        names = [each.name for each in self._of_samples if is_by_frame(each, (length, 1, 1))]
+        columns = distributed.all_gather(torch.cat(padded)).cpu()[order].movedim(0, -1)
+        return {
+            name: [mean_of_numbers(values) for values in own.tolist()]
+            for name, own in zip(names, columns, strict=True)
+        }
 
     def _keep(
         self, word: str, metric: SetMetric, features: Float[Tensor, "b d"], mask: Mask

@@ -12,6 +12,8 @@ from torch import Tensor
 from vqtrain.errors import ConfigError
 from vqtrain.shapes import Pixels
 
+# What samples are called by the number of their axes, and the unit of their sizes.
+WORDS = {1: ("sounds", ""), 2: ("images", " px"), 3: ("clips", "")}
 # What metrics of floats say of rounding.
 UNROUNDED = "none: clamped to [-1, 1]"
 
@@ -30,6 +32,7 @@ class Metric(ABC):
         axes: Axes of a sample besides its channels, 2 for images; None for any number.
         channels: The numbers of channels that it takes; None for any number.
         min_size: Smallest size of a sample along every axis.
+        min_frames: Smallest number of frames, of a metric of clips.
         weights: Files that it needs, keys of ``vqtrain.weights.KNOWN``.
         package: The package that computes it.
         definition: How a value comes about, for people who compare it with others.
@@ -48,6 +51,7 @@ class Metric(ABC):
     axes: int | None = None
     channels: tuple[int, ...] | None = None
     min_size: int = 1
+    min_frames: int = 1
     weights: tuple[str, ...] = ()
     package: str = "vqtrain"
     definition: str
@@ -74,7 +78,16 @@ class Metric(ABC):
 
 
 class SampleMetric(Metric):
-    """Has a value for each sample; its value for a set is the mean over the samples."""
+    """Has a value for each sample; its value for a set is the mean over the samples.
+
+    The value of a clip under a metric of images is the mean of those of its frames.
+
+    Attributes:
+        by_frame: Whether the value of a clip is the mean of those of its frames all the same, of a
+            metric that takes any number of axes.
+    """
+
+    by_frame: bool = False
 
     @abstractmethod
     def __call__(
@@ -145,11 +158,20 @@ class TextMetric(Metric):
         """
 
 
+def is_by_frame(metric: Metric, size: Sequence[int]) -> bool:
+    """Say whether samples of a size are clips that a metric is to be given frame by frame."""
+    is_of_frames = isinstance(metric, SampleMetric) and (metric.axes == 2 or metric.by_frame)
+    return is_of_frames and len(size) == 3
+
+
 def mismatch(metric: Metric, channels: int, size: Sequence[int]) -> str | None:
     """Say why a metric does not take samples of a shape; None if it does."""
-    what, unit = {1: ("sounds", ""), 2: ("images", " px")}.get(metric.axes or 0, ("samples", ""))
+    what, unit = WORDS.get(metric.axes or 0, ("samples", ""))
     if metric.axes is not None and len(size) != metric.axes:
         return f"{metric.name} takes {what}, with {metric.axes} axes; these have {len(size)}"
+    if metric.axes == 3 and size[0] < metric.min_frames:
+        least = f"at least {metric.min_frames} frames"
+        return f"{metric.name} needs clips of {least}, these have {size[0]}"
     if min(size) < metric.min_size:
         return (
             f"{metric.name} needs {what} of at least {metric.min_size}{unit}, these have "

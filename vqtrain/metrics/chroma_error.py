@@ -26,7 +26,7 @@ class ChromaError(SampleMetric):
 
     name, title, unit = "chroma_error", "chroma error", "levels"
     higher_is_better = False
-    channels = (3,)
+    channels, by_frame = (3,), True
     definition = (
         "mean absolute difference of Cb and Cr (ITU-R BT.601, full range), in levels of 255"
     )

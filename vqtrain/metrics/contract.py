@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vqtrain.errors import ConfigError, require
-from vqtrain.metrics.base import Metric, SampleMetric, SetMetric, TextMetric, mismatch
+from vqtrain.metrics.base import Metric, SampleMetric, SetMetric, TextMetric, is_by_frame, mismatch
 from vqtrain.metrics.parts.build import Given, load_weights
 from vqtrain.ops.pixels import to_images
 
@@ -38,8 +38,11 @@ def check(
         channels = metric.channels[-1] if metric.channels else 3
     if size is None:
         size = (max(metric.min_size, 48),) * (metric.axes or 2)
+        if metric.axes == 3:
+            size = (max(metric.min_frames, 3), *(max(metric.min_size, 16),) * 2)
     metric.sample_rate = metric.sample_rate or SAMPLE_RATE
     load_weights([metric], given or {}, torch.device("cpu"))
+    size = size[1:] if is_by_frame(metric, size) else size
     reason = mismatch(metric, channels, size)
     require(reason is None, reason or "")
     generator = torch.Generator().manual_seed(0)

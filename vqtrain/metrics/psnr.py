@@ -12,7 +12,7 @@ from vqtrain.shapes import Pixels
 
 @final
 class PSNR(SampleMetric):
-    """The peak signal-to-noise ratio of each sample, in dB, at most 100.
+    """The peak signal-to-noise ratio of each sample, in dB, at most 100; of clips frame by frame.
 
     torchmetrics takes its logarithm in float32, and so has eight digits. This one is exact in
     float64, and the sum of squares is exact in integers: the order, the device and the batch do
@@ -26,6 +26,7 @@ class PSNR(SampleMetric):
 
     name, title, unit = "psnr", "PSNR", "dB"
     higher_is_better = True
+    by_frame = True
     # The PSNR of two equal samples is infinite, and would spoil every mean.
     maximum = 100.0
     definition = "10 log10(255^2 / mean square), in dB, at most 100"

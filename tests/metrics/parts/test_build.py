@@ -34,10 +34,20 @@ def test_what_images_do_not_allow_is_known_before(
     assert [name for name, reason in reasons.items() if reason is not None] == refused
 
 
-@pytest.mark.parametrize("size", [(64,), (8, 64, 64)])
-def test_samples_that_are_no_images_have_a_psnr_alone(size: tuple[int, ...]) -> None:
-    fitting = [metric.name for metric in build_metrics(ALL) if why_not(metric, 3, size) is None]
-    assert fitting == ["psnr"]
+def test_sounds_have_a_psnr_and_clips_the_metrics_of_their_frames() -> None:
+    kinds = [*ALL, "temporal_error", "torchmetrics.image:VisualInformationFidelity"]
+
+    def fitting(*size: int) -> list[str]:
+        metrics = build_metrics(kinds)
+        return [metric.name for metric in metrics if why_not(metric, 3, size) is None]
+
+    assert fitting(64) == ["psnr"]
+    of_frames = ["psnr", "ssim", "lpips_alex", "lpips_vgg", "dists"]
+    assert fitting(8, 64, 64) == [*of_frames, "temporal_error", "visual_information_fidelity"]
+    assert fitting(1, 40, 200)[:5] == of_frames  # a frame has a size, and a clip any length
+    assert "temporal_error" not in fitting(1, 40, 200)
+    assert "rfid" in fitting(64, 64)
+    assert "temporal_error" not in fitting(64, 64)
 
 
 def test_a_reason_is_a_sentence() -> None:

@@ -8,7 +8,7 @@ import torch
 from vqtrain import weights
 from vqtrain.build import build, third_party
 from vqtrain.errors import ConfigError
-from vqtrain.metrics.base import Metric, mismatch
+from vqtrain.metrics.base import Metric, is_by_frame, mismatch
 from vqtrain.metrics.parts.adapter import TorchMetric, refusal
 from vqtrain.version import __version__
 
@@ -66,6 +66,7 @@ def build_metrics(entries: Sequence[Entry]) -> list[Metric]:
 
 def why_not(metric: Metric, channels: int, size: Sequence[int]) -> str | None:
     """Say why samples of a shape cannot be measured by a metric; None if they can."""
+    size = size[1:] if is_by_frame(metric, size) else size
     found = mismatch(metric, channels, size)
     if found is None and isinstance(metric, TorchMetric):
         found = refusal(metric, channels, size)
