@@ -79,7 +79,7 @@ VIDEO = Media(
     noun="clip",
     key="videos",
     axes=3,
-    suffixes=frozenset((".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm")),
+    suffixes=frozenset((".avi", ".frames", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm")),
     begins=_is_video,
     extra="video",
 )

@@ -17,6 +17,7 @@ from vqtrain.data.faults import Fault
 from vqtrain.data.media import Media
 from vqtrain.data.remote.urls import is_url
 from vqtrain.data.sources.folders import owner_of
+from vqtrain.data.sources.frames import FOLDER_END
 from vqtrain.data.sources.index import SampleIndex, make_index
 from vqtrain.data.sources.members import read_members
 from vqtrain.data.sources.scan import SPARSE, is_tar
@@ -61,8 +62,10 @@ def find_fields(images: SampleIndex) -> Fields:
         if is_url(path):
             continue
         if not is_tar(path):
-            folder, name = os.path.split(path)
-            folders[folder][os.path.splitext(name)[0]].append(image_id)  # noqa: PTH122 - in a loop
+            folder, name = os.path.split(path.removesuffix(FOLDER_END))
+            is_folder = path.endswith(FOLDER_END)
+            stem = name if is_folder else os.path.splitext(name)[0]  # noqa: PTH122 - in a loop
+            folders[folder][stem].append(image_id)
         else:
             tars[path][int(images.offsets[image_id])] = image_id
     found = [

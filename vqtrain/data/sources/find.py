@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from vqtrain.data.media import IMAGE, Media
+from vqtrain.data.media import IMAGE, VIDEO, Media
 from vqtrain.data.remote.files import find
 from vqtrain.data.remote.urls import SCHEMES, RemoteFile, is_url
 from vqtrain.data.sources.demo import Role, demo_shards
@@ -139,7 +139,8 @@ def _open(sources: Sources, media: Media, role: Role) -> SampleIndex:
 
 def looked_for(media: Media) -> str:
     """Say which files are taken."""
-    return f"tars and {media.noun}s ({' '.join(sorted(media.suffixes))})"
+    frames = " and folders of frames" if media is VIDEO else ""
+    return f"tars and {media.noun}s ({' '.join(sorted(media.suffixes))}){frames}"
 
 
 def expand_braces(pattern: str) -> list[str]:

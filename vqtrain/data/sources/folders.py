@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import final
 
 from vqtrain.data.faults import Fault
-from vqtrain.data.media import IMAGE, Media
+from vqtrain.data.media import IMAGE, VIDEO, Media
+from vqtrain.data.sources.frames import are_frames
 from vqtrain.data.sources.scan import begins_as, is_hidden, is_tar, size_of
 
 # Suffixes that are named where files are counted.
@@ -21,7 +22,8 @@ class Listing:
 
     Attributes:
         media: What is looked for.
-        samples: Those that are samples by their suffix, or without one by their first bytes.
+        samples: Those that are samples by their suffix, or without one by their first bytes; of
+            clips also folders of frames.
         tars: Those that are tars by their suffix.
         others: All others, but for those that belong to a sample or a tar, such as ``a.txt`` to
             ``a.jpg``.
@@ -77,7 +79,11 @@ def list_folder(folder: Path, media: Media = IMAGE) -> Listing:
             continue
         entered.add(real)
         children[:] = sorted(child for child in children if not is_hidden(child))
-        found.add(Path(parent, name) for name in names if not is_hidden(name))
+        seen = [name for name in names if not is_hidden(name)]
+        if media is VIDEO and are_frames(seen, children):
+            found.samples.append(Path(parent))
+        else:
+            found.add(Path(parent, name) for name in seen)
     if found.samples:
         found.others.update(found.tars)
         found.tars = []

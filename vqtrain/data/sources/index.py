@@ -17,6 +17,7 @@ from vqtrain.data.faults import Fault
 from vqtrain.data.media import IMAGE, Media
 from vqtrain.data.remote import reading
 from vqtrain.data.remote.urls import is_url, shown
+from vqtrain.data.sources.frames import FOLDER_END, read_frames
 from vqtrain.errors import BadSampleError, DataError
 
 # Enough for the tars of one shuffle window, far below the usual limit of 1,024 open files.
@@ -44,7 +45,8 @@ class SampleIndex:
     share its memory.
 
     Attributes:
-        paths: Absolute paths of the files, or their URLs.
+        paths: Absolute paths of the files, or their URLs; that of a folder of frames ends in a
+            slash.
         path_ids: Which of ``paths`` holds an image.
         offsets: Where an image begins in its file, in bytes.
         sizes: Length of an image, in bytes.
@@ -112,10 +114,14 @@ class SampleIndex:
         if is_url(path):
             return reading.read(path, offset, size)
         try:
-            encoded = _open(path).read(offset, size)
+            if path.endswith(FOLDER_END):
+                encoded, length = read_frames(path)
+            else:
+                encoded = _open(path).read(offset, size)
+                length = len(encoded)
         except OSError as error:
             raise BadSampleError(f"cannot read the file: {error.strerror}") from error
-        if len(encoded) != size:
+        if length != size:
             raise BadSampleError(
                 f"the file ends inside this {self.media.noun}: it has changed since it was indexed"
             )

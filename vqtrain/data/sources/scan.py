@@ -22,6 +22,7 @@ from vqtrain.data.media import IMAGE, Media
 from vqtrain.data.remote.files import read_small
 from vqtrain.data.remote.reading import open_file
 from vqtrain.data.remote.urls import RemoteFile, shown
+from vqtrain.data.sources.frames import FOLDER_END, list_frames
 from vqtrain.data.sources.index import SampleIndex, make_index
 from vqtrain.data.sources.members import read_members
 from vqtrain.errors import BadSampleError, DataError
@@ -65,7 +66,9 @@ def begins_as(media: Media, file: io.BufferedReader) -> bool:
 
 
 def index_files(paths: Sequence[Path | RemoteFile], *, root: str | Path) -> SampleIndex:
-    """Index files of one sample each. The key is the path below ``root`` without the suffix.
+    """Index files of one sample each, or folders of frames.
+
+    The key is the path below ``root``, of a file without the suffix.
 
     A file that cannot be read is listed among the faults.
 
@@ -81,7 +84,12 @@ def index_files(paths: Sequence[Path | RemoteFile], *, root: str | Path) -> Samp
             name, below = str(path.absolute()), str(path.relative_to(root))
         key = os.path.splitext(below)[0]  # noqa: PTH122 - or a URL
         try:
-            sizes.append(path.size if isinstance(path, RemoteFile) else size_of(path))
+            if isinstance(path, Path) and path.is_dir():
+                key, name = str(path.relative_to(root)), f"{name}{FOLDER_END}"
+                key = path.name if key == "." else key
+                sizes.append(sum(entry.stat().st_size for entry in list_frames(path)))
+            else:
+                sizes.append(path.size if isinstance(path, RemoteFile) else size_of(path))
         except OSError as error:
             faults.append(Fault(shard=name, key=key, reason=f"cannot read it: {error.strerror}"))
             continue
