@@ -166,11 +166,7 @@ def test_the_screen_shows_the_run_and_nothing_of_the_libraries(
         ("data.channels=7 data.num_workers=0", 2, "mode RGB does not fit data.channels=7"),
         ("data.train=pipe: data.val=demo", 2, "pipe: must be followed by a command"),
         ("data.train=pipe:true", 2, "data.val=auto cannot hold out images of a pipe"),
-        (
-            "data=sound",
-            2,
-            "encoder=vqvae takes samples of 2 axes, and data=sound gives sounds, of 1",
-        ),
+        ("data=video", 2, "takes samples of 2 axes, and data=video gives clips, of 3"),
         ("data.channels=5 loss/perceptual=lpips", 2, "1 or 3 channels, got 5"),
         ("codebook.size=-1", 2, "codebook.size must be at least 1, got -1"),
         ("encoder.num_downsamplings=3", 2, "encoder divides the size of a sample by 8 x 8"),
