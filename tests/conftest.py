@@ -357,6 +357,7 @@ def small_part(classifier_file: Callable[[str], Path]) -> SmallPart:
             "in_channels": 3,
             "out_channels": 3,
             "sample_size": size_for(resolve(group, kind)),
+            "sample_rate": 16_000,
         }
         context |= {"aligned_channels": 4, "aligned_grid": (4, 4)}
         context["weights"] = {name: str(classifier_file(name)) for name in FILES.get(kind, [])}

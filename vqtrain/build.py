@@ -43,7 +43,7 @@ GROUPS = {
 # an encoder and of a decoder), the sizes of its axes, those of what is aligned, and others.
 CONTEXT = (
     *("in_channels", "out_channels", "sample_size", "aligned_channels", "aligned_grid"),
-    *("max_steps", "world_size", "weights"),
+    *("sample_rate", "max_steps", "world_size", "weights"),
 )
 # Keys in the groups of parts that say how the run begins with them, and are no arguments.
 OF_THE_RUN = ("grow_from",)

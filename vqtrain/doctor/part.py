@@ -23,6 +23,7 @@ CONTEXT = {
     "sample_size": SIZES[2],
     "aligned_channels": 4,
     "aligned_grid": (4, 4),
+    "sample_rate": 16_000,
     "max_steps": 1000,
     "world_size": 1,
 }
