@@ -26,7 +26,7 @@ from vqtrain.evaluation.reference import Reference, content_digest
 from vqtrain.evaluation.repeats import compare_with_last
 from vqtrain.evaluation.settings import SampleSettings, find_device
 from vqtrain.metrics.base import Metric, SampleMetric, SetMetric
-from vqtrain.metrics.parts.build import Given, describe, load_weights, why_not
+from vqtrain.metrics.parts.build import Given, describe, load_weights, set_sample_rate, why_not
 from vqtrain.shapes import ImageSize, by, in_px
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -255,6 +255,7 @@ def measure_model(
         change: Makes other ids to decode.
     """
     device = measuring_device(find_device(settings.device))
+    set_sample_rate(metrics, model.transform.summary)
     return measure(
         model.tokenizer,
         index,

@@ -14,7 +14,13 @@ from vqtrain.data.settings.base import DataSettings
 from vqtrain.data.settings.image import ImageData
 from vqtrain.errors import ConfigError, require
 from vqtrain.metrics.base import Metric
-from vqtrain.metrics.parts.build import build_metrics, kind_of, load_weights, why_not
+from vqtrain.metrics.parts.build import (
+    build_metrics,
+    kind_of,
+    load_weights,
+    set_sample_rate,
+    why_not,
+)
 from vqtrain.ops.seeds import seed_torch
 from vqtrain.ranges import resolve_fractions
 from vqtrain.shapes import typed
@@ -98,6 +104,7 @@ def context_of(
         "out_channels": settings.data.channels,
         "sample_size": sample_size,
         **settings.data.context,
+        "sample_rate": settings.data.transform.summary.get("sample_rate"),
         "max_steps": settings.trainer.max_steps,
         "world_size": settings.trainer.world_size,
         "weights": config["weights"],
@@ -130,6 +137,7 @@ def fitting_metrics(
     """
     entries, data = settings.metrics.names, settings.data
     metrics = build_metrics(entries)
+    set_sample_rate(metrics, data.transform.summary)
     for metric in metrics:
         reason = why_not(metric, data.channels, sample_size or data.sample_size)
         if reason is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import cast
 
 import torch
 
@@ -71,6 +72,12 @@ def why_not(metric: Metric, channels: int, size: Sequence[int]) -> str | None:
     if found is None and isinstance(metric, TorchMetric):
         found = refusal(metric, channels, size)
     return found
+
+
+def set_sample_rate(metrics: Sequence[Metric], summary: Mapping[str, object]) -> None:
+    """Tell metrics the sample rate of what they compare, by the summary of its transform."""
+    for metric in metrics:
+        metric.sample_rate = cast(int | None, summary.get("sample_rate"))
 
 
 def load_weights(metrics: Sequence[Metric], given: Given, device: torch.device) -> None:
