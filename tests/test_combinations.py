@@ -4,7 +4,7 @@ Run with ``-s`` to see how many there are.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -17,8 +17,9 @@ from vqtrain.app.parts.build import build_module
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.app.parts.settings import Settings
 from vqtrain.app.parts.shapes import check_shapes
-from vqtrain.build import build_part, in_context, kinds, split_kind
+from vqtrain.build import build_part, in_context, kinds, resolve, split_kind
 from vqtrain.errors import ConfigError
+from vqtrain.layers.promises import size_for
 from vqtrain.ranges import resolve_fractions
 from vqtrain.training.module import TokenizerTraining
 from vqtrain.weights import without_downloads
@@ -33,6 +34,7 @@ SMALL = {
         "magvit2": ["channels=8", "multipliers=[1,1,1,2]", "num_blocks=1"],
         "maskgit": ["channels=8", "multipliers=[1,1,1,2]", "num_blocks=1"],
         "jukebox": ["channels=8", "num_blocks=1"],
+        "videogpt": ["channels=8", "num_blocks=1"],
         "timm": ["model=test_vit", "pretrained=false"],
         "vit": ["patch_size=8", "dim=8", "depth=1", "num_heads=2"],
         "vqvae": ["channels=8", "block_channels=4", "num_downsamplings=3"],
@@ -51,11 +53,10 @@ SMALL = {
         "dino": ["model=test_vit", "size=32", "blocks=[5]"],
         "multiscale": ["channels=4", "num_layers=1", "num_scales=2"],
         "patchgan": ["channels=4", "num_layers=1"],
+        "patchgan3d": ["channels=4", "num_layers=1"],
         "stylegan": ["channels=4", "max_channels=8"],
     },
 }
-# Of samples, by their axes.
-SIZES = {1: (SIZE,), 2: (SIZE, SIZE)}
 CONTEXT = {"in_channels": 3, "out_channels": 3, "sample_size": (SIZE, SIZE), "weights": {}}
 DECODER = {"vqvae": ["channels=8", "block_channels=4", "num_upsamplings=3"]}
 
@@ -77,9 +78,9 @@ def read(*overrides: str) -> dict[str, Any]:
     return resolve_fractions(config, max_steps=10)
 
 
-def step(module: TokenizerTraining) -> None:
+def step(module: TokenizerTraining, size: Sequence[int]) -> None:
     """One step without a trainer, forward and backward."""
-    samples = torch.rand(2, 3, *SIZES[len(module.tokenizer.downsampling)]) * 2 - 1
+    samples = torch.rand(2, 3, *size) * 2 - 1
     codebook = module.tokenizer.codebook
     codebook.begin_step(0, 0)
     output = module.tokenizer(samples)
@@ -122,7 +123,8 @@ def test_a_discriminator_takes_the_samples_of_every_tokenizer(discriminator: str
     config = read(*words("discriminator", discriminator))
     with torch.device("meta"), without_downloads():
         part = in_context("discriminator", split_kind(config["discriminator"]), CONTEXT)
-        logits = build_part("discriminator", part)(torch.zeros(2, 3, SIZE, SIZE))
+        built = build_part("discriminator", part)
+        logits = built(torch.zeros(2, 3, *size_for(built)))
     assert {len(each) for each in logits} == {2}
 
 
@@ -139,11 +141,17 @@ def test_every_combination_fits_or_is_refused_in_one_line(encoder: str) -> None:
     config = read(*words("encoder", encoder))
     specification = in_context("encoder", split_kind(config["encoder"]), CONTEXT)
     with torch.device("meta"), without_downloads():
-        size = SIZES[len(build_part("encoder", specification).downsampling)]
+        built = build_part("encoder", specification)
+    axes = len(built.downsampling)
+    size = (SIZE,) * axes if axes < 3 else built.size((2,) * axes)
     context = {**CONTEXT, "sample_size": size}
     adversaries = []
     if len(size) == 2:  # those of images
-        adversaries = [read(*words("discriminator", kind)) for kind in kinds("discriminator")]
+        adversaries = [
+            read(*words("discriminator", kind))
+            for kind in kinds("discriminator")
+            if resolve("discriminator", kind).axes in (None, 2)
+        ]
     for number, parts in enumerate(product(*groups.values())):
         config |= dict(zip(groups, parts, strict=True))
         message = ""
@@ -167,7 +175,7 @@ def test_every_combination_fits_or_is_refused_in_one_line(encoder: str) -> None:
             chosen = [config, *adversaries][number // 9 % (1 + len(adversaries))]
             config |= {key: chosen[key] for key in ("discriminator", "loss")}
             with without_downloads():  # so pretrained networks have random weights
-                step(build_module(config, Settings.of(config), size))
+                step(build_module(config, Settings.of(config), size), size)
             found["trained"] += 1
     print(f"encoder={encoder}: {dict(found)}")  # noqa: T201 - the number is worth knowing
     assert found["trained"]

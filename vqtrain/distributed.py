@@ -135,6 +135,30 @@ def mean_over_ranks(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return mean + (tensor - tensor.detach())
 
 
+def all_reduce_sum_with_gradient(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Sum a tensor over all ranks, with the gradient of the sum of all ranks' losses.
+
+    Every rank's loss depends on the sum, so the backward pass adds up their gradients: all ranks
+    must run it.
+    """
+    return _Sum.apply(tensor) if is_running() else tensor
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(tensor: Tensor) -> Tensor:
+        return all_reduce_sum(tensor)
+
+    @staticmethod
+    def setup_context(context: object, inputs: object, output: object) -> None:
+        pass
+
+    @staticmethod
+    def backward(context: object, *gradients: Tensor) -> Tensor:
+        del context
+        return all_reduce_sum(gradients[0])
+
+
 def from_first_rank(tensor: Shaped[Tensor, "*shape"]) -> None:
     """Overwrite a tensor by that of the first rank."""
     if is_running():

@@ -458,8 +458,8 @@ def cnn_tokenizer() -> Callable[..., Tokenizer]:
 
 CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))
 NETWORKS = sorted(path.stem for path in (configs_folder() / "decoder").glob("*.yaml"))
-# Those of sounds, for which test_graphs.py looks at the graphs.
-SOUNDS = ("jukebox",)
+# Those of sounds and clips, for which test_graphs.py looks at the graphs.
+OTHERS = ("jukebox", "videogpt")
 # Little is traced of them.
 SMALL = {
     "vqvae": ["channels=4", "block_channels=2", "num_blocks=0"],
@@ -469,6 +469,7 @@ SMALL = {
     "magvit2": ["channels=16", "multipliers=[1,2,2]", "num_blocks=1"],
     "maskgit": ["channels=8", "multipliers=[1,2,2]", "num_blocks=1"],
     "vit": ["patch_size=4", "dim=8", "depth=1", "num_heads=2"],
+    "videogpt": ["channels=4", "num_blocks=1"],
     "jukebox": ["channels=4", "num_blocks=1", "strides=[[2],[3]]"],
     "hierarchical": ["channels=4", "block_channels=2", "num_blocks=1"],
     "multiscale": ["scales=[1,3,4]", "num_convolutions=2"],
@@ -506,7 +507,7 @@ def make_tokenizer() -> Callable[..., Tokenizer]:
         )
         if network == "latent_query":
             randomize(tokenizer.encoder)  # as drawn for training, its latents hardly see the image
-        size = [4 * factor for factor in tokenizer.downsampling]
+        size = tokenizer.encoder.size([4] * len(tokenizer.downsampling))
         images = torch.rand(4, tokenizer.channels, *size) * 2 - 1
         spread_latents(tokenizer, images)
         tokenizer.codebook.initialize(tokenizer.latents(images))
@@ -517,7 +518,7 @@ def make_tokenizer() -> Callable[..., Tokenizer]:
 
 def pairs() -> Iterator[tuple[str, str]]:
     """Each codebook that has ids with one of the networks, so that all networks appear."""
-    networks = cycle(network for network in NETWORKS if network not in ("titok", *SOUNDS))
+    networks = cycle(network for network in NETWORKS if network not in ("titok", *OTHERS))
     for codebook in CODEBOOKS:
         if codebook != "kl":
             needs_rows = codebook in ("hierarchical", "multiscale")

@@ -24,14 +24,11 @@ SMALL = {
     "maskgit": ["channels=8", "multipliers=[1,2,2]", "num_blocks=1"],
     "vit": ["patch_size=4", "dim=8", "depth=1", "num_heads=2"],
     "dvae": ["channels=4", "multipliers=[1,2,2]", "num_blocks=1"],
+    "videogpt": ["channels=8", "num_blocks=1"],
     "jukebox": ["channels=8", "num_blocks=1", "strides=[[2,2]]"],
     "hierarchical": ["channels=4", "block_channels=2", "num_blocks=1"],
     "multiscale": ["scales=[1,2,4]", "num_convolutions=2"],
 }
-
-
-# Of samples, by their axes.
-SIZES = {1: (16,), 2: (16, 16)}
 
 
 @once
@@ -50,7 +47,9 @@ def parts(kind: str, *groups: str, size: tuple[int, ...] = (16, 16)) -> dict[str
 def size_of(network: str) -> tuple[int, ...]:
     """The size of the samples of a network: of images, if it takes those."""
     encoder = parts(network, "encoder")["encoder"]
-    return SIZES[len(build("encoder", encoder["kind"], encoder["arguments"]).downsampling)]
+    built = build("encoder", encoder["kind"], encoder["arguments"])
+    axes = len(built.downsampling)
+    return built.size((4 if axes < 3 else 2,) * axes)
 
 
 # A sequence of latents has no scales. Codebooks do not depend on the axes, so that other samples

@@ -1,4 +1,4 @@
-"""Graphs of tokenizers of sounds, of torch.export and of ONNX."""
+"""Graphs of tokenizers of sounds and clips, of torch.export and of ONNX."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +12,21 @@ from vqtrain.formats.parts.agreement import Tolerance, compare
 from vqtrain.formats.parts.graphs import trace
 
 pytestmark = pytest.mark.usefixtures("unchecked")
+OTHERS = ["jukebox", "videogpt"]  # networks of other samples than images
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["jukebox"])
-def test_graphs_take_sounds_of_any_length(
+@pytest.mark.parametrize("network", OTHERS)
+def test_graphs_take_sounds_and_clips_of_any_size(
     network: str, make_tokenizer: Callable[..., Tokenizer], tmp_path: Path
 ) -> None:
     tokenizer = make_tokenizer("ema", network)
-    hop = tokenizer.downsampling[0]
-    sounds = [torch.rand(b, 3, n * hop) * 2 - 1 for b, n in ((3, 4), (1, 9))]
-    assert len(tokenizer.encode(sounds[0]).unique()) > 1
+    axes = len(tokenizer.downsampling)
+    samples = [
+        torch.rand(b, 3, *tokenizer.encoder.size(grid[:axes])) * 2 - 1
+        for b, grid in ((3, (4, 3, 2)), (1, (9, 2, 5)))
+    ]
+    assert len(tokenizer.encode(samples[0]).unique()) > 1
     programs, loaded, written = trace(tokenizer.folded(), refuses=True), {}, {}
     for name, program, names in (
         ("encode", programs.encoder, {"given": "samples", "got": "token_ids"}),
@@ -33,7 +37,7 @@ def test_graphs_take_sounds_of_any_length(
         write(program, tmp_path / f"{name}.onnx", **names)
         written[name] = runner(tmp_path / f"{name}.onnx")
     for form in (loaded, written):
-        agreement = compare(tokenizer, sounds, tolerance=Tolerance(), **form)
+        agreement = compare(tokenizer, samples, tolerance=Tolerance(), **form)
         assert (agreement.images, agreement.other_ids) == (4, 0)
     with pytest.raises(Exception, match=r"cannot be reshaped|invalid dimensions"):
-        written["encode"](sounds[0][..., 1:])
+        written["encode"](samples[0][:, :, 1:])
