@@ -36,7 +36,7 @@ from torchvision.transforms import InterpolationMode
 from vqtrain.data.decoding.crops import AREA_FRAC
 from vqtrain.data.loading.batches import Batch, TrainingBatches
 from vqtrain.data.loading.loaders import PREFETCH, Loader
-from vqtrain.data.packing.images import PackSettings
+from vqtrain.data.packing.images import ImagePack
 from vqtrain.data.packing.pack import pack
 from vqtrain.data.settings.image import ImageData
 from vqtrain.data.sources.find import open_samples
@@ -147,7 +147,7 @@ def training_batches(
 
 def packed(index: SampleIndex, size: int, folder: Path) -> SampleIndex:
     """Pack images as raw pixels, and say what an image takes on the disk."""
-    settings = PackSettings(
+    settings = ImagePack(
         image_size=size, crop="resize", format="raw", quality=95, shard_size=256.0, val=0.0
     )
     pack(index, out=folder, settings=settings, num_workers=1, progress=lambda *_: None)

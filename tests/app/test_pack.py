@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 from PIL import Image
 
@@ -99,6 +100,18 @@ def test_out_may_be_below_the_home_folder(pictures, tmp_path, monkeypatch):
     assert len(names_in(tmp_path / "home/pack")) == 48
 
 
+def test_sounds_become_shards_to_train_on(tmp_path, capsys):
+    (tmp_path / "sounds").mkdir()
+    for name in ("a.wav", "b.ogg"):
+        soundfile.write(tmp_path / "sounds" / name, np.sin(np.arange(4000)), 8000)
+    words = ["sounds=sounds", "format=flac", "sample_rate=16000", "val=0"]
+    assert main(["pack", *words]) == 0
+    assert names_in(tmp_path / "packed") == {"a.flac", "b.flac"}
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "  vqtrain train data=sound data.train=packed"
+    )
+
+
 def test_several_sources_become_one_pack(pictures, tmp_path):
     assert main(["pack", f"images=['{pictures}','{pictures}']", "val=0"]) == 0
     assert len(names_in(tmp_path / "packed")) == 96
@@ -136,7 +149,12 @@ def test_help_shows_every_key_and_two_examples(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name the images: vqtrain pack images=IMAGES [out=DIR] [key=value ...]"),
+        ([], "name the images: vqtrain pack images=IMAGES, or videos=VIDEOS or sounds=SOUNDS"),
+        (["images={}", "sounds={}"], "images and sounds are of several media: give one of them"),
+        (["sounds={}"], "holds no sounds"),
+        (["sounds=demo", "image_size=8"], "image_size is for images, and sounds are given"),
+        (["images={}", "sample_rate=8000"], "sample_rate is for sounds, and images are given"),
+        (["sounds=demo", "format=mp3"], "format must be one of keep, flac, got 'mp3'"),
         (["images=nowhere"], "images: nowhere does not exist"),
         (["images=empty"], "empty holds no images"),
         (["imagez=x"], "unknown key 'imagez', did you mean 'images'?"),

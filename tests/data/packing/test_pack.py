@@ -20,7 +20,7 @@ from PIL import Image
 
 from vqtrain.data.decoding.images import ImageTransform
 from vqtrain.data.loading.loaders import explained_workers
-from vqtrain.data.packing.images import PackSettings
+from vqtrain.data.packing.images import ImagePack
 from vqtrain.data.packing.pack import pack
 from vqtrain.data.packing.workers import map_images
 from vqtrain.data.shards.writer import ShardWriter
@@ -71,7 +71,7 @@ def packing(tmp_path: Path, source: Path) -> Packing:
         return pack(
             open_samples(str(source) if images is None else images, role="training"),
             out=tmp_path / out,
-            settings=PackSettings(**{**KEEP, **settings}),
+            settings=ImagePack(**{**KEEP, **settings}),
             num_workers=num_workers,
             progress=lambda *_: None,
         )
@@ -624,7 +624,7 @@ def test_a_single_image_is_not_split(source, packing):
 
 
 def test_two_packs_do_not_write_into_one_folder(tmp_path, source, packing):
-    settings = PackSettings(**{**KEEP, "shard_size": 0.02})
+    settings = ImagePack(**{**KEEP, "shard_size": 0.02})
     refused = []
 
     def meanwhile(*_: object) -> None:
@@ -658,7 +658,7 @@ def test_a_worker_that_is_killed_is_said(source):
 KILLED = """
 import sys
 from pathlib import Path
-from vqtrain.data.packing.images import PackSettings
+from vqtrain.data.packing.images import ImagePack
 from vqtrain.data.packing.pack import pack
 from vqtrain.data.sources.find import open_samples
 import time
@@ -668,7 +668,7 @@ def slowly(shard, done, total):
     time.sleep(0.01)
 
 if __name__ == "__main__":
-    settings = PackSettings(**{**KEEP, "image_size": 8, "shard_size": 0.02, "val": 0.25})
+    settings = ImagePack(**{**KEEP, "image_size": 8, "shard_size": 0.02, "val": 0.25})
     pack(
         open_samples(sys.argv[1], role="training"),
         out=Path(sys.argv[2]), settings=settings, num_workers=2, progress=slowly,

@@ -25,7 +25,17 @@ _MARGIN = 256
 # How libsndfile says that a header has no count, as that of a FLAC that was written to a pipe.
 _UNKNOWN = 2**63 - 1
 # Its errors for files that are no sounds, and for an mp3 without a whole frame.
-_NO_SOUND = (1, 7)
+_UNRECOGNIZED = (1, 7)
+_NO_SOUND = "no wav, flac, ogg or mp3"
+# libsndfile opens others, too.
+_SUFFIXES = {
+    "WAV": "wav",
+    "WAVEX": "wav",
+    "RF64": "wav",
+    "FLAC": "flac",
+    "OGG": "ogg",
+    "MP3": "mp3",
+}
 # Sizes from here on are what programs write that do not know it yet, also to a pipe.
 _PLACEHOLDER = 0x7FFFF000
 _OGG = b"OggS"
@@ -87,7 +97,7 @@ class SoundTransform(Transform):
         Raises:
             BadSampleError: If it is shorter, or cannot be decoded, or has other channels.
         """
-        with _opened(encoded) as sound:
+        with open_sound(encoded) as sound:
             total = sound.count(self.sample_rate)
             spare = total - self.length
             if spare < 0:
@@ -100,13 +110,13 @@ class SoundTransform(Transform):
 
     def decode_whole(self, encoded: bytes) -> Float32[Tensor, "c t"]:
         """Decode and resample all of a sound; errors are those of ``decode``."""
-        with _opened(encoded) as sound:
+        with open_sound(encoded) as sound:
             total = sound.count(self.sample_rate)
             if not total:
                 raise BadSampleError("it has no samples")
             return self._part(sound, 0, total)
 
-    def _part(self, sound: "_Sound", start: int, length: int) -> Float32[Tensor, "c t"]:
+    def _part(self, sound: "OpenSound", start: int, length: int) -> Float32[Tensor, "c t"]:
         """Return samples ``start`` to ``start + length`` of the resampled sound."""
         common = math.gcd(sound.rate, self.sample_rate)
         step, step_out = sound.rate // common, self.sample_rate // common
@@ -125,8 +135,6 @@ class SoundTransform(Transform):
         return torch.from_numpy(np.ascontiguousarray(values.T.clip(-1, 1)))
 
     def _mixed(self, values: Float[np.ndarray, "t c"]) -> Float[np.ndarray, "t c2"]:
-        if not np.isfinite(values).all():
-            raise BadSampleError("some values are NaN or infinite")
         channels = values.shape[1]
         if channels == self.channels:
             return values
@@ -139,16 +147,22 @@ class SoundTransform(Transform):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class _Sound:
+class OpenSound:
     """An open file.
 
     Attributes:
+        suffix: Of its format.
+        subtype: How its samples are coded, by libsndfile's word.
         rate: In Hz.
+        channels: How many it has.
         frames: Samples of each channel.
-        read: Decodes from one sample up to another, as [t, c].
+        read: Decodes from one sample up to another, as [t, c], and refuses NaN and infinity.
     """
 
+    suffix: str
+    subtype: str
     rate: int
+    channels: int
     frames: int
     read: Callable[[int, int], Float32[np.ndarray, "t c"]]
 
@@ -158,10 +172,13 @@ class _Sound:
 
 
 @contextmanager
-def _opened(encoded: bytes) -> Iterator[_Sound]:
+def open_sound(encoded: bytes) -> Iterator[OpenSound]:
+    """Open a file; within, errors about it are a BadSampleError of one line."""
     import soundfile
 
     with _one_line(encoded), soundfile.SoundFile(io.BytesIO(encoded)) as file:
+        if file.format not in _SUFFIXES:
+            raise BadSampleError(_NO_SOUND)
         if file.frames == _UNKNOWN:
             raise BadSampleError("its header does not say how long it is")
 
@@ -173,6 +190,8 @@ def _opened(encoded: bytes) -> Iterator[_Sound]:
                 raise BadSampleError(
                     f"it is cut off: {begin + len(values)} of {file.frames} samples are there"
                 )
+            if not np.isfinite(values).all():
+                raise BadSampleError("some values are NaN or infinite")
             return values
 
         frames = file.frames
@@ -185,7 +204,14 @@ def _opened(encoded: bytes) -> Iterator[_Sound]:
             def read(begin: int, end: int) -> Float32[np.ndarray, "t c"]:
                 return whole[begin:end]
 
-        yield _Sound(rate=file.samplerate, frames=frames, read=read)
+        yield OpenSound(
+            suffix=_SUFFIXES[file.format],
+            subtype=file.subtype,
+            rate=file.samplerate,
+            channels=file.channels,
+            frames=frames,
+            read=read,
+        )
 
 
 @contextmanager
@@ -201,8 +227,8 @@ def _one_line(encoded: bytes) -> Iterator[None]:
     except BadSampleError:
         raise
     except LibsndfileError as error:
-        if error.code in _NO_SOUND:
-            raise BadSampleError("no wav, flac, ogg or mp3") from None
+        if error.code in _UNRECOGNIZED:
+            raise BadSampleError(_NO_SOUND) from None
         reason = error.error_string.strip() or "damaged"
         raise BadSampleError(f"cannot be decoded: {reason}") from error
     except Exception as error:  # such as a MemoryError for the length that a header claims

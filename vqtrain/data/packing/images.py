@@ -1,9 +1,7 @@
-"""One sample of a pack: a checked image, re-encoded if requested, and its fields."""
+"""Packs of images: each is checked, and encoded again if that is asked."""
 
 import io
-import tarfile
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Annotated, final
 
 import numpy as np
@@ -13,34 +11,26 @@ from PIL import Image, ImageOps
 
 from vqtrain.data.decoding.crops import CROPS
 from vqtrain.data.decoding.images import NPY, ImageTransform, one_line, open_image, read_npy
-from vqtrain.data.faults import Fault
+from vqtrain.data.media import IMAGE
+from vqtrain.data.packing.base import Found, Member, PackSettings
 from vqtrain.data.settings.image import ImageSize
-from vqtrain.data.sources.fields import Fields
-from vqtrain.data.sources.index import SampleIndex
-from vqtrain.errors import BadSampleError, require
-from vqtrain.ranges import FINITE, Range, above, check_fields, one_of, within
+from vqtrain.errors import require
+from vqtrain.ranges import one_of, within
 
 # Formats that can be written, by the word that a user writes.
 FORMATS = ("keep", "jpeg", "png", "webp", "raw")
-DEFAULT_CROP = "resize"
-AUTO = Range("auto", lambda value: value == "auto", ("auto",))
+DEFAULT_CROP, DEFAULT_QUALITY = "resize", 95
 
 # Modes of one channel, besides those of more than 8 bits: I, I;16 and F.
 _GRAY = ("1", "L", "LA", "La")
 # A field's name by the detected format, not by the suffix of the file.
 _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
 
-# Name of a field and its bytes.
-_Member = tuple[str, bytes]
-# Facts about a packed image: its number, digest, offset and size in the shard, width, height and
-# mode.
-Note = tuple[int, str, int, int, int, int, str]
-
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class PackSettings:
-    """The settings that decide the bytes of a pack, besides its images.
+class ImagePack(PackSettings):
+    """The settings of a pack of images.
 
     Attributes:
         image_size: Largest short side in px; larger images are reduced to it. None keeps all. With
@@ -48,23 +38,21 @@ class PackSettings:
         crop: How raw crops an image to that size, a key of ``CROPS``, as for validation.
         format: keep, jpeg, png, webp, or raw for cropped pixels as arrays.
         quality: Of JPEG and WebP for re-encoded images, in 1..100.
-        shard_size: Largest size of a shard in MB; a larger sample gets its own shard.
-        val: Share held out for validation, in [0, 0.5], or ``auto`` for that of ``hold_out``.
 
     Raises:
         ConfigError: If a value is invalid.
     """
 
+    media = IMAGE
+
     image_size: ImageSize | None
     crop: Annotated[str, one_of(*CROPS)]
     format: Annotated[str, one_of(*FORMATS)]
     quality: Annotated[int, within(1, 100)]
-    shard_size: Annotated[float, above(0), FINITE]
-    val: Annotated[float, within(0, 0.5)] | Annotated[str, AUTO]
 
     def __post_init__(self) -> None:
         """Refuse invalid values."""
-        check_fields(self, "")
+        super().__post_init__()
         if self.format == "raw":
             require(
                 self.image_size is not None,
@@ -78,96 +66,41 @@ class PackSettings:
             "short side in px, such as 256",
         )
 
+    def examine(self, source: bytes) -> Found:
+        """Decode an image; its size is width and height, upright, and of raw as it is written."""
+        with one_line(source):
+            opened = open_image(source)
+            if opened is not None:
+                mode = opened.mode
+                if self.format == "raw":
+                    is_gray = mode in _GRAY or mode.startswith(("I", "F"))
+                    return _crop(source, self, channels=1 if is_gray else 3, mode=mode)
+                image = ImageOps.exif_transpose(opened)
+                member = _encode(source, opened.format or "", image, self)
+                return Found(size=image.size, mode=mode, member=member)
+            is_npy = source.startswith(NPY)
+            array = read_npy(source) if is_npy else tifffile.imread(io.BytesIO(source))
+            if array.ndim not in (2, 3):
+                raise ValueError(f"an array of {array.ndim} axes is no image")
+            height, width = array.shape[:2]
+            mode = f"{array.dtype} {'x'.join(map(str, array.shape[2:])) or 1}"
+            if self.format == "raw":
+                is_gray = array.shape[2:] in ((), (1,))
+                return _crop(source, self, channels=1 if is_gray else 3, mode=mode)
+            member = ("npy" if is_npy else "tif", source)
+            return Found(size=(width, height), mode=mode, member=member)
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One sample as it is written.
+    def rank(self, size: tuple[int, ...]) -> tuple[int | float, ...]:
+        """Return the short side first."""
+        return (min(size), max(size), *size)
 
-    Attributes:
-        fields: Name and bytes of each field; the image is the first.
-        width: Of the image upright, in px; of raw, as it is written.
-        height: Of the image upright, in px; of raw, as it is written.
-        mode: Pillow's mode of the source; for an array, its type and channels.
-        digest: The first 32 digits of the SHA-256 of the source's bytes.
-    """
-
-    fields: tuple[_Member, ...]
-    width: int
-    height: int
-    mode: str
-    digest: str
-
-
-def find_image(content: bytes, sample: Sample, *, offset: int) -> list[object]:
-    """Describe the image of a sample for index.json and the list of members.
-
-    Args:
-        content: The sample as members of a tar.
-        sample: The sample.
-        offset: Where the members begin in the shard.
-
-    Returns:
-        A ``Note`` without the number.
-    """
-    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        first = tar.next()
-    assert first is not None, "it has the image"
-    return [
-        *(sample.digest, offset + first.offset_data, first.size),
-        *(sample.width, sample.height, sample.mode),
-    ]
+    def shown(self, size: tuple[int, ...]) -> str:
+        """Write width and height."""
+        return "{} x {}".format(*size)
 
 
-def digest_of(encoded: bytes) -> str:
-    """Hash an image: 32 digits of its SHA-256."""
-    return sha256(encoded).hexdigest()[:32]
-
-
-def read_sample(
-    images: SampleIndex, fields: Fields, settings: PackSettings, image_id: int
-) -> Sample | Fault:
-    """Read and check a sample, and encode its image again if that is asked."""
-    try:
-        source = images.read(image_id)
-        (width, height), mode, member = _examine(source, settings)
-        others = [(fields.index.key(i), fields.index.read(i)) for i in fields.of(image_id)]
-        # A second image of a sample may have the name that the first one has now.
-        others = [(f"2.{name}" if name == member[0] else name, some) for name, some in others]
-    except BadSampleError as error:
-        return images.fault(image_id, str(error))
-    return Sample(
-        fields=(member, *others), width=width, height=height, mode=mode, digest=digest_of(source)
-    )
-
-
-def _examine(source: bytes, settings: PackSettings) -> tuple[tuple[int, int], str, _Member]:
-    """Decode an image, and return its size, its mode and what to write of it."""
-    with one_line(source):
-        opened = open_image(source)
-        if opened is not None:
-            mode = opened.mode
-            if settings.format == "raw":
-                is_gray = mode in _GRAY or mode.startswith(("I", "F"))
-                return _crop(source, settings, channels=1 if is_gray else 3, mode=mode)
-            image = ImageOps.exif_transpose(opened)
-            return image.size, mode, _encode(source, opened.format or "", image, settings)
-        is_npy = source.startswith(NPY)
-        array = read_npy(source) if is_npy else tifffile.imread(io.BytesIO(source))
-        if array.ndim not in (2, 3):
-            raise ValueError(f"an array of {array.ndim} axes is no image")
-        height, width = array.shape[:2]
-        mode = f"{array.dtype} {'x'.join(map(str, array.shape[2:])) or 1}"
-        if settings.format == "raw":
-            is_gray = array.shape[2:] in ((), (1,))
-            return _crop(source, settings, channels=1 if is_gray else 3, mode=mode)
-        return (width, height), mode, ("npy" if is_npy else "tif", source)
-
-
-def _crop(
-    source: bytes, settings: PackSettings, *, channels: int, mode: str
-) -> tuple[tuple[int, int], str, _Member]:
-    """Crop an image, and return its size, its mode and its pixels as an array [h, w, c]."""
+def _crop(source: bytes, settings: ImagePack, *, channels: int, mode: str) -> Found:
+    """Crop an image, and write its pixels as an array [h, w, c]."""
     assert settings.image_size is not None, "checked with the settings"
     transform = ImageTransform(
         image_size=settings.image_size,
@@ -180,12 +113,11 @@ def _crop(
     pixels = rearrange(transform.decode(source, None), "c h w -> h w c").numpy()
     file = io.BytesIO()
     np.save(file, np.ascontiguousarray(pixels))
-    return (pixels.shape[1], pixels.shape[0]), mode, ("npy", file.getvalue())
+    size = (pixels.shape[1], pixels.shape[0])
+    return Found(size=size, mode=mode, member=("npy", file.getvalue()))
 
 
-def _encode(
-    source: bytes, format_found: str, image: Image.Image, settings: PackSettings
-) -> _Member:
+def _encode(source: bytes, format_found: str, image: Image.Image, settings: ImagePack) -> Member:
     """Return the name and the bytes of the image's field; the source's if nothing changes."""
     suffix = _SUFFIXES.get(format_found, format_found.lower())
     wanted = {"keep": suffix, "jpeg": "jpg"}.get(settings.format, settings.format)

@@ -9,9 +9,10 @@ from jaxtyping import Int64
 
 from vqtrain.data.faults import Fault
 from vqtrain.data.loading.loaders import explained_workers
-from vqtrain.data.packing.images import PackSettings, find_image
+from vqtrain.data.packing.base import PackSettings
 from vqtrain.data.packing.plan import SPLITS, Plan, make_plan, split
 from vqtrain.data.packing.report import Report, make_report, shard_name
+from vqtrain.data.packing.samples import make_note
 from vqtrain.data.packing.workers import map_images
 from vqtrain.data.shards.folder import ALL, Progress, ShardFolder
 from vqtrain.data.shards.writer import END_BYTES, ShardWriter, read_whole, tar_members
@@ -44,7 +45,7 @@ def pack(
     """
     inside = f"{out.absolute()}{os.sep}"
     if any(path.startswith(inside) for path in images.paths):
-        raise ConfigError(f"out={out} holds some of the images: give another folder")
+        raise ConfigError(f"out={out} holds some of the {images.media.noun}s: give another folder")
     plan = make_plan(images, settings)
     folder = ShardFolder(
         out=out,
@@ -82,8 +83,9 @@ def _held_out(plan: Plan, folder: ShardFolder, num_workers: int) -> Int64[np.nda
         is_needed = plan.settings.val != 0
         if len(val_ids) == len(plan.images) or (is_needed and len(val_ids) == 0):
             raise ConfigError(
-                f"val={plan.settings.val} leaves none of {len(plan.images)} images on one side, "
-                "as equal images stay together: give val=0 or another share"
+                f"val={plan.settings.val} leaves none of {len(plan.images)} "
+                f"{plan.images.media.noun}s on one side, as equal ones stay together: give val=0 "
+                "or another share"
             )
     begun = folder.begin(val_ids=[] if val_ids is None else val_ids.tolist())
     return np.array(begun["val_ids"], dtype=np.int64)
@@ -122,8 +124,8 @@ def _pack_side(
                 writer.finish(folder.out)
                 number += 1
                 writer = ShardWriter(state=folder.state, name=shard_name(name, number), is_new=True)
-            note = find_image(content, sample, offset=writer.bytes)
-            writer.add(content, samples=1, skipped=[], notes=[[image_id, *note]])
+            note = make_note(image_id, sample, content, offset=writer.bytes)
+            writer.add(content, samples=1, skipped=[], notes=[note.listed()])
         if writer.samples:
             writer.finish(folder.out)
             progress(shard_name(name, number), before + done, len(plan.images))
@@ -134,7 +136,7 @@ def _pack_side(
     if number == 0:
         first = writer.skipped[0]
         raise DataError(
-            f"none of {len(image_ids)} images for {name} can be read: the first, "
-            f"{first['key']!r} in {first['shard']}: {first['reason']}"
+            f"none of {len(image_ids)} {plan.images.media.noun}s for {name} can be read: the "
+            f"first, {first['key']!r} in {first['shard']}: {first['reason']}"
         )
     return number

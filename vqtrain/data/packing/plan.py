@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from vqtrain.data.faults import Fault
-from vqtrain.data.packing.images import PackSettings, Sample, digest_of, read_sample
+from vqtrain.data.packing.base import PackSettings
+from vqtrain.data.packing.samples import Sample, digest_of, read_sample
 from vqtrain.data.packing.workers import map_images
 from vqtrain.data.shards.folder import Identity
 from vqtrain.data.shards.keys import unique_keys
@@ -48,7 +49,7 @@ class Plan:
         return self.order[np.isin(self.order, val_ids) == (split == "val")]
 
     def sample(self, image_id: int) -> Sample | Fault:
-        """Read and check a sample, and encode its image again if that is asked."""
+        """Read and check a sample, and encode it again if that is asked."""
         return read_sample(self.images, self.fields, self.settings, image_id)
 
     def digest(self, image_id: int) -> str | None:
@@ -69,9 +70,11 @@ def make_plan(images: SampleIndex, settings: PackSettings) -> Plan:
         ConfigError: If images have weights, or a single image is to be split.
     """
     if (images.weights != 1).any():
-        raise ConfigError("images have weights, which a pack does not hold: give them to train")
+        raise ConfigError(
+            f"{images.media.key} have weights, which a pack does not hold: give them to train"
+        )
     if len(images) < 2 and settings.val != 0:
-        raise ConfigError(f"{len(images)} image cannot be split: give val=0")
+        raise ConfigError(f"{len(images)} {images.media.noun} cannot be split: give val=0")
     fields = find_fields(images)
     digest = blake2b(digest_size=16)
     for part in (images.digest, fields.index.digest):
@@ -88,6 +91,7 @@ def make_plan(images: SampleIndex, settings: PackSettings) -> Plan:
         identity={
             "format": FORMAT,
             "version": VERSION,
+            "media": settings.media.word,
             "settings": asdict(settings),
             "images": {"count": len(images), "digest": digest.hexdigest()},
         },

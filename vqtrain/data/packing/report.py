@@ -7,8 +7,10 @@ from typing import TypedDict, cast
 import numpy as np
 from jaxtyping import Shaped
 
-from vqtrain.data.packing.images import Note
+from vqtrain.data.media import IMAGE
+from vqtrain.data.packing.base import PackSettings
 from vqtrain.data.packing.plan import SPLITS, Plan
+from vqtrain.data.packing.samples import read_note
 from vqtrain.data.shards.folder import ShardFolder
 from vqtrain.data.shards.writer import FileEntry, read_whole
 from vqtrain.data.sources.scan import write_members
@@ -38,6 +40,7 @@ class Report(TypedDict):
 
     format: str
     version: int
+    media: str
     settings: dict[str, object]
     images: dict[str, int | str]
     train: Split
@@ -72,23 +75,24 @@ def make_report(plan: Plan, folder: ShardFolder, counts: Mapping[str, int]) -> R
             if whole is None:
                 raise DataError(f"{folder.out / shard_name(split, number)}.tar has disappeared")
             skipped += whole["skipped"]
-            notes = cast(list[Note], whole["notes"])
-            ids, digests_here, offsets, sizes, widths, heights, modes = zip(*notes, strict=True)
+            notes = [read_note(values) for values in cast(list[list[int | str]], whole["notes"])]
+            is_image = plan.settings.media is IMAGE
             write_members(
                 folder.out / whole["shard"]["name"],
-                offsets=offsets,
-                sizes=sizes,
-                keys=[plan.keys[image_id] for image_id in ids],
-                ratios=[width / height for width, height in zip(widths, heights, strict=True)],
+                offsets=[note.offset for note in notes],
+                sizes=[note.length for note in notes],
+                keys=[plan.keys[note.sample_id] for note in notes],
+                ratios=[note.size[0] / note.size[1] for note in notes] if is_image else (),
             )
             entries[split].append(
                 ShardEntry(
                     **whole["shard"],
-                    sizes=_sizes(list(zip(widths, heights, strict=True))),
-                    modes=dict(sorted(Counter(modes).items())),
+                    sizes=_sizes([note.size for note in notes], plan.settings),
+                    modes=dict(sorted(Counter(note.mode for note in notes).items())),
                 )
             )
-            digests.append(np.array(list(zip(ids, digests_here, strict=True)), dtype=_DIGESTS))
+            rows = [(note.sample_id, note.digest) for note in notes]
+            digests.append(np.array(rows, dtype=_DIGESTS))
     report = {
         **plan.identity,
         "train": _summarize(entries["train"]),
@@ -99,10 +103,10 @@ def make_report(plan: Plan, folder: ShardFolder, counts: Mapping[str, int]) -> R
     return cast(Report, report)
 
 
-def _sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, str]:
-    ordered = sorted(sizes, key=lambda size: (min(size), max(size), size))
+def _sizes(sizes: Sequence[tuple[int, ...]], settings: PackSettings) -> dict[str, str]:
+    ordered = sorted(sizes, key=settings.rank)
     positions = {"smallest": 0, "median": len(ordered) // 2, "largest": -1}
-    return {word: "{} x {}".format(*ordered[i]) for word, i in positions.items()}
+    return {word: settings.shown(ordered[i]) for word, i in positions.items()}
 
 
 def _summarize(shards: list[ShardEntry]) -> Split:
