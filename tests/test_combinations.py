@@ -35,6 +35,7 @@ SMALL = {
         "maskgit": ["channels=8", "multipliers=[1,1,1,2]", "num_blocks=1"],
         "jukebox": ["channels=8", "num_blocks=1"],
         "videogpt": ["channels=8", "num_blocks=1"],
+        "seanet": ["channels=4", "strides=[2,4]"],
         "timm": ["model=test_vit", "pretrained=false"],
         "vit": ["patch_size=8", "dim=8", "depth=1", "num_heads=2"],
         "vqvae": ["channels=8", "block_channels=4", "num_downsamplings=3"],

@@ -459,7 +459,7 @@ def cnn_tokenizer() -> Callable[..., Tokenizer]:
 CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))
 NETWORKS = sorted(path.stem for path in (configs_folder() / "decoder").glob("*.yaml"))
 # Those of sounds and clips, for which test_graphs.py looks at the graphs.
-OTHERS = ("jukebox", "videogpt")
+OTHERS = ("jukebox", "seanet", "videogpt")
 # Little is traced of them.
 SMALL = {
     "vqvae": ["channels=4", "block_channels=2", "num_blocks=0"],
@@ -470,6 +470,7 @@ SMALL = {
     "maskgit": ["channels=8", "multipliers=[1,2,2]", "num_blocks=1"],
     "vit": ["patch_size=4", "dim=8", "depth=1", "num_heads=2"],
     "videogpt": ["channels=4", "num_blocks=1"],
+    "seanet": ["channels=4", "strides=[6]", "num_lstm_layers=1"],
     "jukebox": ["channels=4", "num_blocks=1", "strides=[[2],[3]]"],
     "hierarchical": ["channels=4", "block_channels=2", "num_blocks=1"],
     "multiscale": ["scales=[1,3,4]", "num_convolutions=2"],

@@ -26,6 +26,7 @@ SMALL = {
     "dvae": ["channels=4", "multipliers=[1,2,2]", "num_blocks=1"],
     "videogpt": ["channels=8", "num_blocks=1"],
     "jukebox": ["channels=8", "num_blocks=1", "strides=[[2,2]]"],
+    "seanet": ["channels=4", "strides=[2,2]", "latent_channels=8"],
     "hierarchical": ["channels=4", "block_channels=2", "num_blocks=1"],
     "multiscale": ["scales=[1,2,4]", "num_convolutions=2"],
 }

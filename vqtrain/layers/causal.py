@@ -147,7 +147,7 @@ class CausalConv(nn.Module):
         span = dilation * (kernel_size[0] - 1) + 1
         self.padding = span - (1 if first_alone else self.stride[0])
         convolution = _CONVOLUTIONS[len(kernel_size)]
-        self.conv = convolution(
+        self.conv: nn.Module = convolution(
             in_channels,
             out_channels,
             tuple(kernel_size),  # type: ignore[arg-type]  # as many as the convolution has axes
@@ -202,7 +202,7 @@ class CausalTransposedConv(nn.Module):
         super().__init__()
         self.stride = stride
         self.overlap = -(-kernel_size // stride) - 1  # earlier inputs that an output depends on
-        self.conv = nn.ConvTranspose1d(
+        self.conv: nn.Module = nn.ConvTranspose1d(
             in_channels, out_channels, kernel_size, stride=stride, bias=bias
         )
 

@@ -12,7 +12,7 @@ from vqtrain.formats.parts.agreement import Tolerance, compare
 from vqtrain.formats.parts.graphs import trace
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-OTHERS = ["jukebox", "videogpt"]  # networks of other samples than images
+OTHERS = ["jukebox", "seanet", "videogpt"]  # networks of other samples than images
 
 
 @pytest.mark.slow
