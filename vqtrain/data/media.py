@@ -1,11 +1,12 @@
 """What samples are of: images, video or sound."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import final
 
 from vqtrain.errors import ConfigError
+from vqtrain.ranges import nearest
 
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"\x93NUMPY")
 _SOUNDS = (b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
@@ -110,3 +111,17 @@ def media_of(axes: int) -> Media:
         if media.axes == axes:
             return media
     raise ConfigError(f"samples of {axes} axes come from no files: use the Python interface")
+
+
+def media_in(group: Mapping[str, object]) -> Media:
+    """Return what the samples of a group ``data`` are of, which the oldest runs do not say.
+
+    Raises:
+        ConfigError: If there is no such kind.
+    """
+    kind = str(group.get("kind", IMAGE.word))
+    if kind not in MEDIA:
+        near = nearest(kind, MEDIA)
+        hint = f", did you mean {near!r}?" if near else f", valid are: {', '.join(MEDIA)}"
+        raise ConfigError(f"data.kind: unknown kind {kind!r}{hint}")
+    return MEDIA[kind]

@@ -24,6 +24,13 @@ def test_what_comes_next_fits_the_run(words: list[str], last: str) -> None:
     assert other.startswith(f"vqtrain {last}")
 
 
+def test_a_run_on_sounds_suggests_sounds() -> None:
+    config = compose("train", read_command_line(["data=sound", "encoder=jukebox"]))
+    first, *_, last = suggestions(config, "runs/a", "")
+    assert first == "vqtrain reconstruct tokenizer=runs/a sounds=A_FOLDER_OF_SOUNDS"
+    assert last == "vqtrain evaluate tokenizer=runs/a"
+
+
 def test_classes_of_the_users_own_are_allowed_where_they_are_read() -> None:
     config = compose("train", read_command_line(["data.train=photos", "codebook=kl"]))
     config["encoder"]["kind"], config["decoder"]["kind"] = "mine.a:Encoder", "other.b:Decoder"

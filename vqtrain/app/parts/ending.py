@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vqtrain.data.media import IMAGE, media_in
 from vqtrain.tokenizer.storage import packages_in
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.console import RunConsole, duration
@@ -59,13 +60,15 @@ def suggestions(config: Mapping[str, Any], mine: str, allow: str) -> list[str]:
         mine: Its directory, as it is typed.
         allow: As of ``allowing``.
     """
-    commands = [f"vqtrain reconstruct tokenizer={mine} images=A_FOLDER_OF_IMAGES{allow}"]
+    media = media_in(config["data"])
+    source = f"{media.key}=A_FOLDER_OF_{media.key.upper()}"
+    commands = [f"vqtrain reconstruct tokenizer={mine} {source}{allow}"]
     if config["codebook"]["kind"] != "kl":  # a graph gives or takes ids
         commands.append(f"vqtrain export tokenizer={mine} format=onnx{allow}")
     is_small_vqgan = (
         config["encoder"]["kind"] == "cnn" and config["discriminator"]["kind"] != "none"
     )
-    if config["data"]["train"] == "demo" and not is_small_vqgan:
+    if config["data"]["train"] == "demo" and media is IMAGE and not is_small_vqgan:
         own = "data.train=A_FOLDER_OF_IMAGES name=mine"
         return [*commands, f"vqtrain train experiment=small_vqgan {own}"]
     return [*commands, f"vqtrain evaluate tokenizer={mine}{allow}"]

@@ -7,7 +7,7 @@ from typing import final
 
 import yaml
 
-from vqtrain.data.media import IMAGE, MEDIA, Media
+from vqtrain.data.media import Media, media_in
 from vqtrain.data.sources.find import open_samples, training_and_validation
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import ConfigError
@@ -92,7 +92,7 @@ def _data_of(name: str) -> tuple[Source, Source, str | None, Media] | None:
     try:
         text = (expand(name) / "config.yaml").read_text(encoding="utf-8")
         data = yaml.safe_load(text)["data"]
-        media = MEDIA[data.get("kind", IMAGE.word)]
+        media = media_in(data)
         return data["train"], data["val"], data.get("crop"), media
     except (OSError, ConfigError, yaml.YAMLError, KeyError, TypeError):
         return None

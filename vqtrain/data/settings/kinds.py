@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
-from vqtrain.build import bind, final_class, unknown
-from vqtrain.data.media import IMAGE, MEDIA
+from vqtrain.build import bind, final_class
+from vqtrain.data.media import media_in
 from vqtrain.data.settings.base import DataSettings
-from vqtrain.errors import ConfigError
 
 
 def bind_data(group: Mapping[str, object]) -> DataSettings:
@@ -14,9 +13,7 @@ def bind_data(group: Mapping[str, object]) -> DataSettings:
     Raises:
         ConfigError: If there is no such kind, or a key is unknown, missing or invalid.
     """
-    rest = dict(group)
-    kind = str(rest.pop("kind", IMAGE.word))  # which runs did not say when there was no other
-    if kind not in MEDIA:
-        raise ConfigError(f"data.kind: {unknown('kind', kind, MEDIA)}")
-    settings: type[DataSettings] = final_class(f"vqtrain.data.settings.{kind}", DataSettings)
-    return bind(settings, rest, where="data")
+    keys = {key: value for key, value in group.items() if key != "kind"}
+    module = f"vqtrain.data.settings.{media_in(group).word}"
+    settings: type[DataSettings] = final_class(module, DataSettings)
+    return bind(settings, keys, where="data")
