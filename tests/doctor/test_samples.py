@@ -139,6 +139,7 @@ def index_of(paths: list[str], n: int) -> SampleIndex:
         keys=np.array([b"key"] * n),
         weights=np.ones(n, np.float32),
         ratios=np.full(n, np.nan, np.float32),
+        stills=np.zeros(n, bool),
         faults=(),
     )
 

@@ -179,7 +179,7 @@ class TrainingData(RunData):
 
     def train_dataloader(self) -> Timed:
         """Return batches without an end."""
-        self.batches = Timed(self.training_batches(self.settings, self.buckets))
+        self.batches = Timed(self.training_batches(self.training, self.settings, self.buckets))
         return self.batches
 
     def val_dataloader(self) -> list[int]:
@@ -189,15 +189,20 @@ class TrainingData(RunData):
     def first_batches(self) -> Iterable[Batch]:
         """Return the same batches, loaded in this process when they are needed.
 
-        Without buckets: a codebook starts from latents of one shape.
+        Without buckets, and so of clips alone: a codebook starts from latents of one shape.
         """
-        return self.training_batches(replace(self.settings, num_workers=0), None)
+        training = self.training
+        if isinstance(training, SampleIndex) and self.buckets is not None:
+            training = training.clips
+        return self.training_batches(training, replace(self.settings, num_workers=0), None)
 
-    def training_batches(self, settings: DataSettings, buckets: Buckets | None) -> Loader[Batch]:
+    def training_batches(
+        self, training: SampleIndex | Stream, settings: DataSettings, buckets: Buckets | None
+    ) -> Loader[Batch]:
         """Load training batches of this rank from ``start`` on."""
-        if isinstance(self.training, Stream):
+        if isinstance(training, Stream):
             batches: Dataset[Batch] = StreamBatches(
-                self.training,
+                training,
                 settings=settings,
                 seed=self.seed,
                 readers=distributed.world_size() * len(self.cursors),
@@ -205,7 +210,7 @@ class TrainingData(RunData):
             )
         else:
             batches = TrainingBatches(
-                self.training,
+                training,
                 settings=settings,
                 seed=self.seed,
                 rank=distributed.rank(),

@@ -25,6 +25,7 @@ def make_index(records: list[tuple[str, int, int, str]]) -> SampleIndex:
         keys=np.array([key.encode() for _, _, _, key in records], dtype=np.bytes_),
         weights=np.ones(len(records), np.float32),
         ratios=np.full(len(records), np.nan, np.float32),
+        stills=np.zeros(len(records), bool),
     )
 
 
@@ -181,6 +182,7 @@ def test_hold_out_counts(n, held_out):
         keys=np.arange(n).astype("S8"),
         weights=np.ones(n, np.float32),
         ratios=np.full(n, np.nan, np.float32),
+        stills=np.zeros(n, bool),
     )
     training, validation = hold_out(index)
     assert (len(training), len(validation)) == (n - held_out, held_out)

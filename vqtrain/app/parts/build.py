@@ -11,7 +11,6 @@ from vqtrain.app.parts.settings import Settings
 from vqtrain.app.parts.shapes import check_buckets, check_shapes
 from vqtrain.build import in_context, split_kind
 from vqtrain.data.settings.base import DataSettings
-from vqtrain.data.settings.image import ImageData
 from vqtrain.errors import ConfigError, require
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.parts.build import (
@@ -66,7 +65,7 @@ def build_module(
     check_shapes(tokenizer, size, where)
     check_warmup(settings.optim, settings.trainer.max_steps, "trainer.max_steps")
     objective = build_objective(resolved, settings, context, tokenizer)
-    if isinstance(data, ImageData) and data.aspect == "buckets" and sample_size is None:
+    if sample_size is None:
         check_buckets(tokenizer, objective.discriminator, data)
     check_objective(objective, config, context)
     latent_noise = build_latent_noise(resolved, tokenizer, context)

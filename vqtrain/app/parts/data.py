@@ -8,9 +8,10 @@ import numpy as np
 
 from vqtrain.app.parts.settings import Settings
 from vqtrain.data.decoding.base import Transform
-from vqtrain.data.loading.buckets import bucket_sizes, make_buckets, with_ratios
+from vqtrain.data.loading.buckets import bucket_sizes, clip_buckets, make_buckets, with_ratios
 from vqtrain.data.loading.texts import find_texts
 from vqtrain.data.settings.image import ImageData
+from vqtrain.data.settings.video import VideoData
 from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError, ConfigError, DataError, require
@@ -90,10 +91,13 @@ def open_data(
     training, validation = training_and_validation(
         settings.data.train, settings.data.val, settings.data.media
     )
-    if isinstance(training, SampleIndex):
-        check_some(training, settings.data.transform)
     buckets = None
     group = settings.data
+    if isinstance(training, SampleIndex):
+        if isinstance(group, VideoData) and group.has_images and group.frames > 1:
+            require(len(training.clips) > 0, "data.train holds images alone: give data.frames=1")
+            buckets = clip_buckets(training.stills, group.sample_size)
+        check_some(training if buckets is None else training.clips, group.transform)
     if isinstance(group, ImageData) and group.aspect == "buckets":
         if not isinstance(training, SampleIndex):
             raise ConfigError(

@@ -6,10 +6,13 @@ import torch
 
 from vqtrain.app.parts.own import refuse_own
 from vqtrain.data.loading.buckets import bucket_sizes
+from vqtrain.data.settings.base import DataSettings
 from vqtrain.data.settings.image import ImageData
+from vqtrain.data.settings.video import VideoData
 from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.cost import without_values
+from vqtrain.losses.parts.frames import seen_size
 from vqtrain.shapes import by
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -57,20 +60,29 @@ def check_shapes(tokenizer: Tokenizer, size: Sequence[int], where: str) -> None:
 
 
 def check_buckets(
-    tokenizer: Tokenizer, discriminator: Discriminator | None, data: ImageData
+    tokenizer: Tokenizer, discriminator: Discriminator | None, data: DataSettings
 ) -> None:
-    """Refuse sizes that one of the networks does not take.
+    """Refuse sizes that samples have beside ``data.sample_size``, if a network does not take them.
 
     Raises:
         ConfigError: If there is one.
     """
-    for size in bucket_sizes(data.image_size, tokenizer.unit):
-        check_shapes(tokenizer, size, "data.aspect=buckets")
-        if discriminator is not None and not takes(discriminator, data.channels, size):
+    where, unit, sizes = "", "", list[tuple[int, ...]]()
+    if isinstance(data, ImageData) and data.aspect == "buckets":
+        where, unit = "data.aspect=buckets", " px"
+        sizes += bucket_sizes(data.image_size, tokenizer.unit)
+    elif isinstance(data, VideoData) and data.has_images:
+        where = "images beside clips in data.train, as clips of one frame"
+        sizes.append((1, *data.sample_size[1:]))
+    for size in sizes:
+        check_shapes(tokenizer, size, where)
+        if discriminator is None:
+            continue
+        seen = seen_size(type(discriminator), size, where=where)
+        if not takes(discriminator, data.channels, seen):
             hint = discriminator.size_hint and f"; {discriminator.size_hint}"
-            raise ConfigError(
-                f"data.aspect=buckets: images of {by(size)} px do not fit this discriminator{hint}"
-            )
+            what = f"{data.media.noun}s of {by(size)}{unit}"
+            raise ConfigError(f"{where}: {what} do not fit this discriminator{hint}")
 
 
 @torch.no_grad()

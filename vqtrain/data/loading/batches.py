@@ -182,7 +182,10 @@ class TrainingBatches(Dataset[Batch]):
                 return transform.decode(encoded, generator), text, image_id
             except BadSampleError as error:
                 faults.append(self.index.fault(image_id, str(error)))
+                is_still = self.index.stills[image_id]
                 image_id = int(generator.integers(len(self.index)))
+                while self.index.stills[image_id] != is_still:  # an image is no clip
+                    image_id = int(generator.integers(len(self.index)))
         raise all_bad(faults[-1], self.index.media)
 
     def _read_ahead(self, step: int) -> None:

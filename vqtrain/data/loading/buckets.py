@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from vqtrain.data.cache import cache_folder, cached
 from vqtrain.data.decoding.base import Transform
@@ -85,6 +85,16 @@ def make_buckets(
         if counts[fewest] >= least or len(kept) == 1:
             return Buckets(sizes=[sizes[i] for i in kept], labels=labels.astype(np.uint8))
         del kept[fewest]
+
+
+def clip_buckets(stills: Bool[np.ndarray, " n"], size: tuple[int, int, int]) -> Buckets:
+    """Give clips their size, and images among them that of one frame.
+
+    Args:
+        stills: Which are images: some, and not all.
+        size: Frames, height and width of a clip.
+    """
+    return Buckets(sizes=[size, (1, *size[1:])], labels=stills.astype(np.uint8))
 
 
 def with_ratios(index: SampleIndex, transform: Transform) -> SampleIndex:

@@ -55,11 +55,25 @@ class VideoData(DataSettings):
             f"data.stride counts frames of the files, and data.fps={self.fps} takes frames by "
             f"time: give one of them, got data.stride={self.stride}",
         )
+        require(
+            not self.has_images or self.sampling == "permuted",
+            f"images beside clips need data.sampling=permuted, got {self.sampling}",
+        )
         if self.frames_per_loss is not None and self.frames_per_loss > self.frames:
             raise ConfigError(
                 f"data.frames_per_loss must be at most data.frames={self.frames}, got "
                 f"{self.frames_per_loss}"
             )
+
+    @property
+    def has_images(self) -> bool:
+        """Whether some of the samples to train on are images, as clips of one frame."""
+        return _name_images(self.train)
+
+    @property
+    def sample_size(self) -> tuple[int, int, int]:
+        """Frames of a clip, and their height and width in px."""
+        return self.transform.sample_size
 
     @property
     def transform(self) -> ClipTransform:
@@ -91,3 +105,9 @@ class VideoData(DataSettings):
         """Frames, height and width, for people."""
         rate = f" at {self.fps:g} a second" if self.fps else ""
         return f"{self.frames} frames{rate} of {in_px(self.image_size)}"
+
+
+def _name_images(sources: object) -> bool:
+    if isinstance(sources, dict):
+        return "images" in sources or any(map(_name_images, sources.values()))
+    return isinstance(sources, list) and any(map(_name_images, sources))

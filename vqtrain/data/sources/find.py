@@ -29,13 +29,15 @@ from vqtrain.data.sources.scan import (
     is_tar,
     scan_tar,
 )
-from vqtrain.errors import ConfigError, DataError, naming
+from vqtrain.errors import ConfigError, DataError, naming, require
 from vqtrain.ranges import nearest
 
 # Requests at the same time: a thousand remote tars open in seconds.
 THREADS = 16
 # Of a source; more would be a typo.
 MAX_WEIGHT = 1_000
+# Of what samples are made besides their own files: an image is a clip of one frame.
+_MIXED: Mapping[Media, Sequence[Media]] = {VIDEO: (VIDEO, IMAGE)}
 # IMAGES, VIDEOS or SOUNDS: a source, a source with a weight, or several.
 Source = str | Mapping[str, object]
 Sources = Source | Sequence[Source]
@@ -89,13 +91,22 @@ def open_both(
     """
     training = open_samples(train, media, role="training", key=keys[0])
     if val != "auto":
-        return training, open_samples(val, media, role="validation", key=keys[1])
+        validation = open_samples(val, media, role="validation", key=keys[1])
+        require(
+            not validation.stills.any(),
+            f"{keys[1]} must be of clips: images as clips of one frame are for training alone",
+        )
+        return training, validation
     only = train
     if not isinstance(train, str | Mapping) and len(train) == 1:
         only = train[0]
     if isinstance(only, str) and (only == "demo" or has_validation(only)):
         return training, open_samples(only, media, role="validation", key=keys[0])
-    return hold_out(training, key=keys[1])
+    if not training.stills.any():
+        return hold_out(training, key=keys[1])
+    clips, validation = hold_out(training.clips, key=keys[1])
+    stills = training.select(np.flatnonzero(training.stills))
+    return SampleIndex.concatenate([clips, stills]), validation
 
 
 def open_samples(
@@ -110,7 +121,7 @@ def open_samples(
 
     Args:
         sources: A source; or ``{images: ..., weight: 2}``, which is seen twice as often; or a list
-            of both, joined in this order.
+            of both, joined in this order. Among clips such images are clips of one frame.
         media: What the samples are of.
         role: Which samples of ``demo`` and packed folders to use.
         key: The config key that names the sources, for messages; None for that of ``media``.
@@ -172,11 +183,14 @@ def _alternatives(piece: str) -> list[str]:
 
 
 def _open_weighted(item: Mapping[str, object], media: Media, role: Role) -> SampleIndex:
-    if set(item) != {media.key, "weight"}:
+    known = [kind for kind in _MIXED.get(media, (media,)) if set(item) == {kind.key, "weight"}]
+    if not known:
+        keys = " or ".join(kind.key for kind in _MIXED.get(media, (media,)))
         raise ConfigError(
-            f"a source with a weight has the keys {media.key} and weight, got {dict(item)!r}"
+            f"a source with a weight has the keys {keys} and weight, got {dict(item)!r}"
         )
-    sources, weight = item[media.key], item["weight"]
+    (kind,) = known
+    sources, weight = item[kind.key], item["weight"]
     if (
         isinstance(weight, bool)
         or not isinstance(weight, int | float)
@@ -190,8 +204,9 @@ def _open_weighted(item: Mapping[str, object], media: Media, role: Role) -> Samp
         raise ConfigError(
             f"a source with a weight must name one source or several, got {sources!r}"
         )
-    index = _open(sources, media, role)
-    return replace(index, weights=index.weights * np.float32(weight))
+    index = _open(sources, kind, role)
+    index = replace(index, weights=index.weights * np.float32(weight), media=media)
+    return index if kind is media else replace(index, stills=np.ones(len(index), bool))
 
 
 def _has_pipe(sources: object) -> bool:

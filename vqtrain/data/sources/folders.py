@@ -1,6 +1,7 @@
 """Files below a local folder, sorted into images, tars and others."""
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,7 @@ def list_folder(folder: Path, media: Media = IMAGE) -> Listing:
         reason = f"cannot read this folder: {error.strerror}"
         found.faults.append(Fault(shard=path, key="", reason=reason))
 
+    clips: dict[str, set[str]] = defaultdict(set)  # folders of frames, by what they are in
     entered = set()  # otherwise a link back to a parent would be followed forever
     for parent, children, names in os.walk(folder, followlinks=True, onerror=note):
         real = os.path.realpath(parent)
@@ -82,8 +84,12 @@ def list_folder(folder: Path, media: Media = IMAGE) -> Listing:
         seen = [name for name in names if not is_hidden(name)]
         if media is VIDEO and are_frames(seen, children):
             found.samples.append(Path(parent))
+            clips[str(Path(parent).parent)].add(Path(parent).name)
         else:
             found.add(Path(parent, name) for name in seen)
+    if clips:
+        owned = {p for p in found.others if owner_of(p.name, clips[str(p.parent)]) is not None}
+        found.others -= owned
     if found.samples:
         found.others.update(found.tars)
         found.tars = []

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import final
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64, Shaped
+from jaxtyping import Bool, Float32, Int32, Int64, Shaped
 
 from vqtrain.data.faults import Fault
 from vqtrain.data.media import IMAGE, Media
@@ -31,7 +31,7 @@ MIN_HELD_OUT = 16
 MAX_HELD_OUT = 5_000
 
 # Attributes of each image that name no file.
-_PLAIN = ("offsets", "sizes", "keys", "weights", "ratios")
+_PLAIN = ("offsets", "sizes", "keys", "weights", "ratios", "stills")
 
 
 @final
@@ -53,6 +53,7 @@ class SampleIndex:
         keys: Names of the images, as utf-8 bytes; not necessarily unique.
         weights: How often an image is seen in an epoch, above 0.
         ratios: Width / height of each image, upright; NaN where it is not known.
+        stills: Which of the clips are images, which are clips of one frame.
         faults: Files and images that were found unusable by indexing.
         others: How many files were not taken because they are neither samples nor tars, by suffix.
         media: What the samples are of.
@@ -65,6 +66,7 @@ class SampleIndex:
     keys: Shaped[np.ndarray, " n"]
     weights: Float32[np.ndarray, " n"]
     ratios: Float32[np.ndarray, " n"]
+    stills: Bool[np.ndarray, " n"]
     faults: tuple[Fault, ...] = ()
     others: Mapping[str, int] = field(default_factory=dict)
     media: Media = IMAGE
@@ -81,9 +83,15 @@ class SampleIndex:
     def digest(self) -> str:
         """A hash of the images and their order, but not of the location of files."""
         digest = blake2b(digest_size=16)
-        for part in (self.keys, self.sizes, self.weights):
+        stills = [self.stills] if self.stills.any() else []
+        for part in (self.keys, self.sizes, self.weights, *stills):
             digest.update(np.ascontiguousarray(part).view(np.uint8).data)
         return digest.hexdigest()
+
+    @property
+    def clips(self) -> "SampleIndex":
+        """The samples without images among clips."""
+        return self.select(np.flatnonzero(~self.stills)) if self.stills.any() else self
 
     def key(self, image_id: int) -> str:
         """Name an image."""
@@ -201,6 +209,7 @@ def make_index(
         keys=np.array(keys, dtype=np.bytes_),
         weights=np.ones(len(keys), dtype=np.float32),
         ratios=np.array([math.nan] * len(keys) if ratios is None else ratios, dtype=np.float32),
+        stills=np.zeros(len(keys), dtype=bool),
         faults=tuple(faults),
         others=dict(others or {}),
     )
