@@ -1,6 +1,7 @@
 """The contract every discriminator keeps."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -43,3 +44,28 @@ class Discriminator(nn.Module, ABC):
         Each tensor is one scale or head; losses average over all of them. Samples that are too
         small raise RuntimeError, ValueError or ConfigError.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What a discriminator makes of samples.
+
+    Attributes:
+        logits: As ``Discriminator.forward`` returns them.
+        features: For each tensor of logits, the maps of the layers before it.
+    """
+
+    logits: list[Float[Tensor, "b 1 ..."]]
+    features: list[list[Float[Tensor, "b _ ..."]]]
+
+
+class FeatureDiscriminator(Discriminator, ABC):
+    """A discriminator whose inner maps the generator may learn to match."""
+
+    @abstractmethod
+    def judge(self, samples: Float[Tensor, "b c *size"]) -> Judged:
+        """Return logits and features of samples in [-1, 1]; see ``Discriminator.forward``."""
+
+    def forward(self, samples: Float[Tensor, "b c *size"]) -> list[Float[Tensor, "b 1 ..."]]:
+        """Return logits alone."""
+        return self.judge(samples).logits

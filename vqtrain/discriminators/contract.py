@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vqtrain.discriminators.base import Discriminator
+from vqtrain.discriminators.base import Discriminator, FeatureDiscriminator
 from vqtrain.errors import require
 from vqtrain.layers.promises import check_gradients, repeatable, size_for
 
@@ -48,4 +48,20 @@ def check(
                 gradient is not None and bool((gradient != 0).any()),
                 "the gradient must reach the samples, from which the generator learns",
             )
+            if isinstance(discriminator, FeatureDiscriminator):
+                _check_features(discriminator, samples.detach(), len(logits))
     check_gradients(discriminator)
+
+
+def _check_features(discriminator: FeatureDiscriminator, samples: Tensor, count: int) -> None:
+    found = discriminator.judge(samples).features
+    require(
+        len(found) == count and all(len(maps) >= 1 for maps in found),
+        "judge must return a list of maps for each tensor of logits",
+    )
+    for each in (each for maps in found for each in maps):
+        require(
+            len(each) == len(samples) and each.dtype == samples.dtype,
+            f"features must be {samples.dtype} of {len(samples)} samples, got {each.dtype} of "
+            f"shape {list(each.shape)}",
+        )

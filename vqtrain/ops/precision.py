@@ -1,6 +1,6 @@
 """At least float32 where precision matters, even under autocast."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Shaped
@@ -41,4 +41,6 @@ def is_imitated(dtype: torch.dtype) -> bool:
 
 def without_autocast(tensor: Shaped[Tensor, "*shape"]) -> AbstractContextManager[None]:
     """Return a context in which operations keep their inputs' precision on the tensor's device."""
+    if tensor.is_meta:  # where autocast does not exist
+        return nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)
