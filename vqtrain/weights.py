@@ -29,12 +29,13 @@ class KnownFile:
     Attributes:
         name: Its file name, as in torch's cache.
         url: Where it is published.
-        sha256: The first digits of its hash.
+        sha256: The first digits of its hash; None if none is published. Such a file is not
+            downloaded, as nothing would tell it from another.
     """
 
     name: str
     url: str
-    sha256: str
+    sha256: str | None
 
 
 # The file of weights in a repository of the Hugging Face hub.
@@ -79,6 +80,16 @@ KNOWN = {
         url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
         "inception-2015-12-05.pt",
         sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+    ),
+    "i3d_styleganv": KnownFile(
+        name="i3d_torchscript.pt",
+        url="https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt",
+        sha256=None,
+    ),
+    "i3d_videogpt": KnownFile(
+        name="i3d_pretrained_400.pt",
+        url="https://drive.google.com/file/d/1mQK8KD8G6UWRa5t87SRMm5PVXtlpneJT",
+        sha256=None,
     ),
 }
 
@@ -129,13 +140,19 @@ def find(name: str, given: str | None) -> Path:
         given: Path of the file; None to look in the cache.
 
     Raises:
-        WeightsError: If the given file is not there, or the download fails.
+        WeightsError: If the given file is not there, the download fails, or there is none.
     """
     if given is None:
         target = cache_path(name)
         if not target.is_file():
-            _refuse_download(name, KNOWN[name].name)
-            _download(KNOWN[name], target, name)
+            known = KNOWN[name]
+            _refuse_download(name, known.name)
+            if known.sha256 is None:
+                raise WeightsError(
+                    f"{known.name} is not here: download it from {known.url} to {target}, or set "
+                    f"weights.{name}=PATH"
+                )
+            _download(known, target, name)
         return target
     return _given_file(name, given)
 
@@ -272,7 +289,7 @@ def sha256(file: Path) -> str:
 
 
 def describe(name: str, file: Path) -> dict[str, str]:
-    """Say which weights a number is measured with, and whether they are the published ones.
+    """Say which weights a number is measured with, and if they are known not to be the published.
 
     Args:
         name: A key of ``KNOWN``.
@@ -282,7 +299,7 @@ def describe(name: str, file: Path) -> dict[str, str]:
         WeightsError: If they cannot be read.
     """
     digest = sha256(file)
-    is_published = digest.startswith(KNOWN[name].sha256)
+    is_published = digest.startswith(KNOWN[name].sha256 or "")
     return {
         "weights": file.name + ("" if is_published else ", not the published file"),
         "weights_sha256": digest,

@@ -56,3 +56,34 @@ def pair() -> Callable[[tuple[int, ...], int], tuple[Tensor, Tensor]]:
         return (original + change).clamp(0, 255).to(torch.uint8), original.to(torch.uint8)
 
     return make
+
+
+class Script(nn.Module):
+    """What of StyleGAN-V's TorchScript is called, with a small network in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3 * 2 * 3 * 3, 400)
+
+    def forward(
+        self, x: Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False
+    ) -> Tensor:
+        """Return logits, or probabilities."""
+        if rescale:
+            x = x * 2 - 1
+        if resize:
+            x = nn.functional.interpolate(x, [x.shape[2], 99, 99])
+        pooled = nn.functional.adaptive_avg_pool3d(x, [2, 3, 3]).flatten(1)
+        features = self.layer(pooled)
+        return features if return_features else features.softmax(1)
+
+
+@pytest.fixture(scope="session")
+def i3d_script_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a TorchScript that is called as StyleGAN-V's I3D is."""
+    file = tmp_path_factory.mktemp("styleganv") / "i3d_torchscript.pt"
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        warnings.simplefilter("ignore", FutureWarning)  # torch advises against TorchScript
+        torch.jit.script(Script().eval()).save(str(file))
+    return file

@@ -57,10 +57,13 @@ class Levels(SetMetric):
 
 
 @pytest.fixture
-def files(classifier_file: Callable[[str], Path], inception_file: Path) -> dict[str, str]:
+def files(
+    classifier_file: Callable[[str], Path], inception_file: Path, i3d_script_file: Path
+) -> dict[str, str]:
     """Weights of every network, random ones in the published form."""
     networks = {name: str(classifier_file(name)) for name in ("vgg", "alex", "squeeze")}
-    return {**networks, "inception": str(inception_file)}
+    others = {"inception": str(inception_file), "i3d_styleganv": str(i3d_script_file)}
+    return {**networks, **others}
 
 
 @pytest.mark.slow

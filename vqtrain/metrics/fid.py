@@ -13,6 +13,7 @@ from vqtrain.build import unknown
 from vqtrain.errors import ConfigError
 from vqtrain.metrics.base import SetMetric, check_shape
 from vqtrain.metrics.parts.fid_protocols import PROTOCOLS
+from vqtrain.metrics.parts.pixels import check_floats
 from vqtrain.ops.precision import without_autocast
 from vqtrain.shapes import Images, Pixels
 
@@ -72,12 +73,7 @@ class FID(SetMetric):
 
     def features(self, samples: Images) -> Float[Tensor, "b d"]:
         """Return the features of reconstructions, rounded by the protocol; see ``SetMetric``."""
-        if not samples.is_floating_point():
-            raise TypeError(f"images are floats in [-1, 1], got {samples.dtype}")
-        if _are_pixels(samples):
-            raise ValueError(
-                "images are floats in [-1, 1], got pixels as floats in [0, 1] or [0, 255]"
-            )
+        check_floats(samples)
         return self._features(self.protocol.to_pixels(samples.detach()))
 
     def features_of_pixels(self, pixels: Pixels) -> Float[Tensor, "b d"]:
@@ -93,19 +89,3 @@ class FID(SetMetric):
         with without_autocast(color):
             features: Tensor = self.network(color)
         return features
-
-
-def _are_pixels(images: Images) -> bool:
-    """Tell whether floats are the levels 0..255, as they are or divided by 255.
-
-    There is no false alarm on dark or bright images. In [-1, 1] levels from 128 on are odd
-    multiples of 1 / 255 and lower ones are negative, while in [0, 1] half of the levels are even
-    multiples. The output of a network is no multiple at all, but for a plain 0 or 1.
-    """
-    if not images.numel() or images.amin() < 0:
-        return False
-    multiples = images.double() * 255
-    whole = multiples.round()
-    if not torch.allclose(multiples, whole, rtol=0, atol=1e-3):
-        return False
-    return bool(((whole % 2 == 0) & (whole > 0)).any())
