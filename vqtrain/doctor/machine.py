@@ -166,15 +166,22 @@ def examine_processes() -> Finding:
 
 
 def examine_weights() -> list[Finding]:
-    """Look for files of pretrained weights; a run downloads what it needs, so none is missing."""
+    """Look for files of pretrained weights; none is missing, as a run says which it needs."""
     weights = importlib.import_module("vqtrain.weights")  # it imports torch
     paths = {name: weights.cache_path(name) for name in weights.KNOWN}
-    absent = "not here; a run that needs it downloads it to {}, or give weights.{}=PATH"
+    downloads = "not here; a run that needs it downloads it to {}, or give weights.{}=PATH"
+    tells = "not here; if you need it, download {} to {}, or give weights.{}=PATH"
+    absent = {
+        name: downloads.format(paths[name], name)
+        if known.sha256
+        else tells.format(known.url, paths[name], name)
+        for name, known in weights.KNOWN.items()
+    }
     are_here = {name: os.access(path, os.R_OK) for name, path in paths.items()}
     return [
         Finding(
             name=name,
-            found=str(path) if are_here[name] else absent.format(path, name),
+            found=str(path) if are_here[name] else absent[name],
             is_there=are_here[name],
         )
         for name, path in paths.items()
