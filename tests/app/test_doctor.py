@@ -33,6 +33,8 @@ WEIGHTS = {
     "pytorch_fid": "pt_inception-2015-12-05-6726825d.pth",
     "clean_fid": "inception-2015-12-05.pt",
 }
+# Those that are not downloaded.
+NAMED = {"i3d_styleganv": "i3d_torchscript.pt", "i3d_videogpt": "i3d_pretrained_400.pt"}
 REAL_PROCESSES = machine.examine_processes
 
 
@@ -64,7 +66,7 @@ def examine(capsys: pytest.CaptureFixture[str]) -> Examine:
                 lines[name] += f" {line.strip()}"
             else:
                 mark, name, found = line.split(maxsplit=2)
-                assert line == f"{mark:<9}{name:<12}{found}"
+                assert line == f"{mark:<9}{name:<14}{found}"
                 lines[name] = f"{mark}: {found}"
         # What is missing or slow has a remedy, and nothing else has.
         for line in lines.values():
@@ -87,7 +89,7 @@ def test_a_machine_on_which_all_is_well(
     assert code == 0
     assert list(lines) == [
         *("python", "vqtrain", "torch", "lightning", "wandb", "cpu", "gpu", "processes"),
-        *("runs", "cache", "demo", *WEIGHTS),
+        *("runs", "cache", "demo", *WEIGHTS, *NAMED),
     ]
     version = sys.version_info
     assert lines["python"] == f"ok: {version.major}.{version.minor}.{version.micro}"
@@ -212,6 +214,9 @@ def test_weights_are_looked_for_where_torch_keeps_them(
             f"absent: not here; a run that needs it downloads it to {folder / WEIGHTS[name]}, or "
             f"give weights.{name}=PATH"
         )
+    for name, file in NAMED.items():
+        assert lines[name].startswith("absent: not here; if you need it, download https://")
+        assert lines[name].endswith(f" to {folder / file}, or give weights.{name}=PATH")
 
 
 @pytest.mark.slow

@@ -124,6 +124,6 @@ def show(finding: Finding) -> None:
     """Print a line of the table, in color on a terminal."""
     console = Console(highlight=False, soft_wrap=True)
     mark = (f"{finding.mark:<9}", STYLES[finding.mark])
-    console.print(Text.assemble(mark, f"{finding.name:<12}", finding.found))
+    console.print(Text.assemble(mark, f"{finding.name:<14}", finding.found))
     if finding.remedy is not None:
-        console.print(Text(f"{'':<21}-> {finding.remedy}"))
+        console.print(Text(f"{'':<23}-> {finding.remedy}"))
