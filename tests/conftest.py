@@ -109,6 +109,19 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 48 sounds of 0.1 s, each a sine; half of them at 16 kHz, the others at 8."""
+    import soundfile  # takes 0.1 s
+
+    folder = tmp_path_factory.mktemp("sounds")
+    for number in range(48):
+        rate = 8000 * (1 + number % 2)
+        sine = 0.5 * np.sin(np.arange(rate // 10) * 2 * np.pi * (100 + 20 * number) / rate)
+        soundfile.write(folder / f"sound-{number:02d}.wav", sine, rate)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_run(pictures: Path) -> tuple[str, ...]:
     """Overrides for a training run of four tiny steps."""
     return (f"data.train={pictures}", *TINY)

@@ -120,12 +120,25 @@ def index(pictures: Path) -> SampleIndex:
 
 
 @pytest.fixture
-def tiny_of(tiny: list[str]) -> Callable[[str], list[str]]:
-    """Make overrides like ``tiny`` for another network: ``vit`` or ``latent_query``."""
+def tiny_of(tiny: list[str], sounds: Path) -> Callable[[str], list[str]]:
+    """Make overrides like ``tiny`` for another network: ``vit``, ``latent_query`` or ``jukebox``.
+
+    The last is trained on sounds.
+    """
 
     def words_of(network: str) -> list[str]:
         if network == "vqvae":
             return tiny
+        if network == "jukebox":
+            of_images = ("data.train=", "data.image_size=", "encoder.", "decoder.")
+            sizes = ["channels=4", "num_blocks=1", "strides=[[2,2]]", "latent_channels=4"]
+            return [
+                *(word for word in tiny if not word.startswith(of_images)),
+                *("data=sound", f"data.train={sounds}", "data.sample_rate=8000", "data.length=256"),
+                *(f"{part}=jukebox" for part in ("encoder", "decoder")),
+                *(f"{part}.{size}" for part in ("encoder", "decoder") for size in sizes),
+                "metrics=[si_sdr]",
+            ]
         sizes = ["patch_size=8", "dim=8", "depth=1", "num_heads=2"]
         sizes += ["num_tokens=4"] if network == "latent_query" else []
         words = [word for word in tiny if not word.startswith(("encoder.", "decoder."))]
