@@ -29,12 +29,12 @@ from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.sources.find import open_samples
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.evaluation import tables
+from vqtrain.evaluation.extremes import save_extremes
 from vqtrain.evaluation.models import (
     Model,
     entry_of,
     load_metrics,
     measure_all,
-    save_images,
 )
 from vqtrain.evaluation.settings import SampleSettings, find_device
 from vqtrain.metrics.base import Metric
@@ -101,7 +101,7 @@ def evaluate(
         shown=unseen,
     )
     entry = entry_of(model, measured, index, metrics, rules, settings)
-    save_images(entry, model, index, metrics, settings, 0, out)
+    save_extremes(entry, model, index, metrics, settings, 0, out)
     tables.save(tables.Report(images={"count": len(index)}, settings={}, entries=[entry]), out)
     return dict(measured.seconds)
 

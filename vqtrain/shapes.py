@@ -16,7 +16,8 @@ from torch import Tensor
 
 Images = Float[Tensor, "b c h w"]
 Pixels = UInt8[Tensor, "b c *size"]
-ImageSize = int | list[int]  # the side of squares, or height and width, in px
+# The side of squares, or height and width, in px; in results the sizes of any sample's axes.
+ImageSize = int | list[int]
 Latents = Float[Tensor, "b c *grid"]
 Mask = Bool[Tensor, " b"]
 
@@ -32,6 +33,16 @@ def sides(image_size: ImageSize) -> tuple[int, int]:
     return height, width
 
 
+def sample_size_of(image_size: ImageSize) -> tuple[int, ...]:
+    """Return the sizes of the axes of a sample, in results.
+
+    Example:
+        >>> sample_size_of(64), sample_size_of([17, 64, 64]), sample_size_of([24000])
+        ((64, 64), (17, 64, 64), (24000,))
+    """
+    return (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+
+
 def in_px(image_size: ImageSize) -> str:
     """Write the size of images for people.
 
@@ -41,6 +52,18 @@ def in_px(image_size: ImageSize) -> str:
     """
     height, width = sides(image_size)
     return f"{height} x {width} px{'' if height == width else ' (height x width)'}"
+
+
+def in_words(size: Sequence[int]) -> str:
+    """Write the size of a sample for people: of an image, a clip or a sound.
+
+    Example:
+        >>> in_words((64, 64)), in_words((17, 64, 96)), in_words((24000,))
+        ('64 x 64 px', '17 frames of 64 x 96 px (height x width)', '24,000 values')
+    """
+    if len(size) == 1:
+        return f"{size[0]:,} values"
+    return f"{size[0]} frames of {in_px(list(size[1:]))}" if len(size) == 3 else in_px(list(size))
 
 
 def typed(image_size: ImageSize) -> str:

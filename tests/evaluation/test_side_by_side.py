@@ -7,8 +7,8 @@ from vqtrain.evaluation.side_by_side import (
     CAPTION_HEIGHT,
     MARGIN,
     ids_panel,
+    panels_of,
     side_by_side,
-    to_panel,
 )
 
 
@@ -25,10 +25,16 @@ def test_panels_stand_beside_each_other_over_their_captions() -> None:
     assert (captions[:, left : left + 12] < 128).any()
 
 
-def test_of_many_channels_the_first_is_shown_as_gray() -> None:
-    pixels = torch.arange(5, dtype=torch.uint8)[None, :, None, None].expand(1, 5, 2, 2)
-    assert (to_panel(pixels + 7) == 7).all()
-    assert to_panel(pixels[:, :3]).tolist() == [[[0, 1, 2]] * 2] * 2
+def test_panels_below_each_other_are_cut_apart_again() -> None:
+    panels = list(np.random.default_rng(0).integers(0, 256, (3, 8, 12, 3), dtype=np.uint8))
+    for is_stacked in (False, True):
+        picture = side_by_side([(panel, "x") for panel in panels], is_stacked=is_stacked)
+        whole = np.asarray(picture)
+        found = panels_of(whole, (8, 12), is_stacked=is_stacked)
+        assert np.array_equal(found, panels)
+        assert panels_of(whole, (8, 13), is_stacked=is_stacked) is None
+        assert panels_of(whole, (8, 12), is_stacked=not is_stacked) is None
+    assert picture.size == (12 + 2 * MARGIN, 3 * (8 + MARGIN + CAPTION_HEIGHT))
 
 
 def test_an_id_has_one_color_and_another_id_another() -> None:

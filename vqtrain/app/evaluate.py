@@ -25,6 +25,7 @@ from vqtrain.data.sources.index import SampleIndex
 from vqtrain.distributed import world_size
 from vqtrain.errors import ConfigError, as_failure, require
 from vqtrain.evaluation import tables
+from vqtrain.evaluation.extremes import save_extremes
 from vqtrain.evaluation.measure import measuring_device
 from vqtrain.evaluation.models import (
     choose_metrics,
@@ -34,7 +35,6 @@ from vqtrain.evaluation.models import (
     measure_all,
     names_of,
     other_crops,
-    save_images,
     with_costs,
 )
 from vqtrain.evaluation.settings import SampleSettings, find_device
@@ -214,7 +214,7 @@ def evaluate(
                         entry = entry_of(model, measured, index, metrics, rules, settings)
                         entries.append(entry)
                         tables.save(report, folder)  # at once: the next tokenizer may fail
-                        save_images(entry, model, index, metrics, settings, options.worst, folder)
+                        save_extremes(entry, model, index, metrics, settings, options.worst, folder)
             if not is_first():
                 return
             if options.cost:  # alone on the machine

@@ -15,8 +15,9 @@ from vqtrain.data.decoding.crops import CROPS
 from vqtrain.data.settings.image import ImageSize
 from vqtrain.data.sources.find import open_samples
 from vqtrain.errors import require
-from vqtrain.evaluation.reconstructions import PSNR_FILE, draw, draw_all, read_images
+from vqtrain.evaluation.reconstructions import draw, draw_all, metric_of, read_samples
 from vqtrain.evaluation.settings import SampleSettings
+from vqtrain.metrics.base import SampleMetric
 from vqtrain.ops.precision import TRAINED_PRECISIONS
 from vqtrain.ranges import at_least, one_of
 from vqtrain.tokenizer.any_size import AnySize
@@ -27,7 +28,7 @@ MAX_NAMED = 3
 
 @final
 class Reconstruct(Command):
-    """Draws images next to their reconstructions."""
+    """Draws samples next to their reconstructions."""
 
     def run(
         self,
@@ -67,32 +68,41 @@ class Reconstruct(Command):
         index = open_samples(images, media, role="validation")
         folder = new_folder(out)
         console = Console(highlight=False, soft_wrap=True)
-        total = min(len(index), limit or len(index))
+        total, metric = min(len(index), limit or len(index)), metric_of(media.axes)
+        lines_file = f"{metric.name}.jsonl"
         with ending_in_order(), shown_progress(console, "reading") as progress:
             rows, faults = fill_whole(
                 folder,
                 lambda unfinished: draw_all(
-                    read_images(index, loaded, settings, total, any_size),
+                    read_samples(index, loaded, settings, total, any_size),
                     unfinished,
-                    draw=lambda images: draw(loaded, images, settings, any_size),
+                    draw=lambda samples: draw(loaded, samples, settings, any_size),
+                    lines_file=lines_file,
                     progress=lambda done: progress(str(folder), done, total),
                 ),
             )
         damaged = [f"{fault.key or fault.shard}: {fault.reason}" for fault in index.faults]
-        conclude(console, folder, rows, [*damaged, *faults])
+        console.print(f"{f'{media.noun}s':<12}{len(rows):,} in {folder}", markup=False)
+        conclude(console, folder / lines_file, metric, rows, [*damaged, *faults])
         return 0
 
 
 def conclude(
-    console: Console, folder: Path, rows: Sequence[Mapping[str, Any]], faults: Sequence[str]
+    console: Console,
+    lines_file: Path,
+    metric: SampleMetric,
+    rows: Sequence[Mapping[str, Any]],
+    faults: Sequence[str],
 ) -> None:
-    """Say how well it went, and where the results are."""
-    ordered = sorted(rows, key=lambda row: float(row["psnr"]))
-    mean = math.fsum(row["psnr"] for row in rows) / len(rows)
-    console.print(f"{'images':<12}{len(rows):,} in {folder}", markup=False)
-    console.print(f"{'mean PSNR':<12}{mean:.2f} dB, all in {folder / PSNR_FILE}", markup=False)
+    """Say how well it went, and where the figures are."""
+    ordered = sorted(rows, key=lambda row: float(row[metric.name]))
+    mean = math.fsum(row[metric.name] for row in rows) / len(rows)
+    unit = metric.unit
+    console.print(
+        f"{f'mean {metric.title}':<12}{mean:.2f} {unit}, all in {lines_file}", markup=False
+    )
     for word, row in (("worst", ordered[0]), ("best", ordered[-1])):
-        console.print(f"{word:<12}{row['psnr']:.2f} dB, {row['file']}", markup=False)
+        console.print(f"{word:<12}{row[metric.name]:.2f} {unit}, {row['file']}", markup=False)
     if faults:
         console.print(f"{'skipped':<12}{len(faults):,}", markup=False)
     for line in faults[:MAX_NAMED]:

@@ -10,13 +10,43 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vqtrain.drawing.mp4 import encode_mp4
+from vqtrain.drawing.panels import CLIP, SOUND
 from vqtrain.ops.pixels import to_pixels
 
 # Of a clip that does not know its own frames a second.
 USUAL_FPS = 8.0
+# Of a sound that does not know its own values a second.
+USUAL_RATE = 16_000
 # Constant rate factor of x264; at 16 its errors are far below those of tokenizers.
 QUALITY = 16
 LOUDEST = 2**15 - 1
+
+
+def to_files(
+    original: Float[Tensor, " c *size"],
+    reconstruction: Float[Tensor, " c *size"],
+    rate: float | None,
+) -> dict[str, bytes]:
+    """Write what a browser plays of a sample in [-1, 1] and its reconstruction.
+
+    Args:
+        original: The sample.
+        reconstruction: Of the same size.
+        rate: Frames or values a second, if they are known.
+
+    Returns:
+        Files by their suffixes: of a clip one with both, of a sound one of each; none of an image.
+
+    Raises:
+        ConfigError: If PyAV is needed and missing.
+    """
+    axes = original.ndim - 1
+    if axes == CLIP:
+        return {".mp4": to_mp4(original, reconstruction, fps=rate)}
+    if axes == SOUND:
+        both = {".original.wav": original, ".reconstruction.wav": reconstruction}
+        return {end: to_wav(sound, round(rate or USUAL_RATE)) for end, sound in both.items()}
+    return {}
 
 
 def to_mp4(*clips: Float[Tensor, "c t h w"], fps: float | None) -> bytes:

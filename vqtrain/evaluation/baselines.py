@@ -1,4 +1,4 @@
-"""Well-known codecs at the rate of a tokenizer: JPEG, WebP, and fewer pixels.
+"""Well-known codecs at the rate of a tokenizer: JPEG, WebP, and fewer pixels; one frame of clips.
 
 Each image is coded at the quality whose file is nearest to the rate, because a tokenizer spends the
 same bits on every image too. The rate counts the whole file with its headers: all that is needed to
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from vqtrain.errors import require
 from vqtrain.shapes import Pixels
 from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.tokenizer.rate import rate_in
 
 MODES = {1: "L", 3: "RGB"}
 # The lowest and the highest quality of a format, and other options of its encoder.
@@ -57,6 +58,20 @@ def bits_per_pixel(
         return None
     count = tokens_per_image(tokenizer, size, num_tokens)
     return count * math.log2(tokenizer.vocab_size) / math.prod(size)
+
+
+def kbit_per_second(
+    tokenizer: Tokenizer, size: Sequence[int], num_tokens: int | None = None
+) -> float | None:
+    """Return the bits of the ids of a second of clips or sounds, in thousands.
+
+    None if time is not known, and where ``bits_per_pixel`` is.
+    """
+    rate = rate_in(tokenizer.training_summary)
+    bits = bits_per_pixel(tokenizer, size, num_tokens)
+    if bits is None or rate is None or len(size) == 2:
+        return None
+    return bits * math.prod(size[1:]) * rate / 1000
 
 
 def through_codec(
@@ -139,11 +154,30 @@ def down_up(
     return result.to(pixels.device), 8 * channels * small[0, 0].numel() / (height * width)
 
 
+def first_frame(
+    pixels: UInt8[Tensor, "b c t h w"], bits_per_pixel: float, factor: tuple[int, ...]
+) -> tuple[UInt8[Tensor, "b c t h w"], float]:
+    """Repeat the first frame of each clip.
+
+    Args:
+        pixels: The clips.
+        bits_per_pixel: Not used.
+        factor: Not used.
+
+    Returns:
+        The pixels, and the rate: 8 bits a channel and pixel of one frame.
+    """
+    del bits_per_pixel, factor
+    channels, frames = pixels.shape[1:3]
+    return pixels[:, :, :1].expand_as(pixels).contiguous(), 8 * channels / frames
+
+
 BASELINES: dict[str, Baseline] = {
     "jpeg": partial(through_codec, codec="JPEG"),
     "webp": partial(through_codec, codec="WEBP"),
     "down_up": down_up,
 }
+CLIP_BASELINES: dict[str, Baseline] = {"first_frame": first_frame}
 
 
 def _resize(

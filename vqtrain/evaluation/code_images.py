@@ -11,9 +11,10 @@ from torch import Tensor
 
 from vqtrain.data.decoding.base import Transform
 from vqtrain.data.sources.index import SampleIndex
+from vqtrain.drawing.panels import to_panel
 from vqtrain.evaluation.codes import CodeStatistics
 from vqtrain.evaluation.settings import SampleSettings
-from vqtrain.evaluation.side_by_side import MARGIN, to_panel
+from vqtrain.evaluation.side_by_side import MARGIN
 from vqtrain.ops.pixels import to_pixels
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -74,7 +75,8 @@ def code_rows(
     most = SHOWN if len(codes.grids) == 1 else max(LEAST_SHOWN, MOST_DRAWN // len(codes.grids))
 
     def read(image_id: int) -> RGB:
-        return to_panel(transform.decode(index.read(image_id), None)[None])
+        pixels = transform.decode(index.read(image_id), None)
+        return to_panel(tokenizer.to_images(pixels[None])[0])
 
     for number, (name, grid) in enumerate(zip(codes.names, codes.grids, strict=True)):
         seen = int((counts[number] > 0).sum())
@@ -83,9 +85,7 @@ def code_rows(
             decoded = tokenizer.decode(alone(codes, counts, number, chosen), batch_size=8)
         columns = []
         for image, code in zip(to_pixels(decoded.cpu().float()), chosen.tolist(), strict=True):
-            middle, _ = tile(
-                to_panel(image[None]), grid.shape, grid.shape[0] // 2, grid.shape[1] // 2
-            )
+            middle, _ = tile(to_panel(image), grid.shape, grid.shape[0] // 2, grid.shape[1] // 2)
             patches = [
                 framed(*tile(read(patch.image_id), grid.shape, patch.row, patch.column))
                 for patch in codes.patches(number, code)

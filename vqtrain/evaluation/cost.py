@@ -13,7 +13,7 @@ from torch.autograd.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from vqtrain.errors import require
-from vqtrain.shapes import ImageSize, sides
+from vqtrain.shapes import ImageSize, sample_size_of
 from vqtrain.tokenizer.model import Tokenizer
 
 WARM_UP_S = 0.3
@@ -75,7 +75,7 @@ class Cost:
 
     Attributes:
         device: What it ran on.
-        image_size: Side of square images, or height and width, in px.
+        image_size: Side of square images, or the sizes of the axes of a sample.
         parameters: Of encoder, decoder, projections and codebook; ``codebook_entries`` are the
             numbers in tables of codes, also of those that no optimizer trains, and counted apart.
         weights_bytes: Of all of them in memory.
@@ -125,7 +125,7 @@ def measure_cost(
 
     Args:
         tokenizer: In eval mode, on the device.
-        image_size: Side of square images, or height and width, in px.
+        image_size: Side of square images, or the sizes of the axes of a sample.
         device: Where the tokenizer is.
         autocast: Makes the context of a call.
         batch_sizes: Images at once, each at least 1.
@@ -137,7 +137,7 @@ def measure_cost(
         bool(batch_sizes) and min(batch_sizes) >= 1,
         f"batch sizes must be one or more numbers of at least 1, got {list(batch_sizes)}",
     )
-    encode_flops, decode_flops = count_flops(tokenizer, sides(image_size))
+    encode_flops, decode_flops = count_flops(tokenizer, sample_size_of(image_size))
     passes: list[_Pass] = []
     too_large: list[int] = []
     for batch_size in batch_sizes:
@@ -222,7 +222,7 @@ def _prepare(
     autocast: Autocast,
 ) -> list[_Pass]:
     """Return both passes over a batch of images, warmed up, with the memory that each takes."""
-    shape = (batch_size, tokenizer.channels, *sides(image_size))
+    shape = (batch_size, tokenizer.channels, *sample_size_of(image_size))
     images = torch.rand(shape, device=device, dtype=tokenizer.dtype) * 2 - 1
 
     def encode() -> torch.Tensor:

@@ -6,28 +6,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import cast, final
 
 import torch
 
 from vqtrain.data.decoding.base import Transform
 from vqtrain.data.faults import most_left_out
+from vqtrain.data.media import IMAGE, SOUND, VIDEO
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import ConfigError, DataError, WeightsError, require
 from vqtrain.evaluation import tables
-from vqtrain.evaluation.baselines import BASELINES, Baseline, bits_per_pixel, tokens_per_image
-from vqtrain.evaluation.code_images import FILE as CODES_FILE
-from vqtrain.evaluation.code_images import draw_codes
+from vqtrain.evaluation.baselines import (
+    BASELINES,
+    CLIP_BASELINES,
+    Baseline,
+    bits_per_pixel,
+    kbit_per_second,
+    tokens_per_image,
+)
 from vqtrain.evaluation.cost import Cost, measure_cost
 from vqtrain.evaluation.measure import Change, Measured, measure, measuring_device
-from vqtrain.evaluation.reconstructions import draw, file_name
 from vqtrain.evaluation.reference import Reference, content_digest
 from vqtrain.evaluation.repeats import compare_with_last
 from vqtrain.evaluation.settings import SampleSettings, find_device
-from vqtrain.metrics.base import Metric, SampleMetric, SetMetric
+from vqtrain.metrics.base import Metric, SetMetric
 from vqtrain.metrics.parts.build import Given, describe, load_weights, set_sample_rate, why_not
-from vqtrain.shapes import ImageSize, by, in_px
+from vqtrain.shapes import ImageSize, by, in_words
 from vqtrain.tokenizer.model import Tokenizer
 
 MAX_NAME = 100  # characters of a name in the name of a file
@@ -300,8 +304,10 @@ def refuse_many(measured: Measured, index: SampleIndex, max_bad_fraction: float)
 
 
 def baselines_of(model: Model) -> dict[str, Baseline]:
-    """Return the baselines that the images and the rate of a tokenizer allow."""
-    if model.transform.channels not in (1, 3):
+    """Return the baselines that the samples and the rate of a tokenizer allow."""
+    if model.transform.media is VIDEO:
+        return CLIP_BASELINES
+    if model.transform.media is SOUND or model.transform.channels not in (1, 3):
         return {}
     rate = model.bits_per_pixel
     # Without a rate there is none for a codec to meet.
@@ -317,11 +323,11 @@ def entry_of(
     settings: SampleSettings,
 ) -> tables.Entry:
     """Put together the results of a tokenizer, without its cost."""
-    size = cast(ImageSize, model.transform.summary["image_size"])
-    count = len(measured.image_ids)
+    size, media, count = model.transform.sample_size, model.transform.media, len(measured.image_ids)
+    words = in_words(size)
     images = {
-        "crop": f"{settings.crop} to {in_px(size)}",
-        "images": f"{count:,}",
+        "crop": words if media is SOUND else f"{settings.crop} to {words}",
+        f"{media.noun}s": f"{count:,}",
     }
     names = {
         metric.name: f"{metric.name}@{count}" if isinstance(metric, SetMetric) else metric.name
@@ -330,11 +336,12 @@ def entry_of(
     return tables.Entry(
         name=model.name,
         folder=model.folder,
-        image_size=size,
-        tokens_per_image=tokens_per_image(
-            model.tokenizer, model.transform.sample_size, model.num_tokens
-        ),
+        image_size=cast(ImageSize, model.transform.summary["image_size"])
+        if media is IMAGE
+        else list(size),
+        tokens_per_image=tokens_per_image(model.tokenizer, size, model.num_tokens),
         bits_per_pixel=model.bits_per_pixel,
+        kbit_per_second=kbit_per_second(model.tokenizer, size, model.num_tokens),
         keys=[index.key(image_id) for image_id in measured.image_ids],
         measured=measured,
         rules={names[name]: {**rule, **images} for name, rule in rules.items()},
@@ -359,36 +366,3 @@ def with_costs(
             work = {**model.tokenizer.specification, "precision": settings.precision}
             costs[model.tokenizer] = compare_with_last(cost, work=work)
         yield replace(entry, cost=costs[model.tokenizer])
-
-
-def save_images(
-    entry: tables.Entry,
-    model: Model,
-    index: SampleIndex,
-    metrics: Sequence[Metric],
-    settings: SampleSettings,
-    count: int,
-    out: Path,
-) -> None:
-    """Write the values of each image, and draw the worst and the best of them."""
-    folder = out / model.folder
-    folder.mkdir(exist_ok=True)
-    tables.write_per_image(entry, folder)
-    if entry.measured.codes is not None:
-        codes, transform = entry.measured.codes, model.transform
-        drawn = draw_codes(codes, model.tokenizer, index, transform, settings)
-        if drawn is not None:
-            drawn.save(folder / CODES_FILE)
-    for metric in [metric for metric in metrics if isinstance(metric, SampleMetric)][:1]:
-        values = entry.measured.tokenizer.values[metric.name]
-        order = sorted(range(len(values)), key=values.__getitem__)
-        if not metric.higher_is_better:
-            order.reverse()
-        for word, places in (("worst", order[:count]), ("best", order[::-1][:count])):
-            for number, place in enumerate(places, start=1):
-                pixels = model.transform.decode(index.read(entry.measured.image_ids[place]), None)
-                images = model.tokenizer.to_images(pixels[None])
-                drawn, _ = draw(model.tokenizer, images, settings, num_tokens=model.num_tokens)
-                name = file_name(entry.keys[place], ()).replace("/", "-")[-MAX_NAME:]
-                (folder / word).mkdir(exist_ok=True)
-                drawn.save(folder / word / f"{number:02d}_{name}.png")

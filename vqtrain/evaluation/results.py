@@ -142,6 +142,7 @@ class TokenizerResult:
     count: int = 0
     tokens_per_image: int = 0
     bits_per_pixel: float | None = None
+    kbit_per_second: float | None = None
     metrics: Mapping[str, float | None]
     protocols: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     codebook: CodebookUse | None = None

@@ -1,16 +1,13 @@
-"""An image, its reconstruction and its ids, side by side in one file with captions below."""
+"""A sample, its reconstruction and its ids as panels of one file, with captions below."""
 
 import colorsys
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from einops import rearrange
 from jaxtyping import Int64, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-
-from vqtrain.shapes import Pixels
 
 MARGIN = 4
 FONT_SIZE = 13
@@ -20,26 +17,39 @@ GOLDEN = (math.sqrt(5) - 1) / 2
 COLORS = 1024
 
 
-def side_by_side(panels: Sequence[tuple[UInt8[np.ndarray, "h w c"], str]]) -> Image.Image:
-    """Put images of one size side by side, each above a line of text."""
+def side_by_side(
+    panels: Sequence[tuple[UInt8[np.ndarray, "h w c"], str]], *, is_stacked: bool = False
+) -> Image.Image:
+    """Put pictures of one size side by side, or below each other, each above a line of text."""
     height, width, _ = panels[0][0].shape
-    whole = Image.new(
-        "RGB",
-        ((width + MARGIN) * len(panels) + MARGIN, height + MARGIN + CAPTION_HEIGHT),
-        "white",
-    )
+    high, wide = (len(panels), 1) if is_stacked else (1, len(panels))
+    step = height + MARGIN + CAPTION_HEIGHT
+    whole = Image.new("RGB", ((width + MARGIN) * wide + MARGIN, step * high), "white")
     draw, font = ImageDraw.Draw(whole), ImageFont.load_default(FONT_SIZE)
     for place, (panel, caption) in enumerate(panels):
-        left = MARGIN + place * (width + MARGIN)
-        whole.paste(Image.fromarray(panel), (left, MARGIN))
-        draw.text((left, height + MARGIN + 2), caption, fill="black", font=font)
+        row, column = (place, 0) if is_stacked else (0, place)
+        left, top = MARGIN + column * (width + MARGIN), MARGIN + row * step
+        whole.paste(Image.fromarray(panel), (left, top))
+        draw.text((left, top + height + 2), caption, fill="black", font=font)
     return whole
 
 
-def to_panel(pixels: Pixels) -> UInt8[np.ndarray, "h w 3"]:
-    """Take the one image of a batch as color; of many channels the first one, as gray."""
-    shown = pixels if pixels.shape[1] == 3 else pixels[:, :1].expand(-1, 3, -1, -1)
-    return rearrange(shown, "1 c h w -> h w c").cpu().numpy()
+def panels_of(
+    picture: UInt8[np.ndarray, "_ _ 3"], size: tuple[int, int], *, is_stacked: bool = False
+) -> list[UInt8[np.ndarray, "_ _ 3"]] | None:
+    """Cut a picture of ``side_by_side`` into its panels of a size; None if it is another one."""
+    (height, width), (rows, columns) = picture.shape[:2], size
+    step_down, step_right = rows + MARGIN + CAPTION_HEIGHT, columns + MARGIN
+    high, wide = height // step_down, (width - MARGIN) // step_right
+    if (height, width) != (high * step_down, wide * step_right + MARGIN):
+        return None
+    if min(high, wide) != 1 or (high > 1) != is_stacked:
+        return None
+    return [
+        picture[top : top + rows, left : left + columns]
+        for top in range(MARGIN, height, step_down)
+        for left in range(MARGIN, width, step_right)
+    ]
 
 
 def ids_panel(

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from vqtrain.data.cache import write_whole
+from vqtrain.data.media import IMAGE, SOUND, media_of
 from vqtrain.evaluation.comparison import RATE
 from vqtrain.evaluation.cost import Cost, Timing
 from vqtrain.evaluation.measure import Measured
-from vqtrain.shapes import ImageSize, in_px, typed
+from vqtrain.shapes import ImageSize, by, in_words, sample_size_of, typed
 from vqtrain.version import __version__
 
 JSON_FILE, MARKDOWN_FILE, PARQUET_FILE = "evaluation.json", "table.md", "per_image.parquet"
@@ -24,6 +25,8 @@ MAX_NAMED = 3
 # Of the codebook's figures, those that have a column.
 CODEBOOK_COLUMNS = ("usage", "usage@tokens", "perplexity")
 MISSING = "-"
+# Those that baselines leave empty.
+OWN_COLUMNS = ("px", "size", "kbit/s")
 
 
 @final
@@ -34,10 +37,11 @@ class Entry:
     Attributes:
         name: As the user wrote it.
         folder: Where its files are, below that of the evaluation.
-        image_size: Side of the images, or height and width, in px.
-        tokens_per_image: Ids of one image; 0 of a continuous codebook.
-        bits_per_pixel: Of the ids; None of a continuous codebook.
-        keys: Names of the images that count.
+        image_size: Side of square images, or the sizes of the axes of a sample.
+        tokens_per_image: Ids of one sample; 0 of a continuous codebook.
+        bits_per_pixel: Of the ids, by pixel or value; None of a continuous codebook.
+        kbit_per_second: Of the ids; None of images, and where time is not known.
+        keys: Names of the samples that count.
         measured: What was measured.
         rules: By metric, how its value came about, for people.
         cost: What the tokenizer costs, or None if not asked for.
@@ -48,6 +52,7 @@ class Entry:
     image_size: ImageSize
     tokens_per_image: int
     bits_per_pixel: float | None
+    kbit_per_second: float | None
     keys: Sequence[str]
     measured: Measured
     rules: Mapping[str, Mapping[str, str]]
@@ -94,13 +99,14 @@ def to_plain(report: Report) -> dict[str, object]:
 
 
 def _entry(entry: Entry) -> dict[str, object]:
-    measured = entry.measured
+    measured, media = entry.measured, media_of(len(sample_size_of(entry.image_size)))
     return {
         "name": entry.name,
         "image_size": entry.image_size,
         "count": len(entry.keys),
         "tokens_per_image": entry.tokens_per_image,
         RATE: entry.bits_per_pixel,
+        **({} if media is IMAGE else {"kbit_per_second": entry.kbit_per_second}),
         "metrics": measured.tokenizer.metrics,
         "protocols": entry.rules,
         "codebook": measured.codebook,
@@ -143,26 +149,40 @@ def columns_and_rows(entries: Sequence[Entry]) -> tuple[list[str], list[list[str
     rows: list[dict[str, str]] = []
     for entry in entries:
         measured, codebook = entry.measured, entry.measured.codebook or {}
+        size = sample_size_of(entry.image_size)
+        media, head = media_of(len(size)), rate_head(size)
         rate = MISSING if entry.bits_per_pixel is None else f"{entry.bits_per_pixel:.4f}"
+        speed = MISSING if entry.kbit_per_second is None else f"{entry.kbit_per_second:.2f}"
         rows.append(
             {
                 "": entry.name,
-                "px": typed(entry.image_size),
+                size_head(size): typed(entry.image_size) if media is IMAGE else by(size),
                 "tokens": f"{entry.tokens_per_image:,}" if entry.tokens_per_image else MISSING,
-                "bits/px": rate,
+                head: rate,
+                **({} if media is IMAGE else {"kbit/s": speed}),
                 **_figures(measured.tokenizer.metrics),
                 **_figures({name: codebook[name] for name in CODEBOOK_COLUMNS if name in codebook}),
             }
         )
         for word, result in measured.baselines.items():
             rate = f"{result.means[RATE]:.4f}"
-            rows.append({"": f"  {word}", "bits/px": rate, **_figures(result.metrics)})
+            rows.append({"": f"  {word}", head: rate, **_figures(result.metrics)})
     names = dict.fromkeys(name for row in rows for name in row)
     last = [name for name in names if name in CODEBOOK_COLUMNS]
     heads = [*(name for name in names if name not in last), *last]
     return heads, [
-        [row.get(head, "" if head == "px" else MISSING) for head in heads] for row in rows
+        [row.get(head, "" if head in OWN_COLUMNS else MISSING) for head in heads] for row in rows
     ]
+
+
+def size_head(size: Sequence[int]) -> str:
+    """Return the head of the column of sizes, of samples of a size."""
+    return "px" if media_of(len(size)) is IMAGE else "size"
+
+
+def rate_head(size: Sequence[int]) -> str:
+    """Return the head of the column of rates, of samples of a size."""
+    return "bits/value" if media_of(len(size)) is SOUND else "bits/px"
 
 
 def _figures(values: Mapping[str, object]) -> dict[str, str]:
@@ -212,8 +232,10 @@ def cost_lines(cost: Cost) -> Iterator[str]:
     """Say what a tokenizer costs, a figure or two per line."""
     parts = ", ".join(f"{name} {count:,}" for name, count in cost.parameters.items())
     yield f"parameters: {parts}"
+    size = sample_size_of(cost.image_size)
+    noun = media_of(len(size)).noun
     yield (
-        f"one image of {in_px(cost.image_size)}: encode {cost.encode_flops / 1e9:.3f} GFLOPs, "
+        f"one {noun} of {in_words(size)}: encode {cost.encode_flops / 1e9:.3f} GFLOPs, "
         f"decode {cost.decode_flops / 1e9:.3f} GFLOPs; a multiply-add counts 2"
     )
     for timing in cost.timings:
@@ -227,7 +249,7 @@ def cost_lines(cost: Cost) -> Iterator[str]:
             doubts += f"; not repeated: the last run here differs by {timing.change:.0%}"
         yield (
             f"{timing.operation} {timing.batch_size} on {cost.device}: {timing.median_ms:.2f} ms, "
-            f"95 % within {timing.p95_ms:.2f} ms, {timing.images_per_s:.1f} images/s"
+            f"95 % within {timing.p95_ms:.2f} ms, {timing.images_per_s:.1f} {noun}s/s"
             f"{memory}{doubts}"
         )
     if cost.timings:
@@ -256,7 +278,8 @@ def markdown(report: Report) -> str:
         if len(report.entries) > 1:
             lines += [f"{_cell(entry.name)}:", ""]
         bad = len(entry.measured.faults)
-        lines.append(f"- {len(entry.keys):,} images" + f"; {bad:,} skipped" * bool(bad))
+        noun = media_of(len(sample_size_of(entry.image_size))).noun
+        lines.append(f"- {len(entry.keys):,} {noun}s" + f"; {bad:,} skipped" * bool(bad))
         for name, rule in entry.rules.items():
             lines.append(f"- {name}: {_cell('; '.join(f'{k} {v}' for k, v in rule.items()))}")
         if entry.cost is not None:

@@ -148,7 +148,40 @@ class Picture:
     label: str
 
 
-Block = Text | Code | Facts | Table | Charts | Viewer | Picture
+@final
+@dataclass(frozen=True, kw_only=True)
+class Player:
+    """A clip or a sound that plays, in one version or in several.
+
+    Attributes:
+        name: Its name.
+        sources: Of each version its name and its data URI.
+        caption: Figures, for people.
+        poster: The picture of a clip before it plays, as a data URI; empty for none.
+    """
+
+    name: str
+    sources: Sequence[tuple[str, str]]
+    caption: str = ""
+    poster: str = ""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Players:
+    """Clips or sounds, by the controls of the browser.
+
+    Attributes:
+        label: What they are.
+        items: The clips or the sounds.
+    """
+
+    kind: ClassVar[str] = "players"
+    label: str
+    items: Sequence[Player]
+
+
+Block = Text | Code | Facts | Table | Charts | Viewer | Picture | Players
 
 
 @final

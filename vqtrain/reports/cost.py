@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from vqtrain.data.media import media_of
 from vqtrain.evaluation.results import TokenizerResult
 from vqtrain.reports.blocks import Block, Text, number, table, word
+from vqtrain.shapes import sample_size_of
 
 
 def cost_blocks(tokenizers: Sequence[TokenizerResult]) -> list[Block]:
@@ -27,11 +29,12 @@ def cost_blocks(tokenizers: Sequence[TokenizerResult]) -> list[Block]:
             "device": word(cost.device),
             "median (ms)": number(timing.median_ms, decimals=2),
             "95th percentile (ms)": number(timing.p95_ms, decimals=2),
-            "images/s": number(timing.images_per_s, decimals=1),
+            f"{noun}s/s": number(timing.images_per_s, decimals=1),
             "memory (MiB)": number(timing.memory_bytes and timing.memory_bytes / 2**20, decimals=1),
             "stable": word("yes") if timing.is_steady else word("no", tone="bad"),
         }
         for name, cost in costs
+        for noun in [media_of(len(sample_size_of(cost.image_size))).noun]
         for timing in cost.timings
     ]
     seconds = [
@@ -42,7 +45,7 @@ def cost_blocks(tokenizers: Sequence[TokenizerResult]) -> list[Block]:
         for each in tokenizers
         if each.seconds
     ]
-    note = "GFLOPs are per image; a multiply-add counts 2."
+    note = "GFLOPs are per sample; a multiply-add counts 2."
     stable = "Stable: two rounds of the measurement agree within 10 %."
     found: list[Block] = [
         table(caption, rows, notes=notes)

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
+from vqtrain.data.media import media_of
 from vqtrain.data.remote.urls import shareable
+from vqtrain.drawing.panels import panel_size
 from vqtrain.evaluation.results import (
     BaselineResult,
     EvaluationResult,
@@ -15,8 +17,8 @@ from vqtrain.evaluation.results import (
     read_evaluation,
     read_image_values,
 )
-from vqtrain.evaluation.side_by_side import CAPTION_HEIGHT, MARGIN
-from vqtrain.evaluation.tables import JSON_FILE
+from vqtrain.evaluation.side_by_side import panels_of
+from vqtrain.evaluation.tables import JSON_FILE, rate_head, size_head
 from vqtrain.metrics.parts.declarations import declaration
 from vqtrain.reports.blocks import (
     Block,
@@ -40,18 +42,30 @@ from vqtrain.reports.images import (
     IDS,
     ORIGINAL,
     RECONSTRUCTION,
-    RGB,
     Budget,
     PageImages,
     read_image,
 )
+from vqtrain.reports.players import Played, players
 from vqtrain.reports.series import label, metric_axis
-from vqtrain.shapes import ImageSize, sides, typed
+from vqtrain.shapes import ImageSize, by, sample_size_of, typed
 
 IMAGE_BYTES = 3_000_000
+# Of the clips or sounds that play.
+PLAYED_BYTES = 1_500_000
 BINS, MOST_NAMED = 40, 3
 RATE = "bits_per_pixel"
-BASELINES = {"jpeg": "JPEG", "webp": "WebP", "down_up": "down-sampling"}
+BASELINES = {
+    "jpeg": "JPEG",
+    "webp": "WebP",
+    "down_up": "down-sampling",
+    "first_frame": "first frame",
+}
+NOTES = {
+    "jpeg": "JPEG and WebP encode each image at the rate nearest to that of the tokenizer; "
+    "down-sampling keeps one pixel per token.",
+    "first_frame": "The baseline repeats the first frame of each clip, uncompressed.",
+}
 QUANTILES = {"min": 0, "5th percentile": 0.05, "median": 0.5, "95th percentile": 0.95, "max": 1}
 
 
@@ -111,7 +125,7 @@ def baselines_of(tokenizer: TokenizerResult, count: int) -> list[tuple[str, str,
 def rate_of(baseline: BaselineResult) -> str:
     """Say the rate of a baseline, which is not always that of its tokenizer."""
     rate = baseline.bits_per_pixel
-    return "" if rate is None else f" at {rate:.2f} bits/px"
+    return "" if rate is None else f" at {rate:.2f} bits/px"  # sounds have none
 
 
 def metric_names(tokenizers: Sequence[TokenizerResult]) -> list[str]:
@@ -120,8 +134,16 @@ def metric_names(tokenizers: Sequence[TokenizerResult]) -> list[str]:
 
 
 def size_cell(size: ImageSize) -> Cell:
-    """Make a cell of the side of squares, or of height and width."""
-    return number(size) if isinstance(size, int) else word(typed(size))
+    """Make a cell of the side of squares, or of the sizes of axes."""
+    if isinstance(size, int):
+        return number(size)
+    return word(typed(size) if len(size) == 2 else by(size))
+
+
+def speed_of(tokenizer: TokenizerResult) -> dict[str, Cell]:
+    """Give the rate of clips and sounds in time, if it is known."""
+    speed = tokenizer.kbit_per_second
+    return {} if speed is None else {"kbit/s": number(speed, decimals=2)}
 
 
 def results_table(tokenizers: Sequence[TokenizerResult]) -> Table:
@@ -130,13 +152,17 @@ def results_table(tokenizers: Sequence[TokenizerResult]) -> Table:
     rows = []
     for each in tokenizers:
         use = each.codebook.figures if each.codebook else {}
+        size = sample_size_of(each.image_size)
         rows.append(
             {
                 "name": word(each.name),
                 "kind": word("tokenizer"),
-                "px": size_cell(each.image_size),
+                size_head(size): size_cell(each.image_size),
                 "tokens": number(each.tokens_per_image or None),
-                "bits/px": number(each.bits_per_pixel, decimals=4),
+                rate_head(size): number(each.bits_per_pixel, decimals=4),
+                **(
+                    {} if each.kbit_per_second is None else {"kbit/s": number(each.kbit_per_second)}
+                ),
                 **{label(name): number(each.metrics.get(name), decimals=4) for name in names},
                 "usage": number(use.get("usage", use.get("usage@tokens")), decimals=4),
                 "perplexity": number(use.get("perplexity"), decimals=1),
@@ -146,17 +172,15 @@ def results_table(tokenizers: Sequence[TokenizerResult]) -> Table:
             {
                 "name": word(name, tone="quiet"),
                 "kind": word("baseline", tone="quiet"),
-                "px": size_cell(each.image_size),
-                "bits/px": number(found.bits_per_pixel, decimals=4),
+                size_head(size): size_cell(each.image_size),
+                rate_head(size): number(found.bits_per_pixel, decimals=4),
                 **{label(name): number(found.metrics.get(name), decimals=4) for name in names},
             }
             for name, _, found in baselines_of(each, len(tokenizers))
         ]
-    note = (
-        "JPEG and WebP encode each image at the rate nearest to that of the tokenizer; "
-        "down-sampling keeps one pixel per token."
-    )
-    return table("Tokenizers and baselines", rows, notes=[note])
+    words = {word for each in tokenizers for word in each.baselines}
+    notes = [note for word, note in NOTES.items() if word in words]
+    return table("Tokenizers and baselines", rows, notes=notes)
 
 
 def rate_charts(tokenizers: Sequence[TokenizerResult]) -> list[Block]:
@@ -170,7 +194,8 @@ def rate_charts(tokenizers: Sequence[TokenizerResult]) -> list[Block]:
         for name, group, each in found
         if each.bits_per_pixel is not None
     ]
-    rate = Axis(key=RATE, title="bits per pixel")
+    is_sound = any(len(sample_size_of(each.image_size)) == 1 for each in tokenizers)
+    rate = Axis(key=RATE, title="bits per value" if is_sound else "bits per pixel")
     charts = [
         scatter(label(name), points, xs=[rate], ys=[metric_axis(name)])
         for name in metric_names(tokenizers)
@@ -238,9 +263,13 @@ def example_blocks(
         for side in ("worst", "best"):
             budget = Budget(images, IMAGE_BYTES // (2 * len(tokenizers)))
             captions = captions_of(values[each.name], side)
-            items = items_of(home / side, each.image_size, captions, budget)
+            size = sample_size_of(each.image_size)
+            items = items_of(home / side, size, captions, budget)
             of = f" of {each.name}" if len(tokenizers) > 1 else ""
-            blocks += budget.viewer(f"{side.capitalize()} images{of}", items, right=RECONSTRUCTION)
+            name = f"{side.capitalize()} {media_of(len(size)).noun}s{of}"
+            blocks += budget.viewer(name, items, right=RECONSTRUCTION)
+            limit = PLAYED_BYTES // (2 * len(tokenizers))
+            blocks += players(name, played_in(home / side, captions), limit=limit)
     return blocks or [Text(text="The folders of images are missing.", tone="note")]
 
 
@@ -257,13 +286,13 @@ def captions_of(found: ImageValues, side: str) -> list[tuple[str, str]]:
 
 
 def items_of(
-    folder: Path, size: ImageSize, captions: Sequence[tuple[str, str]], budget: Budget
+    folder: Path, size: Sequence[int], captions: Sequence[tuple[str, str]], budget: Budget
 ) -> list[Item]:
-    """Split the images of a folder into their panels."""
-    items = []
+    """Split the pictures of a folder into their panels."""
+    items, panel = [], panel_size(size)
     for place, file in enumerate(sorted(folder.glob("*.png"))):
         image = read_image(file)
-        panels = None if image is None else split_panels(image, size)
+        panels = None if image is None else panels_of(image, panel, is_stacked=len(size) != 2)
         if panels is not None:
             name, caption = captions[place] if place < len(captions) else (file.stem, "")
             versions = dict(zip((ORIGINAL, RECONSTRUCTION, IDS), panels, strict=False))
@@ -271,16 +300,16 @@ def items_of(
     return items
 
 
-def split_panels(image: RGB, size: ImageSize) -> list[RGB] | None:
-    """Split an image of ``side_by_side`` into its panels; None if it is another image."""
-    height, width, _ = image.shape
-    rows, columns = sides(size)
-    if min(rows, columns) < 1 or height != rows + MARGIN + CAPTION_HEIGHT:
-        return None
-    if (width - MARGIN) % (columns + MARGIN):
-        return None
-    lefts = range(MARGIN, width - MARGIN, columns + MARGIN)
-    return [image[MARGIN : MARGIN + rows, left : left + columns] for left in lefts]
+def played_in(folder: Path, captions: Sequence[tuple[str, str]]) -> list[Played]:
+    """Find what plays of the samples of a folder."""
+    found = []
+    for place, file in enumerate(sorted(folder.glob("*.png"))):
+        name, caption = captions[place] if place < len(captions) else (file.stem, "")
+        ends = (".mp4", ".original.wav", ".reconstruction.wav")
+        files = {end: own for end in ends if (own := file.with_suffix(end)).is_file()}
+        contents = {end: own.read_bytes() for end, own in files.items()}
+        found.append(Played(name=name, caption=caption, files=contents))
+    return found
 
 
 def protocols(result: EvaluationResult) -> list[Block]:

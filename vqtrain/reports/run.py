@@ -9,10 +9,13 @@ from typing import final
 import torch
 
 from vqtrain.data.decoding.base import Transform
+from vqtrain.data.media import IMAGE, SOUND, media_of
 from vqtrain.data.remote.urls import shareable
 from vqtrain.data.sources.index import SampleIndex
+from vqtrain.drawing.panels import panel_size
 from vqtrain.errors import ConfigError, VqtrainError
-from vqtrain.evaluation.baselines import bits_per_pixel
+from vqtrain.evaluation.baselines import bits_per_pixel, kbit_per_second
+from vqtrain.metrics.base import SampleMetric
 from vqtrain.metrics.parts.declarations import declaration
 from vqtrain.reports.blocks import (
     MISSING,
@@ -41,8 +44,9 @@ from vqtrain.reports.images import (
     read_image,
     split_strip,
 )
+from vqtrain.reports.players import Played, players
 from vqtrain.reports.series import charts_of, label
-from vqtrain.shapes import ImageSize, by, in_px, sides
+from vqtrain.shapes import ImageSize, by, in_words, sides
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.training.results import (
     ENVIRONMENT,
@@ -56,8 +60,8 @@ from vqtrain.training.results import (
 # Bytes of the images of each section, which keep a page well below 5 MB.
 SOME_BYTES, WORST_BYTES, PROGRESS_BYTES = 1_300_000, 700_000, 1_000_000
 MOST_SHOWN, MOST_STEPS, MOST_PROGRESS = 12, 8, 8
-# Height and width. Clips have more axes and sounds have fewer: their pages show no samples.
-IMAGE_AXES = 2
+# Of the clips or sounds that play, of each of two sections.
+PLAYED_BYTES = 1_000_000
 
 
 @final
@@ -102,11 +106,7 @@ def run_page(
     trains_tokenizer = run.setting("steps", int) is None  # which the run of a probe has
     tokenizer, why_not = load_tokenizer(run_dir, allow) if trains_tokenizer else (None, "")
     examined = None
-    if tokenizer is not None and len(tokenizer.downsampling) != IMAGE_AXES:
-        axes = len(tokenizer.downsampling)
-        plural = "axis" if axes == 1 else "axes"
-        why_not = f"Only images are shown here; the samples of this run have {axes} {plural}."
-    elif tokenizer is not None:
+    if tokenizer is not None:
         examined, why_not = examine_run(tokenizer, run, limit=limit, device=device, held=held)
     sections: dict[str, tuple[str, Sequence[Block]]] = {
         "summary": ("Summary", summary(run, tokenizer)),
@@ -169,22 +169,24 @@ def state_of(run: RunResult) -> str:
 
 def summary(run: RunResult, tokenizer: Tokenizer | None) -> list[Block]:
     """Show the most important facts."""
-    size, kind = image_size(run), run.setting("codebook.kind", str)
+    size, kind = sample_size(run), run.setting("codebook.kind", str)
     facts = [("steps", MISSING if run.step is None else f"{run.step:,}")]
     facts += [("codebook", kind)] if kind else []
-    if tokenizer is not None and len(tokenizer.downsampling) != IMAGE_AXES:
-        size = None
-    facts += [("image size", in_px(size))] if size else []
+    facts += [(f"{media_of(len(size)).noun} size", in_words(size))] if size else []
     facts += tokenizer_facts(tokenizer, size) if tokenizer else []
     rows = list(validation_rows(run))
     no_rows = Text(text="No validation is logged yet.")
     return [Facts(rows=facts, is_large=True), table("Validation", rows) if rows else no_rows]
 
 
-def image_size(run: RunResult) -> ImageSize | None:
-    """Return the size of the run's images, if it is known."""
+def sample_size(run: RunResult) -> tuple[int, ...] | None:
+    """Return the size of the run's samples, if it is known."""
+    length, frames = run.setting("data.length", int), run.setting("data.frames", int)
+    if length is not None:
+        return (length,)
     size: ImageSize | None = run.setting("data.image_size", int)
-    return size or run.setting("data.image_size", list)
+    size = size or run.setting("data.image_size", list)
+    return (*([frames] if frames else []), *sides(size)) if size else None
 
 
 def validation_rows(run: RunResult) -> Iterator[dict[str, Cell]]:
@@ -210,7 +212,7 @@ def validation_rows(run: RunResult) -> Iterator[dict[str, Cell]]:
         yield row
 
 
-def tokenizer_facts(tokenizer: Tokenizer, size: ImageSize | None) -> list[tuple[str, str]]:
+def tokenizer_facts(tokenizer: Tokenizer, size: Sequence[int] | None) -> list[tuple[str, str]]:
     """Describe a tokenizer in a few numbers."""
     codebook = tokenizer.codebook
     facts: list[tuple[str, str]] = []
@@ -223,18 +225,20 @@ def tokenizer_facts(tokenizer: Tokenizer, size: ImageSize | None) -> list[tuple[
     return facts
 
 
-def rate_facts(tokenizer: Tokenizer, size: ImageSize) -> list[tuple[str, str]]:
-    """Give tokens and bits of images of a size; nothing if the size does not fit."""
+def rate_facts(tokenizer: Tokenizer, size: Sequence[int]) -> list[tuple[str, str]]:
+    """Give tokens and bits of samples of a size; nothing if the size does not fit."""
     try:
-        shape = tokenizer.token_shape(*sides(size))
-        rate = bits_per_pixel(tokenizer, sides(size))
+        shape = tokenizer.token_shape(*size)
+        rate = bits_per_pixel(tokenizer, size)
     except ConfigError:
         return []
+    media, speed = media_of(len(size)), kbit_per_second(tokenizer, size)
+    unit = f"bits per {'value' if media is SOUND else 'pixel'}"
     if rate is None:
-        return [("bits per pixel", "continuous")]
+        return [(unit, "continuous")]
     whole = f" = {math.prod(shape):,}" if len(shape) > 1 else ""
-    tokens = by(shape) + whole
-    return [("tokens per image", tokens), ("bits per pixel", figure(rate))]
+    facts = [(f"tokens per {media.noun}", by(shape) + whole), (unit, figure(rate))]
+    return [*facts, ("kbit/s", figure(speed))] if speed is not None else facts
 
 
 def curve_blocks(run: RunResult) -> list[Block]:
@@ -254,14 +258,15 @@ def examined_sections(
     """Show reconstructions, worst cases and codebook usage, or the reason why not."""
     if examined is None:
         return {"reconstructions": ("Reconstructions", [Text(text=why_not, tone="warning")])}
-    count = f"{len(examined.values):,} of {examined.total:,} validation images"
+    noun, metric = examined.media.noun, examined.metric
+    count = f"{len(examined.values):,} of {examined.total:,} validation {noun}s"
     mean = math.fsum(examined.values) / len(examined.values)
-    text = f"The exported tokenizer on {count}: mean PSNR {mean:.2f} dB."
+    text = f"The exported tokenizer on {count}: mean {metric.title} {mean:.2f} {metric.unit}."
     if max(examined.some[0].versions[ORIGINAL].shape) > MOST_SIDE:
-        text += f" The images are large: the middle is shown, {MOST_SIDE} px a side."
-    some = viewer_of("Reconstructions", examined.some, Budget(images, SOME_BYTES))
-    worst = viewer_of("Worst cases", examined.worst, Budget(images, WORST_BYTES))
-    lowest = Text(text=f"The images with the lowest PSNR of {count}.")
+        text += f" The {noun}s are large: the middle is shown, {MOST_SIDE} px a side."
+    some = viewer_of("Reconstructions", examined.some, metric, Budget(images, SOME_BYTES))
+    worst = viewer_of("Worst cases", examined.worst, metric, Budget(images, WORST_BYTES))
+    lowest = Text(text=f"The {noun}s with the lowest {metric.title} of {count}.")
     sections: dict[str, tuple[str, Sequence[Block]]] = {
         "reconstructions": ("Reconstructions", [Text(text=text), *some]),
         "worst": ("Worst cases", [lowest, *worst]),
@@ -272,42 +277,52 @@ def examined_sections(
     return sections
 
 
-def viewer_of(name: str, shown: Sequence[Shown], budget: Budget) -> list[Block]:
-    """Make a viewer of as many images as fit."""
+def viewer_of(
+    name: str, shown: Sequence[Shown], metric: SampleMetric, budget: Budget
+) -> list[Block]:
+    """Make a viewer of as many samples as fit, and players below it of those that play."""
+    captions = [f"{each.value:.2f} {metric.unit}" for each in shown]
     items = [
         item
-        for each in shown
-        for item in budget.item(each.key, each.versions, caption=f"{each.psnr:.2f} dB")
+        for each, caption in zip(shown, captions, strict=True)
+        for item in budget.item(each.key, each.versions, caption=caption)
     ]
-    return budget.viewer(name, items, right=RECONSTRUCTION)
+    played = [
+        Played(name=each.key, caption=caption, files=each.files, stills=each.stills)
+        for each, caption in zip(shown, captions, strict=True)
+    ]
+    viewer = budget.viewer(name, items, right=RECONSTRUCTION)
+    return [*viewer, *players(name, played, limit=PLAYED_BYTES)]
 
 
 def progress_blocks(run: RunResult, images: PageImages) -> list[Block]:
-    """Show the same images over the steps of the training; nothing if there are no images."""
+    """Show the same samples over the steps of the training; nothing if there are no images."""
     files = sorted((run.run_dir / "images").glob("step_*.png"))
-    strips = {}
+    size, strips = sample_size(run), {}
+    panel = list(panel_size(size)) if size else 1
     for place in evenly(len(files), MOST_STEPS):
         strip = read_image(files[place])
         if strip is not None:
             step = files[place].stem.removeprefix("step_")
             name = f"step {int(step):,}" if step.isdecimal() else step
-            strips[name] = split_strip(strip, image_size(run) or 1)
+            strips[name] = split_strip(strip, panel)
     if not strips:
         return []
     budget = Budget(images, PROGRESS_BYTES)
     count = min(MOST_PROGRESS, *(len(decoded) for _, decoded in strips.values()))
     newest = list(strips)[-1]
+    noun = media_of(len(size)).noun if size else IMAGE.noun
     items = []
     for place in range(count):
         versions = {ORIGINAL: strips[newest][0][place]}
         versions |= {step: decoded[place] for step, (_, decoded) in strips.items()}
-        items += budget.item(f"image {place + 1}", versions)
+        items += budget.item(f"{noun} {place + 1}", versions)
     of = (
         f"{len(strips)} of {len(files)} validations"
         if len(files) > len(strips)
         else "each validation"
     )
-    intro = Text(text=f"The same images at {of}.")
+    intro = Text(text=f"The same {noun}s at {of}.")
     return [intro, *budget.viewer("Progress over training", items, right=newest)]
 
 

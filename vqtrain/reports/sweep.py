@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from vqtrain.data.remote.urls import shareable
+from vqtrain.drawing.panels import panel_size
 from vqtrain.reports.blocks import (
     Block,
     Cell,
@@ -29,7 +30,7 @@ from vqtrain.reports.charts import Axis, Point, scatter
 from vqtrain.reports.images import ORIGINAL, RGB, Budget, PageImages, read_image, split_strip
 from vqtrain.reports.probe import agreement
 from vqtrain.reports.series import label, metric_axis
-from vqtrain.shapes import ImageSize
+from vqtrain.shapes import ImageSize, sample_size_of
 from vqtrain.sweeps import results, tables
 from vqtrain.sweeps.probes import HEADS, PROBE_TITLES
 from vqtrain.sweeps.results import (
@@ -270,7 +271,7 @@ def reconstructions(folder: Path, sweep: SweepResult, images: PageImages) -> lis
     # If there is no room for all, those on a frontier come first.
     for point in sorted(sweep.points, key=lambda each: not each.frontier):
         shown = (jobs[name] for name in point.jobs if name in jobs)
-        strips = (last_strip(folder / job.run_dir, job.image_size or 1) for job in shown)
+        strips = (last_strip(folder / job.run_dir, job.image_size) for job in shown)
         strip = next((found for found in strips if found is not None), None)
         if strip is not None:
             rows[point.label] = strip
@@ -318,11 +319,12 @@ def first_that_fit(versions: Sequence[RGB], images: PageImages) -> list[int]:
     return numbers
 
 
-def last_strip(run: Path, size: ImageSize) -> tuple[list[RGB], list[RGB]] | None:
+def last_strip(run: Path, size: ImageSize | None) -> tuple[list[RGB], list[RGB]] | None:
     """Read originals and reconstructions of a run's last validation; None if there are none."""
     files = sorted((run / "images").glob("step_*.png"))
     strip = read_image(files[-1]) if files else None
     if strip is None or strip.shape[0] < 2:
         return None
-    rows = split_strip(strip, size)
+    panel = 1 if size is None else list(panel_size(sample_size_of(size)))
+    rows = split_strip(strip, panel)
     return rows if rows[0] else None
