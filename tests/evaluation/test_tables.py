@@ -51,6 +51,7 @@ ENTRY = Entry(
     image_size=16,
     tokens_per_image=64,
     bits_per_pixel=0.5,
+    kbit_per_second=None,
     keys=["first", "third"],
     measured=MEASURED,
     rules={

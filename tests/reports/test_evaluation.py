@@ -10,9 +10,8 @@ import pytest
 
 from vqtrain.errors import ConfigError
 from vqtrain.evaluation.results import ImageValues
-from vqtrain.evaluation.side_by_side import side_by_side
 from vqtrain.reports.blocks import Charts, Page, Section, Table, Text, Viewer
-from vqtrain.reports.evaluation import captions_of, distribution, evaluation_page, split_panels
+from vqtrain.reports.evaluation import captions_of, distribution, evaluation_page
 
 
 def sections(page: Page) -> Mapping[str, Section]:
@@ -52,15 +51,6 @@ def test_worst_and_best_are_cut_into_their_looks(evaluation: Path) -> None:
     ]
     assert viewers[0].items[0].name.startswith("image <")
     assert viewers[0].items[0].caption.endswith(" dB")
-
-
-def test_panels_are_those_that_were_put_together() -> None:
-    random = np.random.default_rng(0)
-    panels = [random.integers(0, 256, (24, 40, 3), dtype=np.uint8) for _ in range(3)]
-    picture = np.asarray(side_by_side([(panel, "x") for panel in panels]))
-    for cut, panel in zip(split_panels(picture, [24, 40]) or [], panels, strict=True):
-        assert np.array_equal(cut, panel)
-    assert split_panels(picture, [23, 40]) is None
 
 
 @pytest.mark.parametrize(("side", "first"), [("worst", "b"), ("best", "c")])

@@ -19,6 +19,7 @@ from vqtrain.app.parts.output import ending_in_order, folder_of, new_folder, ref
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.parts.sources import SampleSources, check_media
 from vqtrain.app.parts.validation import ChosenImages, named_images, validation_images
+from vqtrain.data.media import IMAGE, SOUND, VIDEO, Media
 from vqtrain.data.remote.urls import shareable
 from vqtrain.data.settings.image import ImageSize
 from vqtrain.data.sources.index import SampleIndex
@@ -52,6 +53,9 @@ from vqtrain.metrics.fid import USUAL_PROTOCOL
 from vqtrain.metrics.parts.build import Entry
 from vqtrain.metrics.parts.fid_protocols import PROTOCOLS
 from vqtrain.ranges import at_least, one_of, within
+
+# Words of configs/metrics: all that samples of a media may fit.
+DEFAULT_METRICS = {IMAGE: "all", VIDEO: "video", SOUND: "sound"}
 
 
 @final
@@ -91,13 +95,13 @@ class Options:
         return self.num_tokens if isinstance(self.num_tokens, list) else [self.num_tokens]
 
 
-def metrics_of(options: Options) -> list[Metric]:
+def metrics_of(options: Options, media: Media) -> list[Metric]:
     """Build the metrics that were asked for, without their weights.
 
     Raises:
         ConfigError: If one cannot be built, or measures no reconstructions.
     """
-    names: Sequence[Entry] | str = "all" if options.metrics is None else options.metrics
+    names: Sequence[Entry] | str = options.metrics or DEFAULT_METRICS[media]
     if isinstance(names, str):
         names = read_choice("metrics", names, None)["names"]
     fid = {"kind": "fid", "protocol": options.protocol}
@@ -142,7 +146,7 @@ class Evaluate(Command):
             device=device,
             precision=precision,
         )
-        metrics = metrics_of(options)
+        metrics = metrics_of(options, chosen.media)
         with ending_in_order():
             if options.devices == 1:
                 evaluate(tokenizer, allow, chosen, out, settings, options, metrics)
@@ -208,7 +212,7 @@ def evaluate(
                     settings,
                     with_baselines=options.baselines,
                     max_bad_fraction=options.max_bad_fraction,
-                    shown=partial(shown_progress, console),
+                    shown=partial(shown_progress, console, noun=images.media.noun),
                 ):
                     if is_first():
                         entry = entry_of(model, measured, index, metrics, rules, settings)

@@ -70,7 +70,7 @@ class Reconstruct(Command):
         console = Console(highlight=False, soft_wrap=True)
         total, metric = min(len(index), limit or len(index)), metric_of(media.axes)
         lines_file = f"{metric.name}.jsonl"
-        with ending_in_order(), shown_progress(console, "reading") as progress:
+        with ending_in_order(), shown_progress(console, "reading", media.noun) as progress:
             rows, faults = fill_whole(
                 folder,
                 lambda unfinished: draw_all(

@@ -95,7 +95,9 @@ class Tokenize(Command):
         try:
             with (
                 ending_in_order(),
-                shown_progress(console, "looking for the fields of the samples") as progress,
+                shown_progress(
+                    console, "looking for the fields of the samples", media.noun
+                ) as progress,
             ):
                 if found is not None:
                     commands = commands_of(words, settings, max(devices, jobs), type(found))

@@ -17,15 +17,18 @@ INTERVAL_S = 15.0
 
 
 @contextmanager
-def shown_progress(console: Console, first: str) -> Iterator[Callable[[str, int, int], None]]:
+def shown_progress(
+    console: Console, first: str, noun: str = "image"
+) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar on a terminal, and elsewhere a line for each shard and every few seconds.
 
     Args:
         console: Where to.
         first: What is done before the first shard.
+        noun: One of the samples.
 
     Yields:
-        A function of what is being written, images done so far, images in all.
+        A function of what is being written, samples done so far, samples in all.
     """
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -41,7 +44,7 @@ def shown_progress(console: Console, first: str) -> Iterator[Callable[[str, int,
     def say() -> None:
         nonlocal said, said_at
         shard, done, total = latest
-        console.print(f"{shard}: {done:,} of {total:,} images are done", markup=False)
+        console.print(f"{shard}: {done:,} of {total:,} {noun}s are done", markup=False)
         said, said_at = latest, time.monotonic()
 
     def tell(shard: str, done: int, total: int) -> None:
