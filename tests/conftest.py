@@ -122,6 +122,48 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def hums(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 6 hums of 8 kHz, from 0.2 s on, and a file that is none."""
+    from vqtrain.drawing.files import to_wav
+
+    folder = tmp_path_factory.mktemp("sounds")
+    random = np.random.default_rng(0)
+    for number in range(6):
+        times = torch.arange(1600 + 250 * number) / 8000
+        hum = 0.5 * torch.sin(2 * torch.pi * (200 + 100 * number) * times)
+        noise = 0.05 * torch.from_numpy(random.standard_normal(len(times))).float()
+        (folder / f"hum-{number}.wav").write_bytes(to_wav((hum + noise)[None], 8000))
+    (folder / "none.wav").write_bytes(b"nothing")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sound_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of a tokenizer of sounds, of 4 values a token, with two codebooks."""
+    from vqtrain import Tokenizer
+
+    torch.manual_seed(0)
+    network = {"channels": 8, "num_blocks": 1, "dilation_base": 3, "activation": "relu"}
+    network |= {"strides": [[2, 2]], "latent_channels": 4}
+    depths = {"size": 64, "num_codebooks": 2, "shared": False, "shrink": 0.5}
+    fsq = {"kind": "fsq", "size": None, "levels": None, "eps": 1e-3}
+    tokenizer = Tokenizer(
+        encoder={"kind": "jukebox", "arguments": {"in_channels": 1, **network}},
+        codebook={"kind": "residual", "arguments": {**depths, "inner": fsq}},
+        decoder={"kind": "jukebox", "arguments": {"out_channels": 1, **network}},
+        channels=1,
+        pixel_range=(-1.0, 1.0),
+        training={"sample_rate": 8000, "length": 1600},
+    )
+    with torch.no_grad():
+        tokenizer.project_in.weight.mul_(30)  # so that many ids are used
+        tokenizer.project_out.weight.mul_(3)
+    folder = tmp_path_factory.mktemp("sound") / "tokenizer"
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_run(pictures: Path) -> tuple[str, ...]:
     """Overrides for a training run of four tiny steps."""
     return (f"data.train={pictures}", *TINY)

@@ -20,6 +20,8 @@ from vqtrain.data.sources.find import training_and_validation
 from vqtrain.evaluation import models
 from vqtrain.evaluation.results import read_evaluation
 from vqtrain.metrics.psnr import PSNR
+from vqtrain.reports.blocks import Players
+from vqtrain.reports.evaluation import evaluation_page
 
 NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
 FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
@@ -114,6 +116,43 @@ def test_figures_are_printed_and_written(
         assert names == [f"{n:02d}_{values['key'][place]}.png" for n, place in enumerate(places, 1)]
         with Image.open(Path("evaluation", word, names[0])) as picture:
             assert picture.size == (3 * 20 + 4, 16 + 4 + 20)
+
+
+def test_sounds_have_metrics_of_their_own_and_a_rate_in_time(
+    sounds: Path,
+    sound_tokenizer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["evaluate", f"tokenizer={sound_tokenizer}", f"sounds={sounds}", "cost=false"]
+    assert main([*words, "worst=2", "max_bad_fraction=0.5", "num_workers=0"]) == 0
+    (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
+    assert list(entry["metrics"]) == ["si_sdr", "stft_distance", "mel_distance"]
+    values = parquet.read_table("evaluation/per_image.parquet").to_pydict()
+    assert entry["metrics"]["si_sdr"] == pytest.approx(np.mean(values["si_sdr"]), abs=1e-4)
+    assert (entry["image_size"], entry["count"], entry["baselines"]) == ([1600], 6, {})
+    # 64 ids of two codebooks for 4 values are 3 bits a value, of which a second has 8,000.
+    assert (entry["bits_per_pixel"], entry["kbit_per_second"]) == (3, 24)
+    assert entry["protocols"]["si_sdr"]["crop"] == "1,600 values"
+    printed = capsys.readouterr().out
+    assert "size  tokens  bits/value  kbit/s" in printed
+    assert "left out" not in printed
+    first = f"01_{values['key'][int(np.argmin(values['si_sdr']))]}"
+    ends = ("original.wav", "png", "reconstruction.wav")
+    names = sorted(file.name for file in Path("evaluation/worst").iterdir())
+    assert names[:3] == [f"{first}.{end}" for end in ends]
+    players = [
+        block
+        for section in evaluation_page(Path("evaluation")).sections
+        for block in section.blocks
+        if isinstance(block, Players)
+    ]
+    assert [(each.label, len(each.items)) for each in players] == [
+        ("Worst sounds", 2),
+        ("Best sounds", 2),
+    ]
 
 
 def test_where_lower_is_better_the_worst_is_the_highest(

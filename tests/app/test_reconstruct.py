@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from vqtrain import Tokenizer
 from vqtrain.cli import main
+from vqtrain.drawing.panels import panel_size, to_panel
+from vqtrain.evaluation.side_by_side import panels_of
+from vqtrain.metrics.si_sdr import SISDR
 
 NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
 
@@ -68,6 +72,53 @@ def test_a_whole_picture_stands_beside_its_reconstruction(
     printed = capsys.readouterr().out
     assert "images      2 in reconstructions" in printed
     assert f"{rows[0]['psnr']:.2f} dB, {rows[0]['file']}" in printed
+
+
+def test_a_sound_is_heard_and_seen_beside_its_reconstruction(
+    sounds: Path,
+    sound_tokenizer: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["reconstruct", f"tokenizer={sound_tokenizer}", f"sounds={sounds}"]
+    assert main(words) == 0
+    lines = Path("reconstructions/si_sdr.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    # 1,600 + 250 n values, cut to tokens of 4.
+    assert [row["length"] for row in rows] == [1600, 1848, 2100, 2348, 2600, 2848]
+    original = soundfile.read(sounds / "hum-1.wav", dtype="int16")[0]
+    both = [
+        soundfile.read(f"reconstructions/hum-1.{name}.wav", dtype="int16")
+        for name in ("original", "reconstruction")
+    ]
+    assert [rate for _, rate in both] == [8000, 8000]
+    assert np.abs(both[0][0].astype(int) - original[:1848]).max() <= 1
+    tokenizer = Tokenizer.from_pretrained(sound_tokenizer)
+    samples = tokenizer.preprocess(original)
+    made = tokenizer.decode(tokenizer.encode(samples))
+    np.testing.assert_allclose(both[1][0] / 32767, made[0, 0], atol=2e-5)
+    assert rows[1]["si_sdr"] == pytest.approx(float(SISDR()(made, samples)), abs=1e-3)
+    picture = np.asarray(Image.open("reconstructions/hum-1.png"))
+    first, second, _ = panels_of(picture, panel_size((1848,)), is_stacked=True)
+    assert np.array_equal(first, to_panel(samples[0], 8000.0))
+    assert np.array_equal(second, to_panel(made[0], 8000.0))
+    printed = capsys.readouterr().out
+    assert "sounds      6 in reconstructions" in printed
+    assert "skipped     1\n            none: no wav, flac, ogg or mp3" in printed
+    assert main([*words, "length=800", "limit=1", "out=short"]) == 0
+    assert json.loads(Path("short/si_sdr.jsonl").read_text())["length"] == 800
+    for mistake, message in (
+        ([f"images={sounds}"], "takes sounds: give sounds=SOUNDS instead of images"),
+        ([f"sounds={sounds}", "pad=true"], "max_tokens, pad, tile and thumbnail are for images"),
+        ([f"sounds={sounds}", "frames=4"], "frames are of clips: tokenizer takes sounds"),
+        ([f"sounds={sounds}", "length=801"], "the nearest sizes that do: 800 and 804"),
+    ):
+        assert main([*words[:2], *mistake, "out=wrong"]) == 2
+        printed = capsys.readouterr().err
+        assert message in printed
+        assert printed.count("\n") == 1
 
 
 @pytest.mark.usefixtures("tokenizer")

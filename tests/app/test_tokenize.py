@@ -21,8 +21,10 @@ from vqtrain.app.tokenize import hash_of
 from vqtrain.build import config_of
 from vqtrain.cli import main
 from vqtrain.data.decoding.images import ImageTransform
+from vqtrain.data.decoding.sounds import SoundTransform
 from vqtrain.data.tokens.read import read
 from vqtrain.launchers.base import Done, Ended, Job
+from vqtrain.sequence import SequenceLayout
 from vqtrain.tokenizer.any_size import AnySize, Layout, decode, encode
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -90,6 +92,27 @@ def test_the_ids_are_those_of_the_tokenizer(words, tokenizer, pictures, capsys):
     shown = capsys.readouterr().out
     assert "48 samples in 5 files, 0.1 MB: uint16 [4, 4], 1,000 ids" in shown
     assert "skipped     0\n" in shown
+
+
+def test_ids_of_sounds_go_to_shards_and_back(sounds, sound_tokenizer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["tokenize", f"tokenizer={sound_tokenizer}", f"sounds={sounds}", *SMALL]
+    assert main([*words, "max_bad_fraction=0.5"]) == 0
+    index = json.loads(Path("tokens/index.json").read_text())
+    assert index["tokens"] == {"shape": [2, 400], "dtype": "uint8", "size": 64}
+    assert (index["settings"]["sample_rate"], index["settings"]["length"]) == (8000, 1600)
+    assert [fault["key"] for fault in index["skipped"]] == ["none"]
+    tokenizer = Tokenizer.from_pretrained(sound_tokenizer)
+    transform = SoundTransform(sample_rate=8000, channels=1, length=1600)
+    for sample in read("tokens", verify=True):
+        ids = torch.from_numpy(sample.token_ids)[None]
+        sound = transform.decode((sounds / f"{sample.key}.wav").read_bytes(), None)[None]
+        own = tokenizer.decode(tokenizer.encode(sound))
+        assert (tokenizer.decode(ids) - own).abs().max() <= 1e-4
+        layout = SequenceLayout(size=64, num_codebooks=2, order="delayed")
+        assert torch.equal(layout.to_token_ids(layout.to_sequence(ids), (2, 400)), ids.long())
+    assert main([*words, "length=800", "layout=flat", "max_bad_fraction=0.5", "out=flat"]) == 0
+    assert np.load("flat/tokens.npy").shape == (6, 2, 200)
 
 
 def test_images_need_not_be_squares(words):

@@ -1,18 +1,25 @@
 """The page of a run, whatever is there of it."""
 
+import base64
+import io
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
+from PIL import Image
 
-from vqtrain import Tokenizer
+from vqtrain.app.parts.choices import read_choice
+from vqtrain.drawing.panels import in_rows
 from vqtrain.errors import ConfigError
 from vqtrain.reports.blocks import Charts, Page, Section, Table, Text, Viewer
+from vqtrain.reports.render import render
 from vqtrain.reports.run import run_page
 
 MakeRun = Callable[..., Path]
@@ -133,56 +140,40 @@ def test_images_that_are_gone_are_a_sentence_and_the_rest_is_there(make_run: Mak
     assert ("bits per pixel", "0.2442") in found["summary"].blocks[0].rows  # type: ignore[union-attr]
 
 
-SOUNDS = """
-import torch
-from vqtrain.decoders.base import Decoder
-from vqtrain.encoders.base import Encoder
-
-
-class Down(Encoder):
-    out_channels, downsampling = 4, (4,)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Conv1d(1, 4, 4, 4)
-
-    def forward(self, samples):
-        return self.layer(samples)
-
-
-class Up(Decoder):
-    in_channels, upsampling = 4, (4,)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last_layer_ = torch.nn.ConvTranspose1d(4, 1, 4, 4)
-
-    @property
-    def last_layer(self):
-        return self.last_layer_
-
-    def forward(self, z_q):
-        return self.last_layer_(z_q)
-"""
-
-
-def test_a_tokenizer_of_sounds_has_a_page_without_images(
-    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_of_sounds_shows_spectrograms_and_plays(
+    make_run: MakeRun, sounds: Path, sound_tokenizer: Path
 ) -> None:
-    (tmp_path / "sounds.py").write_text(SOUNDS)
-    monkeypatch.syspath_prepend(tmp_path)
     run = make_run("run")
-    arguments = yaml.safe_load(Path("configs/codebook/fsq.yaml").read_text())
-    codebook = {"kind": arguments.pop("kind"), "arguments": {**arguments, "size": 16}}
-    encoder, decoder = ({"kind": f"sounds:{n}", "arguments": {}} for n in ("Down", "Up"))
-    sounds = Tokenizer(encoder=encoder, codebook=codebook, decoder=decoder, channels=1)
-    monkeypatch.setattr("vqtrain.reports.run.load_tokenizer", lambda *_: (sounds.eval(), ""))
-    found = sections(page_of(run))
-    assert "samples of this run have 1 axis" in words(found["reconstructions"])
-    assert {"curves", "progress", "configuration"} <= found.keys()
+    for folder in (run / "images", run / "tokenizer"):
+        shutil.rmtree(folder)
+    shutil.copytree(sound_tokenizer, run / "tokenizer")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    data = read_choice("data", "sound", None) | {"sample_rate": 8000, "length": 1600}
+    config["data"] = data | {"train": str(sounds), "val": str(sounds)}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (run / "images").mkdir()
+    strip = in_rows(torch.zeros(2, 1, 1600), torch.ones(2, 1, 1600), rate=8000.0)
+    Image.fromarray(strip).save(run / "images/step_00000010.png")
+    page = page_of(run)
+    found = sections(page)
     facts = dict(found["summary"].blocks[0].rows)  # type: ignore[union-attr]
-    assert facts["codebook size"] == "15 ids"
-    assert "image size" not in facts
+    assert facts["sound size"] == "1,600 values"
+    # 64 ids have 6 bits: two of them for 4 values, 8,000 of which are a second.
+    assert (facts["tokens per sound"], facts["bits per value"]) == ("2 x 400 = 800", "3")
+    assert facts["kbit/s"] == "24"
+    assert "6 of 7 validation sounds: mean SI-SDR" in words(found["reconstructions"])
+    _, viewer, players = found["reconstructions"].blocks
+    assert [layer.name for layer in viewer.items[0].layers] == ["original", "reconstruction", "ids"]
+    player = players.items[0]
+    assert (player.name, player.caption) == (viewer.items[0].name, viewer.items[0].caption)
+    assert [name for name, _ in player.sources] == ["original", "reconstruction"]
+    (_, uri), _ = player.sources
+    values, rate = soundfile.read(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert (uri.partition(",")[0], len(values), rate) == ("data:audio/wav;base64", 1600, 8000)
+    assert [item.name for item in found["progress"].blocks[1].items] == ["sound 1", "sound 2"]
+    text = render(page)
+    assert text.count("<audio controls") == 2 * 12
+    assert f'src="{uri}"' in text
 
 
 def test_a_continuous_codebook_has_no_histogram(make_run: MakeRun) -> None:

@@ -68,11 +68,15 @@ class AnySize:
         return self.max_tokens is not None or self.pad or self.thumbnail
 
     def check(self, encoder: Encoder) -> None:
-        """Refuse tiles that an encoder does not take.
+        """Refuse tiles that an encoder does not take, and all of it where samples are no images.
 
         Raises:
             ConfigError: If it does not.
         """
+        require(
+            len(encoder.downsampling) == 2 or self == AnySize(),
+            "max_tokens, pad, tile and thumbnail are for images, which this tokenizer does not take",
+        )
         if self.tile is not None:
             check_tile(self.tile, encoder)
 
