@@ -164,6 +164,57 @@ def sound_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 4 clips of 12 frames of 24 x 20 px, 8 a second, that grow light."""
+    from vqtrain.drawing.files import to_mp4
+
+    folder = tmp_path_factory.mktemp("clips")
+    ramp = torch.linspace(-1, 1, 12)[None, :, None, None] * torch.linspace(0.2, 1, 24)
+    for number in range(4):
+        frames = ramp.roll(5 * number, dims=3).expand(3, -1, 20, -1)
+        (folder / f"ramp-{number}.mp4").write_bytes(to_mp4(frames, fps=8.0))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of a tokenizer of clips, with tokens of 2 frames of 4 x 4 px."""
+    from vqtrain import Tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(
+        encoder={
+            "kind": "videogpt",
+            "arguments": {
+                "in_channels": 3,
+                "channels": 8,
+                "num_blocks": 1,
+                "downsampling": [2, 4, 4],
+            },
+        },
+        codebook={"kind": "fsq", "arguments": {"size": 64, "levels": None, "eps": 1e-3}},
+        decoder={
+            "kind": "videogpt",
+            "arguments": {
+                "out_channels": 3,
+                "channels": 8,
+                "num_blocks": 1,
+                "upsampling": [2, 4, 4],
+            },
+        },
+        channels=3,
+        training={"image_size": 16, "crop": "resize", "frames": 4, "fps": 8.0, "stride": 1},
+    )
+    with torch.no_grad():  # so that many ids are used
+        tokenizer.project_in.weight.mul_(30)
+        latents = tokenizer.eval().latents(torch.rand(4, 3, 4, 16, 16) * 2 - 1)
+        tokenizer.project_in.bias.sub_(latents.mean(dim=(0, 2, 3, 4)))
+    folder = tmp_path_factory.mktemp("clip") / "tokenizer"
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_run(pictures: Path) -> tuple[str, ...]:
     """Overrides for a training run of four tiny steps."""
     return (f"data.train={pictures}", *TINY)

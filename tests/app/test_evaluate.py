@@ -155,6 +155,28 @@ def test_sounds_have_metrics_of_their_own_and_a_rate_in_time(
     ]
 
 
+def test_clips_are_compared_with_their_first_frames(
+    clips: Path, clip_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["evaluate", f"tokenizer={clip_tokenizer}", f"videos={clips}", "num_workers=0"]
+    assert main([*words, "worst=1", "metrics=[psnr]", "cost=false"]) == 0
+    (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
+    # 64 ids for 2 x 4 x 4 px, of which there are 16 x 16 at 8 frames a second.
+    assert (entry["image_size"], entry["bits_per_pixel"]) == ([4, 16, 16], 0.1875)
+    assert entry["kbit_per_second"] == pytest.approx(0.1875 * 16 * 16 * 8 / 1000)
+    assert list(entry["baselines"]) == ["first_frame"]
+    assert entry["baselines"]["first_frame"]["bits_per_pixel"] == 24 / 4
+    (folder,) = Path("evaluation/worst").glob("*.mp4")
+    assert folder.with_suffix(".png").is_file()
+    sections = {each.key: each for each in evaluation_page(Path("evaluation")).sections}
+    kinds = [(block.kind, block.label) for block in sections["examples"].blocks]
+    assert kinds == [
+        *(("viewer", "Worst clips"), ("players", "Worst clips")),
+        *(("viewer", "Best clips"), ("players", "Best clips")),
+    ]
+
+
 def test_where_lower_is_better_the_worst_is_the_highest(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -10,9 +11,12 @@ from PIL import Image
 
 from vqtrain import Tokenizer
 from vqtrain.cli import main
+from vqtrain.data.decoding.clips import ClipTransform
 from vqtrain.drawing.panels import panel_size, to_panel
 from vqtrain.evaluation.side_by_side import panels_of
+from vqtrain.metrics.psnr import PSNR
 from vqtrain.metrics.si_sdr import SISDR
+from vqtrain.ops.pixels import to_pixels
 
 NETWORK = {"channels": 8, "block_channels": 4, "num_blocks": 1}
 
@@ -119,6 +123,43 @@ def test_a_sound_is_heard_and_seen_beside_its_reconstruction(
         printed = capsys.readouterr().err
         assert message in printed
         assert printed.count("\n") == 1
+
+
+def test_a_clip_plays_and_is_a_strip_beside_its_reconstruction(
+    clips: Path, clip_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["reconstruct", f"tokenizer={clip_tokenizer}", f"videos={clips}", "limit=2"]
+    assert main([*words, "frames=8", "image_size=[16,20]"]) == 0
+    lines = Path("reconstructions/psnr.jsonl").read_text().splitlines()
+    row = json.loads(lines[1])
+    assert (row["frames"], row["height"], row["width"]) == (8, 16, 20)
+    tokenizer = Tokenizer.from_pretrained(clip_tokenizer)
+    transform = ClipTransform(
+        image_size=[16, 20],
+        channels=3,
+        crop="resize",
+        flip=False,
+        range=None,
+        background="white",
+        frames=8,
+        fps=8.0,
+        stride=1,
+    )
+    pixels = transform.decode((clips / "ramp-1.mp4").read_bytes(), None)
+    samples = tokenizer.to_images(pixels[None])
+    made = tokenizer.decode(tokenizer.encode(samples))
+    picture = np.asarray(Image.open("reconstructions/ramp-1.png"))
+    first, second, ids = panels_of(picture, panel_size((8, 16, 20)), is_stacked=True)
+    assert np.array_equal(first, to_panel(samples[0]))
+    assert np.abs(second.astype(int) - to_panel(made[0])).max() <= 1
+    assert len(np.unique(ids.reshape(-1, 3), axis=0)) > 2
+    assert row["psnr"] == pytest.approx(float(PSNR()(*map(to_pixels, (made, samples)))), abs=1e-2)
+    with av.open("reconstructions/ramp-1.mp4") as container:
+        frames = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+    assert frames.shape == (8, 16, 40, 3)
+    expected = np.concatenate([pixels, to_pixels(made)[0]], axis=3).transpose(1, 2, 3, 0)
+    assert np.abs(frames.astype(int) - expected).mean() < 4
 
 
 @pytest.mark.usefixtures("tokenizer")

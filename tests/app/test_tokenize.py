@@ -105,14 +105,26 @@ def test_ids_of_sounds_go_to_shards_and_back(sounds, sound_tokenizer, tmp_path, 
     tokenizer = Tokenizer.from_pretrained(sound_tokenizer)
     transform = SoundTransform(sample_rate=8000, channels=1, length=1600)
     for sample in read("tokens", verify=True):
-        ids = torch.from_numpy(sample.token_ids)[None]
+        ids = torch.from_numpy(sample.token_ids.astype(np.int64))[None]
         sound = transform.decode((sounds / f"{sample.key}.wav").read_bytes(), None)[None]
         own = tokenizer.decode(tokenizer.encode(sound))
         assert (tokenizer.decode(ids) - own).abs().max() <= 1e-4
         layout = SequenceLayout(size=64, num_codebooks=2, order="delayed")
-        assert torch.equal(layout.to_token_ids(layout.to_sequence(ids), (2, 400)), ids.long())
+        assert torch.equal(layout.to_token_ids(layout.to_sequence(ids), (2, 400)), ids)
     assert main([*words, "length=800", "layout=flat", "max_bad_fraction=0.5", "out=flat"]) == 0
     assert np.load("flat/tokens.npy").shape == (6, 2, 200)
+
+
+def test_ids_of_clips_have_three_axes(clips, clip_tokenizer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["tokenize", f"tokenizer={clip_tokenizer}", f"videos={clips}", *SMALL]
+    assert main([*words, "frames=8"]) == 0
+    index = json.loads(Path("tokens/index.json").read_text())
+    assert (index["samples"], index["tokens"]["shape"]) == (4, [4, 4, 4])
+    assert (index["settings"]["frames"], index["settings"]["fps"]) == (8, 8.0)
+    tokenizer = Tokenizer.from_pretrained(clip_tokenizer)
+    ids = torch.from_numpy(next(read("tokens", verify=True)).token_ids.astype(np.int64))
+    assert tokenizer.decode(ids[None]).shape == (1, 3, 8, 16, 16)
 
 
 def test_images_need_not_be_squares(words):

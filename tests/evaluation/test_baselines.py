@@ -15,7 +15,12 @@ from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.build import split_kind
 from vqtrain.errors import ConfigError
-from vqtrain.evaluation.baselines import BASELINES, bits_per_pixel, tokens_per_image
+from vqtrain.evaluation.baselines import (
+    BASELINES,
+    bits_per_pixel,
+    first_frame,
+    tokens_per_image,
+)
 from vqtrain.ranges import resolve_fractions
 
 NETWORK = {"channels": 4, "block_channels": 2, "num_blocks": 0}
@@ -192,3 +197,10 @@ def test_a_continuous_codebook_has_no_rate() -> None:
     tokenizer = tokenizer_of("kl")
     assert tokens_per_image(tokenizer, (16, 16)) == 0
     assert bits_per_pixel(tokenizer, (16, 16)) is None
+
+
+def test_the_first_frame_stands_for_all() -> None:
+    pixels = torch.randint(256, (2, 3, 5, 4, 6), dtype=torch.uint8)
+    repeated, rate = first_frame(pixels, 0.1, (1, 2, 2))
+    assert all(torch.equal(repeated[:, :, number], pixels[:, :, 0]) for number in range(5))
+    assert rate == 24 / 5

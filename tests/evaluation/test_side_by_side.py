@@ -5,6 +5,7 @@ import torch
 
 from vqtrain.evaluation.side_by_side import (
     CAPTION_HEIGHT,
+    LEAST_WIDTH,
     MARGIN,
     ids_panel,
     panels_of,
@@ -32,9 +33,9 @@ def test_panels_below_each_other_are_cut_apart_again() -> None:
         whole = np.asarray(picture)
         found = panels_of(whole, (8, 12), is_stacked=is_stacked)
         assert np.array_equal(found, panels)
-        assert panels_of(whole, (8, 13), is_stacked=is_stacked) is None
+        assert panels_of(whole, (7, 12), is_stacked=is_stacked) is None
         assert panels_of(whole, (8, 12), is_stacked=not is_stacked) is None
-    assert picture.size == (12 + 2 * MARGIN, 3 * (8 + MARGIN + CAPTION_HEIGHT))
+    assert picture.size == (LEAST_WIDTH, 3 * (8 + MARGIN + CAPTION_HEIGHT))
 
 
 def test_an_id_has_one_color_and_another_id_another() -> None:

@@ -101,7 +101,8 @@ def metrics_of(options: Options, media: Media) -> list[Metric]:
     Raises:
         ConfigError: If one cannot be built, or measures no reconstructions.
     """
-    names: Sequence[Entry] | str = options.metrics or DEFAULT_METRICS[media]
+    typed = options.metrics
+    names: Sequence[Entry] | str = DEFAULT_METRICS[media] if typed is None else typed
     if isinstance(names, str):
         names = read_choice("metrics", names, None)["names"]
     fid = {"kind": "fid", "protocol": options.protocol}

@@ -195,7 +195,7 @@ def encoder(
     placed = settings.placed(tokenizer)
 
     @torch.inference_mode()
-    def encode(pixels: Shaped[Tensor, "b c h w"]) -> Int64[Tensor, " b *tokens"]:
+    def encode(pixels: Shaped[Tensor, "b c *size"]) -> Int64[Tensor, " b *tokens"]:
         own = pixels.to(placed.device, non_blocking=True)
         images = placed.to_images(own, widened(placed.dtype))
         try:

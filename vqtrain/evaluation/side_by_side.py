@@ -11,6 +11,8 @@ from torch import Tensor
 
 MARGIN = 4
 FONT_SIZE = 13
+# Of panels below each other, for their captions.
+LEAST_WIDTH = 240
 CAPTION_HEIGHT = 20
 # The share of a turn between the hues of consecutive ids: neighbors stay far apart.
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -24,7 +26,8 @@ def side_by_side(
     height, width, _ = panels[0][0].shape
     high, wide = (len(panels), 1) if is_stacked else (1, len(panels))
     step = height + MARGIN + CAPTION_HEIGHT
-    whole = Image.new("RGB", ((width + MARGIN) * wide + MARGIN, step * high), "white")
+    across = (width + MARGIN) * wide + MARGIN
+    whole = Image.new("RGB", (max(across, LEAST_WIDTH * is_stacked), step * high), "white")
     draw, font = ImageDraw.Draw(whole), ImageFont.load_default(FONT_SIZE)
     for place, (panel, caption) in enumerate(panels):
         row, column = (place, 0) if is_stacked else (0, place)
@@ -41,14 +44,16 @@ def panels_of(
     (height, width), (rows, columns) = picture.shape[:2], size
     step_down, step_right = rows + MARGIN + CAPTION_HEIGHT, columns + MARGIN
     high, wide = height // step_down, (width - MARGIN) // step_right
-    if (height, width) != (high * step_down, wide * step_right + MARGIN):
-        return None
-    if min(high, wide) != 1 or (high > 1) != is_stacked:
+    if is_stacked:
+        wide, fits = 1, width == max(step_right + MARGIN, LEAST_WIDTH)
+    else:
+        fits = high == 1 and width == wide * step_right + MARGIN
+    if not fits or height != high * step_down:
         return None
     return [
         picture[top : top + rows, left : left + columns]
         for top in range(MARGIN, height, step_down)
-        for left in range(MARGIN, width, step_right)
+        for left in range(MARGIN, MARGIN + wide * step_right, step_right)
     ]
 
 

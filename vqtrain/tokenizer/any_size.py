@@ -75,7 +75,7 @@ class AnySize:
         """
         require(
             len(encoder.downsampling) == 2 or self == AnySize(),
-            "max_tokens, pad, tile and thumbnail are for images, which this tokenizer does not take",
+            "max_tokens, pad, tile and thumbnail are for images, and this tokenizer takes none",
         )
         if self.tile is not None:
             check_tile(self.tile, encoder)

@@ -28,8 +28,8 @@ from vqtrain.errors import FailedError, as_failure
 # Batches that can wait to be written while others are encoded.
 AHEAD = 4
 
-# From pixels to the ids of each image, on any device.
-Encode = Callable[[Shaped[Tensor, "b c h w"]], Int64[Tensor, " b *tokens"]]
+# From pixels to the ids of each sample, on any device.
+Encode = Callable[[Shaped[Tensor, "b c *size"]], Int64[Tensor, " b *tokens"]]
 # From the height and width of an image to a field that its ids need.
 Describe = Callable[[tuple[int, int]], tuple[str, bytes]]
 
