@@ -164,7 +164,7 @@ def sound_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ramps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 4 clips of 12 frames of 24 x 20 px, 8 a second, that grow light."""
     from vqtrain.drawing.files import to_mp4
 

@@ -119,14 +119,14 @@ def test_figures_are_printed_and_written(
 
 
 def test_sounds_have_metrics_of_their_own_and_a_rate_in_time(
-    sounds: Path,
+    hums: Path,
     sound_tokenizer: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["evaluate", f"tokenizer={sound_tokenizer}", f"sounds={sounds}", "cost=false"]
+    words = ["evaluate", f"tokenizer={sound_tokenizer}", f"sounds={hums}", "cost=false"]
     assert main([*words, "worst=2", "max_bad_fraction=0.5", "num_workers=0"]) == 0
     (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
     assert list(entry["metrics"]) == ["si_sdr", "stft_distance", "mel_distance"]
@@ -156,10 +156,10 @@ def test_sounds_have_metrics_of_their_own_and_a_rate_in_time(
 
 
 def test_clips_are_compared_with_their_first_frames(
-    clips: Path, clip_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ramps: Path, clip_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["evaluate", f"tokenizer={clip_tokenizer}", f"videos={clips}", "num_workers=0"]
+    words = ["evaluate", f"tokenizer={clip_tokenizer}", f"videos={ramps}", "num_workers=0"]
     assert main([*words, "worst=1", "metrics=[psnr]", "cost=false"]) == 0
     (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
     # 64 ids for 2 x 4 x 4 px, of which there are 16 x 16 at 8 frames a second.

@@ -79,20 +79,20 @@ def test_a_whole_picture_stands_beside_its_reconstruction(
 
 
 def test_a_sound_is_heard_and_seen_beside_its_reconstruction(
-    sounds: Path,
+    hums: Path,
     sound_tokenizer: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["reconstruct", f"tokenizer={sound_tokenizer}", f"sounds={sounds}"]
+    words = ["reconstruct", f"tokenizer={sound_tokenizer}", f"sounds={hums}"]
     assert main(words) == 0
     lines = Path("reconstructions/si_sdr.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     # 1,600 + 250 n values, cut to tokens of 4.
     assert [row["length"] for row in rows] == [1600, 1848, 2100, 2348, 2600, 2848]
-    original = soundfile.read(sounds / "hum-1.wav", dtype="int16")[0]
+    original = soundfile.read(hums / "hum-1.wav", dtype="int16")[0]
     both = [
         soundfile.read(f"reconstructions/hum-1.{name}.wav", dtype="int16")
         for name in ("original", "reconstruction")
@@ -114,10 +114,10 @@ def test_a_sound_is_heard_and_seen_beside_its_reconstruction(
     assert main([*words, "length=800", "limit=1", "out=short"]) == 0
     assert json.loads(Path("short/si_sdr.jsonl").read_text())["length"] == 800
     for mistake, message in (
-        ([f"images={sounds}"], "takes sounds: give sounds=SOUNDS instead of images"),
-        ([f"sounds={sounds}", "pad=true"], "max_tokens, pad, tile and thumbnail are for images"),
-        ([f"sounds={sounds}", "frames=4"], "frames are of clips: tokenizer takes sounds"),
-        ([f"sounds={sounds}", "length=801"], "the nearest sizes that do: 800 and 804"),
+        ([f"images={hums}"], "takes sounds: give sounds=SOUNDS instead of images"),
+        ([f"sounds={hums}", "pad=true"], "max_tokens, pad, tile and thumbnail are for images"),
+        ([f"sounds={hums}", "frames=4"], "frames are of clips: tokenizer takes sounds"),
+        ([f"sounds={hums}", "length=801"], "the nearest sizes that do: 800 and 804"),
     ):
         assert main([*words[:2], *mistake, "out=wrong"]) == 2
         printed = capsys.readouterr().err
@@ -126,10 +126,10 @@ def test_a_sound_is_heard_and_seen_beside_its_reconstruction(
 
 
 def test_a_clip_plays_and_is_a_strip_beside_its_reconstruction(
-    clips: Path, clip_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ramps: Path, clip_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["reconstruct", f"tokenizer={clip_tokenizer}", f"videos={clips}", "limit=2"]
+    words = ["reconstruct", f"tokenizer={clip_tokenizer}", f"videos={ramps}", "limit=2"]
     assert main([*words, "frames=8", "image_size=[16,20]"]) == 0
     lines = Path("reconstructions/psnr.jsonl").read_text().splitlines()
     row = json.loads(lines[1])
@@ -146,7 +146,7 @@ def test_a_clip_plays_and_is_a_strip_beside_its_reconstruction(
         fps=8.0,
         stride=1,
     )
-    pixels = transform.decode((clips / "ramp-1.mp4").read_bytes(), None)
+    pixels = transform.decode((ramps / "ramp-1.mp4").read_bytes(), None)
     samples = tokenizer.to_images(pixels[None])
     made = tokenizer.decode(tokenizer.encode(samples))
     picture = np.asarray(Image.open("reconstructions/ramp-1.png"))

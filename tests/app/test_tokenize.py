@@ -94,9 +94,9 @@ def test_the_ids_are_those_of_the_tokenizer(words, tokenizer, pictures, capsys):
     assert "skipped     0\n" in shown
 
 
-def test_ids_of_sounds_go_to_shards_and_back(sounds, sound_tokenizer, tmp_path, monkeypatch):
+def test_ids_of_sounds_go_to_shards_and_back(hums, sound_tokenizer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["tokenize", f"tokenizer={sound_tokenizer}", f"sounds={sounds}", *SMALL]
+    words = ["tokenize", f"tokenizer={sound_tokenizer}", f"sounds={hums}", *SMALL]
     assert main([*words, "max_bad_fraction=0.5"]) == 0
     index = json.loads(Path("tokens/index.json").read_text())
     assert index["tokens"] == {"shape": [2, 400], "dtype": "uint8", "size": 64}
@@ -106,7 +106,7 @@ def test_ids_of_sounds_go_to_shards_and_back(sounds, sound_tokenizer, tmp_path, 
     transform = SoundTransform(sample_rate=8000, channels=1, length=1600)
     for sample in read("tokens", verify=True):
         ids = torch.from_numpy(sample.token_ids.astype(np.int64))[None]
-        sound = transform.decode((sounds / f"{sample.key}.wav").read_bytes(), None)[None]
+        sound = transform.decode((hums / f"{sample.key}.wav").read_bytes(), None)[None]
         own = tokenizer.decode(tokenizer.encode(sound))
         assert (tokenizer.decode(ids) - own).abs().max() <= 1e-4
         layout = SequenceLayout(size=64, num_codebooks=2, order="delayed")
@@ -115,9 +115,9 @@ def test_ids_of_sounds_go_to_shards_and_back(sounds, sound_tokenizer, tmp_path, 
     assert np.load("flat/tokens.npy").shape == (6, 2, 200)
 
 
-def test_ids_of_clips_have_three_axes(clips, clip_tokenizer, tmp_path, monkeypatch):
+def test_ids_of_clips_have_three_axes(ramps, clip_tokenizer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["tokenize", f"tokenizer={clip_tokenizer}", f"videos={clips}", *SMALL]
+    words = ["tokenize", f"tokenizer={clip_tokenizer}", f"videos={ramps}", *SMALL]
     assert main([*words, "frames=8"]) == 0
     index = json.loads(Path("tokens/index.json").read_text())
     assert (index["samples"], index["tokens"]["shape"]) == (4, [4, 4, 4])

@@ -141,7 +141,7 @@ def test_images_that_are_gone_are_a_sentence_and_the_rest_is_there(make_run: Mak
 
 
 def test_a_run_of_sounds_shows_spectrograms_and_plays(
-    make_run: MakeRun, sounds: Path, sound_tokenizer: Path
+    make_run: MakeRun, hums: Path, sound_tokenizer: Path
 ) -> None:
     run = make_run("run")
     for folder in (run / "images", run / "tokenizer"):
@@ -149,7 +149,7 @@ def test_a_run_of_sounds_shows_spectrograms_and_plays(
     shutil.copytree(sound_tokenizer, run / "tokenizer")
     config = yaml.safe_load((run / "config.yaml").read_text())
     data = read_choice("data", "sound", None) | {"sample_rate": 8000, "length": 1600}
-    config["data"] = data | {"train": str(sounds), "val": str(sounds)}
+    config["data"] = data | {"train": str(hums), "val": str(hums)}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     (run / "images").mkdir()
     strip = in_rows(torch.zeros(2, 1, 1600), torch.ones(2, 1, 1600), rate=8000.0)
