@@ -100,15 +100,27 @@ def test_out_may_be_below_the_home_folder(pictures, tmp_path, monkeypatch):
     assert len(names_in(tmp_path / "home/pack")) == 48
 
 
-def test_sounds_become_shards_to_train_on(tmp_path, capsys):
-    (tmp_path / "sounds").mkdir()
-    for name in ("a.wav", "b.ogg"):
-        soundfile.write(tmp_path / "sounds" / name, np.sin(np.arange(4000)), 8000)
-    words = ["sounds=sounds", "format=flac", "sample_rate=16000", "val=0"]
-    assert main(["pack", *words]) == 0
-    assert names_in(tmp_path / "packed") == {"a.flac", "b.flac"}
+@pytest.mark.parametrize(
+    ("media", "names", "words"),
+    [
+        ("sound", {"a.flac", "b.flac"}, ["format=flac", "sample_rate=16000"]),
+        ("video", {"a.mp4", "b.mp4"}, ["format=mp4", "image_size=16", "key_every=2", "crf=30"]),
+    ],
+)
+def test_clips_and_sounds_become_shards_to_train_on(
+    media, names, words, tmp_path, encode_video, capsys
+):
+    (tmp_path / "source").mkdir()
+    for name in ("a", "b"):
+        if media == "sound":
+            soundfile.write(tmp_path / f"source/{name}.ogg", np.sin(np.arange(4000)), 8000)
+        else:
+            video = encode_video([50, 60], "webm", "libvpx-vp9", options={"cpu-used": "8"})
+            (tmp_path / f"source/{name}.webm").write_bytes(video)
+    assert main(["pack", f"{media}s=source", *words, "val=0"]) == 0
+    assert names_in(tmp_path / "packed") == names
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "  vqtrain train data=sound data.train=packed"
+        f"  vqtrain train data={media} data.train=packed"
     )
 
 
@@ -153,6 +165,7 @@ def test_help_shows_every_key_and_two_examples(capsys):
         (["images={}", "sounds={}"], "images and sounds are of several media: give one of them"),
         (["sounds={}"], "holds no sounds"),
         (["sounds=demo", "image_size=8"], "image_size is for images, and sounds are given"),
+        (["images={}", "key_every=8"], "key_every is for videos, and images are given"),
         (["images={}", "sample_rate=8000"], "sample_rate is for sounds, and images are given"),
         (["sounds=demo", "format=mp3"], "format must be one of keep, flac, got 'mp3'"),
         (["images=nowhere"], "images: nowhere does not exist"),

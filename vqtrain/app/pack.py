@@ -13,8 +13,9 @@ from vqtrain.app.parts.output import ending_in_order, folder_of, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.parts.sources import SampleSources
 from vqtrain.build import bind
-from vqtrain.data.media import IMAGE, SOUND, Media
+from vqtrain.data.media import IMAGE, SOUND, VIDEO, Media
 from vqtrain.data.packing.base import PackSettings
+from vqtrain.data.packing.clips import DEFAULT_CRF, DEFAULT_KEY_EVERY, ClipPack
 from vqtrain.data.packing.images import DEFAULT_CROP, DEFAULT_QUALITY, ImagePack
 from vqtrain.data.packing.pack import pack
 from vqtrain.data.packing.report import Report
@@ -28,12 +29,15 @@ from vqtrain.ranges import at_least
 
 MAX_NAMED = 3
 # The settings of packs of each media.
-SETTINGS: Mapping[Media, type[PackSettings]] = {IMAGE: ImagePack, SOUND: SoundPack}
-
-
+SETTINGS: Mapping[Media, type[PackSettings]] = {
+    IMAGE: ImagePack,
+    VIDEO: ClipPack,
+    SOUND: SoundPack,
+}
 # Keys for samples of some media only, and what they are where they are not given.
 OF_MEDIA: Mapping[Media, Mapping[str, object]] = {
     IMAGE: {"image_size": None, "crop": DEFAULT_CROP, "quality": DEFAULT_QUALITY},
+    VIDEO: {"image_size": None, "key_every": DEFAULT_KEY_EVERY, "crf": DEFAULT_CRF},
     SOUND: {"sample_rate": None},
 }
 
@@ -51,6 +55,8 @@ class Pack(Command):
         crop: str,
         format: str,  # noqa: A002 - the key's name
         quality: int,
+        key_every: int,
+        crf: int,
         sample_rate: int | None,
         shard_size: float,
         val: float | str,
@@ -63,6 +69,8 @@ class Pack(Command):
             "image_size": image_size,
             "crop": crop,
             "quality": quality,
+            "key_every": key_every,
+            "crf": crf,
             "sample_rate": sample_rate,
         }
         settings = make_settings(
@@ -103,11 +111,11 @@ def make_settings(
     Raises:
         ConfigError: If a value is invalid, or a key is for other media.
     """
+    own = {key: given[key] for key in OF_MEDIA[media]}
     for other, keys in OF_MEDIA.items():
         for key, default in keys.items():
-            if other is not media and given[key] != default:
+            if key not in own and given[key] != default:
                 raise ConfigError(f"{key} is for {other.key}, and {media.key} are given")
-    own = {key: given[key] for key in OF_MEDIA.get(media, {})}
     return bind(SETTINGS[media], {**shared, **own}, where="")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from vqtrain.data.decoding.base import Transform
 from vqtrain.data.decoding.crops import CROPS, Geometry, crop
 from vqtrain.data.decoding.images import ImageTransform, one_line, open_image
-from vqtrain.data.decoding.videos import Frames, Keep, Video, open_video
+from vqtrain.data.decoding.videos import Frames, Keep, OneSize, Video, open_video
 from vqtrain.data.media import VIDEO
 from vqtrain.errors import BadSampleError
 from vqtrain.shapes import ImageSize, sides
@@ -75,19 +75,19 @@ class ClipTransform(Transform):
         self, encoded: bytes, generator: np.random.Generator | None
     ) -> UInt8[Tensor, "c t h w"]:
         """Decode and crop some frames; without a generator those in the middle."""
-        with one_line(encoded), _open(encoded) as video:
+        with one_line(encoded), open_frames(encoded) as video:
             numbers = self._choose(video, generator)
             cut = _Cut(self, generator)
             return _clip(_read(video, numbers, cut, self))
 
     def decode_whole(self, encoded: bytes) -> UInt8[Tensor, "c t h w"]:
         """Decode all frames of the rate or stride, from the first one on, without a crop."""
-        with one_line(encoded), _open(encoded) as video:
+        with one_line(encoded), open_frames(encoded) as video:
             numbers = list(range(0, len(video), self.stride))
             if isinstance(video, Video) and self.fps is not None:
-                count = np.ceil((video.end - video.times[0]) * video.tick * self.fps - 1e-6)
+                count = np.ceil((video.end - video.times[0]) * float(video.tick) * self.fps - 1e-6)
                 numbers = self._shown(video, 0, max(1, int(count)))
-            return _clip(_read(video, numbers, _Same(), self))
+            return _clip(_read(video, numbers, OneSize(), self))
 
     def _choose(self, video: Frames, generator: np.random.Generator | None) -> list[int]:
         """Choose the frames of a clip.
@@ -96,10 +96,10 @@ class ClipTransform(Transform):
             BadSampleError: If the video is too short.
         """
         if isinstance(video, Video) and self.fps is not None:
-            reach = (self.frames - 1) / self.fps / video.tick
+            reach = (self.frames - 1) / self.fps / float(video.tick)
             starts = int(np.searchsorted(video.times + reach, video.end - 1e-6))
             if not starts:
-                seconds = (video.end - int(video.times[0])) * video.tick
+                seconds = (video.end - int(video.times[0])) * float(video.tick)
                 raise BadSampleError(
                     f"it is too short: it lasts {seconds:.3g} s, and {self.frames} frames at "
                     f"{self.fps:g} a second need more than {(self.frames - 1) / self.fps:.3g} s"
@@ -119,7 +119,7 @@ class ClipTransform(Transform):
         """Find the frames that are shown at regular times from that of a first one on."""
         assert self.fps is not None, "regular times have a rate"
         since = (video.times - video.times[start]).astype(np.float64)
-        times = np.arange(count) / self.fps / video.tick
+        times = np.arange(count) / self.fps / float(video.tick)
         # Files round times to ticks, so what was at 33.3 ms may be at 33, and at 66.7 be at 67.
         # Below 1, so that a rate of one frame a tick is exact.
         found: list[int] = (np.searchsorted(since, times + (1 - 1e-6)) - 1).tolist()
@@ -143,6 +143,13 @@ class _Pictures(Frames):
     def read(
         self, numbers: Sequence[int], keep: Keep, *, channels: int, background: str
     ) -> list[Tensor]:
+        return [keep(self._decode(number, channels, background)) for number in numbers]
+
+    def each(self, *, channels: int, background: str) -> Iterator[UInt8[Tensor, "h w c"]]:
+        for number in range(len(self)):
+            yield self._decode(number, channels, background)
+
+    def _decode(self, number: int, channels: int, background: str) -> UInt8[Tensor, "h w c"]:
         transform = ImageTransform(
             image_size=1,
             crop="resize",
@@ -151,34 +158,13 @@ class _Pictures(Frames):
             range=None,
             background=background,
         )
-        kept = []
-        for number in numbers:
-            try:
-                pixels = transform.decode_whole(self._images[number])
-            except BadSampleError as error:
-                if len(self) == 1:
-                    raise
-                raise BadSampleError(f"frame {number} of {len(self)} {error}") from error
-            kept.append(keep(rearrange(pixels, "c h w -> h w c")))
-        return kept
-
-
-@final
-class _Same:
-    """Keeps frames whole, and refuses those of another size than the first one's."""
-
-    def __init__(self) -> None:
-        self._size: tuple[int, int] | None = None
-
-    def __call__(self, pixels: UInt8[Tensor, "h w c"]) -> UInt8[Tensor, "h w c"]:
-        height, width = pixels.shape[:2]
-        self._size = self._size or (width, height)
-        if self._size != (width, height):
-            raise BadSampleError(
-                f"its frames are of several sizes: {self._size[0]} x {self._size[1]} and "
-                f"{width} x {height} px"
-            )
-        return pixels
+        try:
+            pixels = transform.decode_whole(self._images[number])
+        except BadSampleError as error:
+            if len(self) == 1:
+                raise
+            raise BadSampleError(f"frame {number} of {len(self)} {error}") from error
+        return rearrange(pixels, "c h w -> h w c")
 
 
 @final
@@ -188,7 +174,7 @@ class _Cut:
     def __init__(self, transform: ClipTransform, generator: np.random.Generator | None) -> None:
         self._transform, self._generator = transform, generator
         rows, columns = sides(transform.image_size)
-        self._target, self._check = (columns, rows), _Same()
+        self._target, self._check = (columns, rows), OneSize()
         self._geometry: Geometry | None = None
         self._flips = False
 
@@ -230,7 +216,12 @@ def _is_image(encoded: bytes) -> bool:
 
 
 @contextmanager
-def _open(encoded: bytes) -> Iterator[Frames]:
+def open_frames(encoded: bytes) -> Iterator[Frames]:
+    """Open a video, a tar of frames or a still image, of which nothing is decoded yet.
+
+    Raises:
+        BadSampleError: If the bytes are none of these.
+    """
     if not encoded:
         raise BadSampleError("the file is empty")
     if encoded[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:

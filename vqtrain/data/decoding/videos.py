@@ -5,6 +5,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -58,6 +59,37 @@ class Frames(ABC):
             BadSampleError: If one cannot be decoded.
         """
 
+    @abstractmethod
+    def each(self, *, channels: int, background: str) -> Iterator[UInt8[Tensor, "h w c"]]:
+        """Decode all frames, one after the other.
+
+        Raises:
+            BadSampleError: If one cannot be decoded.
+        """
+
+
+@final
+class OneSize:
+    """Passes frames on, and refuses those of another size than the first one's."""
+
+    def __init__(self) -> None:
+        self._size: tuple[int, int] | None = None
+
+    def __call__(self, pixels: UInt8[Tensor, "h w c"]) -> UInt8[Tensor, "h w c"]:
+        """Check a frame.
+
+        Raises:
+            BadSampleError: If it is of another size.
+        """
+        height, width = pixels.shape[:2]
+        self._size = self._size or (width, height)
+        if self._size != (width, height):
+            raise BadSampleError(
+                f"its frames are of several sizes: {self._size[0]} x {self._size[1]} and "
+                f"{width} x {height} px"
+            )
+        return pixels
+
 
 @final
 class Video(Frames):
@@ -70,6 +102,8 @@ class Video(Frames):
         times: When each frame is first shown, in ticks, in the order of time.
         end: When the last one is no longer shown, in ticks.
         tick: The unit of the times, in seconds.
+        kind: The container, as the suffix of a file.
+        coding: Name of the codec, and how it stores pixels.
 
     Raises:
         BadSampleError: If it has no video track, or is damaged.
@@ -90,7 +124,10 @@ class Video(Frames):
         # process loads each batch.
         self._track.codec_context.thread_count = 1
         assert self._track.time_base is not None, "FFmpeg gives every track one"
-        self.tick = float(self._track.time_base)
+        self.tick = self._track.time_base
+        context = self._track.codec_context
+        self.coding = f"{context.name} {context.pix_fmt}"
+        self.kind = container.format.name
         self._scan()
 
     def _scan(self) -> None:
@@ -140,8 +177,30 @@ class Video(Frames):
                 reason = f": {error.strerror}"
             if len(kept) == len(times):
                 return kept
-        number = numbers[len(kept)]
-        raise BadSampleError(f"frame {number} of {len(self)} cannot be decoded{reason}")
+        raise self._broken(numbers[len(kept)], reason)
+
+    def each(self, *, channels: int, background: str) -> Iterator[UInt8[Tensor, "h w c"]]:
+        """Decode all frames, one after the other."""
+        from av.error import FFmpegError
+
+        done, reason = 0, ""
+        try:
+            for frame in self._decode(self.times.tolist(), self._keys[0]):
+                yield _pixels(frame, channels, background)
+                done += 1
+        except FFmpegError as error:
+            reason = f": {error.strerror}"
+        if done < len(self):
+            raise self._broken(done, reason)
+
+    @property
+    def key_every(self) -> int:
+        """How many frames the longest distance from one key frame to the next has."""
+        keys = [int(np.searchsorted(self.times, time)) for time, _ in self._keys]
+        return max(after - before for before, after in pairwise([*sorted(keys), len(self)]))
+
+    def _broken(self, number: int, reason: str = "") -> BadSampleError:
+        return BadSampleError(f"frame {number} of {len(self)} cannot be decoded{reason}")
 
     def _decode(self, times: list[int], key: tuple[int, int]) -> Iterator["VideoFrame"]:
         """Yield the frames of some times, as long as none is missing or damaged."""

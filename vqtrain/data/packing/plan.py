@@ -73,6 +73,8 @@ def make_plan(images: SampleIndex, settings: PackSettings) -> Plan:
         raise ConfigError(
             f"{images.media.key} have weights, which a pack does not hold: give them to train"
         )
+    if images.stills.any():
+        raise ConfigError("images among videos are packed by themselves: vqtrain pack images=...")
     if len(images) < 2 and settings.val != 0:
         raise ConfigError(f"{len(images)} {images.media.noun} cannot be split: give val=0")
     fields = find_fields(images)
