@@ -27,6 +27,7 @@ OPTIONS = {
     "bsq-groups": ["bsq", "group_bits=3"],
     "fsq-levels": ["fsq", "size=null", "levels=[2,3,4]"],
     "residual-shared": ["residual", "shared=true", "num_codebooks=3"],
+    "residual-dropout": ["residual", "quantizer_dropout=true"],
     "residual-vq": ["residual", "inner=vq"],
     "residual-lfq": ["residual", "inner=lfq", "shrink=0.5"],
     "residual-fsq": ["residual", "inner=fsq"],

@@ -17,6 +17,17 @@ SIMVQ = {
     "gradient": "straight_through",
 }
 
+GUMBEL = {
+    "kind": "gumbel",
+    "size": None,
+    "dim": 2,
+    "latent_dim": None,
+    "kl_weight": 0.0,
+    "temperature": 1.0,
+    "final_temperature": 1.0,
+    "temperature_steps": 1,
+}
+
 
 def make(inner: dict[str, Any] = SIMVQ, **changes: Any) -> Residual:
     arguments = {"size": 2, "num_codebooks": 2, "shared": False, "shrink": 1.0}
@@ -24,7 +35,7 @@ def make(inner: dict[str, Any] = SIMVQ, **changes: Any) -> Residual:
 
 
 def with_tables(*tables: list[float], **changes: Any) -> Residual:
-    codebook = make(**changes)
+    codebook = make(**{"num_codebooks": len(tables), **changes})
     for level, table in zip(codebook.levels, tables, strict=True):
         with torch.no_grad():
             level.frozen.copy_(torch.tensor(table)[:, None])
@@ -67,6 +78,32 @@ def test_codes_shrink_with_the_depth() -> None:
     assert torch.equal(codebook.decode(quantized.token_ids), quantized.z_q)
 
 
+def test_in_training_the_decoder_may_get_the_first_depths_alone() -> None:
+    codebook = with_tables([0.0, 10.0], [-1.0, 2.0], [0.0, 0.5], quantizer_dropout=True)
+    z = torch.tensor([[[9.5, 1.8]]], requires_grad=True)
+    sums = [[10.0, 0.0], [9.0, 2.0], [9.5, 2.0]]
+    counts = [0, 0, 0]
+    for step in range(60):
+        codebook.train().begin_step(step, seed=3)
+        quantized = codebook(z)
+        number = sums.index(quantized.z_q.tolist()[0][0])
+        counts[number] += 1
+        assert codebook(z).z_q.equal(quantized.z_q)  # in all batches of the step
+        assert quantized.token_ids.tolist() == [[[1, 0], [0, 1], [1, 0]]]
+        assert torch.autograd.grad(quantized.z_q.sum(), z)[0].tolist() == [[[1.0, 1.0]]]
+        found = codebook.eval()(z)
+        assert found.z_q.tolist() == [[sums[2]]]
+        for depths, wanted in enumerate(sums, start=1):
+            assert codebook.decode(found.token_ids[:, :depths]).tolist() == [[wanted]]
+    assert min(counts) > 10
+    again = with_tables([0.0, 10.0], [-1.0, 2.0], [0.0, 0.5], quantizer_dropout=True)
+    codebook.begin_step(7, seed=3)
+    again.begin_step(7, seed=3)
+    assert codebook.decoded_depths == again.decoded_depths
+    with pytest.raises(ConfigError, match=r"must be \[b, 3, \*tokens\], got \[1, 4, 2\]"):
+        codebook.decode(torch.zeros(1, 4, 2, dtype=torch.int64))
+
+
 def test_a_shared_codebook_is_one_table() -> None:
     codebook = make(shared=True, num_codebooks=3)
     assert len(codebook.levels) == 1
@@ -104,6 +141,10 @@ def test_each_depth_starts_from_what_those_before_it_leave() -> None:
         ({"num_codebooks": 0}, "num_codebooks must be at least 1, got 0"),
         ({"shrink": 0.0}, "shrink must be above 0"),
         ({"inner": {**SIMVQ, "size": 7}}, "inner.size is set by codebook.size, got 7"),
+        (
+            {"quantizer_dropout": True, "inner": GUMBEL},
+            "inner.kind=gumbel learns from the decoder alone, and with quantizer_dropout that",
+        ),
         ({"inner": {"size": None}}, "inner.kind must be the word of a codebook, got None"),
         (
             {"inner": {**SIMVQ, "kind": "simv"}},

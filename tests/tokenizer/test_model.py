@@ -467,6 +467,9 @@ def test_ids_of_any_width_are_decoded(dtype: torch.dtype) -> None:
     assert tokenizer.decode(token_ids.to(dtype), batch_size=1).equal(
         tokenizer.decode(token_ids, batch_size=1)
     )
+    # And of the first depths alone.
+    z_q = tokenizer.codebook.decode(token_ids[:, :2])
+    assert tokenizer.decode(token_ids[:, :2]).equal(tokenizer.decode_latents(z_q).clamp(-1, 1))
 
 
 @pytest.mark.parametrize("codebook", CODEBOOKS.values(), ids=CODEBOOKS)

@@ -65,6 +65,7 @@ class Codebook(nn.Module, ABC):
             takes any grid.
         grid_unit: What the sides of a grid must be multiples of.
         chooses_nearest: Whether an id is the row of one table that is nearest to the latent.
+        nested: Whether the ids of the first codebooks decode alone, without those of the others.
         learns_from_decoder: Whether its codes learn from the decoder's gradient alone.
         initial_std: Standard deviation that channels of the first latents are to have, with a mean
             of 0; None for latents as the encoder gives them, which differ little from their mean.
@@ -82,6 +83,7 @@ class Codebook(nn.Module, ABC):
     token_grids: tuple[tuple[int, ...], ...] = ()
     grid_unit: int = 1
     chooses_nearest: bool = False
+    nested: bool = False
     learns_from_decoder: bool = False
     initial_std: float | None = None
     initial_whitening: bool = True
@@ -122,6 +124,11 @@ class Codebook(nn.Module, ABC):
             ConfigError: If the codebook does not take such a grid.
         """
         return grid
+
+    def takes(self, num_codebooks: int) -> bool:
+        """Say whether ids of so many codebooks, the first ones, decode."""
+        most = self.num_codebooks
+        return 1 <= num_codebooks <= most if self.nested else num_codebooks == most
 
     def grid(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
         """Return the grid of latents of a sample, from the shape of its ids, as of ``tokens``.

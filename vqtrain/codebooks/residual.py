@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from vqtrain.codebooks.base import Codebook, Folded, Quantized
 from vqtrain.codebooks.parts.inner import build_inner, fold_inner, mean_metrics
 from vqtrain.codebooks.parts.lookup import ids_of
+from vqtrain.errors import require
+from vqtrain.ops.seeds import seed_for
 from vqtrain.ranges import above, at_least, checked
 
 
@@ -28,13 +30,19 @@ class Residual(Codebook):
         shrink: The codes of each depth are this much smaller than those before, above 0: 1 for
             tables, which learn it, and less for codes that stand before the data, such as signs.
         inner: The codebook of a depth: ``kind`` and its arguments, with ``size: null``.
+        quantizer_dropout: Whether the decoder gets, at each step of training, the codes of the
+            first n depths alone, for an n that is drawn evenly from all depths, one for the whole
+            step. Then any number of first depths decodes.
 
     Raises:
-        ConfigError: If the inner codebook cannot be built, has no ids at each position.
+        ConfigError: If the inner codebook cannot be built, has no ids at each position, or learns
+            from the decoder alone, which with ``quantizer_dropout`` not all depths would hear of.
 
     References:
         Lee et al. 2022, arXiv:2203.01941, section 3.1. Deviation: none; the commitment to the sums
         of codes is the commitment of each rest to its own code.
+        Zeghidour et al. 2021, arXiv:2107.03312 (SoundStream), section III.C: the dropout.
+        Deviation: depths that the decoder does not get learn all the same.
     """
 
     @checked
@@ -46,13 +54,21 @@ class Residual(Codebook):
         shared: bool,
         shrink: Annotated[float, above(0)],
         inner: Mapping[str, object],
+        quantizer_dropout: bool = False,
     ) -> None:
         super().__init__()
         tables, calls = (1, num_codebooks) if shared else (num_codebooks, 1)
         built = [build_inner(inner, size, calls=calls) for _ in range(tables)]
         first = built[0]
+        require(
+            not (quantizer_dropout and first.learns_from_decoder),
+            f"inner.kind={inner['kind']} learns from the decoder alone, and with quantizer_dropout "
+            "that does not get all depths",
+        )
         self.levels = nn.ModuleList(built)
         self.depth, self.shrink = num_codebooks, shrink
+        self.quantizer_dropout, self.decoded_depths = quantizer_dropout, num_codebooks
+        self.nested = first.num_codebooks == 1
         self.size, self.dim = first.size, first.dim
         self.num_codebooks = num_codebooks * first.num_codebooks
         self.initial_std = first.initial_std
@@ -64,17 +80,28 @@ class Residual(Codebook):
         """Return the codebook of a depth."""
         return cast(Codebook, self.levels[depth % len(self.levels)])
 
+    def begin_step(self, step: int, seed: int) -> None:
+        """Draw how many depths the decoder gets, the same number on all ranks."""
+        super().begin_step(step, seed)
+        if self.quantizer_dropout:
+            generator = torch.Generator().manual_seed(seed_for(seed, "quantizer_dropout", step))
+            self.decoded_depths = 1 + int(torch.randint(self.depth, (), generator=generator))
+
     def forward(self, z: Float[Tensor, "b c *grid"]) -> Quantized:
         """Quantize depth after depth."""
         found = [self.at(0)(z)]
         # With the memory layout of decode: convolutions of another one round differently.
         total = found[0].z_q
+        sums = [total]
         for depth in range(1, self.depth):
             scale = self.shrink**depth
             found.append(self.at(depth)((z - total.detach()) / scale))
             total = total + found[-1].z_q * scale
+            sums.append(total)
+        depths = self.decoded_depths if self.training else self.depth
+        decoded = sums[depths - 1]
         return Quantized(
-            z_q=total.detach() + (total - total.detach()) / self.depth,
+            z_q=decoded.detach() + (decoded - decoded.detach()) / depths,
             token_ids=torch.cat([quantized.token_ids for quantized in found], dim=1),
             loss=torch.stack([quantized.loss for quantized in found]).mean(),
             metrics={
@@ -84,8 +111,9 @@ class Residual(Codebook):
         )
 
     def decode(self, token_ids: Shaped[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
-        """Add the codes of all depths up."""
-        first, *others = ids_of(token_ids, self).chunk(self.depth, dim=1)
+        """Add the codes of all depths up, or of the first ones, if there are no others."""
+        own = ids_of(token_ids, self)
+        first, *others = torch.split(own, self.at(0).num_codebooks, dim=1)
         total = self.at(0).decode(first)
         for depth, ids in enumerate(others, start=1):
             total = total + self.at(depth).decode(ids) * self.shrink**depth

@@ -69,7 +69,7 @@ def check_token_shape(shape: Sequence[int], codebook: Codebook, decoder: Decoder
     k, grids = codebook.num_codebooks, codebook.token_grids
     first, tokens = (1, tuple(shape[1:])) if k == 1 else (2, tuple(shape[2:]))
     expected, reason = "*tokens", ""
-    fits = len(shape) > first and (k == 1 or shape[1] == k)
+    fits = len(shape) > first and (k == 1 or codebook.takes(shape[1]))
     if grids:
         found = codebook.tokens(grids[-1])
         expected, fits = ", ".join(map(str, found)), fits and tokens == found

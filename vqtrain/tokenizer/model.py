@@ -323,7 +323,7 @@ class Tokenizer(nn.Module):
 
         Args:
             token_ids: Integers of any width, on any device: they are moved to the tokenizer's, and
-                the samples back.
+                the samples back. Of a ``residual`` codebook any number of first depths decodes.
             batch_size: Samples at once; None for all.
             tile: As in ``encode``, in px of the samples; tiles overlap and are blended.
             piece: As in ``encode``, in frames of the clips, say, for a causal decoder.

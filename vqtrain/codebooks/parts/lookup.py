@@ -19,7 +19,7 @@ def ids_of(
     """
     k, grids, shape = codebook.num_codebooks, codebook.token_grids, list(token_ids.shape)
     tokens = list(codebook.tokens(grids[-1])) if grids else shape[2:]
-    if shape[1:] != [k, *tokens]:
+    if len(shape) < 2 or not codebook.takes(shape[1]) or shape[2:] != tokens:
         words = ", ".join(map(str, [k, *tokens])) if grids else f"{k}, *tokens"
         raise ConfigError(f"token ids of this codebook must be [b, {words}], got {shape}")
     return as_token_ids(token_ids, codebook.size)
