@@ -23,6 +23,12 @@ WORDS = [
     "trainer.validate_every=25",
     f"trainer.checkpoint_every={STEPS}",
 ]
+SOUND_ADVERSARIAL = [
+    "discriminator=msstft",
+    "discriminator.channels=4",
+    "discriminator.frames=[32,16]",
+    "loss.adversarial.weight=0.5",
+]
 RESTARTING = ["codebook.decay=0.8", "codebook.restart_below=0.5"]
 
 # Runs the command line, keeps what every rank ends with, and spoils a gradient where it is told to.
@@ -88,7 +94,8 @@ def train(
     def train(name: str, *words: str, network: str = "vqvae", **variables: str) -> Outcome:
         states, run = tmp_path / f"{name}-states", tmp_path / name
         states.mkdir()
-        typed = [*tiny_of(network), *adversarial_words, *WORDS, *words, f"run_dir={run}"]
+        adversarial = SOUND_ADVERSARIAL if network == "jukebox" else adversarial_words
+        typed = [*tiny_of(network), *adversarial, *WORDS, *words, f"run_dir={run}"]
         process = start_python(
             *(script, "train", *typed),
             variables={"STATES": str(states), **variables},
@@ -114,8 +121,9 @@ def train(
             "latent_query",
             ["loss.adversarial.adaptive=false", "codebook=gumbel", "codebook.final_temperature=1"],
         ),
+        ("jukebox", ["loss.adversarial.adaptive=true", *RESTARTING]),
     ],
-    ids=["vit-adaptive-ema", "latent_query-constant-gumbel"],
+    ids=["vit-adaptive-ema", "latent_query-constant-gumbel", "jukebox-adaptive-ema"],
 )
 def test_two_ranks_equal_one_process_on_the_joined_batch(
     network: str, words: list[str], train: Callable[..., Outcome]
