@@ -470,6 +470,7 @@ SMALL = {
     "maskgit": ["channels=8", "multipliers=[1,2,2]", "num_blocks=1"],
     "vit": ["patch_size=4", "dim=8", "depth=1", "num_heads=2"],
     "videogpt": ["channels=4", "num_blocks=1"],
+    "magvit2_video": ["channels=4", "multipliers=[1,1,2]", "time_strides=[2,1]", "num_blocks=1"],
     "seanet": ["channels=4", "strides=[6]", "num_lstm_layers=1"],
     "jukebox": ["channels=4", "num_blocks=1", "strides=[[2],[3]]"],
     "hierarchical": ["channels=4", "block_channels=2", "num_blocks=1"],

@@ -25,6 +25,7 @@ SMALL = {
     "vit": ["patch_size=4", "dim=8", "depth=1", "num_heads=2"],
     "dvae": ["channels=4", "multipliers=[1,2,2]", "num_blocks=1"],
     "videogpt": ["channels=8", "num_blocks=1"],
+    "magvit2_video": ["channels=4", "multipliers=[1,1,2]", "time_strides=[2,1]", "num_blocks=1"],
     "jukebox": ["channels=8", "num_blocks=1", "strides=[[2,2]]"],
     "seanet": ["channels=4", "strides=[2,2]", "latent_channels=8"],
     "hierarchical": ["channels=4", "block_channels=2", "num_blocks=1"],

@@ -7,7 +7,13 @@ from torch import Tensor
 
 from vqtrain.decoders.base import Decoder
 from vqtrain.errors import require
-from vqtrain.layers.promises import check_factors, check_gradients, check_result, repeatable
+from vqtrain.layers.promises import (
+    check_causal,
+    check_factors,
+    check_gradients,
+    check_result,
+    repeatable,
+)
 
 BATCH, TOKENS = 2, 4
 
@@ -32,6 +38,8 @@ def check(decoder: Decoder, *, out_channels: int = 3, grid: Sequence[int] | None
             samples = decoder.to(dtype).eval()(z_q)
             check_result("samples", samples, shape, dtype, again=decoder(z_q))
             decoder.train()(z_q).square().sum().backward()
+            if decoder.causal and dtype == torch.float64:
+                check_causal("samples", decoder.eval(), z_q, [1] * grid[0])
     weight = getattr(decoder.last_layer, "weight", None)
     require(
         isinstance(weight, Tensor) and weight.grad is not None,

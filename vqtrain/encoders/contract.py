@@ -1,12 +1,19 @@
 """What every encoder must do, as a check that any encoder can be put through."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
 from vqtrain.encoders.base import Encoder
 from vqtrain.errors import ConfigError, require
-from vqtrain.layers.promises import check_factors, check_gradients, check_result, repeatable
+from vqtrain.layers.promises import (
+    check_causal,
+    check_factors,
+    check_gradients,
+    check_result,
+    repeatable,
+)
 from vqtrain.shapes import by
 
 BATCH, TOKENS = 2, 4
@@ -40,6 +47,10 @@ def check(
             latents = encoder.train()(samples)
             if latents.requires_grad:  # else it is frozen, or the check of gradients says so
                 latents.square().sum().backward()
+            if encoder.causal and dtype == torch.float64:
+                ends = [encoder.size((n, *shape[3:]))[0] for n in range(1, shape[2] + 1)]
+                lengths = [after - before for before, after in pairwise([0, *ends])]
+                check_causal("latents", encoder.eval(), samples, lengths)
     check_gradients(encoder)
     _check_refusal(encoder, size)
 

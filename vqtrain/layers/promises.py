@@ -8,6 +8,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from vqtrain.errors import require
+from vqtrain.layers.causal import in_steps
 
 # Sizes of the samples that parts are tried on, by the number of axes.
 SIZES = {1: (4096,), 2: (64, 64), 3: (5, 32, 32)}
@@ -54,6 +55,34 @@ def check_result(
         f"{list(result.shape)}",
     )
     require(torch.equal(again, result), f"{name} must be the same for the same input in eval mode")
+
+
+def check_causal(name: str, network: nn.Module, x: Tensor, lengths: Sequence[int]) -> None:
+    """Require that nothing of a result depends on what comes later, and that pieces give the whole.
+
+    Args:
+        name: Of the results.
+        network: A causal network in eval mode.
+        x: Its input.
+        lengths: Of the steps along the first axis in which it may be run.
+
+    Raises:
+        ConfigError: If the network is not causal, or forgets something between the steps.
+    """
+    later = x.clone()
+    later[:, :, -lengths[-1] :] *= -1
+    with torch.no_grad():
+        whole, pieces, other = network(x), in_steps(network, x, lengths), network(later)
+        known = in_steps(network, x[:, :, : -lengths[-1]], lengths[:-1]).shape[2]
+    require(
+        torch.allclose(other[:, :, :known], whole[:, :, :known], atol=1e-9),
+        f"{name} of a causal network must not depend on what comes later along the first axis",
+    )
+    require(
+        pieces.shape == whole.shape and torch.allclose(pieces, whole, atol=1e-9),
+        f"{name} must be the same in pieces: its layers keep what they have seen in a Stream of "
+        "vqtrain.layers.causal",
+    )
 
 
 def check_gradients(module: nn.Module) -> None:

@@ -1,10 +1,10 @@
 """A tokenizer as two graphs of PyTorch, for any batch and, where it can be, any sample size."""
 
 from dataclasses import dataclass
-from operator import mul
 from typing import final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -42,9 +42,10 @@ class Encoding(nn.Module):
         if not self.refuses:
             return token_ids
         # A graph has no other way to compare sides than to reshape by them.
-        sides = zip(samples.shape[2:], self.tokenizer.unit, strict=True)
+        whole = F.pad(samples, [n for lack in reversed(lacking(self.tokenizer)) for n in (lack, 0)])
+        sides = zip(whole.shape[2:], self.tokenizer.unit, strict=True)
         parts = [part for side, unit in sides for part in (side // unit, unit)]
-        cut = samples.reshape(*samples.shape[:2], *parts)
+        cut = whole.reshape(*samples.shape[:2], *parts)
         return token_ids + zero_or_fault((cut.abs() <= LARGEST).all())  # NaN is not below it
 
 
@@ -69,6 +70,16 @@ class Decoding(nn.Module):
         return self.tokenizer.decode(token_ids).float()
 
 
+def lacking(tokenizer: Tokenizer) -> list[int]:
+    """Return by how much samples are shorter along each axis than tokens times downsampling.
+
+    Clips of 1 + 4k frames, whose first token has one frame, lack 3.
+    """
+    factors = tokenizer.downsampling
+    first = tokenizer.encoder.size([1] * len(factors))
+    return [factor - n for factor, n in zip(factors, first, strict=True)]
+
+
 def zero_or_fault(holds: Bool[Tensor, ""]) -> Int64[Tensor, " one"]:
     """Return 0, by an index into one element that is out of range unless a condition holds."""
     return torch.zeros(1, dtype=torch.int64).index_select(0, (~holds).long().reshape(1))
@@ -91,7 +102,7 @@ def traced_size(tokenizer: Tokenizer) -> tuple[int, ...] | None:
     """Return the one size of samples that graphs of a tokenizer take; None if they take any."""
     grids = tokenizer.codebook.token_grids
     if grids:
-        return tuple(map(mul, grids[-1], tokenizer.downsampling))
+        return tokenizer.encoder.size(grids[-1])
     return tokenizer.encoder.sample_size or tokenizer.decoder.sample_size
 
 
@@ -116,13 +127,17 @@ def trace(tokenizer: Tokenizer, *, refuses: bool) -> Programs:
     sample_dims, id_dims = {0: batch}, {0: batch}
     size = traced_size(tokenizer)
     if size is None:
-        size = tuple(map(mul, TRACED_GRID, tokenizer.unit))
+        units, lacks = tokenizer.unit, lacking(tokenizer)
+        size = tuple(
+            n * unit - lack for n, unit, lack in zip(TRACED_GRID, units, lacks, strict=False)
+        )
         axes = [Dim(name, min=LEAST_SIDE) for name in AXES[len(size)]]
         codebook = tokenizer.codebook
         first = 1 if codebook.num_codebooks == 1 else 2
         counts = codebook.tokens((codebook.grid_unit,) * len(size))
-        for place, (axis, unit, count) in enumerate(zip(axes, tokenizer.unit, counts, strict=True)):
-            sample_dims[2 + place], id_dims[first + place] = unit * axis, count * axis
+        for place, axis in enumerate(axes):
+            sample_dims[2 + place] = units[place] * axis - lacks[place]
+            id_dims[first + place] = counts[place] * axis
     samples = torch.zeros(TRACED_BATCH, tokenizer.channels, *size)
     token_ids = torch.zeros(TRACED_BATCH, *tokenizer.token_shape(*size), dtype=torch.int64)
     return Programs(
