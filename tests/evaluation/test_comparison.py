@@ -136,23 +136,6 @@ def test_clips_are_measured_frame_by_frame(classifier_file: Callable[[str], Path
     assert result.values["temporal_error"] == temporal_error(made, originals)[:4].tolist()
 
 
-def test_still_images_among_clips_are_clips_of_one_frame() -> None:
-    comparison = Comparison([PSNR()], known={}, clock=Clock(None), device=CPU)
-    clips, stills = (torch.randint(0, 256, (2, 2, 3, t, 2, 2), dtype=torch.uint8) for t in (3, 1))
-    for made, given in (clips, stills):
-        comparison.add(to_images(given), to_images(made), torch.ones(2, dtype=torch.bool), {})
-    result = comparison.gather()[1][OWN]
-    frames = [
-        [PSNR()(made[:, :, t], given[:, :, t]) for t in range(made.shape[2])]
-        for made, given in (clips, stills)
-    ]
-    (first, *rest), (image,) = frames
-    expected = [torch.cat([first, image]).mean().item(), *(each.mean().item() for each in rest)]
-    assert result.frames["psnr"] == pytest.approx(expected, rel=1e-12)
-    of_clips = torch.stack([first, *rest]).mean(0)
-    assert result.values["psnr"] == pytest.approx([*of_clips.tolist(), *image.tolist()], rel=1e-12)
-
-
 def test_another_number_of_originals_is_refused() -> None:
     first, _ = compare(pixels(5), pixels(5))
     with pytest.raises(DataError, match="the same originals every time, got 10 after 5"):

@@ -10,7 +10,6 @@ from typing import final
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
-from torch.nn.functional import pad
 
 from vqtrain import distributed
 from vqtrain.data.loading.batches import Batch
@@ -45,10 +44,7 @@ class Result:
     @property
     def means(self) -> dict[str, float]:
         """The mean over the samples, from a sum that is rounded once; NaN without samples."""
-        return {
-            name: math.fsum(column) / len(column) if column else math.nan
-            for name, column in self.values.items()
-        }
+        return {name: mean_of(column) for name, column in self.values.items()}
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -57,15 +53,9 @@ class Result:
         return {**means, **self.distances}
 
 
-def mean_of_numbers(values: Sequence[float]) -> float:
-    """Return the mean of what is not NaN, from a sum that is rounded once; NaN of nothing.
-
-    Example:
-        >>> mean_of_numbers([1.0, math.nan, 2.0])
-        1.5
-    """
-    numbers = [value for value in values if not math.isnan(value)]
-    return math.fsum(numbers) / len(numbers) if numbers else math.nan
+def mean_of(values: Sequence[float]) -> float:
+    """Return the mean, from a sum that is rounded once; NaN of nothing."""
+    return math.fsum(values) / len(values) if values else math.nan
 
 
 @final
@@ -224,17 +214,14 @@ class Comparison:
 
     def _frame_means(self, order: Int64[Tensor, " n"]) -> dict[str, list[float]]:
         """Return the mean at each frame of those samples of all ranks that count; collective."""
-        length = max((each.shape[2] for each in self._frames), default=0)
-        length = int(distributed.all_max(torch.tensor([length], device=self._device)))
-        if not length:
+        if not self._frames:
             return {}
-        # Still images among clips are clips of one frame.
-        padded = [pad(each, (0, length - each.shape[2]), value=math.nan) for each in self._frames]
-        names = [each.name for each in self._of_samples if is_by_frame(each, (length, 1, 1))]
-        columns = distributed.all_gather(torch.cat(padded)).cpu()[order].movedim(0, -1)
+        columns = distributed.all_gather(torch.cat(self._frames)).cpu()[order]
+        size = columns.shape[2], 1, 1
+        names = [metric.name for metric in self._of_samples if is_by_frame(metric, size)]
         return {
-            name: [mean_of_numbers(values) for values in own.tolist()]
-            for name, own in zip(names, columns, strict=True)
+            name: [mean_of(values) for values in own.T.tolist()]
+            for name, own in zip(names, columns.unbind(1), strict=True)
         }
 
     def _keep(

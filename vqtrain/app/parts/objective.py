@@ -10,6 +10,7 @@ from vqtrain.app.parts.settings import Settings
 from vqtrain.app.parts.shapes import shapes_through, takes
 from vqtrain.build import build_part, in_context, split_kind, unknown
 from vqtrain.data.settings.image import ImageData
+from vqtrain.data.settings.video import VideoData
 from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import ConfigError, require
 from vqtrain.latent_noise.base import LatentNoise
@@ -173,8 +174,8 @@ def check_samples(
         "loss.discriminator: augment, blur_steps and consistency_weight are for images alone, and "
         f"discriminator={kind} sees samples of {len(seen)} axes: set them to 0",
     )
-    frames = 1
-    if len(seen) < len(size):  # each batch has this many images of a clip
+    frames, has_images = 1, isinstance(data, VideoData) and data.has_images
+    if len(seen) < len(size) and not has_images:  # each batch has this many images of a clip
         frames = min(size[0], cast(int | None, context.get("frames_per_loss")) or size[0])
     if frames * data.batch_size < discriminator.least_batch_size:
         hint = discriminator.batch_hint and f"; {discriminator.batch_hint}"
