@@ -87,6 +87,15 @@ COST = Cost(
 )
 
 
+def test_values_of_frames_are_written_and_read(tmp_path: Path) -> None:
+    clips = replace(OWN, frames={"psnr": [21.00004, math.nan]})
+    entry = replace(ENTRY, measured=replace(MEASURED, tokenizer=clips))
+    save(replace(REPORT, entries=[entry, ENTRY]), tmp_path)
+    found, images = read_evaluation(tmp_path).tokenizers
+    assert found.by_frame == {"psnr": [21.0, None]}
+    assert images.by_frame == {}
+
+
 def test_json_holds_all_figures_with_four_decimals(tmp_path: Path) -> None:
     save(REPORT, tmp_path)
     text = (tmp_path / "evaluation.json").read_text()

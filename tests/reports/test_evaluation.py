@@ -73,6 +73,19 @@ def test_equal_values_have_a_distribution_too() -> None:
     assert max(chart["lines"][0]["y"]) == 100  # type: ignore[index]  # plain data
 
 
+def test_values_of_frames_are_curves(evaluation: Path) -> None:
+    assert "frames" not in sections(evaluation_page(evaluation))  # of images
+    file = evaluation / "evaluation.json"
+    content = json.loads(file.read_text())
+    content["tokenizers"][0]["by_frame"] = {"psnr": [24.5, None, 22.0]}
+    file.write_text(json.dumps(content))
+    (charts,) = sections(evaluation_page(evaluation))["frames"].blocks
+    assert isinstance(charts, Charts)
+    (chart,) = charts.charts
+    first, _ = chart["lines"]  # type: ignore[misc]  # plain data
+    assert (first["x"], first["y"]) == ([0, 1, 2], [24.5, None, 22.0])
+
+
 def test_without_pictures_and_single_values_the_rest_is_there(evaluation: Path) -> None:
     for folder in filter(Path.is_dir, evaluation.iterdir()):
         shutil.rmtree(folder)

@@ -144,6 +144,7 @@ class TokenizerResult:
     bits_per_pixel: float | None = None
     kbit_per_second: float | None = None
     metrics: Mapping[str, float | None]
+    by_frame: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     protocols: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     codebook: CodebookUse | None = None
     baselines: Mapping[str, BaselineResult] = field(default_factory=dict)

@@ -108,6 +108,7 @@ def _entry(entry: Entry) -> dict[str, object]:
         RATE: entry.bits_per_pixel,
         **({} if media is IMAGE else {"kbit_per_second": entry.kbit_per_second}),
         "metrics": measured.tokenizer.metrics,
+        **({"by_frame": frames} if (frames := measured.tokenizer.frames) else {}),
         "protocols": entry.rules,
         "codebook": measured.codebook,
         "baselines": {

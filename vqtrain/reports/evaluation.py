@@ -97,6 +97,7 @@ def evaluation_page(folder: Path) -> Page:
         "results": ("Results", [results_table(found)]),
         "rate": ("Rate and distortion", rate_charts(found)),
         "spread": ("Spread over images", distributions(values)),
+        "frames": ("Frame by frame", frame_charts(found)),
         "codebook": ("Codebook usage", codebook_blocks(codebooks) if codebooks else []),
         "ids": ("Single ids", code_blocks(codebooks, folders)),
         "examples": ("Worst and best images", examples),
@@ -248,6 +249,18 @@ def distribution(
         lines.append(Line(name=name, x=edges, y=shares))
     y = "share of the images (%)"
     return curves(label(metric), lines, x=declaration(metric).axis, y=y, is_stepped=True)
+
+
+def frame_charts(tokenizers: Sequence[TokenizerResult]) -> list[Block]:
+    """Draw the means of metrics at each frame of a clip; none of other samples."""
+    charts = []
+    for metric in dict.fromkeys(name for each in tokenizers for name in each.by_frame):
+        lines = []
+        for each in tokenizers:
+            y = np.array(each.by_frame.get(metric, ()), dtype=np.float64)
+            lines.append(Line(name=each.name, x=np.arange(len(y), dtype=np.float64), y=y))
+        charts.append(curves(label(metric), lines, x="frame", y=declaration(metric).axis))
+    return [Charts(title="", charts=charts)] if charts else []
 
 
 def example_blocks(
