@@ -2,11 +2,12 @@
 
 import io
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from vqtrain.app.parts.compose import compose, read_command_line
@@ -24,8 +25,8 @@ def examine(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> Examine:
     """Examine the pictures of a run, without its speed; give back each finding by its name."""
     monkeypatch.setattr(samples, "examine_speed", lambda *_, **__: iter(()))
 
-    def run(*words: str) -> dict[str, Finding]:
-        command_line = read_command_line([*tiny[1:], *words])
+    def run(*words: str, run: Sequence[str] = tiny[1:]) -> dict[str, Finding]:
+        command_line = read_command_line([*run, *words])
         findings = list(examine_run(compose("train", command_line)))
         return {finding.name: finding for finding in findings}
 
@@ -98,6 +99,32 @@ def test_pictures_that_cannot_be_read_are_named(examine: Examine, photographs: P
     assert unreadable.remedy is not None
     assert unreadable.remedy.endswith("skips them and stops above data.max_bad_fraction=0.01")
     assert found["modes"].found.startswith("RGB: 2, ")
+
+
+def test_sounds_are_measured_and_those_of_no_use_are_named(
+    examine: Examine, sounds: Path, tmp_path: Path
+) -> None:
+    for sound in sorted(sounds.iterdir())[:3]:
+        (tmp_path / sound.name).write_bytes(sound.read_bytes())
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "sound-00.wav").read_bytes()[:-400])
+    soundfile.write(tmp_path / "long.ogg", np.zeros((16000, 2)), 16000)
+    soundfile.write(tmp_path / "short.flac", np.zeros(99), 8000)
+    run = ["data=sound", "encoder=jukebox", "decoder=jukebox", "metrics=[si_sdr]"]
+    run += ["data.sample_rate=8000", "data.length=256", "trainer.accelerator=cpu"]
+    found = examine(f"data.train={tmp_path}", run=run)
+    assert found["sounds"].found.startswith("6, files: 6, ")
+    assert found["unreadable"].found.startswith("2 of 6 that were tried: 'cut' in ")
+    assert "(it is cut off: 1200 of 1600 bytes of its samples are there)" in (
+        found["unreadable"].found
+    )
+    assert "(99 samples at 8000 Hz are fewer than data.length=256)" in found["unreadable"].found
+    assert found["lengths"].found == "shortest 0.1 s, median 0.1 s, longest 1 s"
+    modes = set(found["modes"].found.split(", "))
+    assert modes == {
+        "8000 Hz mono PCM_16: 2",
+        "16000 Hz mono PCM_16: 1",
+        "16000 Hz stereo VORBIS: 1",
+    }
 
 
 def test_some_bad_pictures_do_not_stop_a_run(examine: Examine, photographs: Path) -> None:

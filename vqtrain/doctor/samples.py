@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -11,10 +11,12 @@ import numpy as np
 
 from vqtrain.data.decoding.base import Transform
 from vqtrain.data.decoding.headers import look_at
+from vqtrain.data.decoding.sounds import look_at_sound
 from vqtrain.data.faults import Fault
-from vqtrain.data.media import IMAGE
+from vqtrain.data.media import IMAGE, SOUND, Media
 from vqtrain.data.remote.urls import is_url
 from vqtrain.data.settings.image import ImageData
+from vqtrain.data.settings.sound import SoundData
 from vqtrain.data.sources.folders import describe_others
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.doctor.findings import Finding, join
@@ -28,6 +30,11 @@ MAX_REASON = 100
 LEAST_IMAGE_SIZE = 11
 # From this many on, a file for each picture is slow to list and to fetch.
 MANY_FILES = 1000
+# What tells the size and the mode of a sample.
+LOOKS: Mapping[Media, Callable[[bytes], tuple[tuple[int, int], str]]] = {
+    IMAGE: look_at,
+    SOUND: look_at_sound,
+}
 
 
 @final
@@ -37,8 +44,9 @@ class Sample:
 
     Attributes:
         good: How many can be used.
-        sizes: Of images, width and height of each that can be used, in px.
-        modes: Of images, how many there are of each kind of pixels.
+        sizes: Of each that can be used: of an image width and height in px, of a sound the samples
+            of a channel and their rate.
+        modes: How many there are of each kind of pixels, or of rate, channels and coding.
         faults: Those that cannot be used.
         seconds: Time to read and prepare one, or 0 if none can be used.
     """
@@ -75,10 +83,13 @@ def examine(planned: Planned, index: SampleIndex) -> Iterator[Finding]:
     short_side = None
     if isinstance(data, ImageData):
         unit = math.lcm(*planned.module.tokenizer.unit)
-        shown = ", ".join(f"{mode}: {count}" for mode, count in sample.modes.most_common())
         yield describe_sizes(sample.sizes, data.image_size, unit)
-        yield Finding(name="modes", found=shown)
         short_side = int(np.median([min(size) for size in sample.sizes]))
+    if isinstance(data, SoundData):
+        yield describe_lengths(sample.sizes)
+    if sample.modes:
+        shown = ", ".join(f"{mode}: {count}" for mode, count in sample.modes.most_common())
+        yield Finding(name="modes", found=shown)
     yield from examine_speed(planned, index, seconds=sample.seconds, short_side=short_side)
 
 
@@ -127,8 +138,9 @@ def read_sample(index: SampleIndex, transform: Transform) -> Sample:
             bad[image_id] = index.fault(image_id, str(error))
         else:
             seconds.append(time.perf_counter() - began)
-            if transform.media is IMAGE:
-                size, mode = look_at(encoded)
+            look = LOOKS.get(transform.media)
+            if look is not None:
+                size, mode = look(encoded)
                 sizes.append(size)
                 modes[mode] += 1
         if time.monotonic() > end:
@@ -148,7 +160,7 @@ def describe_unreadable(sample: Sample, max_bad_fraction: float) -> Finding:
     does = f"stops above data.max_bad_fraction={max_bad_fraction}" if is_too_many else "goes on"
     remedy = f"delete them or save them again; a run skips them and {does}"
     if not sample.good:
-        remedy = "if they are sound, set the keys of data as the files have them"
+        remedy = "if other programs read them, set the keys of data as the files have them"
     return Finding(
         name="unreadable",
         found=f"{len(sample.faults)} of {sample.count} that were tried: "
@@ -175,6 +187,13 @@ def describe_sizes(sizes: Sequence[tuple[int, int]], image_size: ImageSize, unit
         fitting = max(least, short - short % unit)
         text += f"; smaller than data.image_size={typed(image_size)}, try data.image_size={fitting}"
     return Finding(name="sizes", found=text)
+
+
+def describe_lengths(sizes: Sequence[tuple[int, int]]) -> Finding:
+    """Tell the shortest, the median and the longest sound, in seconds."""
+    seconds = sorted(frames / rate for frames, rate in sizes)
+    shown = {"shortest": seconds[0], "median": seconds[len(seconds) // 2], "longest": seconds[-1]}
+    return Finding(name="lengths", found=", ".join(f"{w} {s:.3g} s" for w, s in shown.items()))
 
 
 def in_bytes(size: float) -> str:

@@ -166,9 +166,25 @@ class OpenSound:
     frames: int
     read: Callable[[int, int], Float32[np.ndarray, "t c"]]
 
+    @property
+    def mode(self) -> str:
+        """Rate, channels and coding, for people."""
+        channels = {1: "mono", 2: "stereo"}.get(self.channels, f"{self.channels} channels")
+        return f"{self.rate} Hz {channels} {self.subtype}"
+
     def count(self, rate: int) -> int:
         """Return how many samples it has at another rate, as soxr rounds."""
         return (2 * self.frames * rate + self.rate) // (2 * self.rate)
+
+
+def look_at_sound(encoded: bytes) -> tuple[tuple[int, int], str]:
+    """Tell the samples of a channel, their rate and the mode of a sound.
+
+    Raises:
+        BadSampleError: If it cannot be opened.
+    """
+    with open_sound(encoded) as sound:
+        return (sound.frames, sound.rate), sound.mode
 
 
 @contextmanager

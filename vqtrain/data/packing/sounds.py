@@ -59,9 +59,7 @@ class SoundPack(PackSettings):
             is_at_rate = self.sample_rate in (None, sound.rate)
             if self.format == "flac" and (sound.suffix != "flac" or not is_at_rate):
                 member = _encode(values, sound, self.sample_rate or sound.rate)
-            words = {1: "mono", 2: "stereo"}.get(sound.channels, f"{sound.channels} channels")
-            mode = f"{sound.rate} Hz {words} {sound.subtype}"
-            return Found(size=(sound.frames, sound.rate), mode=mode, member=member)
+            return Found(size=(sound.frames, sound.rate), mode=sound.mode, member=member)
 
     def rank(self, size: tuple[int, ...]) -> tuple[int | float, ...]:
         """Return the time that it lasts."""
