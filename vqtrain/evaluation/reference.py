@@ -17,6 +17,7 @@ import torch
 from vqtrain import distributed
 from vqtrain.data.cache import cache_folder, write_whole
 from vqtrain.data.decoding.base import Transform
+from vqtrain.data.media import VIDEO
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import BadSampleError
 from vqtrain.metrics.base import SetMetric
@@ -97,6 +98,7 @@ class Reference:
             "device": device.type,
             "vqtrain": __version__,
             **{name: version(name) for name in LIBRARIES},
+            **({"av": version("av")} if transform.media is VIDEO else {}),
         }
         digest = blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16)
         self.path = cache_folder() / "references" / f"{digest.hexdigest()}.npz"
