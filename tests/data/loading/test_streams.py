@@ -1,5 +1,6 @@
 """Images read in sequence: their order, where readers are, faults, and processes."""
 
+import io
 import signal
 import subprocess
 import time
@@ -10,13 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from vqtrain.data.loading import streams
 from vqtrain.data.loading.batches import Batch
 from vqtrain.data.loading.loaders import Loader
 from vqtrain.data.loading.streams import Cursor, StreamBatches
+from vqtrain.data.media import SOUND
 from vqtrain.data.settings.image import ImageData
+from vqtrain.data.settings.sound import SoundData
 from vqtrain.data.sources.pipes import Stream
 from vqtrain.errors import DataError
 
@@ -226,6 +230,39 @@ def test_a_picture_that_cannot_be_decoded_is_skipped(tmp_path, make_stream, writ
         cursors = [Cursor(*batch.cursor)]
 
 
+def test_sounds_are_read_as_images_are(tmp_path, write_tar):
+    members = {"x.wav": b"no sound", "x.txt": b"a text"}
+    for number in range(3):
+        file = io.BytesIO()
+        soundfile.write(file, np.full(100, number / 8), 8000, format="WAV", subtype="FLOAT")
+        members[f"{number}.wav"] = file.getvalue()
+    command = f"cat {write_tar(tmp_path / 'sounds.tar', members)}"
+    of_sounds = SoundData(
+        train="-",
+        val="-",
+        sampling="permuted",
+        channels=1,
+        batch_size=3,
+        num_workers=0,
+        max_bad_fraction=0.5,
+        sample_rate=8000,
+        length=50,
+    )
+    batches = StreamBatches(
+        Stream(commands=(command,), media=SOUND),
+        settings=of_sounds,
+        seed=3,
+        cursors=[Cursor.first(0)],
+        readers=1,
+    )
+    for batch in (batches[0], batches[1]):  # two epochs
+        assert batch.samples.shape == (3, 1, 50)
+        assert sorted(batch.keys) == ["0", "1", "2"]
+        assert (batch.samples[:, 0, 0] * 8).tolist() == [float(key) for key in batch.keys]
+    faults = {(fault.key, fault.reason) for fault in batches[0].faults + batches[1].faults}
+    assert faults == {("x", "no wav, flac, ogg or mp3")}
+
+
 def test_of_a_shard_that_fails_the_beginning_is_used(make_stream):
     (whole,) = make_stream(4).commands
     cut = f"{whole} | head -c 2500"
@@ -294,7 +331,9 @@ import os, signal, sys
 from pathlib import Path
 from vqtrain.data.loading import streams
 from vqtrain.data.loading.loaders import Loader
+from vqtrain.data.media import SOUND
 from vqtrain.data.settings.image import ImageData
+from vqtrain.data.settings.sound import SoundData
 from vqtrain.data.loading.streams import Cursor, StreamBatches
 from vqtrain.data.sources.pipes import Stream
 
