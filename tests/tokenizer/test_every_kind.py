@@ -12,6 +12,7 @@ from torch import Tensor
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.build import build, configs_folder, in_context, kinds, split_kind
+from vqtrain.encoders.base import Encoder
 from vqtrain.ranges import resolve_fractions
 
 NETWORKS = sorted({*kinds("encoder")} & {*kinds("decoder")})
@@ -46,12 +47,17 @@ def parts(kind: str, *groups: str, size: tuple[int, ...] = (16, 16)) -> dict[str
 
 
 @once
-def size_of(network: str) -> tuple[int, ...]:
-    """The size of the samples of a network: of images, if it takes those."""
+def encoder_of(network: str) -> Encoder:
+    """The encoder of a network: of images, if it takes those."""
     encoder = parts(network, "encoder")["encoder"]
-    built = build("encoder", encoder["kind"], encoder["arguments"])
-    axes = len(built.downsampling)
-    return built.size((4 if axes < 3 else 2,) * axes)
+    return build("encoder", encoder["kind"], encoder["arguments"])
+
+
+def size_of(network: str) -> tuple[int, ...]:
+    """The size of the samples of a network."""
+    encoder = encoder_of(network)
+    axes = len(encoder.downsampling)
+    return encoder.size((4 if axes < 3 else 2,) * axes)
 
 
 # A sequence of latents has no scales. Codebooks do not depend on the axes, so that other samples
@@ -124,6 +130,30 @@ def test_in_half_precision_its_ids_are_those_of_the_same_codes_in_float32(
         assert torch.equal(token_ids.reshape(found.token_ids.shape), found.token_ids)
         assert torch.equal(tokenizer.folded().encode(samples), token_ids)
         assert torch.equal(tokenizer.decode(token_ids), tokenizer.reconstruct(samples))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("network", [name for name in NETWORKS if encoder_of(name).causal])
+def test_nothing_later_changes_what_a_causal_network_gives(network: str) -> None:
+    torch.manual_seed(0)
+    made = Tokenizer(**parts(network, "encoder", "decoder"), **parts("ema", "codebook"), channels=3)
+    at_once, others = made.encoder.latents_at_once, [2] * (len(made.downsampling) - 1)
+    (begin, *_), all_of_it = (made.encoder.size((n * at_once, *others)) for n in (1, 3))
+    samples = torch.rand(2, 3, *all_of_it) * 2 - 1
+    made.codebook.initialize(made.latents(samples))
+    made.eval()
+    token_ids, latents = made.encode(samples), made.latents(samples)
+    assert len(token_ids.unique()) > 4
+    samples[:, :, begin:] *= -1
+    later = made.encode(samples)
+    assert torch.equal(later[:, :at_once], token_ids[:, :at_once])
+    assert not torch.equal(made.latents(samples), latents)
+    assert torch.equal(made.encode(samples[:, :, :begin]), token_ids[:, :at_once])
+    piece = at_once * made.downsampling[0]
+    assert torch.equal(made.encode(samples, piece=piece), later)
+    decoded = made.decode(later)
+    assert torch.equal(made.decode(later, piece=piece), decoded)
+    assert torch.equal(made.decode(later[:, :at_once]), decoded[:, :, :begin])
 
 
 def test_it_goes_to_disk_and_back(tokenizer: Tokenizer, samples: Tensor, tmp_path: Path) -> None:
