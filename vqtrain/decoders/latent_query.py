@@ -62,12 +62,12 @@ class LatentQueryDecoder(Decoder):
         self.num_tokens = queries["num_tokens"]
         self.upsampling = (patch_size, patch_size)
         self.sample_size = tuple(sample_size)
-        self.queries = PatchQueries(grid=grid_of(sample_size, patch_size), **queries)
+        self.queries = PatchQueries(grid=grid_of(sample_size, self.upsampling), **queries)
         self.nested_dropout = nested_dropout
         self.step_seed, self.batches = 0, 0
         if nested_dropout != "none":
             self.dropped = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02))
-        self.head = PixelHead(head, dim=dim, out_channels=out_channels, patch_size=patch_size)
+        self.head = PixelHead(head, dim=dim, out_channels=out_channels, sides=self.upsampling)
 
     @property
     def last_layer(self) -> nn.Module:

@@ -59,7 +59,7 @@ class TiTokDecoder(Decoder):
         self.upsampling = self.pixels.upsampling
         self.sample_size = tuple(sample_size)
         self.queries = PatchQueries(
-            grid=grid_of(sample_size, self.upsampling[0]),
+            grid=grid_of(sample_size, self.upsampling),
             num_tokens=num_tokens,
             dim=dim,
             depth=depth,

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.decoders.base import Decoder
-from vqtrain.layers.patches import HEADS, PixelHead, grid_of
+from vqtrain.layers.patches import HEADS, PatchSize, PixelHead, grid_of, sides_of
 from vqtrain.layers.transformer import Blocks, GridTransformer
 from vqtrain.ranges import at_least, checked, one_of
 
@@ -17,11 +17,12 @@ class ViTDecoder(Decoder):
     """Lets all latents see each other, and turns each into the pixels of its patch.
 
     Args:
-        out_channels: Channels of the images, at least 1.
-        sample_size: Height and width in training; positions are interpolated to others.
-        patch_size: Side of a patch, in px, at least 1.
+        out_channels: Channels of the samples, at least 1.
+        sample_size: Height and width in training, after the frames of a clip; positions are
+            interpolated to others.
+        patch_size: Side of a patch along all axes, at least 1, or one for each axis.
         head: From tokens to pixels: ``linear``; ``tanh_mlp``, with a hidden layer; ``conv``, with a
-            3x3 convolution of the pixels.
+            convolution of the pixels, 3 along each axis.
         **transformer: See ``Blocks``; latents have the channels of tokens.
 
     Raises:
@@ -38,25 +39,25 @@ class ViTDecoder(Decoder):
         *,
         out_channels: Annotated[int, at_least(1)],
         sample_size: Sequence[int],
-        patch_size: Annotated[int, at_least(1)],
+        patch_size: PatchSize,
         head: Annotated[str, one_of(*HEADS)],
         **transformer: Unpack[Blocks],
     ) -> None:
         super().__init__()
         dim = self.in_channels = transformer["dim"]
-        self.upsampling = (patch_size, patch_size)
+        sides = self.upsampling = sides_of(patch_size, sample_size)
         self.sample_size = tuple(sample_size)
         self.transformer = GridTransformer(
-            grid=grid_of(sample_size, patch_size),
+            grid=grid_of(sample_size, sides),
             **transformer,
         )
-        self.head = PixelHead(head, dim=dim, out_channels=out_channels, patch_size=patch_size)
+        self.head = PixelHead(head, dim=dim, out_channels=out_channels, sides=sides)
 
     @property
     def last_layer(self) -> nn.Module:
         """The map from tokens to pixels; a convolution after it has too few weights to compare."""
         return self.head.to_pixels
 
-    def forward(self, z_q: Float[Tensor, "b z h_z w_z"]) -> Float[Tensor, "b c h w"]:
-        """Decode quantized latents into images, about in [-1, 1] but not clamped to it."""
+    def forward(self, z_q: Float[Tensor, "b z *grid"]) -> Float[Tensor, "b c *size"]:
+        """Decode quantized latents into samples, about in [-1, 1] but not clamped to it."""
         return self.head(self.transformer(z_q))

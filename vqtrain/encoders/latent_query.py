@@ -58,7 +58,7 @@ class LatentQueryEncoder(Encoder):
         self.downsampling = (patch_size, patch_size)
         self.sample_size = tuple(sample_size)
         self.embed = nn.Conv2d(in_channels * patch_size**2, dim, 1)
-        grid = grid_of(sample_size, patch_size)
+        grid = grid_of(sample_size, self.downsampling)
         self.positions = build_table(queries["positions"], grid=grid, dim=dim, std=SINE_STD)
         self.class_token = nn.Parameter(torch.randn(1, dim) * SINE_STD)
         self.queries = nn.Parameter(torch.randn(num_tokens, dim) * SINE_STD)
@@ -74,7 +74,7 @@ class LatentQueryEncoder(Encoder):
 
     def forward(self, samples: Float[Tensor, "b c h w"]) -> Float[Tensor, "b z n"]:
         """Encode images in [-1, 1]."""
-        patches = self.embed(to_patches(samples, self.downsampling[0]))
+        patches = self.embed(to_patches(samples, self.downsampling))
         tokens = rearrange(patches, "b d rows columns -> b (rows columns) d")
         tokens = tokens + self.positions.added(patches.shape[2:]).to(tokens.dtype)
         b = tokens.shape[0]

@@ -8,7 +8,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vqtrain.layers.positions import SINE_STD, TABLES, build_table
+from vqtrain.layers.positions import SINE_STD, TABLES_2D, build_table
 from vqtrain.layers.transformer import ATTENTIONS, QueryTransformer
 from vqtrain.ranges import at_least, one_of
 
@@ -31,7 +31,7 @@ class Queries(TypedDict):
     depth: Annotated[int, at_least(1)]
     num_heads: Annotated[int, at_least(1)]
     attention: Annotated[str, one_of(*ATTENTIONS)]
-    positions: Annotated[str, one_of(*TABLES)]
+    positions: Annotated[str, one_of(*TABLES_2D)]
 
 
 def build_transformer(queries: Queries) -> QueryTransformer:

@@ -20,10 +20,11 @@ class Pointwise(nn.Conv2d):
     Args:
         in_channels: Channels before.
         out_channels: Channels after.
+        bias: Whether there is one.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 1)
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b d *grid"]:
         """Map the channels."""

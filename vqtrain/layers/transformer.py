@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vqtrain.errors import require
 from vqtrain.layers.block import Block
-from vqtrain.layers.positions import KINDS, Rope2d, build_table, rotate
+from vqtrain.layers.positions import KINDS, ROTATIONS, Rope, build_table, rotate
 from vqtrain.ranges import at_least, one_of
 
 ACTIVATIONS = ("gelu", "tanh")
@@ -216,7 +216,8 @@ class Blocks(TypedDict):
         activation: Inside the MLPs, ``gelu`` or ``tanh``.
         qkv_bias: Whether queries, keys and values have biases.
         pre_norm: Whether a layer norm comes before the first block too.
-        positions: Position codes: ``learned``, ``learned_2d``, ``sincos_2d`` or ``rope_2d``.
+        positions: Position codes: ``learned``; for images ``learned_2d``, ``sincos_2d`` or
+            ``rope_2d``; for clips ``sincos_3d`` or ``rope_3d``.
     """
 
     dim: Annotated[int, at_least(1)]
@@ -232,10 +233,10 @@ class Blocks(TypedDict):
 
 @final
 class GridTransformer(nn.Module):
-    """A transformer over all tokens of a grid of rows and columns.
+    """A transformer over all tokens of a grid of rows and columns, and of frames before them.
 
     Args:
-        grid: Rows and columns in training; positions are interpolated to others.
+        grid: The grid of training; positions are interpolated to others.
         **sizes: See ``Blocks``.
 
     Raises:
@@ -247,8 +248,8 @@ class GridTransformer(nn.Module):
         dim, num_heads, positions = sizes["dim"], sizes["num_heads"], sizes["positions"]
         head_dim = sizes["head_dim"] or whole_heads(dim, num_heads)
         self.positions = (
-            Rope2d(grid, head_dim)
-            if positions == "rope_2d"
+            Rope(positions, grid, head_dim)
+            if positions in ROTATIONS
             else build_table(positions, grid=grid, dim=dim)
         )
         self.pre_norm = nn.LayerNorm(dim, eps=EPS) if sizes["pre_norm"] else nn.Identity()
@@ -266,12 +267,10 @@ class GridTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=EPS)
         initialize(self, std=0.02)
 
-    def forward(
-        self, x: Float[Tensor, "b dim rows columns"]
-    ) -> Float[Tensor, "b dim rows columns"]:
+    def forward(self, x: Float[Tensor, "b dim *grid"]) -> Float[Tensor, "b dim *grid"]:
         """Let every token of the grid see every other."""
         grid = x.shape[2:]
-        tokens = rearrange(x, "b dim rows columns -> b (rows columns) dim")
+        tokens = x.flatten(2).transpose(1, 2)
         added = self.positions.added(grid)
         if added is not None:
             tokens = tokens + added.to(tokens.dtype)
@@ -279,9 +278,7 @@ class GridTransformer(nn.Module):
         rotation = self.positions.rotation(grid)
         for block in self.blocks:
             tokens = block(tokens, rotation)
-        return rearrange(
-            self.norm(tokens), "b (rows columns) dim -> b dim rows columns", rows=grid[0]
-        )
+        return self.norm(tokens).transpose(1, 2).unflatten(2, grid)
 
 
 def whole_heads(dim: int, num_heads: int) -> int:
