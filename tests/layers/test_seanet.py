@@ -115,3 +115,9 @@ def test_dac() -> None:
         nn.Sequential(seanet_up(1, up), nn.Tanh()), theirs.decoder, torch.randn(2, 16, 8)
     )
     assert sounds.shape == (2, 1, 64)
+    published = {"strides": [2, 4, 8, 8], "latent_channels": 1024}
+    with torch.device("meta"):
+        encoder = seanet_down(1, {**down, **published, "channels": 64})
+        decoder = seanet_up(1, {**up, **published, "channels": 96})
+    counts = [sum(p.numel() for p in network.parameters()) for network in (encoder, decoder)]
+    assert counts == [22_299_200, 54_091_105]  # of transformers' DacModel
