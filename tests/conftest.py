@@ -109,6 +109,19 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory, encode_video: Callable[..., bytes]) -> Path:
+    """A folder of 40 videos of 9 frames of 24 x 20 px, smooth pictures that move."""
+    folder = tmp_path_factory.mktemp("videos")
+    random = np.random.default_rng(0)
+    for number in range(40):
+        corners = Image.fromarray(random.integers(0, 256, (3, 5, 3), dtype=np.uint8))
+        wide = np.asarray(corners.resize((48, 20), Image.Resampling.BICUBIC))
+        frames = np.stack([wide[:, 2 * frame : 2 * frame + 24] for frame in range(9)])
+        (folder / f"video-{number:02d}.mp4").write_bytes(encode_video(frames))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 48 sounds of 0.1 s, each a sine; half of them at 16 kHz, the others at 8."""
     import soundfile  # takes 0.1 s

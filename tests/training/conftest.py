@@ -119,18 +119,30 @@ def index(pictures: Path) -> SampleIndex:
     return open_samples(str(pictures), role="training")
 
 
-@pytest.fixture
-def tiny_of(tiny: list[str], sounds: Path) -> Callable[[str], list[str]]:
-    """Make overrides like ``tiny`` for another network: ``vit``, ``latent_query`` or ``jukebox``.
+PARTS = ("encoder.", "decoder.")
 
-    The last is trained on sounds.
+
+@pytest.fixture
+def tiny_of(tiny: list[str], videos: Path, sounds: Path) -> Callable[[str], list[str]]:
+    """Make overrides like ``tiny`` for another network: ``vit`` or ``latent_query``.
+
+    Or ``magvit2_video``, which is trained on clips, or ``jukebox``, on sounds.
     """
 
     def words_of(network: str) -> list[str]:
         if network == "vqvae":
             return tiny
+        if network == "magvit2_video":
+            sizes = ["channels=8", "num_blocks=1", "multipliers=[1,2]", "time_strides=[2]"]
+            sizes += ["latent_channels=4"]
+            return [
+                *(word for word in tiny if not word.startswith(("data.train=", *PARTS))),
+                *("data=video", f"data.train={videos}", "data.frames=3", "data.stride=2"),
+                *(f"{part}=magvit2_video" for part in ("encoder", "decoder")),
+                *(f"{part}.{size}" for part in ("encoder", "decoder") for size in sizes),
+            ]
         if network == "jukebox":
-            of_images = ("data.train=", "data.image_size=", "encoder.", "decoder.")
+            of_images = ("data.train=", "data.image_size=", *PARTS)
             sizes = ["channels=4", "num_blocks=1", "strides=[[2,2]]", "latent_channels=4"]
             return [
                 *(word for word in tiny if not word.startswith(of_images)),
@@ -141,7 +153,7 @@ def tiny_of(tiny: list[str], sounds: Path) -> Callable[[str], list[str]]:
             ]
         sizes = ["patch_size=8", "dim=8", "depth=1", "num_heads=2"]
         sizes += ["num_tokens=4"] if network == "latent_query" else []
-        words = [word for word in tiny if not word.startswith(("encoder.", "decoder."))]
+        words = [word for word in tiny if not word.startswith(PARTS)]
         for part in ("encoder", "decoder"):
             words += [f"{part}={network}", *(f"{part}.{size}" for size in sizes)]
         return words + ["decoder.nested_dropout=uniform"] * (network == "latent_query")

@@ -38,6 +38,23 @@ settings = SoundData(
 def encode(key, file):
     soundfile.write(file, np.full(100, key / scale), 8000, format="WAV", subtype="FLOAT")
 """
+CLIPS = """
+import numpy as np
+from fractions import Fraction
+from vqtrain.data.settings.video import VideoData
+from vqtrain.drawing.mp4 import encode_mp4
+
+suffix, scale = "mp4", 1 / 8
+settings = VideoData(
+    train="-", val="-", image_size=8, frames=2, fps=None, stride=1, channels=3, crop="native",
+    flip=False, background="white", frames_per_loss=None, batch_size=2, num_workers=WORKERS,
+    sampling="permuted", max_bad_fraction=0.01,
+)
+
+def encode(key, file):
+    frames = np.full((4, 8, 8, 3), 8 * key, np.uint8)
+    file.write(encode_mp4(frames, times=range(5), tick=Fraction(1, 8), crf=0))
+"""
 # 30 of them in four shards of which one holds 24; batches of 2.
 SCRIPT = """
 import io, json, multiprocessing, tarfile
@@ -69,7 +86,8 @@ def main():
     )
     batches = islice(data.train_dataloader(), 60 // world_size)  # 4 epochs of 30
     trained = [
-        [batch.keys, (batch.samples.flatten(1)[:, 0] * scale).tolist()] for batch in batches
+        [batch.keys, (batch.samples.flatten(1)[:, 0] * scale).double().round().tolist()]
+        for batch in batches
     ]
     counted = [
         key for batch in data.validation_batches()
@@ -90,9 +108,10 @@ if __name__ == "__main__":
         (IMAGES, 2, 2, "fork"),
         (IMAGES, 3, 0, "spawn"),
         (IMAGES, 3, 2, "fork"),
+        (CLIPS, 2, 2, "fork"),
         (SOUNDS, 2, 2, "fork"),
     ],
-    ids=["images-1-2", "images-2-2", "images-3-0", "images-3-2", "sounds-2-2"],
+    ids=["images-1-2", "images-2-2", "images-3-0", "images-3-2", "clips-2-2", "sounds-2-2"],
 )
 def test_every_sample_comes_once_an_epoch_in_the_same_order(
     media: str, ranks: int, workers: int, start: str, run_ranks: Callable[[str, int], Path]

@@ -93,6 +93,8 @@ def kill_after(process: subprocess.Popen[str], file: Path, number: int) -> None:
     [
         ("vit", 0),
         ("latent_query", 0),
+        ("magvit2_video", 2),
+        pytest.param("magvit2_video", 0, marks=pytest.mark.soak),
         ("jukebox", 2),
         pytest.param("jukebox", 0, marks=pytest.mark.soak),
         pytest.param("cnn", 2, marks=pytest.mark.soak),
