@@ -57,6 +57,13 @@ def test_parts_and_samples_are_inherited_whatever_an_experiment_says(saved: Path
     assert config["optim"]["lr"] == 1e-3  # of the experiment
 
 
+def test_clips_and_sounds_inherit_channels_and_have_no_range(saved: Path) -> None:
+    for word in ("video", "sound"):
+        data = composed(f"init_from={saved}", f"data={word}")["data"]
+        assert data["channels"] == 1
+        assert "range" not in data
+
+
 def test_keys_that_are_typed_say_otherwise(saved: Path) -> None:
     words = ["codebook.levels=[7]", "decoder.num_blocks=1", "data.channels=3"]
     config = composed(*words, f"init_from={saved}")

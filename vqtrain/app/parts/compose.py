@@ -236,7 +236,10 @@ def inherit(
     """Set what is inherited, also where an experiment says otherwise, but no key that was typed."""
     composed = flatten(plain)
     for group, node in inherited.items():
-        plain[group] = {**plain[group], **node} if group == "data" else dict(node)
+        if group == "data":  # clips and sounds have no range
+            plain[group] |= {key: node[key] for key in node if key in plain[group]}
+        else:
+            plain[group] = dict(node)
     for key in composed:
         if key in typed:
             put(plain, key, composed[key])
