@@ -13,7 +13,7 @@ from vqtrain.errors import ConfigError
 
 
 def multiperiod(**changes: object) -> MultiPeriod:
-    arguments = {"in_channels": 2, "channels": 1, "periods": [2, 5], "sample_size": (64,)}
+    arguments = {"in_channels": 2, "channels": 1, "periods": [2, 5], "sample_size": (401,)}
     return MultiPeriod(**{**arguments, **changes})  # type: ignore[arg-type]  # plain data
 
 
@@ -40,7 +40,7 @@ def papers(network: MultiPeriod, samples: Tensor) -> tuple[list[Tensor], list[li
 
 def test_logits_features_and_gradients_are_the_papers() -> None:
     network = multiperiod().double()
-    samples = torch.randn(2, 2, 64, dtype=torch.float64, requires_grad=True)
+    samples = torch.randn(2, 2, 401, dtype=torch.float64, requires_grad=True)
     found, (logits, features) = network.judge(samples), papers(network, samples)
     torch.testing.assert_close(found.logits, logits)
     torch.testing.assert_close(found.features, features)
@@ -65,7 +65,7 @@ def test_it_has_as_many_parameters_as_the_papers_network() -> None:
     ("changes", "message"),
     [
         ({"periods": [2, 2]}, r"periods must be different numbers of at least 2, got \[2, 2\]"),
-        ({"periods": [65]}, "periods must be no longer than a sound of 64 samples"),
+        ({"periods": [402]}, "periods must be no longer than a sound of 401 samples"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, object], message: str) -> None:
