@@ -470,7 +470,7 @@ def small_part(classifier_file: Callable[[str], Path]) -> SmallPart:
             f"loss/*/{kind}.yaml" if group in LOSSES else f"{group}/{kind}.yaml"
         )
         config = {} if group == "command" else yaml.safe_load(file.read_text())
-        for key in (*WEIGHTS, *(["layer"] if group == "adversarial" else [])):
+        for key in (*WEIGHTS, *(["layer", "feature_weight"] if group == "adversarial" else [])):
             config.pop(key, None)
         context = {
             "in_channels": 3,

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from vqtrain import distributed
 from vqtrain.build import build
 from vqtrain.codebooks.base import Quantized
+from vqtrain.discriminators.base import Discriminator
+from vqtrain.discriminators.multiperiod import MultiPeriod
 from vqtrain.discriminators.patchgan import PatchGAN
 from vqtrain.errors import ConfigError
 from vqtrain.losses.alignment.base import Alignment
@@ -18,8 +20,10 @@ from vqtrain.losses.l1 import L1
 from vqtrain.losses.l2 import L2
 from vqtrain.losses.parts.adaptive_weight import AdaptiveWeight
 from vqtrain.losses.parts.adversarial import AdversarialTraining, DiscriminatorSettings
+from vqtrain.losses.parts.balancer import BalancerSettings
+from vqtrain.losses.parts.terms import Terms
 from vqtrain.losses.parts.weight_ramp import Weight
-from vqtrain.objective import Objective, Terms, WeightedAlignment, WeightedTerm
+from vqtrain.objective import Objective, WeightedAlignment, WeightedTerm
 from vqtrain.tokenizer.reconstruction import Reconstruction
 from vqtrain.training.accumulation import Accumulation
 
@@ -60,22 +64,27 @@ def weight(name: str, value: float, start_step: int) -> AdaptiveWeight:
 
 
 def objective(
-    discriminator: PatchGAN | None,
+    discriminator: Discriminator | None,
     *others: WeightedTerm,
     kind: str = "hinge",
     settings: Mapping[str, object] | None = None,
     alignment: WeightedAlignment | None = None,
+    adaptive: bool = True,
+    feature_weight: float = 0.0,
+    balancer: BalancerSettings | None = None,
 ) -> Objective:
     return Objective(
         terms=[term("reconstruction", L1(), 4.0), *others],
         discriminator=discriminator,
         adversarial=AdversarialTraining(
             loss=build("adversarial", kind, KINDS.get(kind, {})),  # type: ignore[arg-type]  # by its group
-            weight=weight("adversarial", 0.5, START),
+            weight=replace(weight("adversarial", 0.5, START), adaptive=adaptive),
             layer=None,
             settings=replace(PLAIN, **(settings or {})),  # type: ignore[arg-type]  # plain data
+            feature_weight=feature_weight,
         ),
         alignment=alignment,
+        balancer=balancer,
     )
 
 
@@ -210,6 +219,112 @@ def test_each_network_is_moved_by_its_own_terms_alone(norm: str, kind: str) -> N
     balance = {name: value.item() for name, value in terms.balances.items()}
     assert balance["adversarial/reconstruction_gradient"] == pytest.approx(norms[0], rel=1e-9)
     assert balance["adversarial/gradient"] == pytest.approx(norms[1], rel=1e-9)
+
+
+class Sounds:
+    """A decoder of one convolution, sounds, and a discriminator with features, in float64."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(1)
+        self.latents, self.sounds = torch.randn(3, 2, 40).double(), torch.randn(3, 1, 40).double()
+        self.decoder = nn.Conv1d(2, 1, 3, padding=1).double()
+        self.discriminator = MultiPeriod(
+            in_channels=1, channels=1, periods=[2, 3], sample_size=(40,)
+        ).double()
+        self.codebook_loss = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
+
+    def terms(self, target: Objective, step: int) -> Terms:
+        """Compute a step of one batch."""
+        output = reconstruction(self.decoder(self.latents), self.codebook_loss)
+        layers = {"adversarial": self.decoder.weight}
+        return target(self.sounds, output, layers, step, is_last=True)
+
+
+def feature_distance(network: MultiPeriod, made: Tensor, sounds: Tensor) -> Tensor:
+    """The mean over networks of the mean over maps of the mean absolute difference."""
+    fake, real = network.judge(made).features, network.judge(sounds).features
+    per_network = [
+        sum((f - r.detach()).abs().mean() for f, r in zip(*maps, strict=True)) / len(maps[0])
+        for maps in zip(fake, real, strict=True)
+    ]
+    return sum(per_network) / len(per_network)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_features_are_matched_by_the_generator_alone(every: int) -> None:
+    setting = Sounds()
+    target = objective(
+        setting.discriminator, settings={"every": every}, adaptive=False, feature_weight=3.0
+    ).double()
+    step = START + every - 1  # at which the discriminator is updated, or not
+    terms = setting.terms(target, step)
+    weighted_sum(terms).backward()
+    found = setting.decoder.weight.grad
+    of_discriminator = [p.grad for p in setting.discriminator.parameters()]
+
+    network, sounds, made = setting.discriminator, setting.sounds, setting.decoder(setting.latents)
+    features = feature_distance(network, made, sounds)
+    adversarial = target.adversarial.generator(network(made))
+    total = 4 * (made - sounds).abs().mean() + 0.5 * adversarial + 3 * features
+    (expected,) = torch.autograd.grad(total, setting.decoder.weight)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
+    assert terms.logged(terms)["generator/features"].item() == pytest.approx(3 * features.item())
+    if every == 2:
+        assert of_discriminator == [None] * len(of_discriminator)
+        return
+    loss = target.adversarial.discriminator(network(sounds), network(made.detach()))
+    plain = torch.autograd.grad(loss, list(network.parameters()))
+    torch.testing.assert_close(of_discriminator, list(plain), rtol=1e-10, atol=1e-14)
+
+
+def test_balanced_terms_are_added_by_their_shares_in_one_pass() -> None:
+    setting = Sounds()
+    target = objective(
+        setting.discriminator,
+        term("squared", L2(), 2.0),
+        adaptive=False,
+        feature_weight=3.0,
+        balancer=BalancerSettings(enabled=True, decay=0.9, norm=5.0),
+    ).double()
+    passes: list[Tensor] = []
+    setting.decoder.weight.register_hook(passes.append)
+    first = setting.terms(target, START)
+    assert first.logged(first)["generator/total"].item() == 0.25  # nothing but the codebook's
+    target.update()
+    terms = setting.terms(target, START)
+    weighted_sum(terms).backward()
+    assert len(passes) == 1
+
+    network, sounds, made = setting.discriminator, setting.sounds, setting.decoder(setting.latents)
+    losses = {
+        "reconstruction": (4.0, (made - sounds).abs().mean()),
+        "squared": (2.0, (made - sounds).square().mean()),
+        "adversarial": (0.5, target.adversarial.generator(network(made))),
+        "features": (3.0, feature_distance(network, made, sounds)),
+    }
+    gradient = torch.zeros_like(made)
+    for name, (share, loss) in losses.items():
+        (own,) = torch.autograd.grad(loss, made, retain_graph=True)
+        norm = 3 * own.flatten(1).norm(dim=1).mean()  # of three samples
+        factor = 5 * share / 9.5 / (norm + 1e-12)
+        gradient += factor * own
+        logged = terms.logged(terms)[f"generator/{name}"].item()
+        assert logged == pytest.approx((factor * loss).item())
+    (expected,) = torch.autograd.grad(made, setting.decoder.weight, gradient)
+    torch.testing.assert_close(setting.decoder.weight.grad, expected, rtol=1e-9, atol=1e-14)
+    assert setting.codebook_loss.grad is not None
+    assert setting.codebook_loss.grad.item() == 1.0  # beside the balancer
+
+
+def test_terms_are_balanced_in_one_way_and_features_are_offered() -> None:
+    setting = Setting("group")
+    enabled = BalancerSettings(enabled=True, decay=0.9, norm=1.0)
+    with pytest.raises(ConfigError, match=r"loss.balancer.enabled and loss.adversarial.adaptive"):
+        objective(setting.discriminator, balancer=enabled)
+    assert objective(None, balancer=enabled).balancer is not None
+    assert objective(None, balancer=replace(enabled, enabled=False)).balancer is None
+    with pytest.raises(ConfigError, match="feature_weight must be 0: this discriminator has no"):
+        objective(setting.discriminator, feature_weight=1.0)
 
 
 def test_before_its_start_the_discriminator_is_not_run() -> None:

@@ -30,9 +30,13 @@ CONFIGS = {
 # Keys that the run itself takes out of a group.
 TERM = {"weight", "start_step", "ramp_steps"}
 BALANCED = {*TERM, "adaptive", "min_ratio", "max_ratio"}
-COMMON = {"loss": TERM, "adversarial": {*BALANCED, "layer"}, "alignment": BALANCED}
+COMMON = {
+    "loss": TERM,
+    "adversarial": {*BALANCED, "layer", "feature_weight"},
+    "alignment": BALANCED,
+}
 # Of the loss, but no terms that compare reconstructions.
-OTHER_LOSSES = ("adversarial", "alignment", "discriminator")
+OTHER_LOSSES = ("adversarial", "alignment", "balancer", "discriminator")
 # ``none`` builds nothing, so it has no code.
 COMPONENTS = [
     (group, path)

@@ -1,32 +1,39 @@
 """What is minimized: the sum of all loss terms."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TypeVar, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, TypeVar, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain import distributed
 from vqtrain.build import bind, build_part, in_context, split_kind
-from vqtrain.discriminators.base import Discriminator
+from vqtrain.discriminators.base import Discriminator, FeatureDiscriminator
 from vqtrain.errors import ConfigError, require
 from vqtrain.losses.adversarial.base import AdversarialLoss
 from vqtrain.losses.alignment.base import Alignment
 from vqtrain.losses.base import LossTerm
-from vqtrain.losses.parts.adaptive_weight import AdaptiveWeight, Balance, GradientNorms
-from vqtrain.losses.parts.adversarial import AdversarialTraining, DiscriminatorSettings
+from vqtrain.losses.parts.adaptive_weight import AdaptiveWeight, GradientNorms
+from vqtrain.losses.parts.adversarial import (
+    AdversarialTerms,
+    AdversarialTraining,
+    DiscriminatorSettings,
+)
+from vqtrain.losses.parts.balancer import Balancer, BalancerSettings
 from vqtrain.losses.parts.frames import Frames, for_samples
+from vqtrain.losses.parts.terms import BalancedTerm, Place, Terms
 from vqtrain.losses.parts.weight_ramp import Weight
 from vqtrain.ops.gradients import WithGradient, gradient_at, gradients_of, with_gradients
 from vqtrain.ops.precision import at_least_float32
+from vqtrain.ranges import FINITE, at_least, check
 from vqtrain.tokenizer.reconstruction import Reconstruction
 
 AnyWeight = TypeVar("AnyWeight", bound=Weight)
 
 # What is logged besides the terms that have names of their own.
-OWN = ("codebook", "total")
+OWN = ("codebook", "features", "total")
 # Terms whose weights may be relative to the reconstruction gradient.
 BALANCED = ("adversarial", "alignment")
 
@@ -47,70 +54,6 @@ class WeightedAlignment:
     weight: AdaptiveWeight
 
 
-@dataclass(frozen=True, kw_only=True)
-class BalancedTerm:
-    """A term of one batch whose weight may depend on all batches of its step.
-
-    Attributes:
-        loss: The term without its weight.
-        weight: Its weight, or None where that depends on later batches of the step.
-        balance: How it compares with the reconstruction terms over the whole step, on the last
-            batch; None where that is not measured.
-    """
-
-    loss: Float[Tensor, ""]
-    weight: Float[Tensor, ""] | float | None
-    balance: Balance | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Terms:
-    """The objective of one batch: ``total``, and the weighted ``balanced`` terms.
-
-    Attributes:
-        total: All other terms. The generator and the discriminator each get the gradient of their
-            own terms.
-        parts: The same, detached, to log: ``generator/...`` and ``discriminator/...``.
-        balanced: The generator's ``adversarial`` term and the ``alignment``, from their start on.
-    """
-
-    total: Float[Tensor, ""]
-    parts: Mapping[str, Tensor]
-    balanced: Mapping[str, BalancedTerm]
-
-    def detach(self) -> "Terms":
-        """Return the same values without their graph."""
-        balanced = {
-            name: replace(term, loss=term.loss.detach()) for name, term in self.balanced.items()
-        }
-        return replace(self, total=self.total.detach(), balanced=balanced)
-
-    def is_finite(self) -> Bool[Tensor, ""]:
-        """Say whether the loss is finite."""
-        losses = [self.total, *(term.loss for term in self.balanced.values())]
-        return torch.stack([loss.detach().isfinite() for loss in losses]).all()
-
-    def logged(self, last: "Terms") -> dict[str, Tensor]:
-        """Return the detached, weighted terms to log, by the weights of the step's last batch."""
-        parts = dict(self.parts)
-        for name, term in self.balanced.items():
-            weight = last.balanced[name].weight
-            assert weight is not None, "the weight is known at the end of a step"
-            parts[f"generator/{name}"] = weight * term.loss.detach()
-            parts["generator/total"] = parts["generator/total"] + parts[f"generator/{name}"]
-        return parts
-
-    @property
-    def balances(self) -> dict[str, Tensor]:
-        """What the last batch of a step has measured of its weights, to log."""
-        return {
-            f"{name}/{key}": value
-            for name, term in self.balanced.items()
-            if term.balance is not None
-            for key, value in vars(term.balance).items()
-        }
-
-
 class Objective(nn.Module):
     """Adds up the weighted terms that train a tokenizer and its discriminator.
 
@@ -129,9 +72,11 @@ class Objective(nn.Module):
         alignment: Aligns latents, or None.
         frames_per_loss: Frames of each clip that terms and a discriminator of images see; None for
             all. Without a meaning where samples are no clips.
+        balancer: Whether terms are balanced, and how; None if not.
 
     Raises:
-        ConfigError: If no term has a weight from step 0 on.
+        ConfigError: If no term has a weight from step 0 on, the discriminator has no features to
+            match, or terms are balanced in two ways.
     """
 
     def __init__(
@@ -142,6 +87,7 @@ class Objective(nn.Module):
         adversarial: AdversarialTraining,
         alignment: WeightedAlignment | None = None,
         frames_per_loss: int | None = None,
+        balancer: BalancerSettings | None = None,
     ) -> None:
         super().__init__()
         require(
@@ -155,6 +101,23 @@ class Objective(nn.Module):
         self.alignment_weight = None if alignment is None else alignment.weight
         self.frames = Frames(frames_per_loss)
         self._norms = {name: GradientNorms() for name in BALANCED}
+        self.judge = None  # the discriminator with its features, where they are matched
+        if discriminator is not None and adversarial.feature_weight.weight > 0:
+            require(
+                isinstance(discriminator, FeatureDiscriminator),
+                "loss.adversarial.feature_weight must be 0: this discriminator has no features "
+                "to match, as discriminator=msstft and multiperiod have",
+            )
+            self.judge = cast(FeatureDiscriminator, discriminator).judge
+        self.balancer = None
+        if balancer is not None and balancer.enabled:
+            for name in self.adaptive_terms:
+                raise ConfigError(
+                    f"loss.balancer.enabled and loss.{name}.adaptive are two ways to balance the "
+                    "same terms: set one of them to false"
+                )
+            names = [*self.terms, "adversarial", "features"]
+            self.balancer = Balancer(names, decay=balancer.decay, norm=balancer.norm)
 
     def adversarial_enabled(self, step: int) -> bool:
         """Say whether a step trains the generator against the discriminator."""
@@ -216,60 +179,48 @@ class Objective(nn.Module):
                 not underflow. The terms and their gradients are without it.
         """
         outputs = [output.samples, *([] if output.extra is None else [output.extra])]
-        decoded, *_ = outputs = [at_least_float32(each) for each in outputs]
+        outputs = [at_least_float32(each) for each in outputs]
         reconstructions, *_ = points = [each.detach().requires_grad_() for each in outputs]
         seen, pair = self.frames.of(samples), [reconstructions, samples]
-        terms = {
-            name: term.weight.at(step)
-            * term.loss(*seen(term.loss, pair + points[1:] * bool(term.loss.extra_channels)))
+        losses = {
+            name: term.loss(*seen(term.loss, pair + points[1:] * bool(term.loss.extra_channels)))
             for name, term in self.terms.items()
             if term.weight.enabled(step)
         }
-        gradients = gradients_of(list(terms.values()), points, scale)
+        factors = self._factors(step)
+        terms = {name: factors[name] * loss for name, loss in losses.items()}
+        if self.balancer is None:
+            gradients = gradients_of(list(terms.values()), points, scale)
+        else:
+            gradients = self.balancer.balanced(losses, factors, points, scale)
+        at = Place(
+            outputs=outputs,
+            points=points,
+            gradients=gradients,
+            layers=layers,
+            step=step,
+            is_last=is_last,
+            scale=scale,
+        )
         parts: dict[str, Tensor] = {}
-        total, one = samples.new_zeros(()), samples.new_ones(())
+        total = samples.new_zeros(())
         balanced: dict[str, BalancedTerm] = {}
-
-        def balance(
-            name: str,
-            loss: Tensor,
-            weight: AdaptiveWeight,
-            gradient: Callable[[Tensor], Tensor],
-        ) -> None:
-            layer, norms = layers[name], self._norms[name]
-            norms.observe(gradient_at(layer, outputs, gradients, scale), gradient(layer))
-            found = norms.balance(weight, step) if is_last else None
-            known = weight.at(step) if found is None and not weight.adaptive else None
-            balanced[name] = BalancedTerm(
-                loss=loss, weight=known if found is None else found.weight, balance=found
-            )
-
         discriminator = self.discriminator
         if discriminator is not None and self.adversarial_enabled(step):
-            both = self.adversarial(discriminator, *seen(discriminator, pair), step)
-            against = gradient_at(reconstructions, [both.generator], [one], scale)
-            balance(
-                "adversarial",
-                WithGradient.apply(decoded, both.generator.detach(), against),
-                self.adversarial.weight,
-                lambda layer: gradient_at(layer, [decoded], [against], scale),
-            )
+            both = self.adversarial(discriminator, *seen(discriminator, pair), step, self.judge)
+            balanced |= self._against(both, factors, at)
             if both.discriminator is not None:
                 total = both.discriminator
             parts |= {f"discriminator/{name}": value for name, value in both.parts.items()}
         alignment, weight = self.alignment, self.alignment_weight
         if alignment is not None and weight is not None and weight.enabled(step):
             latents = output.quantized.z_q if aligned is None else aligned
-            aligning = alignment(at_least_float32(latents), samples, texts)
-            if weight.adaptive:
-                balance(
-                    "alignment",
-                    aligning,
-                    weight,
-                    lambda layer: gradient_at(layer, [aligning], [one], scale),
-                )
-            else:
-                balanced["alignment"] = BalancedTerm(loss=aligning, weight=weight.at(step))
+            loss = alignment(at_least_float32(latents), samples, texts)
+            balanced["alignment"] = (
+                self._compared("alignment", loss, weight, at)
+                if weight.adaptive
+                else BalancedTerm(loss=loss, weight=weight.at(step))
+            )
         if distributed.is_running():
             total = total + self._unused(step)
         compared = torch.stack([term.detach() for term in terms.values()]).sum()
@@ -278,6 +229,45 @@ class Objective(nn.Module):
         parts["generator/total"] = compared + output.quantized.loss.detach()
         total = total + with_gradients(outputs, compared, gradients) + output.quantized.loss
         return Terms(total=total, parts=parts, balanced=balanced)
+
+    def _against(
+        self, both: AdversarialTerms, factors: Mapping[str, float | Tensor], at: Place
+    ) -> dict[str, BalancedTerm]:
+        """Return the generator's terms of adversarial training, as functions of what it decodes."""
+        found = {}
+        for name, unweighted in (("adversarial", both.generator), ("features", both.features)):
+            if unweighted is None:
+                continue
+            gradient = at.gradient(at.points[0], unweighted)
+            loss = WithGradient.apply(at.outputs[0], unweighted.detach(), gradient)
+            found[name] = BalancedTerm(loss=loss, weight=factors[name])
+            if self.balancer is not None:
+                self.balancer.observe(name, gradient)
+            elif name == "adversarial":
+                found[name] = self._compared(name, loss, self.adversarial.weight, at)
+        return found
+
+    def _compared(self, name: str, loss: Tensor, weight: AdaptiveWeight, at: Place) -> BalancedTerm:
+        """Compare the gradient of a term with that of the reconstruction terms, at a layer."""
+        layer, norms = at.layers[name], self._norms[name]
+        norms.observe(
+            gradient_at(layer, at.outputs, at.gradients, at.scale), at.gradient(layer, loss)
+        )
+        found = norms.balance(weight, at.step) if at.is_last else None
+        known = weight.at(at.step) if found is None and not weight.adaptive else None
+        return BalancedTerm(
+            loss=loss, weight=known if found is None else found.weight, balance=found
+        )
+
+    def _factors(self, step: int) -> dict[str, float] | dict[str, Tensor]:
+        """Return what the terms at the reconstruction are multiplied by in a step."""
+        weights: dict[str, Weight] = {name: term.weight for name, term in self.terms.items()}
+        if self.discriminator is not None:
+            weights["adversarial"] = self.adversarial.weight
+        if self.judge is not None:
+            weights["features"] = self.adversarial.feature_weight
+        known = {name: each.at(step) for name, each in weights.items() if each.enabled(step)}
+        return known if self.balancer is None else self.balancer.factors(known)
 
     def _unused(self, step: int) -> Tensor | float:
         """Return zero, with a gradient of each parameter that a step does not train.
@@ -296,10 +286,14 @@ class Objective(nn.Module):
     def update(self) -> None:
         """End a step; collective."""
         self.adversarial.update()
+        if self.balancer is not None:
+            self.balancer.update()
 
     def discard_step(self) -> None:
         """End a step that is skipped: leave everything as it was before."""
         self.adversarial.discard_step()
+        if self.balancer is not None:
+            self.balancer.discard_step()
 
 
 def build_term(
@@ -333,6 +327,8 @@ def build_adversarial(
     layer = rest.pop("layer")
     if layer is not None and not isinstance(layer, str):
         raise ConfigError(f"{where}.layer must be a name or null, got {layer!r}")
+    features = rest.pop("feature_weight", 0.0)
+    check(f"{where}.feature_weight", features, Annotated[float, at_least(0), FINITE])
     weight, rest = split(AdaptiveWeight, "adversarial", rest)
     part = in_context("adversarial", split_kind(rest), context, where=where)
     return AdversarialTraining(
@@ -340,6 +336,7 @@ def build_adversarial(
         weight=weight,
         layer=layer,
         settings=bind(DiscriminatorSettings, settings, where="loss.discriminator"),
+        feature_weight=cast(float, features),
     )
 
 

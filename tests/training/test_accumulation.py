@@ -44,6 +44,13 @@ ADVERSARIAL = [
     "loss.adversarial.ramp_steps=5",
     "loss.adversarial.weight=0.5",
 ]
+BALANCED = [
+    "loss.balancer.enabled=true",
+    "loss.balancer.decay=0.9",
+    "loss/squared=l2",
+    "loss.squared.start_step=20",
+    "loss.squared.weight=0.5",
+]
 
 
 class Networks:
@@ -152,25 +159,25 @@ def train(tmp_path: Path, name: str, words: list[str]) -> tuple[dict[str, torch.
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("network", "restart_below", "adversarial"),
-    [("vqvae", 0.5, ADVERSARIAL), ("latent_query", 0.0, [])],
-    ids=["vqvae-restarts", "latent_query-none"],
+    ("network", "restart_below", "loss"),
+    [("vqvae", 0.5, ADVERSARIAL), ("latent_query", 0.0, BALANCED)],
+    ids=["vqvae-restarts-adversarial", "latent_query-balanced"],
 )
 def test_accumulated_batches_equal_one_batch(
     network: str,
     restart_below: float,
-    adversarial: list[str],
+    loss: list[str],
     tiny_of: Callable[[str], list[str]],
     tmp_path: Path,
 ) -> None:
-    words = [*tiny_of(network), *SETTINGS, f"codebook.restart_below={restart_below}", *adversarial]
+    words = [*tiny_of(network), *SETTINGS, f"codebook.restart_below={restart_below}", *loss]
     one, one_lines = train(tmp_path, "one", [*words, "data.batch_size=8"])
     split, split_lines = train(
         tmp_path, "split", [*words, "data.batch_size=2", "trainer.accumulate=4"]
     )
     for name, expected in one.items():
         torch.testing.assert_close(split[name], expected, rtol=0, atol=1e-9, msg=name)
-    assert ("train/adversarial/share" in one_lines[-1]) == bool(adversarial)
+    assert ("train/adversarial/share" in one_lines[-1]) == (loss == ADVERSARIAL)
     for a, b in zip(one_lines, split_lines, strict=True):
         assert a == pytest.approx(b, rel=1e-9, abs=1e-9)
     if restart_below > 0:  # which really happens in that run

@@ -13,7 +13,8 @@ from torch import Tensor
 from vqtrain.codebooks.ema import EMA
 from vqtrain.data.loading.batches import Batch
 from vqtrain.latent_noise.base import LatentNoise
-from vqtrain.objective import Objective, Terms
+from vqtrain.losses.parts.terms import Terms
+from vqtrain.objective import Objective
 from vqtrain.ops.pixels import to_images
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.module import TokenizerTraining

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.autograd import grad
 
-from vqtrain.objective import Terms
+from vqtrain.losses.parts.terms import Terms
 from vqtrain.tokenizer.reconstruction import Reconstruction
 from vqtrain.training.window import Window
 

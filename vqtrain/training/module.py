@@ -14,7 +14,8 @@ from vqtrain import distributed
 from vqtrain.codebooks.base import Quantized
 from vqtrain.data.loading.batches import Batch
 from vqtrain.latent_noise.base import LatentNoise
-from vqtrain.objective import Objective, Terms
+from vqtrain.losses.parts.terms import Terms
+from vqtrain.objective import Objective
 from vqtrain.ops.precision import without_autocast
 from vqtrain.ops.profiling import Call
 from vqtrain.ops.seeds import seed_torch

@@ -44,6 +44,7 @@ class TokenizerState(TrainingState):
     optimizer: dict[str, object]
     discriminator: DiscriminatorState | None
     alignment: NotRequired[dict[str, Tensor]]  # not in older files
+    balancer: NotRequired[dict[str, Tensor]]
     frozen: NotRequired[str | None]
     window: dict[str, object]
 
@@ -103,6 +104,7 @@ def read_training(file: Path, *, mmap: bool = False) -> TrainingCheckpoint:
 def collect(parts: TokenizerParts, summary: Mapping[str, object]) -> Contents:
     """Collect what a checkpoint holds; see ``Trained.contents``."""
     tokenizer, alignment = parts.tokenizer, parts.objective.alignment
+    balancer = parts.objective.balancer
     parts.window.gather()
     raw = copy_of(tokenizer.state_dict())
     weights = copy_of(parts.average.state_dict()) if parts.average else raw
@@ -115,6 +117,7 @@ def collect(parts: TokenizerParts, summary: Mapping[str, object]) -> Contents:
             "optimizer": optimizer_state(parts.optim.generator),
             "discriminator": discriminator_state(parts),
             "alignment": {} if alignment is None else copy_of(alignment.state_dict()),
+            "balancer": {} if balancer is None else copy_of(balancer.state_dict()),
             "window": parts.window.state_dict(),
         },
     )
@@ -150,4 +153,6 @@ def load(parts: TokenizerParts, checkpoint: TokenizerCheckpoint) -> None:
         objective.adversarial.load_state_dict(saved["adversarial"])
     if objective.alignment is not None:
         objective.alignment.load_state_dict(state["alignment"])
+    if objective.balancer is not None:
+        objective.balancer.load_state_dict(state["balancer"])
     parts.window.load_state_dict(state["window"], parts.device)

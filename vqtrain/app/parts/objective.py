@@ -8,13 +8,14 @@ import torch
 from vqtrain.app.parts.own import check_part, refuse_own
 from vqtrain.app.parts.settings import Settings
 from vqtrain.app.parts.shapes import shapes_through, takes
-from vqtrain.build import build_part, in_context, split_kind, unknown
+from vqtrain.build import bind, build_part, in_context, split_kind, unknown
 from vqtrain.data.settings.image import ImageData
 from vqtrain.data.settings.video import VideoData
 from vqtrain.discriminators.base import Discriminator
 from vqtrain.errors import ConfigError, require
 from vqtrain.latent_noise.base import LatentNoise
 from vqtrain.losses.parts.adversarial import AdversarialTraining
+from vqtrain.losses.parts.balancer import BalancerSettings
 from vqtrain.losses.parts.frames import for_samples, seen_size
 from vqtrain.objective import (
     Objective,
@@ -43,6 +44,7 @@ def build_objective(
     loss = dict(config["loss"])
     adversarial = build_adversarial(loss.pop("adversarial"), loss.pop("discriminator"), context)
     check_layer(adversarial, tokenizer)
+    balancer = bind(BalancerSettings, loss.pop("balancer"), where="loss.balancer")
     group = loss.pop("alignment")
     built = [build_term(name, each, context) for name, each in loss.items()]
     terms = [term for term in built if term is not None]
@@ -59,6 +61,7 @@ def build_objective(
         adversarial=adversarial,
         alignment=alignment,
         frames_per_loss=cast(int | None, context.get("frames_per_loss")),
+        balancer=balancer,
     )
 
 

@@ -1,8 +1,8 @@
 """Adversarial training: the losses of both sides, and what stabilizes the discriminator."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, final
+from dataclasses import dataclass, replace
+from typing import Annotated, Protocol, final
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,22 @@ from vqtrain.ranges import FINITE, at_least, check_fields, within
 
 # Of samples, or of what the discriminator sees of them.
 Network = Callable[[Tensor], Sequence[Logits]]
+
+
+# For each tensor of logits, the maps of the layers before it.
+Features = Sequence[Sequence[Tensor]]
+
+
+class Judged(Protocol):
+    """Logits, and features."""
+
+    @property
+    def logits(self) -> Sequence[Logits]:
+        """As the network returns them."""
+
+    @property
+    def features(self) -> Features:
+        """Of the same network."""
 
 
 @final
@@ -78,11 +94,14 @@ class AdversarialTerms:
         generator: Unweighted.
         discriminator: With all that the discriminator minimizes; None if it is not updated.
         parts: What to log of it, detached.
+        features: How far features of reconstructions are from those of samples, unweighted; None if
+            they are not matched.
     """
 
     generator: Float[Tensor, ""]
     discriminator: Float[Tensor, ""] | None
     parts: Mapping[str, Tensor]
+    features: Float[Tensor, ""] | None = None
 
 
 @final
@@ -95,6 +114,8 @@ class AdversarialTraining(nn.Module):
         layer: Name of the weight in the tokenizer at which an adaptive weight compares gradients;
             None for that of the decoder's last layer.
         settings: Of the discriminator.
+        feature_weight: Of matching features, with the steps of ``weight`` and never adaptive; 0 to
+            leave them alone.
     """
 
     def __init__(
@@ -104,9 +125,11 @@ class AdversarialTraining(nn.Module):
         weight: AdaptiveWeight,
         layer: str | None,
         settings: DiscriminatorSettings,
+        feature_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.loss, self.weight = loss, weight
+        self.feature_weight = replace(weight, weight=feature_weight, adaptive=False)
         self.layer, self.settings = layer, settings
         self.lecam = LeCam(decay=settings.lecam_decay) if settings.lecam_weight > 0 else None
         self.begin_step(0, 0)
@@ -144,6 +167,7 @@ class AdversarialTraining(nn.Module):
         reconstructions: Float[Tensor, "b c *size"],
         samples: Float[Tensor, "b c *size"],
         step: int,
+        judge: Callable[[Tensor], Judged] | None = None,
     ) -> AdversarialTerms:
         """Compute the losses of one batch of a step in which adversarial training is enabled.
 
@@ -152,6 +176,7 @@ class AdversarialTraining(nn.Module):
             reconstructions: In at least float32, with gradients.
             samples: In [-1, 1].
             step: Number of the step, from 0.
+            judge: The discriminator with its features, to match them; None not to.
         """
         settings = self.settings
         places = distributed.places(self._batches, len(samples))
@@ -179,12 +204,19 @@ class AdversarialTraining(nn.Module):
             )
             return mean_over(squared_difference, logits, discriminator(images))
 
-        fake = discriminator(seen(reconstructions, "fake"))
+        fake, of_fake = judged(discriminator, judge, seen(reconstructions, "fake"))
         generator = self.generator(fake)
-        if not self.updates_discriminator(step):
+        is_updated = self.updates_discriminator(step)
+        if not is_updated and judge is None:
             return AdversarialTerms(generator=generator, discriminator=None, parts={})
         shown = seen(samples, "real")
-        real = discriminator(shown)
+        with torch.set_grad_enabled(is_updated):
+            real, of_real = judged(discriminator, judge, shown)
+        features = None if judge is None else feature_distance(of_fake, of_real)
+        if not is_updated:
+            return AdversarialTerms(
+                generator=generator, features=features, discriminator=None, parts={}
+            )
         total = self.discriminator(real, fake)
         more: dict[str, Tensor] = {}
         if self.lecam is not None:
@@ -203,7 +235,19 @@ class AdversarialTraining(nn.Module):
         parts = {name: term.detach() for name, term in more.items()}
         parts |= {"logits_real": mean_logit(real), "logits_fake": mean_logit(fake)}
         parts["total"] = total.detach()
-        return AdversarialTerms(generator=generator, discriminator=total, parts=parts)
+        return AdversarialTerms(
+            generator=generator, features=features, discriminator=total, parts=parts
+        )
+
+
+def judged(
+    discriminator: Network, judge: Callable[[Tensor], Judged] | None, samples: Tensor
+) -> tuple[Sequence[Logits], Features]:
+    """Return the logits of samples, and their features if they are asked for."""
+    if judge is None:
+        return discriminator(samples), []
+    found = judge(samples)
+    return found.logits, found.features
 
 
 def gradient_penalty(
@@ -233,3 +277,20 @@ def mean_over(
     """Average a loss over a discriminator's tensors of logits."""
     losses = [loss(*map(at_least_float32, each)) for each in zip(*logits, strict=True)]
     return torch.stack(losses).mean()
+
+
+def feature_distance(fake: Features, real: Features) -> Float[Tensor, ""]:
+    """Return the mean absolute difference of features, over maps and then over networks.
+
+    Those of real samples take no gradient.
+
+    References:
+        Defossez et al. 2022, arXiv:2210.13438 (EnCodec), its code. Deviation from the paper: it is
+        not divided by the mean size of the real features.
+    """
+    distances = []
+    for maps in zip(fake, real, strict=True):
+        pairs = zip(*maps, strict=True)
+        each = [(at_least_float32(f) - at_least_float32(r.detach())).abs().mean() for f, r in pairs]
+        distances.append(torch.stack(each).mean())
+    return torch.stack(distances).mean()
