@@ -65,6 +65,8 @@ PUBLISHED = {
     "titok_b64": (85_904_652 - (12 * 768 + 12) - 768, 85_895_508, (64,)),
     "titok_l32": (303_410_188 - (12 * 1024 + 12) - 1024, 303_397_716, (32,)),
     "jukebox_bottom": (441_856, 458_177, (393_216 // 8,)),
+    "videogpt_ucf101": (11_286_960, 9_731_283, (4, 32, 32)),
+    "magvit2_video_17f": (144_865_298, 225_682_051, (5, 16, 16)),
 }
 # And of the whole tokenizers, with codebook and 1x1 convolutions around it.
 TOTALS = {
@@ -87,6 +89,8 @@ TOTALS = {
     "titok_s128": 51_686_752,
     "titok_b64": 171_858_528,
     "titok_l32": 606_869_344,
+    "videogpt_ucf101": 21_141_619,
+    "magvit2_video_17f": 144_865_298 + 225_682_051 + 2 * (18 * 18 + 18),
 }
 
 
@@ -97,6 +101,7 @@ COMPLETE = {"jukebox_bottom", "encodec_24khz", "sound_demo"}
 DISCRIMINATORS = {
     "vqgan_f16_1024": 2_765_633,
     "openmagvit2_256": 2_765_633,
+    "magvit2_video_17f": 4_665_729,
     "vqganplus_12bit": 7_431_297,
     "maskbit_lfq_14bit": 7_431_297,
     "titok_s128": 1_909_889,
