@@ -6,7 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vqtrain.discriminators.base import Discriminator
-from vqtrain.discriminators.patchgan import NORMS, PatchGAN
+from vqtrain.discriminators.parts.patches import NORMS
+from vqtrain.discriminators.patchgan import PatchGAN
 from vqtrain.ranges import at_least, checked, one_of
 
 
