@@ -3,11 +3,11 @@
 import io
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from typing import ClassVar, final
+from typing import ClassVar, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -139,16 +139,39 @@ class SoundTransform(Transform):
         if channels == self.channels:
             return values
         if self.channels == 1:
-            return values.mean(axis=1, keepdims=True)
+            total = values[:, :1].copy()
+            for number in range(1, channels):  # ten times as fast as a mean over so short an axis
+                total += values[:, number : number + 1]
+            return total / channels
         if channels == 1:
             return values.repeat(self.channels, axis=1)
         raise BadSampleError(f"{channels} channels do not fit data.channels={self.channels}")
 
 
+@runtime_checkable
+class File(Protocol):
+    """What is used of ``soundfile.SoundFile``."""
+
+    format: str
+    subtype: str
+    samplerate: int
+    channels: int
+    frames: int
+
+    def seek(self, frames: int) -> int:
+        """Go to a sample."""
+
+    def read(self, frames: int, dtype: str, always_2d: bool) -> Float32[np.ndarray, "t c"]:
+        """Decode so many samples from there, or all with -1."""
+
+
 @final
-@dataclass(frozen=True, kw_only=True)
 class OpenSound:
     """An open file.
+
+    Args:
+        file: As soundfile opens it.
+        encoded: Its content.
 
     Attributes:
         suffix: Of its format.
@@ -156,15 +179,28 @@ class OpenSound:
         rate: In Hz.
         channels: How many it has.
         frames: Samples of each channel.
-        read: Decodes from one sample up to another, as [t, c], and refuses NaN and infinity.
+
+    Raises:
+        BadSampleError: If it is of another format, or does not say how long it is.
     """
 
-    suffix: str
-    subtype: str
-    rate: int
-    channels: int
-    frames: int
-    read: Callable[[int, int], Float32[np.ndarray, "t c"]]
+    def __init__(self, file: File, encoded: bytes) -> None:
+        if file.format not in _SUFFIXES:
+            raise BadSampleError(_NO_SOUND)
+        if file.frames == _UNKNOWN:
+            raise BadSampleError("its header does not say how long it is")
+        self.suffix = _SUFFIXES[file.format]
+        self.subtype, self.channels = file.subtype, file.channels
+        self.rate, self.frames = file.samplerate, file.frames
+        self._file = file
+        self._whole = None
+        if self.subtype.startswith("MPEG"):
+            # A frame of an mp3 needs bits of earlier ones, which a seek leaves out.
+            count = self.frames if _says_length(encoded) else -1
+            self._whole = file.read(count, dtype="float32", always_2d=True)
+            if len(self._whole) < count:
+                self._refuse_cut(len(self._whole))
+            self.frames = len(self._whole)
 
     @property
     def mode(self) -> str:
@@ -175,6 +211,26 @@ class OpenSound:
     def count(self, rate: int) -> int:
         """Return how many samples it has at another rate, as soxr rounds."""
         return (2 * self.frames * rate + self.rate) // (2 * self.rate)
+
+    def read(self, begin: int, end: int) -> Float32[np.ndarray, "t c"]:
+        """Decode from one sample up to another.
+
+        Raises:
+            BadSampleError: If some are missing, NaN or infinite.
+        """
+        if self._whole is not None:
+            return self._whole[begin:end]
+        if begin:
+            self._file.seek(begin)
+        values = self._file.read(end - begin, dtype="float32", always_2d=True)
+        if len(values) < end - begin:
+            self._refuse_cut(begin + len(values))
+        if not np.isfinite(values).all():
+            raise BadSampleError("some values are NaN or infinite")
+        return values
+
+    def _refuse_cut(self, there: int) -> None:
+        raise BadSampleError(f"it is cut off: {there} of {self.frames} samples are there")
 
 
 def look_at_sound(encoded: bytes) -> tuple[tuple[int, int], str]:
@@ -192,57 +248,15 @@ def open_sound(encoded: bytes) -> Iterator[OpenSound]:
     """Open a file; within, errors about it are a BadSampleError of one line."""
     import soundfile
 
-    with _one_line(encoded), soundfile.SoundFile(io.BytesIO(encoded)) as file:
-        if file.format not in _SUFFIXES:
-            raise BadSampleError(_NO_SOUND)
-        if file.frames == _UNKNOWN:
-            raise BadSampleError("its header does not say how long it is")
-
-        def read(begin: int, end: int) -> Float32[np.ndarray, "t c"]:
-            if begin:
-                file.seek(begin)
-            values = file.read(end - begin, dtype="float32", always_2d=True)
-            if len(values) < end - begin:
-                raise BadSampleError(
-                    f"it is cut off: {begin + len(values)} of {file.frames} samples are there"
-                )
-            if not np.isfinite(values).all():
-                raise BadSampleError("some values are NaN or infinite")
-            return values
-
-        frames = file.frames
-        if file.subtype.startswith("MPEG"):
-            # A frame of an mp3 needs bits of earlier ones, which a seek leaves out.
-            says_length = _says_length(encoded)
-            whole = read(0, frames) if says_length else file.read(dtype="float32", always_2d=True)
-            frames = len(whole)
-
-            def read(begin: int, end: int) -> Float32[np.ndarray, "t c"]:
-                return whole[begin:end]
-
-        yield OpenSound(
-            suffix=_SUFFIXES[file.format],
-            subtype=file.subtype,
-            rate=file.samplerate,
-            channels=file.channels,
-            frames=frames,
-            read=read,
-        )
-
-
-@contextmanager
-def _one_line(encoded: bytes) -> Iterator[None]:
-    """Turn errors about a file into a BadSampleError."""
-    from soundfile import LibsndfileError
-
     if not encoded:
         raise BadSampleError("the file is empty")
     _refuse_cut(encoded)
     try:
-        yield
+        with soundfile.SoundFile(io.BytesIO(encoded)) as file:
+            yield OpenSound(file, encoded)
     except BadSampleError:
         raise
-    except LibsndfileError as error:
+    except soundfile.LibsndfileError as error:
         if error.code in _UNRECOGNIZED:
             raise BadSampleError(_NO_SOUND) from None
         reason = error.error_string.strip() or "damaged"
