@@ -67,6 +67,7 @@ PUBLISHED = {
     "jukebox_bottom": (441_856, 458_177, (393_216 // 8,)),
     "videogpt_ucf101": (11_286_960, 9_731_283, (4, 32, 32)),
     "magvit2_video_17f": (144_865_298, 225_682_051, (5, 16, 16)),
+    "encodec_24khz": (7_425_792, 7_426_018, (32, 75)),
 }
 # And of the whole tokenizers, with codebook and 1x1 convolutions around it.
 TOTALS = {
