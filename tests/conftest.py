@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import logging
 import os
 import pickle
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,15 @@ def _equal_words_are_composed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compose, "call_hydra", call)
         yield
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Check no types: while a graph is traced, its sizes are symbols and no whole numbers."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    logging.getLogger("torch.__trace").setLevel(logging.CRITICAL)  # pytest would keep all of it
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,16 @@
 """``vqtrain export`` as its users meet it: what it says, what it refuses, what it leaves behind."""
 
+import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from vqtrain import Tokenizer
-from vqtrain.app.export import pictures_of
+from vqtrain.app.export import samples_of
 from vqtrain.app.parts.pages import kinds_for
 from vqtrain.cli import main
 from vqtrain.errors import ConfigError, DataError, VqtrainError
@@ -15,6 +18,7 @@ from vqtrain.formats import safetensors
 from vqtrain.formats.base import Exporter
 
 NETWORK = {"channels": 4, "block_channels": 2, "num_blocks": 0}
+GRAPHS = ("torch_export", "onnx")
 FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
 MULTISCALE = {
     "kind": "multiscale",
@@ -133,23 +137,23 @@ def test_what_fails_leaves_nothing(error, code, said, pictures, monkeypatch, cap
 
 
 def test_pictures_are_of_three_sizes_unless_the_tokenizer_has_one(pictures):
-    shapes = [tuple(batch.shape) for batch in pictures_of(make(), str(pictures), None)]
+    shapes = [tuple(batch.shape) for batch in samples_of(make(), str(pictures))]
     assert shapes == [(3, 3, 16, 16), (3, 3, 16, 12), (2, 3, 12, 16)]
-    shapes = [tuple(batch.shape) for batch in pictures_of(make(), str(pictures), 32)]
+    shapes = [tuple(batch.shape) for batch in samples_of(make(), str(pictures), image_size=32)]
     assert shapes == [(3, 3, 32, 32), (3, 3, 32, 24), (2, 3, 24, 32)]
-    [batch] = pictures_of(make(MULTISCALE), str(pictures), None)
+    [batch] = samples_of(make(MULTISCALE), str(pictures))
     assert batch.shape == (8, 3, 16, 16)
     # Graphs of a transformer hold the positions of one size.
     placed = make()
     placed.decoder.sample_size = (16, 16)
-    assert [len(batch) for batch in pictures_of(placed, str(pictures), None)] == [8]
+    assert [len(batch) for batch in samples_of(placed, str(pictures))] == [8]
     with pytest.raises(
         ConfigError, match=r"image_size must be 16 x 16, the only size.*got 32 x 32"
     ):
-        pictures_of(placed, str(pictures), 32)
+        samples_of(placed, str(pictures), image_size=32)
     # Two tokens is the least of a side, and one picture is enough.
     one = str(next(pictures.iterdir()))
-    shapes = [tuple(batch.shape) for batch in pictures_of(make(image_size=8), one, None)]
+    shapes = [tuple(batch.shape) for batch in samples_of(make(image_size=8), one)]
     assert shapes == [(1, 3, 8, 8)]
 
 
@@ -158,13 +162,13 @@ def test_pictures_are_spread_over_all_and_a_bad_one_is_named(tmp_path):
     folder.mkdir()
     for shade in range(15):
         Image.new("RGB", (16, 16), (17 * shade,) * 3).save(folder / f"{shade:02d}.png")
-    batches = pictures_of(make(), str(folder), None)
+    batches = samples_of(make(), str(folder))
     means = torch.cat([batch.mean((1, 2, 3)) for batch in batches])
     shades = ((means + 1) * 127.5 / 17).round().sort().values
     assert shades.tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
     (folder / "04.png").write_text("text")
     with pytest.raises(DataError, match="cannot read 04: no JPEG"):
-        pictures_of(make(), str(folder), None)
+        samples_of(make(), str(folder))
 
 
 def test_the_demos_pictures_are_always_there(capsys):
@@ -223,3 +227,49 @@ def test_a_strangers_format_is_exported_to_and_converted_from(tmp_path, monkeypa
     assert "unknown key 'nme', did you mean 'name'?" in error
     _, error = failure(capsys, "tokenizer=mine", "format=vqtrain.formats.chameleon:Chameleon")
     assert "format=vqtrain.formats.chameleon:Chameleon is no vqtrain.formats.base.Exporter" in error
+
+
+@pytest.mark.parametrize(
+    "format_",
+    ["safetensors", *(pytest.param(each, marks=pytest.mark.slow) for each in GRAPHS)],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_clips_and_sounds_go_there_and_are_compared(
+    format_, clip_tokenizer, ramps, sound_tokenizer, hums, tmp_path, monkeypatch, capsys
+):
+    sounds = tmp_path / "hums"
+    shutil.copytree(hums, sounds, ignore=shutil.ignore_patterns("none.wav"))
+    for name, words, compared in (
+        # Two clips of 4 x 4 x 4 ids, one with 3 columns of them, one with 3 frames.
+        ("clips", [clip_tokenizer, f"videos={ramps}", "frames=8"], "4 clips: 224 of 224"),
+        # Of two codebooks: 2 sounds of 400 ids, and 4 of 300.
+        ("sounds", [sound_tokenizer, f"sounds={sounds}"], "6 sounds: 4,000 of 4,000"),
+    ):
+        tokenizer, *more = words
+        typed = [f"tokenizer={tokenizer}", *more, f"format={format_}", f"out={name}"]
+        assert main(["export", *typed]) == 0
+        assert f"checked     {compared} ids are equal" in capsys.readouterr().out
+        assert not Path(name, "preprocess.py").exists()
+    if format_ == "safetensors":
+        card = Path("sounds/README.md").read_text()
+        assert "| ids of a sound of 1,600 values | 2 x 400 |" in card
+        return
+    if format_ != "onnx":
+        return
+    monkeypatch.chdir("clips")
+    array = np.random.default_rng(0).integers(0, 256, (4, 16, 20, 3), dtype=np.uint8)
+    np.save("frames.npy", array)
+    page = Path("README.md").read_text()
+    assert "[batch, frames/2, height/4, width/4] in 0..63" in page
+    found: dict[str, np.ndarray] = {}
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], found)
+    tokenizer = Tokenizer.from_pretrained(clip_tokenizer)
+    token_ids = tokenizer.encode(tokenizer.preprocess(array))
+    assert np.array_equal(found["token_ids"], token_ids)
+    pixels = tokenizer.to_pixels(tokenizer.decode(token_ids))[0].permute(1, 2, 3, 0).numpy()
+    assert np.abs(found["pixels"].astype(int) - pixels).max() <= 1
+
+
+def test_samples_of_other_media_are_refused(clip_tokenizer, pictures, capsys):
+    code, error = failure(capsys, f"tokenizer={clip_tokenizer}", f"images={pictures}", "out=new")
+    assert (code, "takes clips: give videos=VIDEOS instead of images" in error) == (2, True)

@@ -353,3 +353,27 @@ def test_help_shows_every_key_and_two_examples(capsys: pytest.CaptureFixture[str
         for key in flatten(yaml.safe_load(config_of("command", word).read_text())):
             assert f"\n  {key} " in shown
         assert shown.partition("examples:")[2].count(f"  vqtrain {word} ") == 2
+
+
+def test_ids_of_sounds_are_counted_and_perturbed(
+    hums: Path, sound_tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "probe"
+    words = ["probe", f"tokenizer={sound_tokenizer}", f"sounds={hums}", f"val={hums}"]
+    words += ["num_workers=0", "device=cpu", "max_bad_fraction=0.5", f"out={out}"]
+    assert main([*words, "probe=[entropy,perturb]", "perturb.shares=[0.5]"]) == 0
+    (found,) = read_probe(out).tokenizers
+    # Two codebooks of 64 ids for 4 values.
+    assert (found.image_size, found.token_shape, found.bits_per_pixel) == ([1600], [2, 400], 3)
+    assert found.entropy is not None
+    per_value = found.tokens_per_image / 1600
+    assert found.entropy.bits_per_pixel["context"] == pytest.approx(
+        found.entropy.bits_per_token["context"] * per_value
+    )
+    assert "an sound" not in (printed := capsys.readouterr().out)
+    assert "2 x 400 tokens a sound of 1,600 values" in printed
+    assert main(words) == 2
+    message = (
+        "the transformer and its samples are of images: of sounds give probe=[entropy,perturb]"
+    )
+    assert message in capsys.readouterr().err

@@ -1,12 +1,10 @@
 """Networks of others with random weights: of their own classes, or of their published names."""
 
-import logging
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from taming.modules.diffusionmodules.model import Decoder, Encoder
@@ -533,12 +531,3 @@ def tokenizer(
 ) -> Tokenizer:
     """A small tokenizer of each codebook that has ids, and of each network."""
     return make_tokenizer(*request.param)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Check no types: while a graph is traced, its sizes are symbols and no whole numbers."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    logging.getLogger("torch.__trace").setLevel(logging.CRITICAL)  # pytest would keep all of it
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)

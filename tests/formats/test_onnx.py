@@ -15,8 +15,9 @@ from torch import Tensor
 
 from vqtrain import Tokenizer
 from vqtrain.errors import ConfigError
-from vqtrain.formats.onnx import ONNX, readme, runner
+from vqtrain.formats.onnx import ONNX, runner
 from vqtrain.formats.parts.graphs import traced_size
+from vqtrain.formats.parts.onnx_readme import readme
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,10 +4,11 @@ from typing import final
 
 from vqtrain.app.base import Command
 from vqtrain.app.parts.output import ending_in_order, folder_of
-from vqtrain.app.parts.probes.images import Images, Sources
+from vqtrain.app.parts.probes.images import Sources
 from vqtrain.app.parts.probes.one import open_run, probe
 from vqtrain.app.parts.probes.options import ProbeOptions
 from vqtrain.app.parts.probes.several import probe_all
+from vqtrain.app.parts.sources import Named, SampleSources
 from vqtrain.errors import require
 from vqtrain.evaluation.models import names_of
 from vqtrain.evaluation.settings import SampleSettings
@@ -25,8 +26,8 @@ class Probe(Command):
         options: ProbeOptions,
         tokenizer: str | list[str],
         allow: list[str],
-        images: Images | None,
-        val: Images,
+        sources: SampleSources,
+        val: Named,
         tokens: str | None,
         out: str,
     ) -> int:
@@ -38,10 +39,14 @@ class Probe(Command):
         )
         names = names_of(tokenizer)
         folder = folder_of(out)
-        sources = Sources(images=images, val=val, tokens=tokens)
-        sources.check(folder, names)
+        command = "vqtrain probe tokenizer=PATH images=IMAGES"
+        images, media = None, None
+        if sources.are_given or tokens is None:
+            images, media = sources.named(command)
+        found = Sources(images=images, media=media, val=val, tokens=tokens)
+        found.check(folder, names)
         with ending_in_order():
             if len(names) == 1:
-                run = open_run(names[0], words, allow, sources, folder, settings, options, out=out)
+                run = open_run(names[0], words, allow, found, folder, settings, options, out=out)
                 return probe(run)
-            return probe_all(names, words, allow, sources, folder, settings, options, out=out)
+            return probe_all(names, words, allow, found, folder, settings, options, out=out)

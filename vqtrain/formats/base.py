@@ -23,7 +23,7 @@ class Exporter(Format, ABC):
 
     @abstractmethod
     def export(
-        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]]
+        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
         """Write a tokenizer, load what was written again, and compare it.
 

@@ -72,7 +72,7 @@ class Diffusers(Exporter, Converter):
         return tokenizer.eval()
 
     def export(
-        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]]
+        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
         """Write a directory for ``VQModel.from_pretrained``, load it with that, and compare."""
         settings = settings_of(tokenizer)
@@ -97,7 +97,7 @@ class Diffusers(Exporter, Converter):
         return f"from diffusers import VQModel\nVQModel.from_pretrained({str(out)!r})"
 
 
-def check(tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c _ _"]]) -> Agreement:
+def check(tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c *_"]]) -> Agreement:
     """Load what was written with diffusers' own class, and compare it.
 
     Raises:

@@ -54,7 +54,7 @@ class LlamaGen(Converter, Exporter):
             return assemble(weights, table, module_names(count(weights, "encoder.conv_blocks.")))
 
     def export(
-        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]]
+        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
         """Write weights for its ``VQModel``, and what its ``ModelArgs`` take; read them again."""
         network = checked_network(tokenizer)

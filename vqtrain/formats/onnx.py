@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from vqtrain.build import unknown
+from vqtrain.data.media import media_of
 from vqtrain.errors import ConfigError
 from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import Agreement, Tolerance, compare
-from vqtrain.formats.parts.graphs import AXES, trace, traced_size
+from vqtrain.formats.parts.graphs import AXES, trace
+from vqtrain.formats.parts.onnx_readme import readme
 from vqtrain.formats.parts.preprocess import write_preprocess
-from vqtrain.ops.pixels import UINT8_RANGE
 from vqtrain.tokenizer import storage
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -31,37 +32,6 @@ TOLERANCES = {
     "float32": Tolerance(),
     "float16": Tolerance(ids_frac=0.05, pixels=0.02, near=None),
 }
-
-README = """# An image tokenizer in ONNX
-
-`encoder.onnx` turns images into token ids, `decoder.onnx` turns ids into images; neither needs
-PyTorch. What the ids mean is in `config.json`. `preprocess.py` turns pictures into images, with
-numpy and Pillow, exactly as the tokenizer itself does.
-
-- `images`: float32 {images} in [-1, 1]
-- `token_ids`: int64 {ids} in 0..{last_id}
-
-{sizes} The networks are in {precision}.
-
-On the CPU the graphs fail for other sides, NaN, values far beyond [-1, 1] and ids that there are
-not: `Gather` names an index out of bounds, or `Reshape` a shape. A device that does not compare
-indices gives results that mean nothing. `preprocess.py` gives sides and values that are right.
-
-```python
-{imports}
-
-from preprocess import preprocess
-
-encoder = onnxruntime.InferenceSession("encoder.onnx", providers=["CPUExecutionProvider"])
-decoder = onnxruntime.InferenceSession("decoder.onnx", providers=["CPUExecutionProvider"])
-
-images = preprocess({picture})
-token_ids = encoder.run(None, {{"images": images}})[0]
-
-images = decoder.run(None, {{"token_ids": token_ids}})[0]
-pixels = ((images[0].transpose(1, 2, 0) + 1) * {half_range} + {black}){rounded}
-```
-"""
 
 
 @final
@@ -85,7 +55,7 @@ class ONNX(Exporter):
         self.precision = precision
 
     def export(
-        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]]
+        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
         """Write the graphs, run them and compare."""
         plain = tokenizer.folded()
@@ -93,8 +63,9 @@ class ONNX(Exporter):
             for network in (plain.encoder, plain.project_in, plain.project_out, plain.decoder):
                 network.half()
         programs = trace(plain, refuses=True)
-        write(programs.encoder, out / "encoder.onnx", given="images", got="token_ids")
-        write(programs.decoder, out / "decoder.onnx", given="token_ids", got="images")
+        samples = f"{media_of(len(tokenizer.unit)).noun}s"
+        write(programs.encoder, out / "encoder.onnx", given=samples, got="token_ids")
+        write(programs.decoder, out / "decoder.onnx", given="token_ids", got=samples)
         write_preprocess(tokenizer, out)
         config = json.dumps(storage.stamped(tokenizer.config), indent=2)
         (out / storage.CONFIG_FILE).write_text(f"{config}\n", encoding="utf-8")
@@ -139,44 +110,3 @@ def runner(file: Path) -> Callable[[Tensor], Tensor]:
     session = InferenceSession(file, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda tensor: torch.from_numpy(session.run(None, {name: tensor.numpy()})[0])
-
-
-def shaped(*axes: object) -> str:
-    """Write a shape, such as [batch, 3, 64, 64]."""
-    return f"[{', '.join(map(str, axes))}]"
-
-
-def readme(tokenizer: Tokenizer, precision: str = "float32") -> str:
-    """Say how to run the graphs, with what the tokenizer's pixels are."""
-    channels, codebook = tokenizer.channels, tokenizer.codebook
-    k, size = codebook.num_codebooks, traced_size(tokenizer)
-    is_uint8 = tokenizer.pixel_range is None
-    book = "" if k == 1 else f", {k}"
-    if size:
-        words = {
-            "images": shaped("batch", channels, *size),
-            "ids": shaped("batch", *tokenizer.token_shape(*size)),
-            "sizes": "Any batch; images have this size: resize them first.",
-        }
-    else:
-        (tall, wide), counts = tokenizer.unit, codebook.tokens((codebook.grid_unit,) * 2)
-        more, wider = (f"{count}*" if count > 1 else "" for count in counts)
-        words = {
-            "images": f"[batch, {channels}, height, width]",
-            "ids": f"[batch{book}, {more}height/{tall}, {wider}width/{wide}]",
-            "sizes": f"Any batch; height is a multiple of {tall}, width of {wide}.",
-        }
-    imports, picture = "import numpy as np\nimport onnxruntime", 'np.load("picture.npy")'
-    if is_uint8 and channels in (1, 3):
-        imports, picture = f"{imports}\nfrom PIL import Image", 'Image.open("picture.png")'
-    black, white = tokenizer.pixel_range or UINT8_RANGE
-    return README.format(
-        **words,
-        imports=imports,
-        picture=picture,
-        last_id=tokenizer.vocab_size - 1,
-        precision=precision,
-        black=black,
-        half_range=(white - black) / 2,
-        rounded=".round().astype(np.uint8)" if is_uint8 else "",
-    )

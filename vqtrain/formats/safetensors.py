@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import final
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from vqtrain.data.media import IMAGE, SOUND, VIDEO, media_of
+from vqtrain.drawing.panels import in_rows
 from vqtrain.errors import VqtrainError
 from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import (
@@ -17,25 +18,33 @@ from vqtrain.formats.parts.agreement import (
     Tolerance,
     compare,
 )
-from vqtrain.ops.pixels import to_pixels
-from vqtrain.shapes import by, in_px, sides
+from vqtrain.shapes import by, in_words
 from vqtrain.tokenizer import storage
 from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.tokenizer.rate import rate_in, size_in
 
 SAMPLES_FILE = "samples.png"
+
+# What is preprocessed, in the card.
+GIVEN = {
+    IMAGE: "picture)  # a PIL picture, or an array [h, w, c]",
+    VIDEO: "frames)  # an array [t, h, w, c]",
+    SOUND: "values)  # an array [t] or [c, t]",
+}
 
 # License and data are not known here: whoever publishes it says them.
 CARD = """---
 library_name: vqtrain
 tags:
-- image-tokenizer
+- {word}-tokenizer
 - {encoder}
 - {codebook}
 ---
 
 # {name}
 
-An image tokenizer: it turns images into grids of integers from a learned vocabulary, and back.
+{article} {word} tokenizer: it turns {nouns} into grids of integers from a learned vocabulary, and
+back.
 
 ![originals above reconstructions]({samples})
 
@@ -45,9 +54,9 @@ An image tokenizer: it turns images into grids of integers from a learned vocabu
 from vqtrain import Tokenizer
 
 tokenizer = Tokenizer.from_pretrained("{path}")
-images = tokenizer.preprocess(picture)  # a PIL picture, or an array [h, w, c]
-token_ids = tokenizer.encode(images)
-images = tokenizer.decode(token_ids)  # in [-1, 1]; tokenizer.to_pixels(images) for pixels
+{nouns} = tokenizer.preprocess({given}
+token_ids = tokenizer.encode({nouns})
+{nouns} = tokenizer.decode(token_ids)  # in [-1, 1]{pixels}
 ```
 
 ## Tokens
@@ -81,7 +90,7 @@ class Safetensors(Exporter):
         self.push = push
 
     def export(
-        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]]
+        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
         """Write the directory and its card, which shows the first images, and publish it."""
         if self.push is not None:
@@ -107,7 +116,7 @@ def reloaded(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
 
 
 def compare_with(
-    loaded: Tokenizer, tokenizer: Tokenizer, images: Sequence[Float[Tensor, "_ c _ _"]]
+    loaded: Tokenizer, tokenizer: Tokenizer, images: Sequence[Float[Tensor, "_ c *_"]]
 ) -> Agreement:
     """Compare a tokenizer with what was loaded; nothing may differ."""
     exactly = Tolerance(ids_frac=0.0, pixels=0.0)
@@ -159,25 +168,28 @@ def refused(repository: str, error: Exception) -> VqtrainError:
 
 
 @torch.no_grad()
-def save_samples(tokenizer: Tokenizer, images: Float[Tensor, "b c h w"], file: Path) -> None:
-    """Write originals above reconstructions."""
-    rows = torch.stack([images, tokenizer(images).samples])
-    pixels = to_pixels(rearrange(rows, "row b c h w -> (row b) c h w"))
-    picture = rearrange(pixels, "(row b) c h w -> (row h) (b w) c", row=2).cpu().numpy()
-    # Of many channels the first one.
-    Image.fromarray(picture if picture.shape[2] == 3 else picture[:, :, 0]).save(file)
+def save_samples(tokenizer: Tokenizer, samples: Float[Tensor, "b c *size"], file: Path) -> None:
+    """Draw originals above reconstructions."""
+    rate = rate_in(tokenizer.training_summary)
+    Image.fromarray(in_rows(samples, tokenizer(samples).samples, rate=rate)).save(file)
 
 
 def card(tokenizer: Tokenizer, repository: str | None) -> str:
     """Write a model card, with the front matter that the hub reads."""
     summary = dict(tokenizer.training_summary)
     metrics = summary.pop("metrics", None)
-    name = str(summary.get("name") or "An image tokenizer")
-    kinds = kinds_of(tokenizer)
+    media, kinds = media_of(len(tokenizer.downsampling)), kinds_of(tokenizer)
+    article = "An" if media is IMAGE else "A"
+    name = str(summary.get("name") or f"{article} {media.word} tokenizer")
     return CARD.format(
         encoder=kinds[0],
         codebook=kinds[1],
         name=name,
+        article=article,
+        word=media.word,
+        nouns=f"{media.noun}s",
+        given=GIVEN[media],
+        pixels="" if media is SOUND else f"; tokenizer.to_pixels({media.noun}s) for pixels",
         samples=SAMPLES_FILE,
         path=f"hf://{repository}" if repository else "THIS_FOLDER",
         tokens=table(tokens_of(tokenizer)),
@@ -194,17 +206,19 @@ def kinds_of(tokenizer: Tokenizer) -> list[str]:
 
 def tokens_of(tokenizer: Tokenizer) -> dict[str, object]:
     """Say what the ids are."""
-    codebook = tokenizer.codebook
+    codebook, media = tokenizer.codebook, media_of(len(tokenizer.downsampling))
     rows: dict[str, object] = {
         "ids": tokenizer.vocab_size,
         "ids at each position": codebook.num_codebooks,
-        "pixels at each position": by(tokenizer.downsampling),
+        f"{'values' if media is SOUND else 'pixels'} at each position": by(tokenizer.downsampling),
         "order of ids": codebook.id_order,
         "choice of an id": codebook.selection_rule,
     }
-    size = tokenizer.training_summary.get("image_size")
-    if isinstance(size, int | list) and codebook.num_codebooks:
-        rows[f"ids of an image of {in_px(size)}"] = by(tokenizer.token_shape(*sides(size)))
+    size = size_in(tokenizer.training_summary)
+    if size and codebook.num_codebooks:
+        article = "an" if media is IMAGE else "a"
+        what = f"ids of {article} {media.noun} of {in_words(size)}"
+        rows[what] = by(tokenizer.token_shape(*size))
     return rows
 
 

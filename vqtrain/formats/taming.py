@@ -66,7 +66,7 @@ class Taming(Converter, Exporter):
             return from_weights(weights, legacy=self.legacy)
 
     def export(
-        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]]
+        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
         """Write weights and a config for its ``VQModel`` or ``GumbelVQ``; read them again."""
         network = published_arguments(tokenizer, OWNER)

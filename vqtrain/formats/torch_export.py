@@ -20,7 +20,7 @@ class TorchExport(Exporter):
     """Two programs of ``torch.export``."""
 
     def export(
-        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]]
+        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
         """Write both graphs and ``preprocess.py``, load them again and compare them."""
         programs = trace(tokenizer.folded(), refuses=False)

@@ -79,7 +79,7 @@ class VAR(Converter, Exporter):
             return assemble(weights, table, module_names(weights))
 
     def export(
-        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c _ _"]]
+        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
         """Write weights for its ``VQVAE``, and the arguments of that; read them again."""
         network = published_arguments(

@@ -46,8 +46,9 @@ from vqtrain.reports.images import (
 )
 from vqtrain.reports.players import Played, players
 from vqtrain.reports.series import charts_of, label
-from vqtrain.shapes import ImageSize, by, in_words, sides
+from vqtrain.shapes import by, in_words
 from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.tokenizer.rate import size_in
 from vqtrain.training.results import (
     ENVIRONMENT,
     METRICS,
@@ -181,12 +182,7 @@ def summary(run: RunResult, tokenizer: Tokenizer | None) -> list[Block]:
 
 def sample_size(run: RunResult) -> tuple[int, ...] | None:
     """Return the size of the run's samples, if it is known."""
-    length, frames = run.setting("data.length", int), run.setting("data.frames", int)
-    if length is not None:
-        return (length,)
-    size: ImageSize | None = run.setting("data.image_size", int)
-    size = size or run.setting("data.image_size", list)
-    return (*([frames] if frames else []), *sides(size)) if size else None
+    return size_in(run.setting("data", dict) or {})
 
 
 def validation_rows(run: RunResult) -> Iterator[dict[str, Cell]]:

@@ -1,6 +1,8 @@
-"""How samples last in time, as far as a tokenizer knows."""
+"""How large the samples of a training were, and how long they last."""
 
 from collections.abc import Mapping
+
+from vqtrain.shapes import sides
 
 
 def rate_in(training_summary: Mapping[str, object]) -> float | None:
@@ -18,3 +20,19 @@ def rate_in(training_summary: Mapping[str, object]) -> float | None:
     """
     found = training_summary.get("sample_rate") or training_summary.get("fps")
     return float(found) if isinstance(found, int | float) else None
+
+
+def size_in(training_summary: Mapping[str, object]) -> tuple[int, ...] | None:
+    """Return the sizes of the axes of a sample; None if they are not known.
+
+    Example:
+        >>> size_in({"image_size": 64, "frames": 17}), size_in({"length": 24000}), size_in({})
+        ((17, 64, 64), (24000,), None)
+    """
+    length, image_size = training_summary.get("length"), training_summary.get("image_size")
+    if isinstance(length, int):
+        return (length,)
+    if not isinstance(image_size, int | list):
+        return None
+    frames = training_summary.get("frames")
+    return (*([frames] if isinstance(frames, int) else []), *sides(image_size))

@@ -1,4 +1,4 @@
-"""How far what was exported agrees with PyTorch, on the same images."""
+"""How far what was exported agrees with PyTorch, on the same samples."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from vqtrain.data.media import IMAGE, SOUND, media_of
 from vqtrain.errors import VqtrainError
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -42,23 +43,26 @@ class Agreement:
         ids: Ids compared; 0 where only images were.
         other_ids: How many of them differ.
         pixels: Largest difference of decoded images, from equal ids.
+        noun: One of the samples.
     """
 
     images: int
     ids: int
     other_ids: int
     pixels: float
+    noun: str = IMAGE.noun
 
     def __str__(self) -> str:
         """Return it as a line."""
         same = f"{self.ids - self.other_ids:,} of {self.ids:,} ids are equal, " if self.ids else ""
-        return f"{self.images} images: {same}pixels differ by at most {self.pixels:.1e}"
+        values = "values" if self.noun == SOUND.noun else "pixels"
+        return f"{self.images} {self.noun}s: {same}{values} differ by at most {self.pixels:.1e}"
 
 
 @torch.no_grad()
 def compare(
     tokenizer: Tokenizer,
-    images: Sequence[Float[Tensor, "_ c _ _"]],
+    images: Sequence[Float[Tensor, "_ c *_"]],
     *,
     encode: Callable[[Tensor], Tensor] | None,
     decode: Callable[[Tensor], Tensor],
@@ -68,7 +72,7 @@ def compare(
 
     Args:
         tokenizer: The reference, in eval mode.
-        images: Batches in [-1, 1], of any sizes.
+        images: Batches of samples in [-1, 1], of any sizes.
         encode: From images to ids, as ``Tokenizer.encode``; None for a tokenizer without ids.
         decode: From ids to images, as ``Tokenizer.decode``; without ids, from images to
             reconstructions.
@@ -96,7 +100,8 @@ def compare(
         ids, other_ids = ids + mine.numel(), other_ids + int(differs.sum())
         gaps.append((tokenizer.decode(mine) - decode(mine)).abs().max())
     pixels = float(torch.stack(gaps).max())  # NaN if one is, other than by Python's max
-    agreement = Agreement(images=count, ids=ids, other_ids=other_ids, pixels=pixels)
+    noun = media_of(images[0].ndim - 2).noun
+    agreement = Agreement(images=count, ids=ids, other_ids=other_ids, pixels=pixels, noun=noun)
     return checked(agreement, tolerance)
 
 
@@ -117,7 +122,7 @@ def checked(agreement: Agreement, tolerance: Tolerance) -> Agreement:
 
 def near_ties(
     tokenizer: Tokenizer,
-    images: Float[Tensor, "b c h w"],
+    images: Float[Tensor, "b c *size"],
     token_ids: Int64[Tensor, " b *tokens"],
     near: float,
 ) -> Bool[Tensor, " b *tokens"]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vqtrain.data.media import IMAGE
 from vqtrain.shapes import by
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -66,7 +67,12 @@ def preprocess(picture):
 
 
 def write_preprocess(tokenizer: Tokenizer, out: Path) -> None:
-    """Write ``preprocess.py`` for a tokenizer of images into a folder."""
+    """Write ``preprocess.py`` into a folder, if the tokenizer is of images.
+
+    Clips and sounds come from arrays in one step, and their sizes may follow other rules.
+    """
+    if len(tokenizer.unit) != IMAGE.axes:
+        return
     of_pictures = tokenizer.channels in (1, 3)
     text = SOURCE
     for name, value in {

@@ -153,7 +153,7 @@ def checkpoint_in(path: Path, ending: str) -> Path:
 
 
 def compare_again(
-    tokenizer: Tokenizer, again: Tokenizer, images: Sequence[Float[Tensor, "_ c _ _"]]
+    tokenizer: Tokenizer, again: Tokenizer, images: Sequence[Float[Tensor, "_ c *_"]]
 ) -> Agreement:
     """Compare a tokenizer with what was read again.
 

@@ -9,8 +9,10 @@ from typing import final
 import numpy as np
 
 from vqtrain.app.parts.output import refuse_inside
+from vqtrain.app.parts.sources import Named
 from vqtrain.app.tokenize import hash_of
 from vqtrain.data.decoding.base import Transform
+from vqtrain.data.media import Media
 from vqtrain.data.remote.urls import shareable
 from vqtrain.data.sources.fields import find_fields
 from vqtrain.data.sources.find import open_both, open_samples
@@ -20,8 +22,6 @@ from vqtrain.data.tokens.report import Report, read_report
 from vqtrain.errors import ConfigError, require
 from vqtrain.ops.paths import expand
 from vqtrain.tokenizer.model import Tokenizer
-
-Images = str | list[str | dict[str, object]]
 
 
 @final
@@ -70,12 +70,14 @@ class Sources:
 
     Attributes:
         images: Those to train on.
+        media: What they are of; None if they are not named.
         val: Those to measure on.
         tokens: A folder of ids, in place of ``images``.
     """
 
-    images: Images | None
-    val: Images
+    images: Named | None
+    media: Media | None
+    val: Named
     tokens: str | None
 
     def check(self, folder: Path, names: Sequence[str]) -> None:
@@ -88,12 +90,7 @@ class Sources:
         Raises:
             ConfigError: If they do not.
         """
-        if self.tokens is None:
-            require(
-                self.images not in (None, ""),
-                "name the images: vqtrain probe tokenizer=PATH images=IMAGES",
-            )
-        else:
+        if self.tokens is not None:
             require(self.images is None, "tokens are in place of images: leave out one of the two")
             require(
                 len(names) == 1,
@@ -118,11 +115,12 @@ class Sources:
             ConfigError: If shards are of something else.
             DataError: If something is missing or damaged.
         """
+        media = transform.media
         if self.tokens is not None:
             tokens = expand(self.tokens)
             report = read_report(tokens)
             check_tokens(report, tokenizer, transform, f"tokens={self.tokens}")
-            val = open_samples(self.val, role="validation", key="val")
+            val = open_samples(self.val, media, role="validation", key="val")
             train = None
             count = report["samples"]
             digest = report["images"]["digest"]
@@ -130,7 +128,7 @@ class Sources:
         else:
             tokens, images = None, self.images
             assert images is not None, "they are checked"
-            train, val = open_both(images, self.val, keys=("images", "val"))
+            train, val = open_both(images, self.val, media, keys=(media.key, "val"))
             described, count = describe(images, train), len(train)
         source = f"held out of {self.images}" if self.val == "auto" else self.val
         return ProbeImages(

@@ -14,7 +14,9 @@ from vqtrain.app.parts.probes.folder import TOKENIZER, check_same, claimed, read
 from vqtrain.app.parts.probes.images import Sources
 from vqtrain.app.parts.probes.options import ProbeOptions
 from vqtrain.app.parts.probes.run import TokenizerRun, begin
+from vqtrain.app.parts.sources import check_media
 from vqtrain.app.tokenize import hash_of
+from vqtrain.data.media import IMAGE, SOUND
 from vqtrain.data.remote.urls import shareable
 from vqtrain.errors import Interrupted, require
 from vqtrain.evaluation.models import Model
@@ -24,7 +26,7 @@ from vqtrain.generation.form import TokenForm
 from vqtrain.generation.results import FILE, write_probe
 from vqtrain.launchers.parts.ranks import WIDTH
 from vqtrain.reports import page
-from vqtrain.shapes import by, sides
+from vqtrain.shapes import by, in_words
 from vqtrain.tokenizer.model import Tokenizer
 
 
@@ -70,6 +72,8 @@ def open_run(
     before = read_begun(folder, out)
     tokenizer = Tokenizer.from_pretrained(path, allow=allow)
     tokenizer.check_ids()
+    if sources.media is not None:
+        check_media(sources.media, tokenizer, path)
     if before is not None and (folder / TOKENIZER).is_dir():
         kept = Tokenizer.from_pretrained(folder / TOKENIZER, allow=allow)
         require(
@@ -108,17 +112,18 @@ def open_run(
 
 def run_stages(run: TokenizerRun) -> int:
     """Do what is left to do, and say what came of all."""
-    found, (height, width) = run.found, sides(run.found.image_size)
+    found, media = run.found, run.model.transform.media
+    article = "an" if media is IMAGE else "a"
     run.say("probe", str(run.folder))
     run.say(
         "tokenizer",
-        f"{found.path}: {found.kind}, {found.size:,} codes, {by(found.token_shape)} tokens an "
-        f"image of {height} x {width} px",
+        f"{found.path}: {found.kind}, {found.size:,} codes, {by(found.token_shape)} tokens "
+        f"{article} {media.noun} of {in_words(run.model.transform.sample_size)}",
     )
     run.say(
-        "images",
-        f"{run.images.num_train:,} to train on, {run.images.num_val:,} to measure on, "
-        f"crop={run.settings.crop}",
+        f"{media.noun}s",
+        f"{run.images.num_train:,} to train on, {run.images.num_val:,} to measure on"
+        + (f", crop={run.settings.crop}" if media is not SOUND else ""),
     )
     left, code = run.left, None
     if run.images.is_same:

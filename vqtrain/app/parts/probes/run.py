@@ -12,6 +12,7 @@ from rich.console import Console
 from vqtrain.app.parts.probes.folder import TOKENIZER, TRAIN, VAL
 from vqtrain.app.parts.probes.images import ProbeImages
 from vqtrain.app.parts.probes.options import ProbeOptions
+from vqtrain.data.media import IMAGE
 from vqtrain.evaluation.baselines import bits_per_pixel
 from vqtrain.evaluation.measure import measuring_device
 from vqtrain.evaluation.models import Model, choose_metrics, load_metrics
@@ -19,7 +20,7 @@ from vqtrain.evaluation.settings import SampleSettings, find_device
 from vqtrain.generation.form import TokenForm
 from vqtrain.generation.results import ProbeReport, TokenizerProbe, write_probe
 from vqtrain.metrics.base import Metric
-from vqtrain.shapes import ImageSize, sides
+from vqtrain.shapes import ImageSize
 from vqtrain.tokenizer.model import Tokenizer
 
 
@@ -58,8 +59,8 @@ class TokenizerRun:
 
     @property
     def num_positions(self) -> int:
-        """Pixels of an image."""
-        return math.prod(sides(self.found.image_size))
+        """Pixels of an image, or values of another sample."""
+        return math.prod(self.model.transform.sample_size)
 
     @property
     def left(self) -> list[str]:
@@ -118,7 +119,9 @@ def begin(
 ) -> ProbeReport:
     """Describe a probe of which nothing is done yet."""
     transform = settings.transform(tokenizer)
-    size = cast(ImageSize, transform.summary["image_size"])
+    size: ImageSize = list(transform.sample_size)
+    if transform.media is IMAGE:
+        size = cast(ImageSize, transform.summary["image_size"])
     shape = tokenizer.token_shape(*transform.sample_size)
     found = TokenizerProbe(
         name=short_name(path),

@@ -17,10 +17,11 @@ from vqtrain.app.parts.probes.run import TokenizerRun
 from vqtrain.app.parts.probes.transformer import draw, read_model
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.tokenize import encoder, make_token_plan
+from vqtrain.data.media import IMAGE
 from vqtrain.data.shards.folder import ALL, Progress
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.tokens.write import write
-from vqtrain.errors import BadSampleError, require
+from vqtrain.errors import BadSampleError, ConfigError, require
 from vqtrain.evaluation.measure import Change, measuring_device
 from vqtrain.evaluation.models import measure_model, refuse_many
 from vqtrain.evaluation.reference import content_digest
@@ -39,6 +40,7 @@ from vqtrain.tokenizer.checks import MAX_LISTED
 from vqtrain.training.token_arrays import read_tokens
 
 SHARD_SIZE = 10_000
+FINDING = "looking for the fields of the samples"
 # Real images in a picture, and as many drawn ones.
 MAX_SHOWN = 32
 
@@ -50,6 +52,12 @@ def check(run: TokenizerRun) -> None:
         ConfigError: If a stage lacks what it needs.
     """
     options, found, left = run.options, run.found, run.left
+    media = run.model.transform.media
+    if media is not IMAGE and {"transformer", "samples"} & {*left}:
+        raise ConfigError(
+            f"the transformer and its samples are of images: of {media.noun}s give "
+            "probe=[entropy,perturb]"
+        )
     if "samples" in left:
         require(
             "transformer" in options.stages or found.transformer is not None,
@@ -99,7 +107,7 @@ def prepare(run: TokenizerRun) -> None:
     encode = encoder(tokenizer, settings)
     for folder, plan in plans.items():
         word = "held-out ids" if folder == run.val_tokens else "training ids"
-        with shown_progress(run.console, "looking for the fields of the samples") as progress:
+        with shown_progress(run.console, FINDING, run.model.transform.media.noun) as progress:
             write(
                 plan,
                 out=folder,
@@ -123,7 +131,7 @@ def measure(run: TokenizerRun, word: str, change: Change | None = None) -> dict[
     """Measure decoded held-out images, those of their own ids or of others."""
     val = run.images.val
     needs_content = any(isinstance(metric, SetMetric) for metric in run.metrics)
-    with shown_progress(run.console, word) as progress:
+    with shown_progress(run.console, word, run.model.transform.media.noun) as progress:
         measured = measure_model(
             run.model,
             val,
