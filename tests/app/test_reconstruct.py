@@ -230,6 +230,12 @@ def test_a_damaged_picture_is_passed_over_and_said(
             "maskbit, ldm, got 'middle'",
         ),
         (["tokenizer=tokenizer", "images=demo", "limit=0"], "limit must be at least 1"),
+        (["tokenizer=tokenizer", "videos=demo"], "takes images: give images=IMAGES instead of"),
+        (
+            ["tokenizer=tokenizer", "images=demo", "length=9"],
+            "length is of sounds: tokenizer",
+        ),
+        (["tokenizer=tokenizer", "images=demo", "sounds=demo"], "images and sounds are of several"),
         (["tokenizer=tokenizer", "images=demo", "device=gpu"], "unknown device 'gpu'"),
         (
             ["tokenizer=tokenizer", "images=demo", "precision=half"],

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -23,6 +24,7 @@ from vqtrain.cli import main
 from vqtrain.data.decoding.images import ImageTransform
 from vqtrain.data.decoding.sounds import SoundTransform
 from vqtrain.data.tokens.read import read
+from vqtrain.drawing.files import to_wav
 from vqtrain.launchers.base import Done, Ended, Job
 from vqtrain.sequence import SequenceLayout
 from vqtrain.tokenizer.any_size import AnySize, Layout, decode, encode
@@ -113,6 +115,34 @@ def test_ids_of_sounds_go_to_shards_and_back(hums, sound_tokenizer, tmp_path, mo
         assert torch.equal(layout.to_token_ids(layout.to_sequence(ids), (2, 400)), ids)
     assert main([*words, "length=800", "layout=flat", "max_bad_fraction=0.5", "out=flat"]) == 0
     assert np.load("flat/tokens.npy").shape == (6, 2, 200)
+
+
+def test_sounds_and_clips_are_kept_whole(
+    hums, sound_tokenizer, ramps, clip_tokenizer, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    sounds = tmp_path / "sounds"
+    shutil.copytree(hums, sounds, ignore=shutil.ignore_patterns("none.wav"))
+    (sounds / "tiny.wav").write_bytes(to_wav(torch.zeros(1, 3), 8000))
+    kept = [word for word in SMALL if not word.startswith("batch_size")]
+    words = ["tokenize", f"tokenizer={sound_tokenizer}", f"sounds={sounds}", *kept]
+    assert main([*words, "whole=true", "max_bad_fraction=0.2"]) == 0
+    index = json.loads(Path("tokens/index.json").read_text())
+    assert (index["tokens"]["shape"], index["settings"]["whole"]) == (None, True)
+    (fault,) = index["skipped"]
+    assert (fault["key"], "a sample of 3 does not divide" in fault["reason"]) == ("tiny", True)
+    # 1,600 + 250 n values, cut to tokens of 4.
+    found = {sample.key: sample.token_ids.shape for sample in read("tokens", verify=True)}
+    assert found == {f"hum-{n}": (2, (1600 + 250 * n) // 4) for n in range(6)}
+    clips = [f"tokenizer={clip_tokenizer}", f"videos={ramps}", "whole=true", "out=clips"]
+    assert main(["tokenize", *clips, *kept]) == 0
+    assert next(read("clips")).token_ids.shape == (6, 5, 6)  # 12 frames of 20 x 24 px
+    for more, message in (
+        (["length=800"], "length=800 cuts what whole=true keeps"),
+        (["layout=flat"], "ids of samples of any size differ in shape"),
+    ):
+        assert main([*words, "whole=true", *more, "out=wrong"]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_ids_of_clips_have_three_axes(ramps, clip_tokenizer, tmp_path, monkeypatch):

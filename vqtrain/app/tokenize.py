@@ -21,6 +21,7 @@ from vqtrain.app.parts.output import ending_in_order, folder_of, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.parts.sources import SampleSources, check_media
 from vqtrain.build import bind, resolve
+from vqtrain.data.media import IMAGE, VIDEO, media_of
 from vqtrain.data.shards.folder import INDEX, PLAN, Progress, read_share
 from vqtrain.data.shards.writer import progress_of
 from vqtrain.data.sources.find import open_samples
@@ -38,6 +39,7 @@ from vqtrain.tokenizer.any_size import AnySize, layout_of
 from vqtrain.tokenizer.any_size import encode as encode_any_size
 from vqtrain.tokenizer.checks import LEAST_TILE
 from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.tokenizer.preprocessing import fitting
 
 # The keys that say where the processes run; theirs are the others.
 LAUNCH_KEYS = ("launcher", "devices", "jobs", "launcher_options")
@@ -56,6 +58,7 @@ class Tokenize(Command):
         words: list[str],
         settings: SampleSettings,
         any_size: AnySize,
+        whole: bool,
         tokenizer: str,
         allow: list[str],
         sources: SampleSources,
@@ -89,6 +92,7 @@ class Tokenize(Command):
             shard_size=shard_size,
             layout=layout,
             any_size=any_size if is_any else None,
+            whole=whole,
         )
         was_complete = (folder / INDEX).is_file()
         report: Report | None
@@ -106,7 +110,7 @@ class Tokenize(Command):
                     report = write(
                         plan,
                         out=folder,
-                        encode=encoder(model, settings, any_size if is_any else None),
+                        encode=encoder(model, settings, any_size if is_any else None, whole),
                         describe=describer(model, any_size) if is_any else None,
                         share=part,
                         num_workers=settings.workers,
@@ -130,10 +134,12 @@ def make_token_plan(
     shard_size: int,
     layout: str,
     any_size: AnySize | None = None,
+    whole: bool = False,
 ) -> Plan:
     """Decide what is written.
 
-    Images are cropped to one size, or with ``any_size`` kept whole.
+    Images are cropped to one size, or with ``any_size`` kept whole; of clips and sounds a part is
+    taken, or with ``whole`` all.
 
     Raises:
         ConfigError: If the tokenizer makes no ids, or a setting does not fit it.
@@ -147,6 +153,11 @@ def make_token_plan(
         )
         size = [any_size.tile or LEAST_TILE * unit for unit in tokenizer.unit]
         settings = replace(settings, image_size=size, batch_size=1)
+    kept: dict[str, object] | None = None
+    if any_size is not None:
+        kept = {"image_size": None, **asdict(any_size)}
+    if whole:
+        kept, settings = whole_keys(tokenizer, settings), replace(settings, batch_size=1)
     transform = settings.transform(tokenizer)
     token_settings = TokenSettings(
         transform=transform,
@@ -155,16 +166,35 @@ def make_token_plan(
         device=find_device(settings.device).type,
         shard_size=shard_size,
         layout=layout,
-        any_size=None if any_size is None else {"image_size": None, **asdict(any_size)},
+        any_size=kept,
     )
     config = {key: tokenizer.config[key] for key in ("image", "downsampling", "token_ids")}
     return make_plan(
         images,
         settings=token_settings,
         tokenizer={"sha256": hash_of(tokenizer), **config},
-        shape=None if any_size else tokenizer.token_shape(*transform.sample_size),
+        shape=None if kept else tokenizer.token_shape(*transform.sample_size),
         size=tokenizer.vocab_size,
     )
+
+
+def whole_keys(tokenizer: Tokenizer, settings: SampleSettings) -> dict[str, object]:
+    """Describe clips or sounds that are kept whole, by key.
+
+    Raises:
+        ConfigError: If they are images, or are to have a size.
+    """
+    media = media_of(len(tokenizer.unit))
+    require(
+        media is not IMAGE,
+        "whole=true is for clips and sounds: max_tokens, pad and thumbnail keep images whole",
+    )
+    sizes: dict[str, object] = {"length": settings.length}
+    if media is VIDEO:
+        sizes = {"frames": settings.frames, "image_size": settings.image_size}
+    for key, size in sizes.items():
+        require(size is None, f"{key}={size} cuts what whole=true keeps: leave one of them out")
+    return {**sizes, "whole": True}
 
 
 def hash_of(tokenizer: Tokenizer) -> str:
@@ -189,13 +219,18 @@ def describer(tokenizer: Tokenizer, any_size: AnySize) -> Describe:
 
 
 def encoder(
-    tokenizer: Tokenizer, settings: SampleSettings, any_size: AnySize | None = None
+    tokenizer: Tokenizer,
+    settings: SampleSettings,
+    any_size: AnySize | None = None,
+    whole: bool = False,
 ) -> Encode:
     """Put a tokenizer on its device, and return what turns pixels into ids there."""
     placed = settings.placed(tokenizer)
 
     @torch.inference_mode()
     def encode(pixels: Shaped[Tensor, "b c *size"]) -> Int64[Tensor, " b *tokens"]:
+        if whole:
+            pixels = fitting(pixels[0], placed.unit, placed.token_shape)[None]
         own = pixels.to(placed.device, non_blocking=True)
         images = placed.to_images(own, widened(placed.dtype))
         try:

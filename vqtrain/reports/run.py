@@ -62,7 +62,7 @@ from vqtrain.training.results import (
 SOME_BYTES, WORST_BYTES, PROGRESS_BYTES = 1_300_000, 700_000, 1_000_000
 MOST_SHOWN, MOST_STEPS, MOST_PROGRESS = 12, 8, 8
 # Of the clips or sounds that play, of each of two sections.
-PLAYED_BYTES = 1_000_000
+PLAYED_BYTES = 700_000
 
 
 @final

@@ -29,7 +29,7 @@ class TokenSettings:
         device: The kind of device, because devices round differently.
         shard_size: Images per shard.
         layout: ``webdataset`` or ``flat``.
-        any_size: How images of any size are encoded, by key; None for images of one size.
+        any_size: How samples of any size are encoded, by key; None for samples of one size.
 
     Raises:
         ConfigError: If a value is invalid.
@@ -48,7 +48,7 @@ class TokenSettings:
         check_fields(self, "")
         require(
             self.any_size is None or (self.batch_size == 1 and self.layout == "webdataset"),
-            "ids of images of any size differ in shape: they need batch_size=1 and "
+            "ids of samples of any size differ in shape: they need batch_size=1 and "
             "layout=webdataset",
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from vqtrain.data.tokens.plan import Plan, shard_name
 from vqtrain.data.tokens.read import ARRAY, SAMPLES
 from vqtrain.data.tokens.report import UNFINISHED, Report, read_report
 from vqtrain.data.tokens.share import ShareWriter
-from vqtrain.errors import FailedError, as_failure
+from vqtrain.errors import BadSampleError, FailedError, as_failure
 
 # Batches that can wait to be written while others are encoded.
 AHEAD = 4
@@ -54,7 +55,7 @@ def write(
     Args:
         plan: The plan.
         out: Folder of the tokens; it need not exist.
-        encode: Called with full batches only.
+        encode: Called with full batches only; may refuse a batch of one by a BadSampleError.
         share: The part of this process.
         num_workers: Processes that load images; 0 for this process.
         max_bad_fraction: Largest share of all images that may be bad; at least one may, unless it
@@ -146,7 +147,12 @@ def _encoded(
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as pool:
         for part, batch in zip(writer.rest, loader, strict=True):
-            token_ids = encode(batch.samples)
+            try:
+                token_ids = encode(batch.samples)
+            except BadSampleError as error:  # one that is kept whole is too small for a token
+                token_ids = torch.zeros(len(batch.mask), 0, dtype=torch.int64)
+                batch.mask[:] = False
+                batch.faults.append(plan.images.fault(part[1][0], str(error)))
             if describe is not None:
                 height, width = batch.samples.shape[2:]
                 batch.fields = [(*own, describe((height, width))) for own in batch.fields]

@@ -1,7 +1,7 @@
 """``README.md`` of graphs in ONNX: what goes in and out, and how to run them."""
 
 from vqtrain.data.media import IMAGE, SOUND, media_of
-from vqtrain.formats.parts.graphs import traced_size
+from vqtrain.formats.parts.graphs import lacking, traced_size
 from vqtrain.ops.pixels import UINT8_RANGE
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -87,17 +87,14 @@ def _shapes(tokenizer: Tokenizer) -> dict[str, str]:
     names, least = NAMES[len(unit)], (codebook.grid_unit,) * len(unit)
     axes: list[str] = []
     rules: list[str] = []
-    for name, side, count, first in zip(
-        names, unit, codebook.tokens(least), tokenizer.encoder.size(least), strict=True
+    # Of causal networks a part of the first token is missing.
+    for name, side, count, lack in zip(
+        names, unit, codebook.tokens(least), lacking(tokenizer), strict=True
     ):
         more = f"{count}*" if count > 1 else ""
-        # Of causal networks, whose first position is a token by itself.
-        missing = side - first
-        axes.append(f"{more}{f'({name}+{missing})' if missing else name}/{side}")
-        is_first = "is a multiple" if not missing else f"is {first} more than a multiple"
-        rules.append(
-            f"{name} {is_first} of {side}" if not rules or missing else f"{name} of {side}"
-        )
+        axes.append(f"{more}{f'({name}+{lack})' if lack else name}/{side}")
+        rule = f"is {side - lack} more than a multiple of" if lack else "is a multiple of"
+        rules.append(f"{name} {rule if lack or not rules else 'of'} {side}")
     return {
         "size": shaped("batch", channels, *names),
         "ids": shaped("batch", *([k] if k > 1 else []), *axes),
