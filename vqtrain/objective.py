@@ -336,7 +336,7 @@ def build_adversarial(
         weight=weight,
         layer=layer,
         settings=bind(DiscriminatorSettings, settings, where="loss.discriminator"),
-        feature_weight=cast(float, features),
+        feature_weight=float(cast(float, features)),
     )
 
 
