@@ -1,6 +1,7 @@
 """``vqtrain reconstruct`` as its users meet it."""
 
 import json
+import sys
 from pathlib import Path
 
 import av
@@ -160,6 +161,25 @@ def test_a_clip_plays_and_is_a_strip_beside_its_reconstruction(
     assert frames.shape == (8, 16, 40, 3)
     expected = np.concatenate([pixels, to_pixels(made)[0]], axis=3).transpose(1, 2, 3, 0)
     assert np.abs(frames.astype(int) - expected).mean() < 4
+
+
+def test_a_missing_package_is_one_line(
+    hums: Path,
+    sound_tokenizer: Path,
+    ramps: Path,
+    clip_tokenizer: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for package, words, message in (
+        ("av", [f"tokenizer={clip_tokenizer}", f"videos={ramps}"], "clips need PyAV"),
+        ("soxr", [f"tokenizer={sound_tokenizer}", f"sounds={hums}"], "sounds need soxr"),
+    ):
+        monkeypatch.setitem(sys.modules, package, None)
+        assert main(["reconstruct", *words]) == 2
+        printed = capsys.readouterr().err
+        assert f"{message}: pip install" in printed
+        assert printed.count("\n") == 1
 
 
 @pytest.mark.usefixtures("tokenizer")

@@ -5,6 +5,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import final
 
 import numpy as np
@@ -19,7 +20,7 @@ from vqtrain.data.decoding.crops import CROPS, Geometry, crop
 from vqtrain.data.decoding.images import ImageTransform, one_line, open_image
 from vqtrain.data.decoding.videos import Frames, Keep, OneSize, Video, open_video
 from vqtrain.data.media import VIDEO
-from vqtrain.errors import BadSampleError
+from vqtrain.errors import BadSampleError, ConfigError
 from vqtrain.shapes import ImageSize, sides
 
 # Where a tar says that it is one.
@@ -55,6 +56,11 @@ class ClipTransform(Transform):
     stride: int
 
     media = VIDEO
+
+    def __post_init__(self) -> None:
+        """Look for the library, which is imported only where videos are."""
+        if find_spec("av") is None:
+            raise ConfigError('clips need PyAV: pip install "vqtrain[video]"')
 
     @property
     def sample_size(self) -> tuple[int, int, int]:
