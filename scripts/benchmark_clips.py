@@ -1,8 +1,8 @@
-"""Times vqtrain's loaders of sounds against a plain loop over the library that decodes them.
+"""Times the loaders of clips and sounds against a plain loop over the library that decodes them.
 
 Each way has one worker process, over the same samples in tars, which are made first. The ways take
 turns, and the medians are compared. The last line is JSON.
-Run: OMP_NUM_THREADS=1 python scripts/benchmark_clips.py sounds
+Run: OMP_NUM_THREADS=1 python scripts/benchmark_clips.py clips (or sounds)
 """
 
 import argparse
@@ -13,24 +13,30 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from statistics import median
 
+import av
 import numpy as np
 import soundfile
 import soxr
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torchvision.transforms.v2 import functional
 
 from vqtrain.data.loading.batches import TrainingBatches
 from vqtrain.data.loading.loaders import Loader
-from vqtrain.data.media import SOUND
+from vqtrain.data.media import SOUND, VIDEO
 from vqtrain.data.settings.base import DataSettings
 from vqtrain.data.settings.sound import SoundData
+from vqtrain.data.settings.video import VideoData
 from vqtrain.data.sources.find import open_samples
 from vqtrain.data.sources.index import SampleIndex
+from vqtrain.drawing.mp4 import encode_mp4
 
 COUNT, BATCH_SIZE = 64, 16
 Load = Callable[[bytes], Tensor]
@@ -115,6 +121,91 @@ def sound_cases() -> Iterator[tuple[str, Case]]:
         yield name, (settings, files, PlainSound(rate, length))
 
 
+class PlainClip:
+    """Decodes every so many frames from a random one on by PyAV, and resizes them by torch.
+
+    It looks for the key frame before the first frame, in files of a constant rate.
+
+    Args:
+        frames: Of a clip.
+        stride: From one of them to the next.
+        side: Of the square in the middle, in px.
+    """
+
+    def __init__(self, frames: int, stride: int, side: int) -> None:
+        self._frames = frames
+        self._stride = stride
+        self._side = side
+
+    def __call__(self, encoded: bytes) -> Tensor:
+        """Load a clip."""
+        found: list[np.ndarray] = []
+        with av.open(io.BytesIO(encoded)) as container:
+            track = container.streams.video[0]
+            track.codec_context.thread_count = 1
+            assert track.average_rate is not None
+            assert track.time_base is not None
+            tick = 1 / (track.average_rate * track.time_base)
+            count = round(float((container.duration or 0) / av.time_base * track.average_rate))
+            start = random.randrange(count - (self._frames - 1) * self._stride)
+            container.seek(int(start * tick), stream=track)
+            for frame in container.decode(track):
+                number = round((frame.pts or 0) / tick)
+                if number >= start and (number - start) % self._stride == 0:
+                    found.append(frame.to_ndarray(format="rgb24", threads=1))
+                if len(found) == self._frames:
+                    break
+        clip = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2)
+        height, width = clip.shape[2:]
+        short = min(height, width)
+        size = [height * self._side // short, width * self._side // short]
+        clip = functional.resize(clip, size, antialias=True)
+        return functional.center_crop(clip, [self._side, self._side]).transpose(0, 1)
+
+
+def clip_cases() -> Iterator[tuple[str, Case]]:
+    """Make videos of 8 s at 30 frames a second: noise that moves, smooth at the small scale."""
+    noise = np.random.default_rng(0)
+    for width, height, key_every, side, stride in (
+        (320, 240, 12, 128, 1),
+        (320, 240, 250, 128, 1),
+        (320, 240, 12, 128, 4),
+        (80, 80, 12, 64, 1),
+        (640, 480, 12, 256, 1),
+    ):
+        settings = VideoData(
+            train="-",
+            val="-",
+            sampling="permuted",
+            image_size=side,
+            crop="resize",
+            flip=False,
+            background="white",
+            frames=16,
+            fps=None,
+            stride=stride,
+            frames_per_loss=None,
+            channels=3,
+            batch_size=BATCH_SIZE,
+            num_workers=1,
+            max_bad_fraction=0.0,
+        )
+        files = []
+        for number in range(8):
+            small = noise.integers(0, 256, (height // 8 + 16, width // 8 + 16, 3), dtype=np.uint8)
+            picture = np.asarray(
+                Image.fromarray(small).resize((width + 128, height + 128), Image.Resampling.BICUBIC)
+            )
+            places = [(abs(64 - frame % 128), frame * 128 // 240) for frame in range(240)]
+            frames = (picture[y : y + height, x : x + width] for x, y in places)
+            encoded = encode_mp4(
+                frames, times=range(241), tick=Fraction(1, 30), crf=20, key_every=key_every
+            )
+            files += [(f"{number}-{copy}.mp4", encoded) for copy in range(COUNT // 8)]
+        name = f"{width} x {height} px to {side}, key frames: {key_every}, stride: {stride}"
+        yield name, (settings, files, PlainClip(16, stride, side))
+
+
 def write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
     """Write files by name and content."""
     with tarfile.open(path, "w") as tar:
@@ -152,7 +243,7 @@ def compare(
     return rates
 
 
-KINDS = {"sounds": (SOUND, sound_cases)}
+KINDS = {"clips": (VIDEO, clip_cases), "sounds": (SOUND, sound_cases)}
 
 
 def main() -> None:
@@ -173,7 +264,7 @@ def main() -> None:
             rates = compare(index, settings, load, arguments.batches, arguments.rounds)
         ours, plain = median(rates["ours"]), median(rates["plain"])
         ratios[name] = round(ours / plain, 3)
-        print(f"{name:<32}ours {ours:8.0f} {media.noun}s/s  plain {plain:8.0f}  {ours / plain:.2f}")
+        print(f"{name:<56}ours {ours:8.0f} {media.noun}s/s  plain {plain:8.0f}  {ours / plain:.2f}")
     print(json.dumps(ratios))
 
 
