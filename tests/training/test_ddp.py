@@ -125,9 +125,13 @@ def train(
                 *("codebook=gumbel", "codebook.final_temperature=1"),
             ],
         ),
+        ("magvit2_video", ["loss.adversarial.adaptive=true", *RESTARTING]),
         ("jukebox", ["loss.adversarial.adaptive=true", *RESTARTING]),
     ],
-    ids=["vit-adaptive-ema", "latent_query-balanced-gumbel", "jukebox-adaptive-ema"],
+    ids=[
+        *("vit-adaptive-ema", "latent_query-balanced-gumbel"),
+        *("magvit2_video-adaptive-ema", "jukebox-adaptive-ema"),
+    ],
 )
 def test_two_ranks_equal_one_process_on_the_joined_batch(
     network: str, words: list[str], train: Callable[..., Outcome]
