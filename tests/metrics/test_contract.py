@@ -103,6 +103,7 @@ def without_checks(_: SampleMetric, reconstruction: Tensor, original: Tensor) ->
         ({"higher_is_better": True}, "a perfect reconstruction must have a better value"),
         ({"min_size": 20}, "mean_absolute needs samples of at least 20, these have 16"),
         ({"__call__": without_checks}, "floats must raise a TypeError"),
+        ({"__call__": without_checks, "takes_levels": False}, "uint8 must raise a TypeError"),
         (
             {"__call__": lambda self, a, b: MeanAbsolute.__call__(self, a, b).float()},
             "must give 3 values in float64",
