@@ -127,6 +127,35 @@ def test_sounds_are_measured_and_those_of_no_use_are_named(
     }
 
 
+def test_clips_are_measured_beside_images(
+    examine: Examine, encode_video: Callable[..., bytes], photographs: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    levels = range(40, 220, 4)
+    (folder / "a.mp4").write_bytes(encode_video(levels, key_every=12))
+    (folder / "b.mkv").write_bytes(encode_video(levels, "matroska", key_every=45))
+    times = [0, 100, 300, 350, 400, 900]
+    (folder / "c.mp4").write_bytes(encode_video(levels[:6], times=times))
+    (folder / "text.mp4").write_text("no video")
+    run = ["data=video", "data.frames=3", "data.image_size=16", "trainer.accelerator=cpu"]
+    for part in ("encoder", "decoder"):
+        run += [f"{part}=magvit2_video", f"{part}.channels=8", f"{part}.num_blocks=1"]
+        run += [f"{part}.multipliers=[1,2]", f"{part}.time_strides=[2]"]
+    source = f"[{{videos: {folder}, weight: 1}}, {{images: {photographs}, weight: 1}}]"
+    found = examine(f"data.train={source}", f"data.val={folder}", run=run)
+    assert found["videos"].found.startswith("10, files: 10, ")
+    assert found["unreadable"].found.startswith("1 of 4 that were tried: 'text' in ")
+    shown = "shortest 6 frames (1 s), median 45 frames (4.5 s), longest 45 frames (4.5 s)"
+    assert found["lengths"].found == shown
+    assert found["key frames"].found.startswith("12 frames from one to the next")
+    assert found["key frames"].mark == "ok"
+    modes = set(found["modes"].found.split(", h"))
+    assert modes == {"h264 yuv420p: 2", "264 yuv420p, variable rate: 1"}
+    _, slow = samples.describe_clips([(9, 900, 9)] * 2 + [(250, 10000, 250)] * 3)
+    assert (slow.mark, slow.found[:3]) == ("slow", "250")
+
+
 def test_some_bad_pictures_do_not_stop_a_run(examine: Examine, photographs: Path) -> None:
     (photographs / "text.jpg").write_text("no picture")
     found = examine(f"data.train={photographs}", "data.max_bad_fraction=0.5")

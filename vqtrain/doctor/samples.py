@@ -10,13 +10,15 @@ from typing import final
 import numpy as np
 
 from vqtrain.data.decoding.base import Transform
+from vqtrain.data.decoding.clips import look_at_clip
 from vqtrain.data.decoding.headers import look_at
 from vqtrain.data.decoding.sounds import look_at_sound
 from vqtrain.data.faults import Fault
-from vqtrain.data.media import IMAGE, SOUND, Media
+from vqtrain.data.media import IMAGE, SOUND, VIDEO, Media
 from vqtrain.data.remote.urls import is_url
 from vqtrain.data.settings.image import ImageData
 from vqtrain.data.settings.sound import SoundData
+from vqtrain.data.settings.video import VideoData
 from vqtrain.data.sources.folders import describe_others
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.doctor.findings import Finding, join
@@ -30,9 +32,12 @@ MAX_REASON = 100
 LEAST_IMAGE_SIZE = 11
 # From this many on, a file for each picture is slow to list and to fetch.
 MANY_FILES = 1000
+# Clips begin at any frame, and are decoded from the key frame before it.
+FREQUENT_KEYS = 30
 # What tells the size and the mode of a sample.
-LOOKS: Mapping[Media, Callable[[bytes], tuple[tuple[int, int], str]]] = {
+LOOKS: Mapping[Media, Callable[[bytes], tuple[tuple[int, ...], str]]] = {
     IMAGE: look_at,
+    VIDEO: look_at_clip,
     SOUND: look_at_sound,
 }
 
@@ -45,14 +50,15 @@ class Sample:
     Attributes:
         good: How many can be used.
         sizes: Of each that can be used: of an image width and height in px, of a sound the samples
-            of a channel and their rate.
+            of a channel and their rate, of a clip its frames, ms and frames from one key frame to
+            the next.
         modes: How many there are of each kind of pixels, or of rate, channels and coding.
         faults: Those that cannot be used.
         seconds: Time to read and prepare one, or 0 if none can be used.
     """
 
     good: int
-    sizes: Sequence[tuple[int, int]]
+    sizes: Sequence[tuple[int, ...]]
     modes: Counter[str]
     faults: Sequence[Fault]
     seconds: float
@@ -75,6 +81,8 @@ def examine(planned: Planned, index: SampleIndex) -> Iterator[Finding]:
     """
     data = planned.data
     yield from examine_files(index)
+    if len(index.clips):
+        index = index.clips  # images among them are read as images are
     sample = read_sample(index, data.transform)
     if sample.faults:
         yield describe_unreadable(sample, data.max_bad_fraction)
@@ -85,6 +93,8 @@ def examine(planned: Planned, index: SampleIndex) -> Iterator[Finding]:
         unit = math.lcm(*planned.module.tokenizer.unit)
         yield describe_sizes(sample.sizes, data.image_size, unit)
         short_side = int(np.median([min(size) for size in sample.sizes]))
+    if isinstance(data, VideoData):
+        yield from describe_clips(sample.sizes)
     if isinstance(data, SoundData):
         yield describe_lengths(sample.sizes)
     if sample.modes:
@@ -123,7 +133,7 @@ def read_sample(index: SampleIndex, transform: Transform) -> Sample:
     """Read some pictures, evenly spread, as a worker of a run does; bounded in time."""
     random = np.random.default_rng(0)
     ids = np.linspace(0, len(index) - 1, min(MAX_SAMPLE, len(index))).round().astype(int)
-    sizes: list[tuple[int, int]] = []
+    sizes: list[tuple[int, ...]] = []
     modes: Counter[str] = Counter()
     seconds: list[float] = []
     bad: dict[int, Fault] = {}
@@ -138,11 +148,9 @@ def read_sample(index: SampleIndex, transform: Transform) -> Sample:
             bad[image_id] = index.fault(image_id, str(error))
         else:
             seconds.append(time.perf_counter() - began)
-            look = LOOKS.get(transform.media)
-            if look is not None:
-                size, mode = look(encoded)
-                sizes.append(size)
-                modes[mode] += 1
+            size, mode = LOOKS[transform.media](encoded)
+            sizes.append(size)
+            modes[mode] += 1
         if time.monotonic() > end:
             break
     return Sample(
@@ -175,7 +183,7 @@ def name(fault: Fault) -> str:
     return f"{f'{fault.key!r} in ' if fault.key else ''}{fault.shard} ({reason})"
 
 
-def describe_sizes(sizes: Sequence[tuple[int, int]], image_size: ImageSize, unit: int) -> Finding:
+def describe_sizes(sizes: Sequence[tuple[int, ...]], image_size: ImageSize, unit: int) -> Finding:
     """Tell the smallest, the median and the largest size by the short side, width before height."""
     ordered = sorted(sizes, key=lambda size: (min(size), max(size)))
     median = ordered[len(ordered) // 2]
@@ -189,7 +197,26 @@ def describe_sizes(sizes: Sequence[tuple[int, int]], image_size: ImageSize, unit
     return Finding(name="sizes", found=text)
 
 
-def describe_lengths(sizes: Sequence[tuple[int, int]]) -> Finding:
+def describe_clips(sizes: Sequence[tuple[int, ...]]) -> Iterator[Finding]:
+    """Tell the shortest, the median and the longest clip, and whether key frames are rare."""
+    ordered = sorted(sizes)
+    chosen = {"shortest": ordered[0], "median": ordered[len(ordered) // 2], "longest": ordered[-1]}
+    words = []
+    for word, (frames, lasts_ms, _) in chosen.items():
+        seconds = f" ({lasts_ms / 1000:.3g} s)" if lasts_ms else ""
+        words.append(f"{word} {frames} frames{seconds}")
+    yield Finding(name="lengths", found=", ".join(words))
+    key_every = int(np.median([size[2] for size in sizes]))
+    remedy = "make more of them: vqtrain pack videos=VIDEOS format=mp4 out=DIR"
+    yield Finding(
+        name="key frames",
+        found=f"{key_every} frames from one to the next, in the median",
+        remedy=remedy if key_every > FREQUENT_KEYS else None,
+        is_slow=key_every > FREQUENT_KEYS,
+    )
+
+
+def describe_lengths(sizes: Sequence[tuple[int, ...]]) -> Finding:
     """Tell the shortest, the median and the longest sound, in seconds."""
     seconds = sorted(frames / rate for frames, rate in sizes)
     shown = {"shortest": seconds[0], "median": seconds[len(seconds) // 2], "longest": seconds[-1]}

@@ -195,6 +195,22 @@ class _Cut:
         return part.flip(1) if self._flips else part
 
 
+def look_at_clip(encoded: bytes) -> tuple[tuple[int, int, int], str]:
+    """Tell how long a clip is: in frames, in ms and from key frame to key frame; and its coding.
+
+    Frames that are images have no times: 0 ms.
+
+    Raises:
+        BadSampleError: If it cannot be read.
+    """
+    with one_line(encoded), open_frames(encoded) as frames:
+        if not isinstance(frames, Video):
+            return (len(frames), 0, 1), "frames"
+        lasts_ms = round(1000 * (frames.end - int(frames.times[0])) * frames.tick)
+        rate = ", variable rate" if frames.is_variable else ""
+        return (len(frames), lasts_ms, frames.key_every), f"{frames.coding}{rate}"
+
+
 def _draw(count: int, generator: np.random.Generator | None) -> int:
     return (count - 1) // 2 if generator is None else int(generator.integers(count))
 

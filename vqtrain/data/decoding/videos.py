@@ -194,6 +194,11 @@ class Video(Frames):
             raise self._broken(done, reason)
 
     @property
+    def is_variable(self) -> bool:
+        """Whether frames are shown for different times, by more than the rounding to ticks."""
+        return len(self) > 2 and int(np.ptp(np.diff(self.times))) > 2
+
+    @property
     def key_every(self) -> int:
         """How many frames the longest distance from one key frame to the next has."""
         keys = [int(np.searchsorted(self.times, time)) for time, _ in self._keys]
