@@ -117,7 +117,7 @@ def test_a_window_reads_only_its_part_of_the_file(monkeypatch):
         "read",
         lambda file, count, **options: counts.append(count) or read(file, count, **options),
     )
-    encoded = encode(sine(44100, count=200_000), 44100)
+    encoded = encode(sine(44100, count=200_000), 44100, kind="FLAC")
     transform(1600).decode(encoded, None)
     # 4,410 samples, 3 x 256 beyond each end, and at most 441 to one that is in step.
     assert 4410 + 2 * 768 <= sum(counts) <= 4410 + 2 * 768 + 441
@@ -176,6 +176,21 @@ def streamed(size: int) -> bytes:
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF])
 def test_a_wav_that_was_written_to_a_pipe_is_whole(size):
     assert transform().decode_whole(streamed(size)).shape == (1, RATE // 2)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_wav_of_16_bits_is_what_libsndfile_reads(channels):
+    values = np.random.default_rng(0).integers(-(2**15), 2**15, (2000, channels), dtype=np.int16)
+    encoded = encode(values, 44100, subtype="PCM_16")
+    # Another chunk before the samples, of an odd length, and one behind them.
+    chunk = b"LIST" + struct.pack("<I", 3) + b"abc\0"
+    for sound in (encoded, encoded[:12] + chunk + encoded[12:] + chunk):
+        expected, rate = soundfile.read(io.BytesIO(sound), dtype="float32", always_2d=True)
+        with sounds.open_sound(sound) as file:
+            assert (file.rate, file.channels, file.frames) == (rate, channels, 2000)
+            assert file.mode == f"44100 Hz {['mono', 'stereo'][channels - 1]} PCM_16"
+            assert np.array_equal(file.read(0, 2000), expected)
+            assert np.array_equal(file.read(700, 1900), expected[700:1900])
 
 
 def damaged() -> dict[str, tuple[bytes, str]]:

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int16
 from torch import Tensor
 
 from vqtrain.data.decoding.base import Transform
@@ -250,8 +250,12 @@ def open_sound(encoded: bytes) -> Iterator[OpenSound]:
 
     if not encoded:
         raise BadSampleError("the file is empty")
-    _refuse_cut(encoded)
+    _refuse_missing_end(encoded)
     try:
+        plain = _plain_wav(encoded)
+        if plain is not None:
+            yield OpenSound(plain, encoded)
+            return
         with soundfile.SoundFile(io.BytesIO(encoded)) as file:
             yield OpenSound(file, encoded)
     except BadSampleError:
@@ -266,20 +270,73 @@ def open_sound(encoded: bytes) -> Iterator[OpenSound]:
         raise BadSampleError(f"cannot be decoded: {lines[0]}") from error
 
 
-def _refuse_cut(encoded: bytes) -> None:
+@final
+class _PlainWav:
+    """A wav of 16 bits, which numpy reads several times as fast as libsndfile does from memory.
+
+    Args:
+        rate: In Hz.
+        values: Its samples.
+    """
+
+    format, subtype = "WAV", "PCM_16"
+
+    def __init__(self, rate: int, values: Int16[np.ndarray, "t c"]) -> None:
+        self.samplerate, (self.frames, self.channels) = rate, values.shape
+        self._values, self._first = values, 0
+
+    def seek(self, frames: int) -> int:
+        """Go to a sample."""
+        self._first = frames
+        return frames
+
+    def read(self, frames: int, dtype: str, always_2d: bool) -> Float32[np.ndarray, "t c"]:
+        """Return so many samples from there."""
+        assert always_2d, "it is asked for nothing else"
+        return self._values[self._first : self._first + frames].astype(dtype) / np.float32(2**15)
+
+
+def _plain_wav(encoded: bytes) -> _PlainWav | None:
+    """Open a wav of 16 bits; None if it is anything else."""
+    if not encoded.startswith(b"RIFF"):
+        return None
+    chunks = {}
+    for name, start, size in _chunks(encoded):
+        chunks[name] = (start, size)
+        if name == b"data":
+            break
+    start, size = chunks.get(b"fmt ", (0, 0))
+    if size < 16 or b"data" not in chunks or start + 16 > len(encoded):
+        return None
+    tag, channels, rate, _, step, bits = struct.unpack_from("<HHIIHH", encoded, start)
+    if (tag, bits) != (1, 16) or not channels * rate or step != 2 * channels:
+        return None
+    start, size = chunks[b"data"]
+    frames = min(size, len(encoded) - start) // step
+    values = np.frombuffer(encoded, "<i2", frames * channels, start).reshape(frames, channels)
+    return _PlainWav(rate, values)
+
+
+def _chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name of each chunk of a wav, where it begins and the size that it claims."""
+    number, start = "<I" if encoded.startswith(b"RIFF") else ">I", 12
+    while start + 8 <= len(encoded):
+        (size,) = struct.unpack_from(number, encoded, start + 4)
+        yield encoded[start : start + 4], start + 8, size
+        start += 8 + size + size % 2
+
+
+def _refuse_missing_end(encoded: bytes) -> None:
     """Refuse a wav or ogg whose end is missing, which libsndfile takes for a shorter one."""
     if encoded.startswith((b"RIFF", b"RIFX")):
-        number, start = "<I" if encoded.startswith(b"RIFF") else ">I", 12
-        while start + 8 <= len(encoded):
-            (size,) = struct.unpack_from(number, encoded, start + 4)
-            there = len(encoded) - start - 8
-            if encoded.startswith(b"data", start):
-                if there < size < _PLACEHOLDER:
-                    raise BadSampleError(
-                        f"it is cut off: {there} of {size} bytes of its samples are there"
-                    )
+        for name, start, size in _chunks(encoded):
+            there = len(encoded) - start
+            if name == b"data" and there < size < _PLACEHOLDER:
+                raise BadSampleError(
+                    f"it is cut off: {there} of {size} bytes of its samples are there"
+                )
+            if name == b"data":
                 return
-            start += 8 + size + size % 2
     elif encoded.startswith(_OGG):
         page = encoded.rfind(_OGG)
         sizes = page + _OGG_HEADER
