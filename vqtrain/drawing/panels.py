@@ -17,7 +17,7 @@ from vqtrain.ops.pixels import to_pixels
 
 RGB = UInt8[np.ndarray, "_ _ 3"]
 
-# Of a strip: frames at most, the px that they fill if at least two do, and those between them.
+# Of a strip: frames at most, the px that they fill if at least two do, and those after each.
 FRAMES, STRIP_WIDTH, GAP = 8, 768, 2
 # Samples side by side at most, by their number of axes.
 SOUND, IMAGE, CLIP = 1, 2, 3
@@ -51,13 +51,14 @@ def panel_size(size: Sequence[int]) -> tuple[int, int]:
 
     Example:
         >>> panel_size((32, 48)), panel_size((17, 64, 64)), panel_size((16000,))
-        ((32, 48), (64, 526), (276, 432))
+        ((32, 48), (64, 528), (276, 432))
     """
     if len(size) == SOUND:
         return HEIGHT, WIDTH
     height, width = size[-2:]
-    count = len(frames_of(size[0], width)) if len(size) == CLIP else 1
-    return height, count * (width + GAP) - GAP
+    if len(size) == IMAGE:
+        return height, width
+    return height, len(frames_of(size[0], width)) * (width + GAP)
 
 
 def frames_of(count: int, width: int) -> list[int]:
