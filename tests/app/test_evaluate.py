@@ -166,7 +166,11 @@ def test_clips_are_compared_with_their_first_frames(
     assert (entry["image_size"], entry["bits_per_pixel"]) == ([4, 16, 16], 0.1875)
     assert entry["kbit_per_second"] == pytest.approx(0.1875 * 16 * 16 * 8 / 1000)
     assert list(entry["baselines"]) == ["first_frame"]
-    assert entry["baselines"]["first_frame"]["bits_per_pixel"] == 24 / 4
+    baseline = entry["baselines"]["first_frame"]
+    assert baseline["bits_per_pixel"] == 24 / 4
+    first, *others = baseline["by_frame"]["psnr"]
+    assert first == 100 > max(others)  # it is the frame itself
+    assert baseline["metrics"]["psnr"] == pytest.approx((first + sum(others)) / 4, abs=1e-3)
     (folder,) = Path("evaluation/worst").glob("*.mp4")
     assert folder.with_suffix(".png").is_file()
     sections = {each.key: each for each in evaluation_page(Path("evaluation")).sections}

@@ -1,6 +1,7 @@
 """Networks by pieces of a sample: what they give, and what is refused."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ from torch import Tensor, nn
 from vqtrain.decoders.base import Decoder
 from vqtrain.decoders.vqvae import VQVAEDecoder
 from vqtrain.encoders.base import Encoder
+from vqtrain.encoders.magvit2_video import MAGVIT2VideoEncoder
 from vqtrain.errors import ConfigError
 from vqtrain.layers.causal import CausalConv, CausalTransposedConv
 from vqtrain.layers.pointwise import Pointwise
 from vqtrain.tokenizer import running
+from vqtrain.tokenizer.checks import check_tile
 
 
 class Down(Encoder):
@@ -94,6 +97,23 @@ def test_steps_compute_what_the_whole_network_does() -> None:
     torch.manual_seed(0)
     up, project, z_q = Up(), Pointwise(5, 16), torch.randn(2, 5, 9)
     torch.testing.assert_close(decode(z_q), up(project(z_q)))
+
+
+def test_tiles_of_a_causal_clip_are_whole_in_time() -> None:
+    torch.manual_seed(0)
+    sizes: Any = {"channels": 8, "multipliers": [1, 1], "time_strides": [2], "num_blocks": 1}
+    encoder = MAGVIT2VideoEncoder(in_channels=3, latent_channels=2, **sizes).eval()
+    clips = torch.rand(1, 3, 5, 16, 40) * 2 - 1
+    whole, tiled = (
+        running.encode(encoder, Pointwise(2, 2), clips, check=None, tile=tile, piece=None)
+        for tile in (None, 16)
+    )
+    assert tiled.shape == whole.shape == (1, 2, 3, 8, 20)
+    check_tile(16, encoder)
+    with pytest.raises(ConfigError, match="tile must be a multiple of 2 px and at least 16, got 8"):
+        check_tile(8, encoder)
+    with pytest.raises(ConfigError, match="tile is for samples of several axes: use piece"):
+        check_tile(32, Down())
 
 
 @pytest.mark.parametrize(

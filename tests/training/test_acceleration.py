@@ -112,11 +112,13 @@ from torch import nn
 from torch._dynamo.utils import counters
 from vqtrain.build import build
 from vqtrain.layers import classifiers
+from vqtrain.layers.promises import size_for
 from vqtrain.training.acceleration import compile_parts, recompute
 from vqtrain.weights import without_downloads
 
 classifiers.SIZE = (32, 32)
 compiled = torch.compile
+torch._dynamo.config.allow_rnn = True  # else it breaks the graph, and runs it as it is written
 # The graphs are those of every backend, and a break in one is an error.
 torch.compile = lambda function, *, options, **rest: compiled(
     function, backend="eager", fullgraph=True, **rest
@@ -129,9 +131,12 @@ for group, kind, arguments in json.load(sys.stdin):
         built = build(group, kind, arguments)
     if group in ("decoder", "discriminator"):
         built.begin_step(0, seed=0)
-    inputs = [torch.rand(2, 3, 64, 64, requires_grad=True)]
+    size = size_for(built)
+    if group == "encoder" and len(built.downsampling) != 2:
+        size = built.size((4,) * len(built.downsampling))
+    inputs = [torch.rand(2, 3, *size, requires_grad=True)]
     if group == "decoder":
-        grid = (4,) if "num_tokens" in arguments else (4, 4)
+        grid = (4,) * (1 if "num_tokens" in arguments else len(built.upsampling))
         inputs = [torch.rand(2, built.in_channels, *grid, requires_grad=True)]
     elif group == "loss":
         inputs.append(torch.rand(2, 3, 64, 64))
@@ -159,7 +164,7 @@ def test_every_network_compiles_into_whole_graphs(
     small_part: SmallPart, start_python: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
     groups = {group: kinds(group) for group in ("encoder", "decoder", "discriminator")}
-    small = {"multipliers": [1, 2], "attention_factors": [2]}
+    small = {"multipliers": [1, 2], "attention_factors": [2], "time_strides": [2]}
     given = [
         (group, kind, small_part(group, kind, **small)["arguments"])
         for group, words in {**groups, "loss": LOSSES}.items()

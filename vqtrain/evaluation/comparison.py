@@ -127,7 +127,7 @@ class Comparison:
         self._of_sets = [metric for metric in metrics if isinstance(metric, SetMetric)]
         self._clock, self._device = clock, device
         self._rows: list[Tensor] = []
-        self._frames: list[Tensor] = []
+        self._frames: dict[str, list[Tensor]] = {}
         self._words: list[str] = []
         self._moments: dict[tuple[str, str], Moments] = {}
         self.originals = dict(known)
@@ -155,9 +155,8 @@ class Comparison:
         # In 8 bits whatever the range of the files is, so that values can be compared.
         original, samples = to_pixels(samples), at_least_float32(samples)
         clamped = at_least_float32(reconstruction).clamp(-1, 1)
-        own, frames = self._values((to_pixels(reconstruction), clamped), (original, samples))
-        columns += own
-        self._frames += [torch.stack(frames, 1)] if frames else []
+        both = to_pixels(reconstruction), clamped
+        columns += self._values(OWN, both, (original, samples))
         for metric in self._of_sets:
             with self._clock.part(metric.name):
                 self._keep(OWN, metric, metric.features(reconstruction.float()), mask)
@@ -166,7 +165,7 @@ class Comparison:
         for word, (pixels, rates) in baselines.items():
             with self._clock.part(word):
                 both = pixels, to_images(pixels, samples.dtype)
-                columns += [*self._values(both, (original, samples))[0], rates]
+                columns += [*self._values(word, both, (original, samples)), rates]
                 for metric in self._of_sets:
                     self._keep(word, metric, metric.features_of_pixels(pixels), mask)
         self._rows.append(torch.stack(columns, 1))
@@ -193,14 +192,14 @@ class Comparison:
                 f"{metric.name}@{len(places)}": self._distance(word, metric, moments)
                 for metric in self._of_sets
             }
-            frames = self._frame_means(order) if word == OWN else {}
+            frames = self._frame_means(word, order)
             results[word] = Result(values=values, distances=distances, frames=frames)
         return places, results
 
     def _values(
-        self, reconstruction: tuple[Pixels, Tensor], original: tuple[Pixels, Tensor]
-    ) -> tuple[list[Float64[Tensor, " b"]], list[Float64[Tensor, "b t"]]]:
-        """Compare samples, each as pixels and as floats; by metric, and of clips also by frame."""
+        self, word: str, reconstruction: tuple[Pixels, Tensor], original: tuple[Pixels, Tensor]
+    ) -> list[Float64[Tensor, " b"]]:
+        """Compare samples, each as pixels and as floats, by metric; keep values by frame."""
         columns, frames = [], []
         for metric in self._of_samples:
             pair = [each[0 if metric.takes_levels else 1] for each in (reconstruction, original)]
@@ -210,13 +209,15 @@ class Comparison:
                     columns.append(torch.stack([clip.mean() for clip in frames[-1]]))
                 else:
                     columns.append(metric(*pair))
-        return columns, frames
+        if frames:
+            self._frames.setdefault(word, []).append(torch.stack(frames, 1))
+        return columns
 
-    def _frame_means(self, order: Int64[Tensor, " n"]) -> dict[str, list[float]]:
+    def _frame_means(self, word: str, order: Int64[Tensor, " n"]) -> dict[str, list[float]]:
         """Return the mean at each frame of those samples of all ranks that count; collective."""
-        if not self._frames:
+        if word not in self._frames:
             return {}
-        columns = distributed.all_gather(torch.cat(self._frames)).cpu()[order]
+        columns = distributed.all_gather(torch.cat(self._frames[word])).cpu()[order]
         size = columns.shape[2], 1, 1
         names = [metric.name for metric in self._of_samples if is_by_frame(metric, size)]
         return {

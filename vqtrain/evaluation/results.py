@@ -130,6 +130,7 @@ class BaselineResult:
 
     bits_per_pixel: float | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict)
+    by_frame: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
 
 
 @final

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from vqtrain.data.cache import write_whole
 from vqtrain.data.media import IMAGE, SOUND, media_of
-from vqtrain.evaluation.comparison import RATE
+from vqtrain.evaluation.comparison import RATE, Result
 from vqtrain.evaluation.cost import Cost, Timing
 from vqtrain.evaluation.measure import Measured
 from vqtrain.shapes import ImageSize, by, in_words, sample_size_of, typed
@@ -108,11 +108,11 @@ def _entry(entry: Entry) -> dict[str, object]:
         RATE: entry.bits_per_pixel,
         **({} if media is IMAGE else {"kbit_per_second": entry.kbit_per_second}),
         "metrics": measured.tokenizer.metrics,
-        **({"by_frame": frames} if (frames := measured.tokenizer.frames) else {}),
+        **_by_frame(measured.tokenizer),
         "protocols": entry.rules,
         "codebook": measured.codebook,
         "baselines": {
-            word: {RATE: result.means[RATE], "metrics": result.metrics}
+            word: {RATE: result.means[RATE], "metrics": result.metrics, **_by_frame(result)}
             for word, result in measured.baselines.items()
         },
         "seconds": measured.seconds,
@@ -120,6 +120,10 @@ def _entry(entry: Entry) -> dict[str, object]:
         "per_image": (Path(entry.folder) / PARQUET_FILE).as_posix(),
         "skipped": [asdict(fault) for fault in measured.faults],
     }
+
+
+def _by_frame(result: Result) -> dict[str, object]:
+    return {"by_frame": result.frames} if result.frames else {}
 
 
 def _rounded(value: object) -> object:

@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vqtrain.layers.block import Block
 from vqtrain.layers.norm import BatchNorm
 from vqtrain.ranges import Range, at_least
 
@@ -123,7 +124,7 @@ class SameTransposedConv(nn.Module):
 
 
 @final
-class LineAttention(nn.Module):
+class LineAttention(Block):
     """Self-attention of several heads within each line along one axis of a clip.
 
     Args:
@@ -157,7 +158,7 @@ class LineAttention(nn.Module):
 class AxialBlock(nn.Module):
     """A residual block of two convolutions and the sum of attention along each axis.
 
-    It is no ``Block``: its batch norms change their statistics.
+    It is no ``Block``, as its batch norms change their statistics; its attention is.
 
     Args:
         channels: Channels in and out, an even number.

@@ -41,3 +41,25 @@ def test_graphs_take_sounds_and_clips_of_any_size(
         assert (agreement.images, agreement.other_ids) == (4, 0)
     with pytest.raises(Exception, match=r"cannot be reshaped|invalid dimensions"):
         written["encode"](samples[0][:, :, 1:])
+
+
+@pytest.mark.slow
+def test_a_graph_of_patches_of_clips_takes_clips_of_its_size(tmp_path: Path) -> None:
+    sizes = {"sample_size": (4, 16, 24), "patch_size": [2, 8, 8], "dim": 16, "depth": 1}
+    sizes |= {"num_heads": 1, "head_dim": None, "mlp_dim": None, "activation": "gelu"}
+    sizes |= {"qkv_bias": True, "pre_norm": False, "positions": "rope_3d"}
+    tokenizer = Tokenizer(
+        encoder={"kind": "vit", "arguments": {"in_channels": 3, **sizes}},
+        codebook={"kind": "fsq", "arguments": {"size": 64, "levels": None, "eps": 1e-3}},
+        decoder={"kind": "vit", "arguments": {"out_channels": 3, "head": "linear", **sizes}},
+        channels=3,
+    ).eval()
+    clips = torch.rand(3, 3, 4, 16, 24) * 2 - 1
+    token_ids = tokenizer.encode(clips)
+    assert token_ids.shape == (3, 2, 2, 3)
+    assert len(token_ids.unique()) > 4
+    programs = trace(tokenizer.folded(), refuses=True)
+    assert programs.encoder.module()(clips).equal(token_ids)
+    torch.testing.assert_close(programs.decoder.module()(token_ids), tokenizer.decode(token_ids))
+    write(programs.encoder, tmp_path / "encode.onnx", given="samples", got="token_ids")
+    assert runner(tmp_path / "encode.onnx")(clips).equal(token_ids)
