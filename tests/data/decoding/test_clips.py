@@ -140,6 +140,12 @@ def test_a_video_that_is_stored_turned_is_upright(encode_video) -> None:
     assert clip[:, :, :14].max() < 60
 
 
+def test_a_title_that_is_no_text_is_no_fault(encode_video) -> None:
+    video = encode_video(levels(4))
+    assert b"Lavf" in video  # what wrote it
+    assert numbers(CLIP.decode(video.replace(b"Lavf", b"L\xe4vf"), None)) == [0, 1, 2, 3]
+
+
 def test_transparent_parts_of_a_gif_are_of_the_background() -> None:
     picture = Image.new("RGBA", (32, 24), (0, 0, 255, 255))
     picture.paste((0, 0, 0, 0), (16, 0, 32, 24))

@@ -117,15 +117,17 @@ class Video(Frames):
         if not tracks:
             raise BadSampleError("it has no video track")
         self._container, self._track = container, tracks[0]
+        context = self._track.codec_context
+        if context is None:
+            raise BadSampleError("its video track is of an unknown coding")
         for other in container.streams:
             if other.index != self._track.index:
                 other.discard = Discard.all
         # More threads return frames of a damaged file without an error, and are no faster where a
         # process loads each batch.
-        self._track.codec_context.thread_count = 1
+        context.thread_count = 1
         assert self._track.time_base is not None, "FFmpeg gives every track one"
         self.tick = self._track.time_base
-        context = self._track.codec_context
         self.coding = f"{context.name} {context.pix_fmt}"
         self.kind = container.format.name
         self._scan()
@@ -243,7 +245,9 @@ def open_video(encoded: bytes) -> Iterator[Video]:
         raise BadSampleError(f"it is cut off: {len(encoded):,} of {length:,} bytes are there")
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "", "fflags": "+genpts"}
     try:
-        with av.open(io.BytesIO(encoded), "r", options=options) as container:
+        # A title that is no UTF-8 is nobody's business here.
+        opened = av.open(io.BytesIO(encoded), "r", options=options, metadata_errors="replace")
+        with opened as container:
             yield Video(container)
     except av.error.FFmpegError as error:
         raise BadSampleError(f"cannot be read as a video: {error.strerror}") from error
