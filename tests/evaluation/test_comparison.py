@@ -121,8 +121,12 @@ def test_clips_are_measured_frame_by_frame(classifier_file: Callable[[str], Path
     for first in (0, 3):  # the last clip fills up its batch, and one more does not count
         places = torch.arange(first, first + 3).clamp(max=4)
         pair = (to_images(each[places]) for each in (originals, made))
-        comparison.add(*pair, mask[first : first + 3], {})
-    result = comparison.gather()[1][OWN]
+        baseline = made[places].flip(2), torch.zeros(3).double()  # frames in the other order
+        comparison.add(*pair, mask[first : first + 3], {"flipped": baseline})
+    results = comparison.gather()[1]
+    result = results[OWN]
+    flipped = [psnr(made[:4, :, 3 - t], originals[:4, :, t]).mean().item() for t in range(4)]
+    assert results["flipped"].frames["psnr"] == pytest.approx(flipped)
     assert list(result.frames) == ["psnr", "ssim", "lpips_alex"]
     for metric in (psnr, ssim, lpips):
         frames = [

@@ -89,11 +89,14 @@ COST = Cost(
 
 def test_values_of_frames_are_written_and_read(tmp_path: Path) -> None:
     clips = replace(OWN, frames={"psnr": [21.00004, math.nan]})
-    entry = replace(ENTRY, measured=replace(MEASURED, tokenizer=clips))
+    others = {"first_frame": replace(JPEG, frames={"psnr": [100.0, 18.0]})}
+    measured = replace(MEASURED, tokenizer=clips, baselines=others)
+    entry = replace(ENTRY, measured=measured)
     save(replace(REPORT, entries=[entry, ENTRY]), tmp_path)
     found, images = read_evaluation(tmp_path).tokenizers
     assert found.by_frame == {"psnr": [21.0, None]}
-    assert images.by_frame == {}
+    assert found.baselines["first_frame"].by_frame == {"psnr": [100.0, 18.0]}
+    assert images.by_frame == images.baselines["jpeg"].by_frame == {}
 
 
 def test_json_holds_all_figures_with_four_decimals(tmp_path: Path) -> None:

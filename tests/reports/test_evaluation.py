@@ -78,12 +78,14 @@ def test_values_of_frames_are_curves(evaluation: Path) -> None:
     file = evaluation / "evaluation.json"
     content = json.loads(file.read_text())
     content["tokenizers"][0]["by_frame"] = {"psnr": [24.5, None, 22.0]}
+    content["tokenizers"][0]["baselines"]["jpeg"]["by_frame"] = {"psnr": [9.0, 8.0, 7.0]}
     file.write_text(json.dumps(content))
     (charts,) = sections(evaluation_page(evaluation))["frames"].blocks
     assert isinstance(charts, Charts)
     (chart,) = charts.charts
-    first, _ = chart["lines"]  # type: ignore[misc]  # plain data
-    assert (first["x"], first["y"]) == ([0, 1, 2], [24.5, None, 22.0])
+    lines = {line["name"].partition(" at ")[0]: line for line in chart["lines"]}  # type: ignore[attr-defined]  # plain data
+    assert (lines["runs/a<b>"]["x"], lines["runs/a<b>"]["y"]) == ([0, 1, 2], [24.5, None, 22.0])
+    assert lines["JPEG"]["y"] == [9, 8, 7]
 
 
 def test_without_pictures_and_single_values_the_rest_is_there(evaluation: Path) -> None:
