@@ -1,10 +1,8 @@
 """``vqtrain export`` as its users meet it: what it says, what it refuses, what it leaves behind."""
 
-import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -244,26 +242,6 @@ def test_clips_and_sounds_are_compared(
         assert f"checked     {compared} ids are equal" in capsys.readouterr().out
     card = Path("sounds/README.md").read_text()
     assert "| ids of a sound of 1,600 values | 2 x 400 |" in card
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("unchecked")
-def test_the_page_of_graphs_of_clips_runs(clip_tokenizer, ramps, monkeypatch):
-    words = [f"tokenizer={clip_tokenizer}", f"videos={ramps}", "frames=8", "format=onnx"]
-    assert main(["export", *words, "out=clips"]) == 0
-    monkeypatch.chdir("clips")
-    assert not Path("preprocess.py").exists()
-    array = np.random.default_rng(0).integers(0, 256, (4, 16, 20, 3), dtype=np.uint8)
-    np.save("frames.npy", array)
-    page = Path("README.md").read_text()
-    assert "[batch, frames/2, height/4, width/4] in 0..63" in page
-    found: dict[str, np.ndarray] = {}
-    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], found)
-    tokenizer = Tokenizer.from_pretrained(clip_tokenizer)
-    token_ids = tokenizer.encode(tokenizer.preprocess(array))
-    assert np.array_equal(found["token_ids"], token_ids)
-    pixels = tokenizer.to_pixels(tokenizer.decode(token_ids))[0].permute(1, 2, 3, 0).numpy()
-    assert np.abs(found["pixels"].astype(int) - pixels).max() <= 1
 
 
 def test_samples_of_other_media_are_refused(clip_tokenizer, pictures, capsys):
