@@ -96,7 +96,11 @@ def test_every_network_runs_in_bfloat16(
     exact = joined(network(inputs))
     with torch.autocast("cpu", torch.bfloat16):
         mixed = joined(network(inputs))
-    mixed.square().mean().backward()
+    # On a CPU torch's own kernels: oneDNN's gradients of small three-dimensional convolutions in
+    # bfloat16 are of memory that nothing was written to.
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.backends.mkldnn, "enabled", inputs.ndim < 5)
+        mixed.square().mean().backward()
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
     assert all(bool(gradient.isfinite().all()) for gradient in gradients)
     found = {"mixed": mixed}
