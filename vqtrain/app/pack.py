@@ -143,5 +143,7 @@ def conclude(console: Console, out: Path, report: Report) -> None:
     if report["settings"].get("format") == "raw":
         size = json.dumps(report["settings"]["image_size"], separators=(",", ":"))
         command += f" {shlex.quote(f'data.image_size={size}')}"
+    if report["settings"].get("sample_rate"):
+        command += f" data.sample_rate={report['settings']['sample_rate']}"
     console.print("try next:")
     console.print(f"  {command}", markup=False)
