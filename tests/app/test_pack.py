@@ -119,8 +119,9 @@ def test_clips_and_sounds_become_shards_to_train_on(
             (tmp_path / f"source/{name}.webm").write_bytes(video)
     assert main(["pack", f"{media}s=source", *words, "val=0"]) == 0
     assert names_in(tmp_path / "packed") == names
+    rate = " data.sample_rate=16000" * (media == "sound")
     assert capsys.readouterr().out.splitlines()[-1] == (
-        f"  vqtrain train data={media} data.train=packed"
+        f"  vqtrain train data={media} data.train=packed{rate}"
     )
 
 
