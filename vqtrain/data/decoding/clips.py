@@ -16,7 +16,7 @@ from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from vqtrain.data.decoding.base import Transform
-from vqtrain.data.decoding.crops import CROPS, Geometry, crop
+from vqtrain.data.decoding.crops import CROPS, crop_frames
 from vqtrain.data.decoding.images import ImageTransform, one_line, open_image
 from vqtrain.data.decoding.videos import Frames, Keep, OneSize, Video, open_video
 from vqtrain.data.media import VIDEO
@@ -82,9 +82,14 @@ class ClipTransform(Transform):
     ) -> UInt8[Tensor, "c t h w"]:
         """Decode and crop some frames; without a generator those in the middle."""
         with one_line(encoded), open_frames(encoded) as video:
-            numbers = self._choose(video, generator)
-            cut = _Cut(self, generator)
-            return _clip(_read(video, numbers, cut, self))
+            frames = _read(video, self._choose(video, generator), self)
+            rows, columns = sides(self.image_size)
+            height, width = frames[0].shape[:2]
+            geometry = CROPS[self.crop](width, height, (columns, rows), generator)
+            clip = crop_frames(frames, geometry, (columns, rows))
+            if self.flip and generator is not None and generator.random() < 0.5:
+                clip = clip.flip(2)
+            return clip.permute(3, 0, 1, 2)
 
     def decode_whole(self, encoded: bytes) -> UInt8[Tensor, "c t h w"]:
         """Decode all frames of the rate or stride, from the first one on, without a crop."""
@@ -93,7 +98,7 @@ class ClipTransform(Transform):
             if isinstance(video, Video) and self.fps is not None:
                 count = np.ceil((video.end - video.times[0]) * float(video.tick) * self.fps - 1e-6)
                 numbers = self._shown(video, 0, max(1, int(count)))
-            return _clip(_read(video, numbers, OneSize(), self))
+            return torch.stack(_read(video, numbers, self)).permute(3, 0, 1, 2)
 
     def _choose(self, video: Frames, generator: np.random.Generator | None) -> list[int]:
         """Choose the frames of a clip.
@@ -173,28 +178,6 @@ class _Pictures(Frames):
         return rearrange(pixels, "c h w -> h w c")
 
 
-@final
-class _Cut:
-    """Crops all frames of a clip alike."""
-
-    def __init__(self, transform: ClipTransform, generator: np.random.Generator | None) -> None:
-        self._transform, self._generator = transform, generator
-        rows, columns = sides(transform.image_size)
-        self._target, self._check = (columns, rows), OneSize()
-        self._geometry: Geometry | None = None
-        self._flips = False
-
-    def __call__(self, pixels: UInt8[Tensor, "h w c"]) -> UInt8[Tensor, "rows columns c"]:
-        height, width = self._check(pixels).shape[:2]
-        if self._geometry is None:
-            rule = CROPS[self._transform.crop]
-            self._geometry = rule(width, height, self._target, self._generator)
-            if self._transform.flip and self._generator is not None:
-                self._flips = bool(self._generator.random() < 0.5)
-        part = rearrange(crop(pixels, self._geometry, self._target), "c h w -> h w c")
-        return part.flip(1) if self._flips else part
-
-
 def look_at_clip(encoded: bytes) -> tuple[tuple[int, int, int], str]:
     """Tell how long a clip is: in frames, in ms and from key frame to key frame; and its coding.
 
@@ -216,17 +199,14 @@ def _draw(count: int, generator: np.random.Generator | None) -> int:
 
 
 def _read(
-    video: Frames, numbers: Sequence[int], keep: Keep, transform: ClipTransform
-) -> list[Tensor]:
-    """Read frames, of which one may be shown at several of the times."""
+    video: Frames, numbers: Sequence[int], transform: ClipTransform
+) -> list[UInt8[Tensor, "h w c"]]:
+    """Read frames of one size, of which one may be shown at several of the times."""
     once = list(dict.fromkeys(numbers))
-    kept = video.read(once, keep, channels=transform.channels, background=transform.background)
+    channels, background = transform.channels, transform.background
+    kept = video.read(once, OneSize(), channels=channels, background=background)
     found = dict(zip(once, kept, strict=True))
     return [found[number] for number in numbers]
-
-
-def _clip(frames: list[Tensor]) -> UInt8[Tensor, "c t h w"]:
-    return torch.stack(frames).permute(3, 0, 1, 2)
 
 
 def _is_image(encoded: bytes) -> bool:

@@ -226,6 +226,29 @@ def crop(
     return pixels.permute(2, 0, 1)
 
 
+def crop_frames(
+    frames: Sequence[Shaped[Tensor, "h w c"]], geometry: Geometry, target: tuple[int, int]
+) -> Shaped[Tensor, "t h_kept w_kept c"]:
+    """Resample the same part of several images at once, as ``crop`` does with each.
+
+    Args:
+        frames: Images of one size.
+        geometry: As for ``crop``.
+        target: As for ``crop``.
+    """
+    if geometry.halve:
+        return torch.stack([crop(frame, geometry, target).permute(1, 2, 0) for frame in frames])
+    left, top, width, height = geometry.box
+    parts = torch.stack([frame[top : top + height, left : left + width] for frame in frames])
+    size = (geometry.size[1], geometry.size[0])
+    if parts.shape[1:3] != size:
+        batch = parts.permute(0, 3, 1, 2)
+        batch = F.interpolate(batch, size=size, mode="bicubic", antialias=True)
+        parts = batch.permute(0, 2, 3, 1)
+    left, top = geometry.offset
+    return parts[:, top : top + target[1], left : left + target[0]]
+
+
 def _halved(pixels: Shaped[Tensor, "h w c"]) -> Shaped[Tensor, "h2 w c"]:
     """Average pairs of rows, and three in the middle of an odd number, as Pillow's BOX does.
 
