@@ -25,7 +25,6 @@ class Media:
         axes: Axes of a sample besides its channels.
         suffixes: Of its files, in lower case.
         begins: Says whether the first 12 bytes of a file are those of one of its files.
-        extra: The extra of the package that reads its files; None if no extra is needed.
     """
 
     word: str
@@ -34,7 +33,6 @@ class Media:
     axes: int
     suffixes: frozenset[str]
     begins: Callable[[bytes], bool]
-    extra: str | None
 
     def owns(self, name: str | PurePath) -> bool:
         """Tell by its suffix whether a file is one of its samples.
@@ -73,7 +71,6 @@ IMAGE = Media(
         )
     ),
     begins=_is_image,
-    extra=None,
 )
 VIDEO = Media(
     word="video",
@@ -82,7 +79,6 @@ VIDEO = Media(
     axes=3,
     suffixes=frozenset((".avi", ".frames", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm")),
     begins=_is_video,
-    extra="video",
 )
 SOUND = Media(
     word="sound",
@@ -91,7 +87,6 @@ SOUND = Media(
     axes=1,
     suffixes=frozenset((".flac", ".mp3", ".ogg", ".wav")),
     begins=_is_sound,
-    extra="sound",
 )
 ALL = (IMAGE, VIDEO, SOUND)
 MEDIA = {media.word: media for media in ALL}
