@@ -241,7 +241,7 @@ def test_the_screen_shows_the_run_and_nothing_of_the_libraries(
         (
             "metrics=[psnr,mse]",
             2,
-            "unknown metric 'mse', valid are: chroma_error, dists, fid, lpips",
+            "unknown metric 'mse', valid are: chroma_error, dists, fid, fvd, lpips",
         ),
         ("metrics=[]", 2, "metrics must name at least one, such as metrics=[psnr]"),
         ("metrics.names=psnr", 2, "metrics must be a list, such as metrics=[psnr], got 'psnr'"),

@@ -46,7 +46,7 @@ REACHABLE = [
 ]
 # They take the best code for a start, and then for the rest; the best sum may begin otherwise.
 GREEDY = [
-    *("residual", "residual-shared", "residual-vq", "residual-fsq"),
+    *("residual", "residual-shared", "residual-vq", "residual-fsq", "residual-dropout"),
     *("residual-gumbel", "residual-ibq"),
     *("multiscale", "multiscale-vq", "multiscale-bsq", "multiscale-sampled"),
 ]

@@ -457,7 +457,7 @@ def cnn_tokenizer() -> Callable[..., Tokenizer]:
 CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))
 NETWORKS = sorted(path.stem for path in (configs_folder() / "decoder").glob("*.yaml"))
 # Those of sounds and clips, for which test_graphs.py looks at the graphs.
-OTHERS = ("jukebox", "seanet", "videogpt")
+OTHERS = ("jukebox", "magvit2_video", "seanet", "videogpt")
 # Little is traced of them.
 SMALL = {
     "vqvae": ["channels=4", "block_channels=2", "num_blocks=0"],

@@ -61,7 +61,8 @@ class Counting(nn.Module):
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        self.encoder, self.downsampling, self.grid = encoder, encoder.downsampling, encoder.grid
+        self.encoder, self.downsampling = encoder, encoder.downsampling
+        self.grid, self.size = encoder.grid, encoder.size
         self.sample_size = None
 
     def forward(self, images: Tensor) -> Tensor:

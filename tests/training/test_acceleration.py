@@ -21,7 +21,9 @@ from vqtrain.weights import without_downloads
 
 SmallPart = Callable[..., dict[str, Any]]
 # Networks of one resolution.
-WITHOUT_LEVELS = {"latent_query", "timm", "vit", "vqvae"}
+WITHOUT_LEVELS = {"latent_query", "magvit2_video", "timm", "videogpt", "vit", "vqvae"}
+# Latents of samples by the number of their axes.
+GRIDS = {1: (64,), 2: (4, 4), 3: (4, 4, 4)}
 
 
 def differentiate(network: nn.Module, given: Tensor) -> tuple[list[Tensor], int]:
@@ -56,12 +58,15 @@ def test_gradients_are_the_same_and_less_is_kept(
     group: str, kind: str, small_part: SmallPart
 ) -> None:
     more = {"dropout": 0.3, "nested_dropout": "uniform", "adaptive_norm": True}
-    part = small_part(group, kind, num_blocks=2, depth=3, **more)
+    # Blocks of sounds are small beside the strided convolutions between them.
+    num_blocks = 6 if kind == "jukebox" else 2
+    part = small_part(group, kind, num_blocks=num_blocks, depth=3, **more)
     with without_downloads():
         network = build(group, part["kind"], part["arguments"])
-    given = torch.randn(2, 3, 64, 64)
+    axes = len(network.downsampling if group == "encoder" else network.upsampling)
+    given = torch.randn(2, 3, *((64, 64) if axes == 2 else network.size(GRIDS[axes])))
     if group == "decoder":
-        grid = (4,) if "num_tokens" in part["arguments"] else (4, 4)
+        grid = (4,) if "num_tokens" in part["arguments"] else GRIDS[axes]
         given = torch.randn(2, network.in_channels, *grid)
     names = list(network.state_dict())
     plain, kept = differentiate(network, given)

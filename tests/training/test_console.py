@@ -26,7 +26,7 @@ def make_console(tmp_path: Path, make_data: Callable[..., TrainingData]) -> Make
 
     def make(*, busy_s: float = 1.0, waited_s: float = 0.0, is_main: bool = True) -> RunConsole:
         data = make_data()
-        data.batches = Timed(data.training_batches(data.settings, None))
+        data.batches = Timed(data.training_batches(data.training, data.settings, None))
         data.batches.waited_s = waited_s
         console = RunConsole(log=tmp_path / "log.txt", max_steps=10, data=data, is_main=is_main)
         console.busy_s, console.images = busy_s, 40

@@ -180,7 +180,7 @@ from vqtrain.layers.block import blocks_of
 
 small = {"channels": 8, "num_blocks": 1, "multipliers": [1, 2], "attention_factors": [2]}
 small |= {"dim": 16, "depth": 2, "num_heads": 2, "num_tokens": 4, "num_codes": 7}
-small |= {"model": "test_vit", "frozen": False}
+small |= {"model": "test_vit", "frozen": False, "time_strides": [2]}
 context = {"in_channels": 3, "out_channels": 3, "sample_size": (32, 32), "weights": {}}
 
 def built(group, kind):
@@ -204,8 +204,12 @@ for group in ("encoder", "decoder"):
         last = set() if group == "encoder" else set(split.last_layer.parameters())
         distributed.shard(split, blocks_of(split), whole=last)
         is_flat = "num_tokens" in (configs_folder() / group / f"{kind}.yaml").read_text()
-        grid = (4,) if is_flat else (2, 2)
-        size = (3, 32, 32) if group == "encoder" else (split.in_channels, *grid)
+        axes = len(split.downsampling if group == "encoder" else split.upsampling)
+        grid = (4,) if is_flat else (2,) * axes
+        if group == "decoder":
+            size = (split.in_channels, *grid)
+        else:
+            size = (3, 32, 32) if axes == 2 else (3, *split.size(grid))
         points = torch.randn(2, *size, dtype=torch.float64, requires_grad=True)
         expected, found = gradients(whole, points), gradients(split, points)
         for a, b in zip(expected, found, strict=True):

@@ -35,6 +35,7 @@ def truncated(clips: Float[Tensor, "b c *size"]) -> Float[Tensor, "b c *size"]:
     numbers; so a perfect reconstruction is its original.
 
     Example:
+        >>> import torch
         >>> truncated(torch.tensor([[[-1.5, -1.0, 0.0, 0.999, 1.0, 1 / 255]]])).tolist()
         [[[0.0, 0.0, 127.0, 254.0, 255.0, 128.0]]]
     """
