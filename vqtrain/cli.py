@@ -12,7 +12,7 @@ from vqtrain.errors import ConfigError, FailedError, Interrupted, VqtrainError
 from vqtrain.ops.screen import lasting_screen
 from vqtrain.version import __version__
 
-HELP = """vqtrain {version}: train, compare and export VQ-VAE and VQGAN image tokenizers
+HELP = """vqtrain {version}: train, compare and export VQ-VAE and VQGAN tokenizers
 
 usage: vqtrain COMMAND [key=value ...]
 

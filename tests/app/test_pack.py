@@ -121,7 +121,7 @@ def test_clips_and_sounds_become_shards_to_train_on(
     assert names_in(tmp_path / "packed") == names
     rate = " data.sample_rate=16000" * (media == "sound")
     assert capsys.readouterr().out.splitlines()[-1] == (
-        f"  vqtrain train data={media} data.train=packed{rate}"
+        f"  vqtrain train experiment={media}_demo data.train=packed name=mine{rate}"
     )
 
 

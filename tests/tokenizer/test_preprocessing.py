@@ -71,7 +71,7 @@ def test_a_sound_of_16_bits_or_floats_becomes_values_in_its_range() -> None:
     [
         (3, np.zeros((16, 16, 3), np.uint8), r"[16, 16, 3] is not a clip: [t, h, w, c] is"),
         (3, np.zeros((2, 8, 8, 4), np.uint8), "[2, 8, 8, 4] does not fit 3 channels"),
-        (3, np.zeros((2, 8, 8, 3), np.float32), "float32 have no fixed range"),
+        (3, np.zeros((2, 8, 8, 3), np.float32), "an array of uint8, got float32"),
         (3, Image.new("RGB", (8, 8)), "takes a numpy array [t, h, w, c], got Image"),
         (1, np.zeros((100, 2), np.float32), "[100, 2] is not a sound: [t] or [c, t] is"),
         (1, np.zeros(0, np.float32), "[0] is not a sound"),

@@ -84,7 +84,7 @@ class Pack(Command):
         try:
             with (
                 ending_in_order(),
-                shown_progress(console, f"looking for equal {media.noun}s") as progress,
+                shown_progress(console, f"looking for equal {media.noun}s", media.noun) as progress,
             ):
                 report = pack(
                     index, out=folder, settings=settings, num_workers=num_workers, progress=progress
@@ -137,9 +137,10 @@ def conclude(console: Console, out: Path, report: Report) -> None:
         )
         for line in lines[:MAX_NAMED]:
             console.print(f"{'':<12}{line}", markup=False)
-    command = f"vqtrain train data.train={shlex.quote(str(out))}"
-    if report["media"] != IMAGE.word:
-        command = f"vqtrain train data={report['media']} data.train={shlex.quote(str(out))}"
+    source = f"data.train={shlex.quote(str(out))}"
+    command = f"vqtrain train {source}"
+    if report["media"] != IMAGE.word:  # whose networks are not those of the default
+        command = f"vqtrain train experiment={report['media']}_demo {source} name=mine"
     if report["settings"].get("format") == "raw":
         size = json.dumps(report["settings"]["image_size"], separators=(",", ":"))
         command += f" {shlex.quote(f'data.image_size={size}')}"

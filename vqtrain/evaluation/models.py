@@ -297,7 +297,7 @@ def refuse_many(measured: Measured, index: SampleIndex, max_bad_fraction: float)
     if len(faults) > most_left_out(max_bad_fraction, len(index)):
         last = faults[-1]
         raise DataError(
-            f"{len(faults)} of {len(index)} images cannot be read, more than "
+            f"{len(faults)} of {len(index)} {index.media.noun}s cannot be read, more than "
             f"max_bad_fraction={max_bad_fraction} allows; the last one, {last.key!r} in "
             f"{last.shard}: {last.reason}"
         )

@@ -20,7 +20,8 @@ from vqtrain.drawing.panels import flat_ids, panel_size, to_panel
 from vqtrain.errors import BadSampleError, DataError
 from vqtrain.evaluation.settings import SampleSettings
 from vqtrain.evaluation.side_by_side import ids_panel, side_by_side
-from vqtrain.metrics.base import SampleMetric
+from vqtrain.metrics.base import SampleMetric, is_by_frame
+from vqtrain.metrics.parts.frames import frame_values
 from vqtrain.metrics.psnr import PSNR
 from vqtrain.metrics.si_sdr import SISDR
 from vqtrain.ops.pixels import to_pixels
@@ -68,10 +69,13 @@ def values_of(
     reconstructions: Float[Tensor, "b c *size"],
     originals: Float[Tensor, "b c *size"],
 ) -> Float64[Tensor, " b"]:
-    """Measure reconstructions of samples, both in [-1, 1]."""
-    if metric.takes_levels:
-        return metric(to_pixels(reconstructions), to_pixels(originals))
-    return metric(reconstructions.float().clamp(-1, 1), originals.float())
+    """Measure reconstructions of samples, both in [-1, 1], as evaluations do: clips by frame."""
+    if not metric.takes_levels:
+        return metric(reconstructions.float().clamp(-1, 1), originals.float())
+    pair = to_pixels(reconstructions), to_pixels(originals)
+    if is_by_frame(metric, originals.shape[2:]):
+        return frame_values(metric, *pair).mean(1)
+    return metric(*pair)
 
 
 def draw_all(

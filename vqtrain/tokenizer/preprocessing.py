@@ -65,6 +65,8 @@ def _from_clip(
         raise BadSampleError(
             f"an array {list(array.shape)} is not a clip: [t, h, w, c] is, and an image[None]"
         )
+    if value_range is None and array.dtype.kind == "f":
+        raise BadSampleError(f"a clip is an array of uint8, got {array.dtype}")
     if channels in (1, 3) and array.shape[3] not in (1, 3):
         raise BadSampleError(f"an array {list(array.shape)} does not fit {channels} channels")
     frames = rearrange(array, "t h w c -> (t h) w c")

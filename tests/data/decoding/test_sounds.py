@@ -208,7 +208,7 @@ def damaged() -> dict[str, tuple[bytes, str]]:
         "empty": (b"", "the file is empty"),
         "text": (b"no sound at all\n" * 100, "no wav, flac, ogg or mp3"),
         "zeros": (bytes(5000), "no wav, flac, ogg or mp3"),
-        "short": (encode(sine(RATE)[:999]), "999 samples at 16000 Hz are fewer than data.length"),
+        "short": (encode(sine(RATE)[:999]), "999 samples at 16000 Hz are fewer than the length of"),
         "short at 8 kHz": (encode(sine(8000)[:400], 8000), "800 samples at 16000 Hz are fewer"),
         "no samples": (encode(sine(RATE)[:0]), "0 samples at 16000 Hz are fewer"),
         "NaN": (encode(nan, subtype="FLOAT"), "some values are NaN or infinite"),

@@ -102,8 +102,8 @@ class SoundTransform(Transform):
             spare = total - self.length
             if spare < 0:
                 raise BadSampleError(
-                    f"{total} samples at {self.sample_rate} Hz are fewer than "
-                    f"data.length={self.length}"
+                    f"{total} samples at {self.sample_rate} Hz are fewer than the length of "
+                    f"{self.length}"
                 )
             start = spare // 2 if generator is None else int(generator.integers(spare + 1))
             return self._part(sound, start, self.length)

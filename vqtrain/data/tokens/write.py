@@ -169,11 +169,12 @@ def _refuse_many(
 ) -> None:
     if skipped_count > limit:
         last = skipped[-1]
+        noun = plan.images.media.noun
         raise FailedError(
-            f"{skipped_count} of {len(plan.images)} images cannot be used, more than "
+            f"{skipped_count} of {len(plan.images)} {noun}s cannot be used, more than "
             f"max_bad_fraction allows; the last one, {last['key']!r} in {last['shard']}: "
             f"{last['reason']}; what is written is kept: give a larger max_bad_fraction to "
-            "continue, or repair the images and give another out"
+            f"continue, or repair the {noun}s and give another out"
         )
 
 
