@@ -149,6 +149,7 @@ def test_a_run_of_sounds_shows_spectrograms_and_plays(
     shutil.copytree(sound_tokenizer, run / "tokenizer")
     config = yaml.safe_load((run / "config.yaml").read_text())
     data = read_choice("data", "sound", None) | {"sample_rate": 8000, "length": 1600}
+    del data["defaults"]
     config["data"] = data | {"train": str(hums), "val": str(hums)}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     (run / "images").mkdir()
