@@ -23,9 +23,10 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from benchmark_data import Samples
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, RandomSampler
 from torchvision.transforms.v2 import functional
 
 from vqtrain.data.loading.batches import TrainingBatches
@@ -42,27 +43,6 @@ COUNT, BATCH_SIZE = 64, 16
 Load = Callable[[bytes], Tensor]
 # The settings of vqtrain's loader, the samples, and what a plain loop does with each.
 Case = tuple[DataSettings, Iterable[tuple[str, bytes]], Load]
-
-
-class Samples(Dataset[Tensor]):
-    """Encoded samples of an index, each turned into a tensor by a function.
-
-    Args:
-        index: The samples.
-        load: From encoded bytes to a tensor.
-    """
-
-    def __init__(self, index: SampleIndex, load: Load) -> None:
-        self._index = index
-        self._load = load
-
-    def __len__(self) -> int:
-        """Count the samples."""
-        return len(self._index)
-
-    def __getitem__(self, number: int) -> Tensor:
-        """Load a sample."""
-        return self._load(self._index.read(number))
 
 
 class PlainSound:

@@ -132,7 +132,7 @@ class Evaluate(Command):
         options: Options,
     ) -> int:
         """Evaluate, and say what came of it."""
-        if sources.are_given:
+        if sources.given:
             chosen = named_images(*sources.named("vqtrain evaluate tokenizer=PATH images=IMAGES"))
         else:
             chosen = validation_images(names_of(tokenizer), allow)

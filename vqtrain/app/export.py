@@ -58,7 +58,7 @@ class Export(Command):
             raise ConfigError(f"format={format} is no {Exporter.__module__}.Exporter")
         loaded = Tokenizer.from_pretrained(tokenizer, allow=allow)
         source: Named = DEMO
-        if sources.are_given:
+        if sources.given:
             source, media = sources.named("vqtrain export tokenizer=PATH images=IMAGES")
             check_media(media, loaded, tokenizer)
         folder = new_folder(out)

@@ -41,7 +41,7 @@ class Probe(Command):
         folder = folder_of(out)
         command = "vqtrain probe tokenizer=PATH images=IMAGES"
         images, media = None, None
-        if sources.are_given or tokens is None:
+        if sources.given or tokens is None:
             images, media = sources.named(command)
         found = Sources(images=images, media=media, val=val, tokens=tokens)
         found.check(folder, names)

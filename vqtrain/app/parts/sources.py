@@ -20,9 +20,9 @@ class SampleSources:
     sounds: Named | None
 
     @property
-    def are_given(self) -> bool:
-        """Whether any was typed."""
-        return any(getattr(self, media.key) not in (None, "") for media in ALL)
+    def given(self) -> list[Media]:
+        """The media whose keys were typed."""
+        return [media for media in ALL if getattr(self, media.key) not in (None, "")]
 
     def named(self, command: str) -> tuple[Named, Media]:
         """Return the one source that was typed, and its media.
@@ -33,7 +33,7 @@ class SampleSources:
         Raises:
             ConfigError: If it is none, or several.
         """
-        given = [media for media in ALL if getattr(self, media.key) not in (None, "")]
+        given = self.given
         keys = [media.key for media in given]
         require(bool(keys), f"name the images: {command}, or videos=VIDEOS or sounds=SOUNDS")
         require(len(keys) < 2, f"{' and '.join(keys)} are of several media: give one of them")
