@@ -67,6 +67,16 @@ def _seed() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _variables() -> Iterator[None]:
+    """Take back what a test sets in the environment, as commands do for their own process."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep the user's own caches out of the tests."""
     folder = tmp_path_factory.getbasetemp() / "cache"

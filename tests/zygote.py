@@ -40,7 +40,6 @@ READ_LATE = (
     *("LOCAL_WORLD_SIZE", "COLUMNS", "PYTHONUNBUFFERED"),
     # Set by a command, for itself, wherever it runs.
     *("TORCH_CPP_LOG_LEVEL", "PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR"),
-    "WANDB_SERVICE",
 )
 
 

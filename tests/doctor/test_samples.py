@@ -117,7 +117,7 @@ def test_sounds_are_measured_and_those_of_no_use_are_named(
     assert "(it is cut off: 1200 of 1600 bytes of its samples are there)" in (
         found["unreadable"].found
     )
-    assert "(99 samples at 8000 Hz are fewer than data.length=256)" in found["unreadable"].found
+    assert "(99 samples at 8000 Hz are fewer than the length of 256)" in found["unreadable"].found
     assert found["lengths"].found == "shortest 0.1 s, median 0.1 s, longest 1 s"
     modes = set(found["modes"].found.split(", "))
     assert modes == {
