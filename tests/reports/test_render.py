@@ -6,6 +6,7 @@ import json
 import re
 from html import unescape
 
+from vqtrain.drawing.html import as_json
 from vqtrain.reports.blocks import (
     Charts,
     Code,
@@ -21,7 +22,7 @@ from vqtrain.reports.blocks import (
     number,
     word,
 )
-from vqtrain.reports.render import as_json, render
+from vqtrain.reports.render import render
 
 EVIL = '</script ><img src=x onerror="alert(1)">&\''
 

@@ -166,4 +166,4 @@ class Viewer {
   }
 }
 
-for (const place of document.querySelectorAll(".viewer")) new Viewer(place, page.blocks[Number(place.dataset.block)]);
+for (const place of document.querySelectorAll(".viewer[data-block]")) new Viewer(place, page.blocks[Number(place.dataset.block)]);
