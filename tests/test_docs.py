@@ -22,7 +22,11 @@ from vqtrain.errors import CheckpointError
 from vqtrain.weights import without_downloads
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.ipynb")),
+]
 # Its parts are not in the product, so its commands are run where they are.
 WALKTHROUGH = ROOT / "docs/extending.md"
 OTHERS = [page for page in PAGES if page != WALKTHROUGH]
