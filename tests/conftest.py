@@ -462,6 +462,18 @@ SMALL = {
     "latent_query": {"dim": 16, "depth": 1, "num_heads": 2, "num_tokens": 4},
     "titok": {"dim": 16, "depth": 1, "num_heads": 2, "num_tokens": 4, "num_codes": 7},
     "timm": {"model": "test_vit", "frozen": False},
+    "rectified": {
+        "rectifier": {"kind": "rectifier", "channels": 8, "num_blocks": 1},
+        "inner": {
+            "kind": "cnn",
+            "channels": 8,
+            "multipliers": [1, 2],
+            "num_blocks": 1,
+            "attention_factors": [2],
+            "latent_channels": 4,
+            "dropout": 0.0,
+        },
+    },
     "nearest_codes": {"decay_steps": 10},
     "dino": {"model": "test_vit", "size": 32, "blocks": [5]},
     "alignment": {"model": "test_vit", "size": 32},

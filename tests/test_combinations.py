@@ -38,6 +38,7 @@ SMALL = {
         "magvit2_video": ["channels=8", "multipliers=[1,1,1,2]", "num_blocks=1"],
         "seanet": ["channels=4", "strides=[2,4]"],
         "timm": ["model=test_vit", "pretrained=false"],
+        "identity": [],
         "vit": ["patch_size=8", "dim=8", "depth=1", "num_heads=2"],
         "vqvae": ["channels=8", "block_channels=4", "num_downsamplings=3"],
     },
@@ -62,7 +63,14 @@ SMALL = {
     },
 }
 CONTEXT = {"in_channels": 3, "out_channels": 3, "sample_size": (SIZE, SIZE), "weights": {}}
-DECODER = {"vqvae": ["channels=8", "block_channels=4", "num_upsamplings=3"]}
+DECODER = {
+    "vqvae": ["channels=8", "block_channels=4", "num_upsamplings=3"],
+    "rectifier": ["channels=8", "num_blocks=1"],
+    "rectified": [
+        *("rectifier.channels=8", "rectifier.num_blocks=1"),
+        *("inner.channels=8", "inner.multipliers=[1,1,1,2]", "inner.num_blocks=1"),
+    ],
+}
 
 
 def words(group: str, kind: str) -> list[str]:

@@ -72,7 +72,12 @@ def test_every_kind_keeps_the_contract_of_its_group(
 
 @pytest.mark.parametrize(
     ("group", "kind"),
-    [(group, kind) for group in ("encoder", "decoder", "discriminator") for kind in kinds(group)],
+    [
+        (group, kind)
+        for group in ("encoder", "decoder", "discriminator")
+        for kind in kinds(group)
+        if kind != "identity"  # which computes nothing
+    ],
 )
 def test_every_network_runs_in_bfloat16(
     group: str, kind: str, small_part: Callable[[str, str], Any], monkeypatch: pytest.MonkeyPatch
@@ -82,6 +87,8 @@ def test_every_network_runs_in_bfloat16(
     with without_downloads():
         network = build(group, part["kind"], part["arguments"]).eval()
     torch.manual_seed(0)
+    if kind == "rectifier":  # which begins as the identity map
+        torch.nn.init.normal_(network.last_layer.weight, std=0.1)
     if group == "decoder":
         axes = 1 if "num_tokens" in part["arguments"] else len(network.upsampling)
         grid = (4,) * axes
