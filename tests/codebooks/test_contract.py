@@ -290,7 +290,7 @@ def test_ranks_equal_each_other_and_one_process_on_the_joined_batch(
                 )
 
 
-@pytest.mark.parametrize("inner", ["kl", "multiscale", "hierarchical"])
+@pytest.mark.parametrize("inner", ["continuous", "kl", "multiscale", "hierarchical"])
 @pytest.mark.parametrize("outer", ["residual", "grouped", "multiscale"])
 def test_codebooks_without_an_id_at_each_position_are_no_parts_of_others(
     inner: str, outer: str, all_arguments: dict[str, Any]

@@ -37,7 +37,7 @@ def test_it_has_no_ids_and_says_so() -> None:
     codebook = KL(size=4096, dim=2, kl_weight=0.0)
     assert (codebook.num_codebooks, codebook.size, codebook.in_channels) == (0, 0, 4)
     assert codebook(torch.zeros(2, 4, 3, 3)).token_ids.shape == (2, 0, 3, 3)
-    with pytest.raises(ConfigError, match="codebook=kl is continuous, it has no token ids"):
+    with pytest.raises(ConfigError, match="codebook=kl is continuous, so there are no token ids"):
         codebook.decode(torch.zeros(1, 0, 3, dtype=torch.int64))
 
 

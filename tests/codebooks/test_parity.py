@@ -22,6 +22,7 @@ from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 from vqtrain.build import kinds, resolve
 from vqtrain.codebooks.bsq import BSQ
+from vqtrain.codebooks.continuous import Continuous
 from vqtrain.codebooks.ema import EMA
 from vqtrain.codebooks.fsq import FSQ
 from vqtrain.codebooks.grouped import Grouped
@@ -732,5 +733,5 @@ def test_multiscale_equals_a_plain_loop(
 
 def test_every_kind_is_compared() -> None:
     compared = {BSQ, EMA, FSQ, Grouped, Gumbel, IBQ, KL, LFQ, MultiScale, Residual, SimVQ, VQ}
-    compared.add(Hierarchical)  # in its own test, with its networks written out
+    compared |= {Hierarchical, Continuous}  # in their own tests
     assert {resolve("codebook", kind) for kind in kinds("codebook")} == compared

@@ -52,6 +52,7 @@ GREEDY = [
 ]
 # Networks stand between their levels, so that no latents for given ids can be written down.
 BETWEEN_NETWORKS = ["hierarchical", "hierarchical-residual"]
+CONTINUOUS = ["continuous", "kl"]
 # Their loss in training goes over all codes, a tile at a time. Gumbel's noise is part of its tiles.
 IN_TILES = [
     *("lfq", "lfq-groups", "bsq", "bsq-groups", "ibq", "vq-entropy"),
@@ -88,7 +89,7 @@ batches = st.builds(
 
 
 def test_all_variants_with_ids_are_here(all_arguments: dict[str, Any]) -> None:
-    assert sorted([*REACHABLE, *GREEDY, *BETWEEN_NETWORKS, "kl"]) == sorted(all_arguments)
+    assert sorted([*REACHABLE, *GREEDY, *BETWEEN_NETWORKS, *CONTINUOUS]) == sorted(all_arguments)
 
 
 # --- from latents to ids and back
@@ -102,9 +103,11 @@ def test_decode_gives_back_z_q_to_the_last_bit(codebook: Codebook, batch: Batch)
     codebook.initialize(batch.latents(codebook))
     z = batch.latents(codebook)
     quantized = codebook(z)
-    # A continuous codebook has no ids, and passes on the mean.
+    # A continuous codebook has no ids, and passes on the latents, or the means among them.
     ids, z_q = quantized.token_ids, quantized.z_q
-    assert torch.equal(codebook.decode(ids) if codebook.num_codebooks else z.chunk(2, 1)[0], z_q)
+    assert torch.equal(
+        codebook.decode(ids) if codebook.num_codebooks else z[:, : codebook.dim], z_q
+    )
 
 
 def latents_for(codebook: Codebook, token_ids: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from vqtrain.codebooks.base import Codebook, Quantized
+from vqtrain.codebooks.parts.lookup import no_ids
 from vqtrain.codebooks.parts.noise import NoiseSource
-from vqtrain.errors import ConfigError
 from vqtrain.ranges import at_least, checked
 
 # Of log-variances, so that exp stays finite.
@@ -77,7 +77,4 @@ class KL(Codebook):
     def decode(self, token_ids: Shaped[Tensor, "b k *tokens"]) -> Float[Tensor, "b c *grid"]:
         """Refuse: there are no ids."""
         del token_ids
-        raise ConfigError(
-            "codebook=kl is continuous, it has no token ids: use latents(images) and "
-            "quantize(latents), or another codebook"
-        )
+        raise no_ids("kl")

@@ -8,6 +8,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from vqtrain.codebooks.base import Codebook
+from vqtrain.codebooks.parts.lookup import no_ids
 from vqtrain.decoders.base import Decoder
 from vqtrain.encoders.base import Encoder
 from vqtrain.errors import ConfigError, VqtrainError, require
@@ -86,10 +87,7 @@ def check_token_shape(shape: Sequence[int], codebook: Codebook, decoder: Decoder
 def check_ids(codebook: Codebook, specification: Mapping[str, object]) -> None:
     """Refuse a codebook that has no ids."""
     if codebook.num_codebooks == 0:
-        raise ConfigError(
-            f"codebook={specification['kind']} is continuous, so there are no token ids: use "
-            "latents(images) and quantize(latents), or another codebook"
-        )
+        raise no_ids(specification["kind"])
 
 
 def check_listed(size: int) -> None:

@@ -31,8 +31,9 @@ def test_a_run_on_sounds_suggests_sounds() -> None:
     assert last == "vqtrain evaluate tokenizer=runs/a"
 
 
-def test_classes_of_the_users_own_are_allowed_where_they_are_read() -> None:
-    config = compose("train", read_command_line(["data.train=photos", "codebook=kl"]))
+@pytest.mark.parametrize("codebook", ["continuous", "kl"])
+def test_classes_of_the_users_own_are_allowed_where_they_are_read(codebook: str) -> None:
+    config = compose("train", read_command_line(["data.train=photos", f"codebook={codebook}"]))
     config["encoder"]["kind"], config["decoder"]["kind"] = "mine.a:Encoder", "other.b:Decoder"
     commands = suggestions(config, "runs/a", allowing(config))
     assert len(commands) == 2  # no ids, so no graphs

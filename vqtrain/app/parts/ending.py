@@ -63,7 +63,7 @@ def suggestions(config: Mapping[str, Any], mine: str, allow: str) -> list[str]:
     media = media_in(config["data"])
     source = f"{media.key}=A_FOLDER_OF_{media.key.upper()}"
     commands = [f"vqtrain reconstruct tokenizer={mine} {source}{allow}"]
-    if config["codebook"]["kind"] != "kl":  # a graph gives or takes ids
+    if config["codebook"]["kind"] not in ("continuous", "kl"):  # a graph gives or takes ids
         commands.append(f"vqtrain export tokenizer={mine} format=onnx{allow}")
     is_small_vqgan = (
         config["encoder"]["kind"] == "cnn" and config["discriminator"]["kind"] != "none"

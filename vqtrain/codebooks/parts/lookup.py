@@ -1,4 +1,4 @@
-"""What every codebook checks before it looks ids up."""
+"""What codebooks check before they look ids up."""
 
 from jaxtyping import Int64, Shaped
 from torch import Tensor
@@ -23,3 +23,15 @@ def ids_of(
         words = ", ".join(map(str, [k, *tokens])) if grids else f"{k}, *tokens"
         raise ConfigError(f"token ids of this codebook must be [b, {words}], got {shape}")
     return as_token_ids(token_ids, codebook.size)
+
+
+def no_ids(kind: object) -> ConfigError:
+    """Say that a codebook has no ids, and what to use instead.
+
+    Args:
+        kind: Its word.
+    """
+    return ConfigError(
+        f"codebook={kind} is continuous, so there are no token ids: use latents(images) and "
+        "quantize(latents), or another codebook"
+    )
