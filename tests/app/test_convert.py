@@ -79,6 +79,15 @@ def test_the_last_screen_says_what_was_converted_and_what_is_next(checkpoint, ca
     )
 
 
+def test_latents_take_the_place_of_ids_of_a_continuous_tokenizer():
+    network = {"channels": 8, "block_channels": 4, "num_blocks": 1}
+    encoder = {"kind": "vqvae", "arguments": {"in_channels": 3, "num_downsamplings": 2, **network}}
+    decoder = {"kind": "vqvae", "arguments": {"out_channels": 3, "num_upsamplings": 2, **network}}
+    codebook = {"kind": "kl", "arguments": {"size": None, "dim": 6, "kl_weight": 1.0}}
+    tokenizer = Tokenizer(encoder=encoder, codebook=codebook, decoder=decoder, channels=3)
+    assert tokens_of(tokenizer) == "none: 6 channels for 4 x 4 px"
+
+
 def test_ids_are_counted_of_the_size_that_a_network_takes():
     network = {"sample_size": [16, 16], "patch_size": 4, "num_tokens": 5, "dim": 8, "depth": 1}
     network |= {"num_heads": 2, "attention": "self", "positions": "learned"}
@@ -87,7 +96,7 @@ def test_ids_are_counted_of_the_size_that_a_network_takes():
     encoder = {"kind": "latent_query", "arguments": network | {"in_channels": 3, "transpose": True}}
     decoder = {"kind": "latent_query", "arguments": network | ends}
     tokenizer = Tokenizer(encoder=encoder, codebook=codebook, decoder=decoder, channels=3)
-    assert tokens_of(tokenizer) == "5 for 16 x 16 px"
+    assert tokens_of(tokenizer) == "15, 5 for 16 x 16 px"
 
 
 def test_the_summary_names_the_source_and_not_where_it_was(checkpoint):

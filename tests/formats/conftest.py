@@ -520,7 +520,7 @@ def pairs() -> Iterator[tuple[str, str]]:
     """Each codebook that has ids with one of the networks, so that all networks appear."""
     networks = cycle(network for network in NETWORKS if network not in ("titok", *OTHERS))
     for codebook in CODEBOOKS:
-        if codebook != "kl":
+        if codebook not in ("continuous", "kl"):
             needs_rows = codebook in ("hierarchical", "multiscale")
             yield codebook, "vqvae" if needs_rows else next(networks)
 

@@ -49,12 +49,15 @@ def hashes(source: Path) -> dict[str, str]:
 
 def tokens_of(tokenizer: Tokenizer) -> str:
     """Say how many ids there are for how many pixels: the fewest that there can be."""
+    if tokenizer.codebook.num_codebooks == 0:
+        return f"none: {tokenizer.codebook.dim} channels for {by(tokenizer.downsampling)} px"
+    ids = f"{tokenizer.vocab_size:,}"
     # The second is of codebooks and encoders that take samples of one size alone.
     for size in filter(None, (tokenizer.unit, traced_size(tokenizer))):
         with suppress(ConfigError):
             count = math.prod(tokenizer.token_shape(*size))
-            return f"{'one' if count == 1 else count} for {by(size)} px"
-    return "for samples of one size"
+            return f"{ids}, {'one' if count == 1 else count} for {by(size)} px"
+    return f"{ids}, for samples of one size"
 
 
 def conclude(
@@ -68,7 +71,7 @@ def conclude(
         "converted": f"{source.name} ({kind}) to {folder}",
         "network": " ".join(f"{part}={parts[part]['kind']}" for part in parts),
         "parameters": f"{parameters:,}",
-        "token ids": f"{tokenizer.vocab_size:,}, {tokens_of(tokenizer)}",
+        "token ids": tokens_of(tokenizer),
         **{name: str(value) for name, value in remarks.items()},
     }
     for name, line in lines.items():

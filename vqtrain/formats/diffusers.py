@@ -1,43 +1,72 @@
 """diffusers' ``VQModel``, both ways."""
 
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import final
 
-import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from vqtrain.build import bind
-from vqtrain.errors import CheckpointError, ConfigError, require
+from vqtrain.codebooks.parts.table import PLAIN
+from vqtrain.errors import ConfigError, require
 from vqtrain.formats.base import Converter, Exporter
 from vqtrain.formats.parts.agreement import Agreement, Tolerance, compare
 from vqtrain.formats.parts.diffusers import (
-    Settings,
-    is_shared,
-    settings_of,
+    DOWN,
+    UP,
+    WEIGHTS_FILE,
+    CNNSettings,
+    groups_of,
+    load,
     their_name,
     to_theirs,
-    with_current_names,
 )
-from vqtrain.formats.parts.pickles import read_weights
 from vqtrain.formats.parts.preprocess import write_preprocess
-from vqtrain.tokenizer.checks import differences
+from vqtrain.formats.parts.writing import CONFIG_FILE, check_nearest, cnn_arguments
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.storage import write_whole
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
-# Before safetensors.
-OLD_WEIGHTS_FILE = "diffusion_pytorch_model.bin"
 CLASS = "VQModel"
-# Modules whose differences are listed; more only say that it is another network.
-MAX_MODULES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQSettings(CNNSettings):
+    """What a ``VQModel`` says; ``lookup_from_codebook`` changes neither ids nor images."""
+
+    latent_channels: int = 3
+    num_vq_embeddings: int = 256
+    vq_embed_dim: int | None = None
+    norm_type: str = "group"
+    lookup_from_codebook: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse networks that ours cannot be."""
+        self.check("norm_type", self.norm_type == "group", "group")
+        super().__post_init__()
+
+    def build(self) -> Tokenizer:
+        """Build a tokenizer, with weights that are still to be loaded."""
+        # VQModel multiplies the term that moves codes, not the one that moves latents, by 0.25.
+        codebook = {
+            **PLAIN,
+            "size": self.num_vq_embeddings,
+            "dim": self.latent_channels if self.vq_embed_dim is None else self.vq_embed_dim,
+            "codebook_weight": 0.25,
+            "commitment_weight": 1.0,
+            "gradient": "straight_through",
+        }
+        return self.tokenizer(
+            "vq", codebook, moments=self.latent_channels, latents=self.latent_channels
+        )
+
+    def their_name(self, name: str) -> str | None:
+        """Return their name of a weight of ours; they have no counts of a codebook."""
+        is_shared = name == "codebook.vectors" or not name.startswith("codebook.")
+        return their_name(name, len(self.block_out_channels)) if is_shared else None
 
 
 @final
@@ -50,26 +79,7 @@ class Diffusers(Exporter, Converter):
 
     def convert(self, path: Path) -> Tokenizer:
         """Read a ``VQModel``, with the loss that it is trained with there."""
-        try:
-            settings = read_settings(path / CONFIG_FILE)
-            weights = read_current_weights(path)
-            blocks, levels = settings.layers_per_block, len(settings.block_out_channels)
-            require(
-                blocks <= len(weights),
-                f"layers_per_block is {blocks}, more than there are weights ({len(weights)})",
-            )
-            with torch.device("meta"):  # shapes come first: a wrong one could be of any size
-                expected = settings.build().state_dict()
-        except (ConfigError, RuntimeError) as error:  # torch's, where a size overflows
-            raise ConfigError(f"cannot convert {path}: {error}") from error
-        check_same(weights, to_theirs(expected, levels), path)
-        tokenizer = settings.build()
-        own = tokenizer.state_dict()
-        for name, tensor in own.items():
-            if is_shared(name):
-                own[name] = weights[their_name(name, levels)].reshape(tensor.shape).float()
-        tokenizer.load_weights(own)
-        return tokenizer.eval()
+        return load(path, CLASS, VQSettings)[1]
 
     def export(
         self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
@@ -83,7 +93,7 @@ class Diffusers(Exporter, Converter):
         known = {name: value for name, value in asdict(settings).items() if value is not None}
         text = json.dumps({"_class_name": CLASS, **known}, indent=2)
         weights = {**tokenizer.state_dict(), "codebook.vectors": tokenizer.codebook_vectors}
-        theirs = to_theirs(weights, len(settings.block_out_channels))
+        theirs = to_theirs(weights, settings.their_name)
         content = to_safetensors(
             {name: tensor.float().contiguous() for name, tensor in theirs.items()}, {"format": "pt"}
         )
@@ -121,53 +131,43 @@ def check(tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c *
     return compare(tokenizer, images, encode=encode, decode=decode, tolerance=Tolerance())
 
 
-def read_settings(file: Path) -> Settings:
-    """Read ``config.json``.
+def settings_of(tokenizer: Tokenizer) -> VQSettings:
+    """Say what a tokenizer is as a ``VQModel``.
 
     Raises:
-        CheckpointError: If it cannot be read, or is of another class.
-        ConfigError: If it has settings that are not known, or that ``cnn`` networks cannot have.
+        ConfigError: If it cannot be one.
     """
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {file}: {error}") from error
-    name = config.get("_class_name") if isinstance(config, dict) else None
-    if name != CLASS:
-        raise CheckpointError(f"cannot read {file}: its _class_name is {name!r}, not {CLASS!r}")
-    known = {key: value for key, value in config.items() if not key.startswith("_")}
-    return bind(Settings, known, where=CONFIG_FILE)
-
-
-def read_current_weights(path: Path) -> dict[str, Shaped[Tensor, "..."]]:
-    """Read the weights in a directory, with attention named as it is now.
-
-    Raises:
-        CheckpointError: If there are none, or they cannot be read.
-    """
-    files = [path / name for name in (WEIGHTS_FILE, OLD_WEIGHTS_FILE) if (path / name).is_file()]
-    if not files:
-        raise CheckpointError(
-            f"no weights in {path}: looked for {WEIGHTS_FILE} and {OLD_WEIGHTS_FILE}"
-        )
-    return with_current_names(read_weights(files[0]))
-
-
-def check_same(
-    weights: Mapping[str, Shaped[Tensor, "..."]],
-    wanted: Mapping[str, Shaped[Tensor, "..."]],
-    path: Path,
-) -> None:
-    """Refuse weights of other names or shapes than wanted, and list them by module."""
-    modules = defaultdict(list)
-    for difference in differences(weights, wanted):
-        name, _, wrong = difference.partition(" ")
-        module, _, parameter = name.rpartition(".")
-        modules[module].append(f"{parameter} {wrong}")
-    if modules:
-        listed = [f"{module}: {', '.join(wrong)}" for module, wrong in modules.items()]
-        more = f"; and in {len(listed) - MAX_MODULES} more" if len(listed) > MAX_MODULES else ""
-        raise CheckpointError(
-            f"the weights in {path} are not those of its {CONFIG_FILE}: "
-            f"{'; '.join(listed[:MAX_MODULES])}{more}"
-        )
+    owner = "diffusers' VQModel"
+    encoder, decoder = cnn_arguments(
+        tokenizer, owner, same=("channels", "multipliers", "num_blocks", "latent_channels")
+    )
+    check_nearest(tokenizer.codebook, owner, tokenizer.specification["codebook"])
+    multipliers = encoder["multipliers"]
+    require(
+        multipliers[0] == 1,
+        "the first level of diffusers' VQModel is as wide as its first layer: multipliers must "
+        f"begin with 1, got {multipliers}",
+    )
+    widths = [encoder["channels"] * multiplier for multiplier in multipliers]
+    groups = groups_of(widths)
+    require(
+        len(groups) == 1,
+        f"diffusers' VQModel has one number of groups for all norms, but levels of {widths} "
+        f"channels have {groups}: 32 must divide all, or the groups be equal",
+    )
+    levels = range(len(multipliers))
+    size = tokenizer.training_summary.get("image_size")
+    return VQSettings(
+        in_channels=encoder["in_channels"],
+        out_channels=decoder["out_channels"],
+        down_block_types=[DOWN[2**i in encoder["attention_factors"]] for i in levels],
+        up_block_types=[UP[2**i in decoder["attention_factors"]] for i in reversed(levels)],
+        block_out_channels=widths,
+        layers_per_block=encoder["num_blocks"],
+        latent_channels=encoder["latent_channels"],
+        sample_size=size if isinstance(size, int) else None,
+        num_vq_embeddings=tokenizer.vocab_size,
+        norm_num_groups=groups[0],
+        vq_embed_dim=tokenizer.codebook.dim,
+        lookup_from_codebook=True,  # so that decode(ids, force_not_quantize=True, ...) takes ids
+    )

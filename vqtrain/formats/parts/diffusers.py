@@ -1,19 +1,40 @@
-"""What a ``VQModel`` of diffusers says of itself, and what it calls its weights."""
+"""What autoencoders of diffusers say of themselves, and what they call their weights."""
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar, cast
 
 import torch
 from einops import rearrange
 from jaxtyping import Shaped
 from torch import Tensor
 
-from vqtrain.codebooks.parts.table import PLAIN
-from vqtrain.errors import require
-from vqtrain.formats.parts.writing import check_nearest, cnn_arguments
+from vqtrain.build import bind
+from vqtrain.errors import CheckpointError, ConfigError, require
+from vqtrain.formats.parts.loading import pass_on
+from vqtrain.formats.parts.pickles import read_weights
+from vqtrain.formats.parts.writing import CONFIG_FILE
 from vqtrain.layers.norm import group_norm
+from vqtrain.ranges import FINITE, above
+from vqtrain.tokenizer.checks import differences
 from vqtrain.tokenizer.model import Tokenizer
+
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+# Half precision alone, and before safetensors.
+OTHER_WEIGHTS_FILES = (
+    "diffusion_pytorch_model.fp16.safetensors",
+    "diffusion_pytorch_model.bin",
+)
+# Of latents.
+Scale = Annotated[float, above(0), FINITE]
+Shift = Annotated[float, FINITE]
+# Modules whose differences are listed; more only say that it is another network.
+MAX_MODULES = 4
 
 # Block types by whether attention follows each of their blocks.
 DOWN = {False: "DownEncoderBlock2D", True: "AttnDownEncoderBlock2D"}
@@ -50,15 +71,38 @@ OLD_ATTENTION = (
 MATRIX = re.compile(r"\.(to_[qkv]|to_out\.0)\.weight$")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the ``config.json`` of a ``VQModel`` says; the defaults are its class's.
+class Settings(ABC):
+    """What the ``config.json`` of an autoencoder says."""
 
-    ``sample_size``, ``scaling_factor``, ``lookup_from_codebook`` and ``force_upcast`` change
-    neither ids nor images.
+    @property
+    @abstractmethod
+    def num_blocks(self) -> int:
+        """Blocks in a row, of each of which there are weights."""
+
+    @abstractmethod
+    def build(self) -> Tokenizer:
+        """Build a tokenizer, with weights that are still to be loaded.
+
+        Raises:
+            ConfigError: If our networks cannot be that.
+        """
+
+    @abstractmethod
+    def their_name(self, name: str) -> str | None:
+        """Return their name of a weight of ours; None if they do not have it."""
+
+
+Known = TypeVar("Known", bound=Settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CNNSettings(Settings):
+    """What all classes with networks that are ``cnn`` here say, with the defaults of those classes.
+
+    ``sample_size`` and ``force_upcast`` change neither latents nor images.
 
     Raises:
-        ConfigError: If ``cnn`` networks around a table cannot be that.
+        ConfigError: If ``cnn`` networks cannot be that.
     """
 
     in_channels: int = 3
@@ -68,21 +112,15 @@ class Settings:
     block_out_channels: Sequence[int] = (64,)
     layers_per_block: int = 1
     act_fn: str = "silu"
-    latent_channels: int = 3
-    sample_size: int | None = None
-    num_vq_embeddings: int = 256
     norm_num_groups: int = 32
-    vq_embed_dim: int | None = None
-    scaling_factor: float = 0.18215
-    norm_type: str = "group"
+    sample_size: int | Sequence[int] | None = None
+    scaling_factor: Scale = 0.18215
     mid_block_add_attention: bool = True
-    lookup_from_codebook: bool = False
     force_upcast: bool = False
 
     def __post_init__(self) -> None:
         """Refuse networks that ours cannot be."""
-        check = self._check
-        check("norm_type", self.norm_type == "group", "group")
+        check = self.check
         check("act_fn", self.act_fn in ("silu", "swish"), "silu or swish")
         check("mid_block_add_attention", self.mid_block_add_attention, "true")
         check(
@@ -102,82 +140,57 @@ class Settings:
             fits = len(blocks) == len(widths) and set(blocks) <= set(types.values())
             check(name, fits, f"{len(widths)} of {' and '.join(types.values())}")
 
-    def _check(self, name: str, holds: bool, right: str) -> None:
+    def check(self, name: str, holds: bool, right: str) -> None:
+        """Refuse a value, and say which would be right."""
         got = getattr(self, name)
         require(holds, f"{name} is {got!r}, but in encoder=cnn decoder=cnn it can only be {right}")
 
-    def build(self) -> Tokenizer:
-        """Build a tokenizer, with weights that are still to be loaded."""
+    @property
+    def num_blocks(self) -> int:
+        """Blocks at each resolution."""
+        return self.layers_per_block
+
+    def tokenizer(
+        self, kind: str, codebook: Mapping[str, object], *, moments: int, latents: int
+    ) -> Tokenizer:
+        """Build a tokenizer around a codebook.
+
+        Args:
+            kind: Of the codebook.
+            codebook: Its arguments.
+            moments: Channels that the encoder gives.
+            latents: Channels that the decoder takes.
+        """
         common: dict[str, object] = {
             "channels": self.block_out_channels[0],
             "multipliers": [w // self.block_out_channels[0] for w in self.block_out_channels],
             "num_blocks": self.layers_per_block,
-            "latent_channels": self.latent_channels,
             "dropout": 0.0,
         }
-        down = [2**i for i, word in enumerate(self.down_block_types) if word == DOWN[True]]
-        up = [2**i for i, word in enumerate(reversed(self.up_block_types)) if word == UP[True]]
-        encoder = {**common, "in_channels": self.in_channels, "attention_factors": down}
-        decoder = {**common, "out_channels": self.out_channels, "attention_factors": up}
-        # VQModel multiplies the term that moves codes, not the one that moves latents, by 0.25.
-        codebook = {
-            **PLAIN,
-            "size": self.num_vq_embeddings,
-            "dim": self.latent_channels if self.vq_embed_dim is None else self.vq_embed_dim,
-            "codebook_weight": 0.25,
-            "commitment_weight": 1.0,
-            "gradient": "straight_through",
+        encoder = {
+            **common,
+            "in_channels": self.in_channels,
+            "latent_channels": moments,
+            "attention_factors": [
+                2**i for i, word in enumerate(self.down_block_types) if word == DOWN[True]
+            ],
+        }
+        decoder = {
+            **common,
+            "out_channels": self.out_channels,
+            "latent_channels": latents,
+            "attention_factors": [
+                2**i for i, word in enumerate(reversed(self.up_block_types)) if word == UP[True]
+            ],
         }
         size, f = self.sample_size, 2 ** (len(self.block_out_channels) - 1)
         return Tokenizer(
             encoder={"kind": "cnn", "arguments": encoder},
-            codebook={"kind": "vq", "arguments": codebook},
+            codebook={"kind": kind, "arguments": codebook},
             decoder={"kind": "cnn", "arguments": decoder},
             channels=self.in_channels,
-            training={"image_size": size} if size is not None and size % f == 0 else {},
+            training={"image_size": size} if isinstance(size, int) and size % f == 0 else {},
         )
-
-
-def settings_of(tokenizer: Tokenizer) -> Settings:
-    """Say what a tokenizer is as a ``VQModel``.
-
-    Raises:
-        ConfigError: If it cannot be one.
-    """
-    owner = "diffusers' VQModel"
-    encoder, decoder = cnn_arguments(
-        tokenizer, owner, same=("channels", "multipliers", "num_blocks", "latent_channels")
-    )
-    check_nearest(tokenizer.codebook, owner, tokenizer.specification["codebook"])
-    multipliers = encoder["multipliers"]
-    require(
-        multipliers[0] == 1,
-        "the first level of diffusers' VQModel is as wide as its first layer: multipliers must "
-        f"begin with 1, got {multipliers}",
-    )
-    widths = [encoder["channels"] * multiplier for multiplier in multipliers]
-    groups = groups_of(widths)
-    require(
-        len(groups) == 1,
-        f"diffusers' VQModel has one number of groups for all norms, but levels of {widths} "
-        f"channels have {groups}: 32 must divide all, or the groups be equal",
-    )
-    levels = range(len(multipliers))
-    size = tokenizer.training_summary.get("image_size")
-    return Settings(
-        in_channels=encoder["in_channels"],
-        out_channels=decoder["out_channels"],
-        down_block_types=[DOWN[2**i in encoder["attention_factors"]] for i in levels],
-        up_block_types=[UP[2**i in decoder["attention_factors"]] for i in reversed(levels)],
-        block_out_channels=widths,
-        layers_per_block=encoder["num_blocks"],
-        latent_channels=encoder["latent_channels"],
-        sample_size=size if isinstance(size, int) else None,
-        num_vq_embeddings=tokenizer.vocab_size,
-        norm_num_groups=groups[0],
-        vq_embed_dim=tokenizer.codebook.dim,
-        lookup_from_codebook=True,  # so that decode(ids, force_not_quantize=True, ...) takes ids
-    )
 
 
 def groups_of(widths: Sequence[int]) -> list[int]:
@@ -186,15 +199,160 @@ def groups_of(widths: Sequence[int]) -> list[int]:
         return sorted({group_norm(width).num_groups for width in widths})
 
 
+def read_settings(path: Path, name: str, factory: type[Known]) -> Known:
+    """Read the ``config.json`` of a directory.
+
+    Args:
+        path: The directory.
+        name: Of the class that it must be of.
+        factory: Takes what it says.
+
+    Raises:
+        CheckpointError: If it cannot be read, or is of another class.
+        ConfigError: If it has settings that are not known, or that our networks cannot have.
+    """
+    file = path / CONFIG_FILE
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {file}: {error}") from error
+    found = config.get("_class_name") if isinstance(config, dict) else None
+    if found != name:
+        raise CheckpointError(f"cannot read {file}: its _class_name is {found!r}, not {name!r}")
+    known = {key: value for key, value in config.items() if not key.startswith("_")}
+    return bind(factory, known, where=CONFIG_FILE)
+
+
+def load(path: Path, name: str, factory: type[Known]) -> tuple[Known, Tokenizer]:
+    """Read an autoencoder, strictly; projections that it does not have pass on what they get.
+
+    Args:
+        path: Of the directory.
+        name: Of its class.
+        factory: Takes what its ``config.json`` says.
+
+    Raises:
+        ConfigError: If our networks cannot be that.
+        CheckpointError: If it cannot be read, or weights are missing, unknown or misshaped.
+    """
+    try:
+        settings = read_settings(path, name, factory)
+        weights = read_current_weights(path)
+        blocks = settings.num_blocks
+        require(
+            blocks <= len(weights),
+            f"layers_per_block is {blocks}, more than there are weights ({len(weights)})",
+        )
+        with torch.device("meta"):  # shapes come first: a wrong one could be of any size
+            expected = settings.build().state_dict()
+    except (ConfigError, RuntimeError) as error:  # torch's, where a size overflows
+        raise ConfigError(f"cannot convert {path}: {error}") from error
+    check_same(weights, to_theirs(expected, settings.their_name), path)
+    tokenizer = settings.build()
+    for projection in (tokenizer.project_in, tokenizer.project_out):
+        pass_on(projection)
+    own = tokenizer.state_dict()
+    for mine, tensor in own.items():
+        theirs = settings.their_name(mine)
+        if theirs is not None:
+            own[mine] = weights[theirs].reshape(tensor.shape).float()
+    tokenizer.load_weights(own)
+    return settings, tokenizer.eval()
+
+
+@torch.no_grad()
+def rescale(tokenizer: Tokenizer, shift: Sequence[float], scale: Sequence[float]) -> None:
+    """Let latents be (z - shift) * scale, which models of them take, and the decoder undo it.
+
+    The projections do both. ``training_summary`` says the numbers: one if all channels agree.
+
+    Args:
+        tokenizer: Whose codebook gives ``dim`` channels; if it takes more, they are as many
+            log-variances after the means.
+        shift: Of each channel.
+        scale: Of each channel, above 0.
+    """
+    for name, values in (("scale", scale), ("shift", shift)):
+        require(
+            len(values) == tokenizer.codebook.dim,
+            f"{name}s of {len(values)} channels, but there are {tokenizer.codebook.dim}",
+        )
+    project_in, project_out = tokenizer.project_in, tokenizer.project_out
+    by, less = (torch.tensor(values, dtype=torch.float64) for values in (scale, shift))
+    factors, offsets = by, -less * by
+    if tokenizer.codebook.in_channels > tokenizer.codebook.dim:
+        factors = torch.cat([by, torch.ones_like(by)])
+        offsets = torch.cat([offsets, 2 * by.log()])
+    for layer, weight, bias in (
+        (
+            project_in,
+            project_in.weight.double() * factors[:, None, None, None],
+            cast(Tensor, project_in.bias).double() * factors + offsets,
+        ),
+        (
+            project_out,
+            project_out.weight.double() / by[:, None, None],
+            cast(Tensor, project_out.bias).double() + project_out.weight.double()[..., 0, 0] @ less,
+        ),
+    ):
+        layer.weight.copy_(weight)
+        cast(Tensor, layer.bias).copy_(bias)
+    said = {"scale": list(scale), "shift": list(shift)}
+    tokenizer.training_summary["latents"] = {
+        name: values[0] if len(set(values)) == 1 else values for name, values in said.items()
+    }
+
+
+def read_current_weights(path: Path) -> dict[str, Shaped[Tensor, "..."]]:
+    """Read the weights in a directory, with attention named as it is now.
+
+    Raises:
+        CheckpointError: If there are none, or they cannot be read.
+    """
+    names = (WEIGHTS_FILE, *OTHER_WEIGHTS_FILES)
+    files = [path / name for name in names if (path / name).is_file()]
+    if not files:
+        raise CheckpointError(f"no weights in {path}: looked for {' and '.join(names)}")
+    weights = with_current_names(read_weights(files[0]))
+    # Of batch normalization in training.
+    return {k: item for k, item in weights.items() if not k.endswith(".num_batches_tracked")}
+
+
+def check_same(
+    weights: Mapping[str, Shaped[Tensor, "..."]],
+    wanted: Mapping[str, Shaped[Tensor, "..."]],
+    path: Path,
+) -> None:
+    """Refuse weights of other names or shapes than wanted, and list them by module."""
+    modules = defaultdict(list)
+    for difference in differences(weights, wanted):
+        name, _, wrong = difference.partition(" ")
+        module, _, parameter = name.rpartition(".")
+        modules[module].append(f"{parameter} {wrong}")
+    if modules:
+        listed = [f"{module}: {', '.join(wrong)}" for module, wrong in modules.items()]
+        more = f"; and in {len(listed) - MAX_MODULES} more" if len(listed) > MAX_MODULES else ""
+        raise CheckpointError(
+            f"the weights in {path} are not those of its {CONFIG_FILE}: "
+            f"{'; '.join(listed[:MAX_MODULES])}{more}"
+        )
+
+
 def to_theirs(
-    weights: Mapping[str, Shaped[Tensor, "..."]], levels: int
+    weights: Mapping[str, Shaped[Tensor, "..."]], name_of: Callable[[str], str | None]
 ) -> dict[str, Shaped[Tensor, "..."]]:
-    """Give weights of ours their names and shapes, and leave out what a ``VQModel`` has not."""
-    theirs = {their_name(name, levels): item for name, item in weights.items() if is_shared(name)}
-    for name, item in theirs.items():
-        if MATRIX.search(name):
-            theirs[name] = rearrange(item, "o i 1 1 -> o i")
-    return theirs
+    """Give weights of ours their names and shapes, and leave out what they do not have.
+
+    Args:
+        weights: All of ours.
+        name_of: As ``Settings.their_name``.
+    """
+    named = {name_of(name): item for name, item in weights.items()}
+    return {
+        name: rearrange(item, "o i 1 1 -> o i") if MATRIX.search(name) and item.ndim == 4 else item
+        for name, item in named.items()
+        if name is not None
+    }
 
 
 def with_current_names(
@@ -207,11 +365,6 @@ def with_current_names(
             if old in name:
                 current.setdefault(name.replace(old, new), current.pop(name))
     return current
-
-
-def is_shared(name: str) -> bool:
-    """Say whether a weight of ours is one of a ``VQModel`` too; counts of a codebook are not."""
-    return name == "codebook.vectors" or not name.startswith("codebook.")
 
 
 def their_name(name: str, levels: int) -> str:

@@ -10,6 +10,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from vqtrain.errors import CheckpointError
+from vqtrain.layers.pointwise import Pointwise
 from vqtrain.tokenizer.checks import differences
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -74,8 +75,7 @@ def load(
     tokenizer = build()
     if not projects:
         for projection in (tokenizer.project_in, tokenizer.project_out):
-            torch.nn.init.dirac_(projection.weight)
-            torch.nn.init.zeros_(cast(Tensor, projection.bias))
+            pass_on(projection)
     loaded = tokenizer.state_dict()
     for of, stack in stacks.items():
         whole = weights[of].float()
@@ -84,6 +84,12 @@ def load(
         loaded |= dict(zip(stack, whole.chunk(len(stack)), strict=True))
     tokenizer.load_weights(loaded)
     return tokenizer.eval()
+
+
+def pass_on(projection: Pointwise) -> None:
+    """Let a projection with as many channels before as after pass them on as they are."""
+    torch.nn.init.dirac_(projection.weight)
+    torch.nn.init.zeros_(cast(Tensor, projection.bias))
 
 
 def unload(
