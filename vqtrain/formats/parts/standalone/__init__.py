@@ -1,0 +1,1 @@
+"""Python files that run a tokenizer with torch alone, made of vqtrain's own sources."""
