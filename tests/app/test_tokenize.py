@@ -23,6 +23,8 @@ from vqtrain.build import config_of
 from vqtrain.cli import main
 from vqtrain.data.decoding.images import ImageTransform
 from vqtrain.data.decoding.sounds import SoundTransform
+from vqtrain.data.media import IMAGE
+from vqtrain.data.sources.find import open_samples
 from vqtrain.data.tokens.read import read
 from vqtrain.drawing.files import to_wav
 from vqtrain.launchers.base import Done, Ended, Job
@@ -183,6 +185,42 @@ def test_images_of_any_size_have_ids_of_their_shape_and_a_layout(words, tokenize
     assert next(read("tiles")).token_ids.shape == (1, 8, 8)
 
 
+def test_latents_of_a_continuous_tokenizer_are_images_to_train_on(words, pictures, capsys):
+    model = make_tokenizer(KL, image_size=16)
+    model.save_pretrained("tokenizer")
+    assert main([*words, "latents=true", "image_size=[8,12]"]) == 0
+    said = capsys.readouterr().out
+    index = json.loads(Path("tokens/index.json").read_text())
+    assert index["latents"] == {"shape": [2, 3, 4], "dtype": "float16"}
+    assert "tokens" not in index
+    transform = ImageTransform(
+        image_size=[8, 12], channels=3, crop="resize", flip=False, range=None, background="white"
+    )
+    expected = []
+    for path in sorted(pictures.iterdir()):
+        images = model.to_images(transform.decode(path.read_bytes(), None)[None])
+        latents = model.latents(images)[:, :4]  # the means
+        expected.append(latents[0].movedim(0, -1).detach().numpy())
+    limit = re.search(r"data.range=\[-([\d.]+),", said)[1]
+    assert f"data.channels=4 'data.image_size=[2,3]' 'data.range=[-{limit},{limit}]'" in said
+    found = open_samples("tokens", IMAGE, role="training")
+    arrays = ImageTransform(
+        image_size=[2, 3],
+        channels=4,
+        crop="native",
+        flip=False,
+        range=(-float(limit), float(limit)),
+        background="white",
+    )
+    for number, latents in enumerate(expected):
+        read_again = arrays.decode(found.read(number), None).movedim(0, -1).numpy()
+        np.testing.assert_allclose(read_again, latents, rtol=2**-10, atol=1e-6)
+    assert len(found) == len(expected)
+    np.testing.assert_allclose(
+        index["statistics"]["mean"], np.mean(expected, axis=(0, 1, 2)), atol=1e-3
+    )
+
+
 def test_what_is_complete_is_said_to_be(words, capsys):
     assert main(words) == 0
     before = content_of("tokens")
@@ -231,6 +269,10 @@ def test_help_shows_every_key_and_two_examples(capsys):
         (["tokenizer=nowhere"], "no tokenizer at nowhere"),
         (["tokenizer=unsized"], "the tokenizer does not say on which size it was trained"),
         (["tokenizer=kl", "image_size=16"], "codebook=kl is continuous, so there are no token ids"),
+        (["latents=true", "image_size=16"], "and codebook=fsq has ids, which are smaller"),
+        (["tokenizer=kl", "latents=true", "layout=flat"], "latents=true needs layout=webdataset"),
+        (["tokenizer=kl", "latents=true", "pad=true"], "leave out max_tokens, pad, tile and"),
+        (["latents=true", "whole=true"], "whole=true keeps ids of clips and sounds"),
         (["images=nowhere"], "images: nowhere does not exist"),
         (["out=images/out", "images=images"], "out=images/out lies inside images=images"),
         (["out=foreign"], "out=foreign holds notes.txt, which is not of vqtrain tokenize"),

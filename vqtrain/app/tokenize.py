@@ -4,19 +4,20 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, final
 
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Shaped
 from rich.console import Console
 from torch import Tensor
 
 from vqtrain.app.base import Command
+from vqtrain.app.parts.latents import check_latents, data_words, latents_of
 from vqtrain.app.parts.output import ending_in_order, folder_of, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.parts.sources import SampleSources, check_media
@@ -41,11 +42,34 @@ from vqtrain.tokenizer.checks import LEAST_TILE
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.preprocessing import fitting
 
-# The keys that say where the processes run; theirs are the others.
-LAUNCH_KEYS = ("launcher", "devices", "jobs", "launcher_options")
 MAX_NAMED = 3
 # The field of a sample that says how its ids become an image again.
 LAYOUT_FIELD = "layout.json"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Launching:
+    """The keys that say where the processes run; theirs are the others."""
+
+    launcher: str
+    devices: Annotated[int, at_least(1)]
+    jobs: Annotated[int, at_least(1)]
+    launcher_options: dict[str, object]
+
+    def find_launcher(self) -> Launcher | None:
+        """Return what is to run the processes, or None if this process does it alone.
+
+        Raises:
+            ConfigError: If there is no such launcher, or it cannot be had so.
+        """
+        launcher, devices, jobs = resolve("launcher", self.launcher), self.devices, self.jobs
+        if launcher is Local:
+            require(jobs == 1, f"jobs={jobs} is for a cluster: give devices={jobs}, or a launcher")
+            require(not self.launcher_options, "launcher=local takes no launcher_options")
+            return Local(processes=devices) if devices > 1 else None
+        require(devices == 1, f"devices={devices} is for this machine: give jobs={devices}")
+        return bind(launcher, self.launcher_options, where="launcher_options")
 
 
 @final
@@ -59,6 +83,7 @@ class Tokenize(Command):
         settings: SampleSettings,
         any_size: AnySize,
         whole: bool,
+        latents: bool,
         tokenizer: str,
         allow: list[str],
         sources: SampleSources,
@@ -67,17 +92,14 @@ class Tokenize(Command):
         shard_size: int,
         max_bad_fraction: Annotated[float, within(0, 1)],
         share: str,
-        launcher: str,
-        devices: Annotated[int, at_least(1)],
-        jobs: Annotated[int, at_least(1)],
-        launcher_options: dict[str, object],
+        launching: Launching,
     ) -> int:
         """Tokenize, and say what came of it."""
         part = read_share(share)
         folder = folder_of(out)
         images, media = sources.named("vqtrain tokenize tokenizer=PATH images=IMAGES")
         refuse_inside(folder, images)
-        found = find_launcher(launcher, devices=devices, jobs=jobs, options=launcher_options)
+        found = launching.find_launcher()
         if found is not None and part.of > 1:
             raise ConfigError(f"share={share} is of one process: leave out the launcher")
         console = Console(highlight=False, soft_wrap=True)
@@ -93,6 +115,7 @@ class Tokenize(Command):
             layout=layout,
             any_size=any_size if is_any else None,
             whole=whole,
+            latents=latents,
         )
         was_complete = (folder / INDEX).is_file()
         report: Report | None
@@ -104,13 +127,16 @@ class Tokenize(Command):
                 ) as progress,
             ):
                 if found is not None:
-                    commands = commands_of(words, settings, max(devices, jobs), type(found))
-                    report = launch(found, commands, folder, progress)
+                    parts = max(launching.devices, launching.jobs)
+                    commands = commands_of(words, settings, parts, type(found))
+                    report = launch(found, commands, folder, progress, kind=plan.kind)
                 else:
                     report = write(
                         plan,
                         out=folder,
-                        encode=encoder(model, settings, any_size if is_any else None, whole),
+                        encode=encoder(
+                            model, settings, any_size if is_any else None, whole, latents
+                        ),
                         describe=describer(model, any_size) if is_any else None,
                         share=part,
                         num_workers=settings.workers,
@@ -135,16 +161,23 @@ def make_token_plan(
     layout: str,
     any_size: AnySize | None = None,
     whole: bool = False,
+    latents: bool = False,
 ) -> Plan:
     """Decide what is written.
 
     Images are cropped to one size, or with ``any_size`` kept whole; of clips and sounds a part is
-    taken, or with ``whole`` all.
+    taken, or with ``whole`` all. With ``latents`` those of a continuous tokenizer are written.
 
     Raises:
-        ConfigError: If the tokenizer makes no ids, or a setting does not fit it.
+        ConfigError: If the tokenizer makes no ids, or no latents, or a setting does not fit it.
     """
-    tokenizer.check_ids()
+    if latents:
+        require(
+            not whole, "whole=true keeps ids of clips and sounds, and latents=true is of images"
+        )
+        check_latents(tokenizer, any_size, layout)
+    else:
+        tokenizer.check_ids()
     if any_size is not None:
         require(
             settings.image_size is None,
@@ -169,12 +202,19 @@ def make_token_plan(
         any_size=kept,
     )
     config = {key: tokenizer.config[key] for key in ("image", "downsampling", "token_ids")}
+    shape: tuple[int, ...] | None = None
+    if latents:
+        grid = tokenizer.encoder.grid(transform.sample_size)
+        require(len(grid) == 2, "latents=true needs latents on rows and columns, not a sequence")
+        shape = (*grid, tokenizer.codebook.dim)
+    elif not kept:
+        shape = tokenizer.token_shape(*transform.sample_size)
     return make_plan(
         images,
         settings=token_settings,
         tokenizer={"sha256": hash_of(tokenizer), **config},
-        shape=None if kept else tokenizer.token_shape(*transform.sample_size),
-        size=tokenizer.vocab_size,
+        shape=shape,
+        size=None if latents else tokenizer.vocab_size,
     )
 
 
@@ -223,12 +263,13 @@ def encoder(
     settings: SampleSettings,
     any_size: AnySize | None = None,
     whole: bool = False,
+    latents: bool = False,
 ) -> Encode:
-    """Put a tokenizer on its device, and return what turns pixels into ids there."""
+    """Put a tokenizer on its device, and return what turns pixels into ids, or latents, there."""
     placed = settings.placed(tokenizer)
 
     @torch.inference_mode()
-    def encode(pixels: Shaped[Tensor, "b c *size"]) -> Int64[Tensor, " b *tokens"]:
+    def encode(pixels: Shaped[Tensor, "b c *size"]) -> Shaped[Tensor, " b *tokens"]:
         if whole:
             pixels = fitting(pixels[0], placed.unit, placed.token_shape)[None]
         own = pixels.to(placed.device, non_blocking=True)
@@ -237,6 +278,8 @@ def encoder(
             with settings.autocast():
                 if any_size is not None:
                     return encode_any_size(placed, images, any_size).token_ids[None]
+                if latents:
+                    return latents_of(placed, images)
                 return placed.encode(images)
         except torch.OutOfMemoryError as error:
             raise VqtrainError(
@@ -247,35 +290,24 @@ def encoder(
     return encode
 
 
-def find_launcher(
-    word: str, *, devices: int, jobs: int, options: Mapping[str, object]
-) -> Launcher | None:
-    """Return what is to run the processes, or None if this process does it alone.
-
-    Raises:
-        ConfigError: If there is no such launcher, or it cannot be had so.
-    """
-    launcher = resolve("launcher", word)
-    if launcher is Local:
-        require(jobs == 1, f"jobs={jobs} is for a cluster: give devices={jobs}, or a launcher")
-        require(not options, "launcher=local takes no launcher_options")
-        return Local(processes=devices) if devices > 1 else None
-    require(devices == 1, f"devices={devices} is for this machine: give jobs={devices}")
-    return bind(launcher, options, where="launcher_options")
-
-
 def commands_of(
     words: Sequence[str], settings: SampleSettings, parts: int, launcher: type[Launcher]
 ) -> list[list[str]]:
     """Write the command line of each process: that of this one, with its share."""
-    kept = [word for word in words if re.split(r"[.=]", word)[0] not in LAUNCH_KEYS]
+    launching = {field.name for field in fields(Launching)}
+    kept = [word for word in words if re.split(r"[.=]", word)[0] not in launching]
     if settings.num_workers is None and launcher is Local:  # they share the cores of this machine
         kept.append(f"num_workers={max(1, settings.workers // parts)}")
     return [["tokenize", *kept, f"share={number}/{parts}"] for number in range(parts)]
 
 
 def launch(
-    launcher: Launcher, commands: Sequence[Sequence[str]], out: Path, progress: Progress
+    launcher: Launcher,
+    commands: Sequence[Sequence[str]],
+    out: Path,
+    progress: Progress,
+    *,
+    kind: str = "tokens",
 ) -> Report:
     """Run all processes to their ends, and read what they have written.
 
@@ -300,7 +332,7 @@ def launch(
     failed = [(number, end) for number, end in sorted(ends.items()) if end.code != 0]
     if not failed:
         shutil.rmtree(state, ignore_errors=True)  # where all was complete, logs alone
-        return read_report(out)
+        return read_report(out, kind=kind)
     number, first = failed[0]
     if len(failed) == len(ends) and all(end.code == 2 for _, end in failed):
         shutil.rmtree(logs)
@@ -320,11 +352,12 @@ def conclude(console: Console, out: Path, share: str, report: Report | None) -> 
     if report is None:
         console.print(f"share {share} is done; {INDEX} comes with the last share", markup=False)
         return
-    tokens, skipped = report["tokens"], report["skipped"]
+    skipped, kind = report["skipped"], "latents" if "latents" in report else "tokens"
+    form = report["latents"] if kind == "latents" else report["tokens"]
+    ids = f", {form['size']:,} ids" if "size" in form else ""
     console.print(
-        f"tokens      {report['samples']:,} samples in {len(report['files']):,} files, "
-        f"{report['bytes'] / 1e6:,.1f} MB: {tokens['dtype']} {tokens['shape'] or 'of any shape'}, "
-        f"{tokens['size']:,} ids",
+        f"{kind:<12}{report['samples']:,} samples in {len(report['files']):,} files, "
+        f"{report['bytes'] / 1e6:,.1f} MB: {form['dtype']} {form['shape'] or 'of any shape'}{ids}",
         markup=False,
     )
     where = f", all in {out / INDEX}" if skipped else ""
@@ -332,6 +365,12 @@ def conclude(console: Console, out: Path, share: str, report: Report | None) -> 
     for fault in skipped[:MAX_NAMED]:
         name = fault["key"] or fault["shard"]
         console.print(f"{'':<12}{name}: {fault['reason']}", markup=False)
+    if kind == "latents":
+        words = data_words(report)
+        console.print("train on them:")
+        line = shlex.join(["vqtrain", "train", "experiment=latents", f"data.train={out}", *words])
+        console.print(f"  {line}", markup=False)
+        return
     console.print("read them:")
     code = f"from vqtrain.data.tokens.read import read; print(next(read({json.dumps(str(out))})))"
     console.print(f"  python -c {shlex.quote(code)}", markup=False)

@@ -75,12 +75,20 @@ class Plan:
         keys: Name of each sample, unique, as WebDataset reads it.
         settings: What the user set.
         identity: What the tokens are built from.
+        kind: What is written: a key of ``vqtrain.data.tokens.report.TYPES``.
     """
 
     images: SampleIndex
     keys: Sequence[str]
     settings: TokenSettings
     identity: Identity
+    kind: str = "tokens"
+
+    @property
+    def form(self) -> Form:
+        """The form of the ids or the latents of one image."""
+        form: Form = self.identity[self.kind]
+        return form
 
     def shards(self, share: Share) -> range:
         """Return the numbers of the shards of a process."""
@@ -108,7 +116,7 @@ def make_plan(
     settings: TokenSettings,
     tokenizer: Mapping[str, object],
     shape: Sequence[int] | None,
-    size: int,
+    size: int | None,
 ) -> Plan:
     """Decide on names and types.
 
@@ -117,11 +125,16 @@ def make_plan(
         settings: The settings.
         tokenizer: What identifies the tokenizer, as plain data.
         shape: Of the ids of one image; None if it differs from image to image.
-        size: Number of ids; the smallest unsigned type that holds them is written.
+        size: Number of ids; the smallest unsigned type that holds them is written. None for
+            latents, which are written in float16.
 
     Raises:
         ConfigError: If images have weights.
     """
+    form = Form(shape=None if shape is None else list(shape), dtype="float16")
+    if size is not None:
+        form = {**form, "dtype": np.min_scalar_type(size - 1).name, "size": size}
+    kind = "latents" if size is None else "tokens"
     require(
         bool((images.weights == 1).all()),
         "images have weights, which tokens do not store: use the weights where tokens are read",
@@ -134,12 +147,9 @@ def make_plan(
             "format": FORMAT,
             "version": VERSION,
             "tokenizer": dict(tokenizer),
-            "tokens": Form(
-                shape=None if shape is None else list(shape),
-                dtype=np.min_scalar_type(size - 1).name,
-                size=size,
-            ),
+            kind: form,
             "settings": settings.described(),
             "images": {"count": len(images), "digest": images.digest},
         },
+        kind=kind,
     )

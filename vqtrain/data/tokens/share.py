@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import final
 
-from jaxtyping import Int64
+from jaxtyping import Shaped
 from torch import Tensor
 from webdataset.writer import numpy_dumps
 
@@ -12,6 +12,7 @@ from vqtrain.data.shards.folder import ShardFolder
 from vqtrain.data.shards.writer import ShardWriter, has_begun, read_whole, tar_members
 from vqtrain.data.tokens.batches import IDS_FIELD
 from vqtrain.data.tokens.plan import Plan, shard_name
+from vqtrain.data.tokens.statistics import sums_of
 
 
 @final
@@ -61,7 +62,7 @@ class ShareWriter:
         shard: int,
         image_ids: Sequence[int],
         batch: Batch,
-        token_ids: Int64[Tensor, " b *tokens"],
+        token_ids: Shaped[Tensor, " b *tokens"],
     ) -> None:
         """Write a batch without its masked images.
 
@@ -72,13 +73,16 @@ class ShareWriter:
         self._has_failed = True
         if shard not in self._writers:
             self._writers[shard] = ShardWriter(state=self._state, name=shard_name(shard))
-        ids = token_ids.cpu().numpy().astype(self._plan.identity["tokens"]["dtype"])
+        ids = token_ids.cpu().numpy().astype(self._plan.form["dtype"])
         samples = [
             (self._plan.keys[image_id], ((IDS_FIELD, numpy_dumps(ids[position])), *fields))
             for position, (image_id, fields) in enumerate(zip(image_ids, batch.fields, strict=True))
             if batch.mask[position]
         ]
-        self._writers[shard].add(tar_members(samples), samples=len(samples), skipped=batch.faults)
+        notes = [] if self._plan.kind == "tokens" else [sums_of(ids[batch.mask.numpy()])]
+        self._writers[shard].add(
+            tar_members(samples), samples=len(samples), skipped=batch.faults, notes=notes
+        )
         self._finish_if_whole(shard)
         self._has_failed = False
 

@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Shaped
 from torch import Tensor
 
 from vqtrain.data.faults import most_left_out
@@ -24,13 +24,14 @@ from vqtrain.data.tokens.plan import Plan, shard_name
 from vqtrain.data.tokens.read import ARRAY, SAMPLES
 from vqtrain.data.tokens.report import UNFINISHED, Report, read_report
 from vqtrain.data.tokens.share import ShareWriter
+from vqtrain.data.tokens.statistics import statistics_of
 from vqtrain.errors import BadSampleError, FailedError, as_failure
 
 # Batches that can wait to be written while others are encoded.
 AHEAD = 4
 
-# From pixels to the ids of each sample, on any device.
-Encode = Callable[[Shaped[Tensor, "b c *size"]], Int64[Tensor, " b *tokens"]]
+# From pixels to the ids of each sample, on any device; or to its latents, channels last.
+Encode = Callable[[Shaped[Tensor, "b c *size"]], Shaped[Tensor, " b *tokens"]]
 # From the height and width of an image to a field that its ids need.
 Describe = Callable[[tuple[int, int]], tuple[str, bytes]]
 
@@ -73,7 +74,7 @@ def write(
     folder = ShardFolder(
         out=out,
         command="vqtrain tokenize",
-        content="tokens",
+        content=plan.kind,
         unfinished=UNFINISHED,
         files=rf"shard-\d{{5,}}\.tar|{ARRAY}|{SAMPLES}",
         identity=plan.identity,
@@ -195,8 +196,7 @@ def _conclude(plan: Plan, folder: ShardFolder, limit: float) -> Report | None:
     samples = sum(entry["samples"] for entry in files)
     _refuse_many(len(plan.images) - samples, limit, plan, skipped)
     if plan.settings.layout == "flat":
-        form = plan.identity["tokens"]
-        files = flatten(files, form, folder=shard_folder, state=state, out=folder.out)
+        files = flatten(files, plan.form, folder=shard_folder, state=state, out=folder.out)
     report = {
         **plan.identity,
         "samples": samples,
@@ -204,5 +204,7 @@ def _conclude(plan: Plan, folder: ShardFolder, limit: float) -> Report | None:
         "files": files,
         "skipped": [*(fault.listed() for fault in plan.images.faults), *skipped],
     }
+    if plan.kind == "latents":
+        report["statistics"] = statistics_of([note for found in shards for note in found["notes"]])
     folder.complete(report)
-    return read_report(folder.out)
+    return read_report(folder.out, kind=plan.kind)
