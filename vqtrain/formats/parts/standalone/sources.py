@@ -18,10 +18,9 @@ OWN = "vqtrain"
 _ROOT = Path(__file__).parents[4]
 _HERE = "vqtrain.formats.parts.standalone"
 # What takes the place of names of others, and of what imports by name.
-REPLACED = {
-    ("einops", "rearrange"): f"{_HERE}.layout",
-    (f"{OWN}.build", "build"): f"{_HERE}.kinds",
-    (f"{OWN}.build", "build_part"): f"{_HERE}.kinds",
+REPLACED = {("einops", "rearrange"): f"{_HERE}.layout"} | {
+    (f"{OWN}.build", name): f"{_HERE}.kinds"
+    for name in ("build", "build_part", "in_context", "resolve")
 }
 REPLACED_MODULES = {"jaxtyping": f"{_HERE}.annotations"}
 # What standalone code may import: of Python's own what reaches neither files nor the network.
