@@ -37,6 +37,8 @@ OPTIONS = {
     "grouped-bsq": ["grouped", "inner=bsq"],
     "grouped-gumbel": ["grouped", "inner=gumbel"],
     "hierarchical-residual": ["hierarchical", "inner=residual"],
+    "gaussian-groups": ["gaussian", "num_codebooks=4"],
+    "kl-target": ["kl", "target_bits=2", "num_groups=2"],
     "multiscale-vq": ["multiscale", "inner=vq"],
     "multiscale-bsq": ["multiscale", "inner=bsq"],
     "multiscale-sampled": ["multiscale", "inner.sampling_temperature=0.5"],

@@ -25,6 +25,7 @@ from vqtrain.codebooks.bsq import BSQ
 from vqtrain.codebooks.continuous import Continuous
 from vqtrain.codebooks.ema import EMA
 from vqtrain.codebooks.fsq import FSQ
+from vqtrain.codebooks.gaussian import Gaussian
 from vqtrain.codebooks.grouped import Grouped
 from vqtrain.codebooks.gumbel import Gumbel
 from vqtrain.codebooks.hierarchical import Hierarchical
@@ -733,5 +734,5 @@ def test_multiscale_equals_a_plain_loop(
 
 def test_every_kind_is_compared() -> None:
     compared = {BSQ, EMA, FSQ, Grouped, Gumbel, IBQ, KL, LFQ, MultiScale, Residual, SimVQ, VQ}
-    compared |= {Hierarchical, Continuous}  # in their own tests
+    compared |= {Hierarchical, Continuous, Gaussian}  # in their own tests
     assert {resolve("codebook", kind) for kind in kinds("codebook")} == compared

@@ -17,11 +17,13 @@ from vqtrain.codebooks.base import Codebook, Quantized
 from vqtrain.codebooks.bsq import BSQ
 from vqtrain.codebooks.ema import EMA
 from vqtrain.codebooks.fsq import FSQ
+from vqtrain.codebooks.gaussian import Gaussian
 from vqtrain.codebooks.grouped import Grouped
 from vqtrain.codebooks.gumbel import Gumbel
 from vqtrain.codebooks.ibq import IBQ
 from vqtrain.codebooks.lfq import LFQ
 from vqtrain.codebooks.parts import search, softmax
+from vqtrain.codebooks.parts.points import Points
 from vqtrain.codebooks.parts.vectors import to_vectors
 from vqtrain.codebooks.residual import Residual
 from vqtrain.errors import ConfigError
@@ -42,6 +44,7 @@ REACHABLE = [
     *("ema", "ema-normalized", "ema-sampled", "ema-never-restarted", "simvq", "simvq-rotation"),
     *("vq", "vq-normalized", "vq-entropy", "vq-never-restarted"),
     *("grouped", "grouped-vq", "grouped-bsq", "grouped-gumbel"),
+    *("gaussian", "gaussian-groups"),
     "residual-lfq",  # its codes halve: the sign of a sum is that of the first part
 ]
 # They take the best code for a start, and then for the rest; the best sum may begin otherwise.
@@ -52,7 +55,7 @@ GREEDY = [
 ]
 # Networks stand between their levels, so that no latents for given ids can be written down.
 BETWEEN_NETWORKS = ["hierarchical", "hierarchical-residual"]
-CONTINUOUS = ["continuous", "kl"]
+CONTINUOUS = ["continuous", "kl", "kl-target"]
 # Their loss in training goes over all codes, a tile at a time. Gumbel's noise is part of its tiles.
 IN_TILES = [
     *("lfq", "lfq-groups", "bsq", "bsq-groups", "ibq", "vq-entropy"),
@@ -116,6 +119,8 @@ def latents_for(codebook: Codebook, token_ids: Tensor) -> Tensor:
     if isinstance(codebook, Grouped):
         parts = zip(codebook.groups, token_ids.chunk(len(codebook.groups), 1), strict=True)
         return torch.cat([latents_for(group, ids) for group, ids in parts], 1)
+    if isinstance(codebook, Gaussian):  # a narrow distribution at the point
+        return torch.cat([vectors, torch.full_like(vectors, -10.0)], 1)
     if isinstance(codebook, Gumbel):  # the nearest in direction to the scores of a code
         return codebook.scores.weight[token_ids[:, 0]].movedim(-1, 1)
     if isinstance(codebook, FSQ):
@@ -201,6 +206,10 @@ class Call:
         codes = to_vectors(codebook.decode(torch.arange(codebook.size)[None, None]))
         if isinstance(codebook, IBQ):
             return z @ codes.T
+        if isinstance(codebook, Points):
+            mean, log_variance = (part[:, None] for part in z.chunk(2, dim=1))
+            precision = (-log_variance.clamp(-30, 20)).exp()
+            return (precision * codes * (mean - codes / 2) + codes.square() / 2).sum(2)
         if isinstance(codebook, FSQ):
             half_range, offset = range_and_offset(codebook)
             levels = torch.tanh(z + torch.atanh(offset / half_range)) * half_range - offset
