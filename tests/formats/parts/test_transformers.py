@@ -111,7 +111,7 @@ def small(kind: str, size: tuple[int, ...] = SIZE) -> Tokenizer:
 @torch.no_grad()
 def written(tokenizer: Tokenizer, out: Path, size: tuple[int, ...] = SIZE) -> Path:
     """Write a tokenizer, with images and what it makes of them."""
-    out.mkdir()
+    out.mkdir(parents=True)
     write_model(tokenizer, out)
     images = torch.rand(2, 3, *size) * 2 - 1
     given = {"images": images, "forward": tokenizer(images).samples}
@@ -127,7 +127,10 @@ def written(tokenizer: Tokenizer, out: Path, size: tuple[int, ...] = SIZE) -> Pa
 def folders(tmp_path_factory: pytest.TempPathFactory, load: Callable[..., None]) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("written")
     sizes = {kind: SQUARE if kind == "multiscale" else SIZE for kind in kinds("codebook")}
-    found = {kind: written(small(kind, size), root / kind, size) for kind, size in sizes.items()}
+    # Folders of one name, of which each has code of its own.
+    found = {
+        kind: written(small(kind, size), root / kind / "mine", size) for kind, size in sizes.items()
+    }
     load(*found.values())
     return found
 

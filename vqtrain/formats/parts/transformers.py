@@ -26,7 +26,7 @@ ENTRIES = {
 FILES = ("config", "folded", "from_pretrained", "load_weights", "preprocess", "save_pretrained")
 LEFT_OUT = {("vqtrain.tokenizer.model", "Tokenizer"): FILES}
 
-CONFIGURATION = '''"""The configuration of a tokenizer that vqtrain has trained."""
+CONFIGURATION = '''"""The configuration of a tokenizer that vqtrain trained, for the code @CODE@."""
 
 from transformers import PretrainedConfig
 
@@ -285,6 +285,7 @@ def code_of(tokenizer: Tokenizer) -> dict[str, str]:
     modeling = MODELING.replace("@FILES@", "\n".join(imports))
     return {
         **{flat(name, suffix): text for name, text in files.items()},
-        "configuration_vqtrain": CONFIGURATION,
+        # transformers takes equal files in folders of one name for one class, with one model.
+        "configuration_vqtrain": CONFIGURATION.replace("@CODE@", suffix.removeprefix("_")),
         "modeling_vqtrain": modeling.replace("@KINDS@", "\n".join(table)),
     }
