@@ -93,7 +93,7 @@ def evaluation(folder: str = "evaluation") -> dict[str, object]:
 def test_figures_are_printed_and_written(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*words, "batch_size=4"]) == 0
+    assert main([*words, "batch_size=4", "first=3"]) == 0
     printed = capsys.readouterr().out
     (entry,) = evaluation()["tokenizers"]  # type: ignore[misc]  # plain data
     values = parquet.read_table("evaluation/per_image.parquet").to_pydict()
@@ -111,7 +111,8 @@ def test_figures_are_printed_and_written(
     assert "written     evaluation" in printed
     assert Path("evaluation/table.md").read_text().startswith("| tokenizer |")
     order = np.argsort(values["psnr"])
-    for word, places in (("worst", order[:2]), ("best", order[::-1][:2])):
+    drawn = (("worst", order[:2]), ("best", order[::-1][:2]), ("first", range(3)))
+    for word, places in drawn:
         names = sorted(file.name for file in Path("evaluation", word).iterdir())
         assert names == [f"{n:02d}_{values['key'][place]}.png" for n, place in enumerate(places, 1)]
         with Image.open(Path("evaluation", word, names[0])) as picture:

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
 
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.build import in_context, split_kind
+from vqtrain.evaluation.cost import Cost
+from vqtrain.evaluation.leaderboard import FAILED, MEASURED, Board, Network, Row, ranked
+from vqtrain.evaluation.results import BaselineResult, CodebookUse, TokenizerResult
 from vqtrain.evaluation.side_by_side import side_by_side
 from vqtrain.generation.results import (
     CurvePoint,
@@ -30,6 +34,7 @@ from vqtrain.generation.results import (
 
 KINDS = ["vq", "ema", "simvq", "fsq", "lfq", "bsq", "residual"]
 FSQ = ["codebook=fsq", "codebook.size=16"]
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 NOT_FOUND = "this test needs Chromium: apt-get install chromium, or put google-chrome on the PATH"
 
@@ -209,6 +214,95 @@ def evaluation(tmp_path: Path) -> Path:
     }
     (folder / "evaluation.json").write_text(json.dumps(report))
     return folder
+
+
+MakeBoard = Callable[..., tuple[Board, Path]]
+FIGURES = {
+    "A <b>": (0.5, 23.0, 0.6, 1),
+    "B": (0.25, 22.0, 0.7, 1),
+    "C": (0.25, 20.0, 0.5, 2),
+    "KL": (None, 25.0, 0.8, 0),
+}
+
+
+@pytest.fixture
+def make_board(tmp_path: Path) -> MakeBoard:
+    """A leaderboard, and the folder of its rows with two pictures each."""
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = tmp_path / "board/rows"
+    random = np.random.default_rng(0)
+    originals = random.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+
+    def measured(number: int, name: str) -> Row:
+        rate, psnr, ssim, codebooks = FIGURES[name]
+        home = rows / f"{number:016x}"
+        (home / "first").mkdir(parents=True)
+        columns = {"key": [f"image <{n}>" for n in range(3)], "psnr": [psnr - 1, psnr, psnr + 1]}
+        parquet.write_table(pyarrow.table(columns), home / "per_image.parquet")
+        for place, original in enumerate(originals, start=1):
+            panels = [original, *random.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)]
+            picture = side_by_side([(panel, "22.00 dB") for panel in panels])
+            picture.save(home / f"first/{place:02d}_image.png")
+        cost = Cost(
+            device="cpu, 2 threads",
+            image_size=32,
+            parameters={"encoder": 1000 * number, "decoder": 2000},
+            weights_bytes=12_000,
+            encode_flops=10**7 * number,
+            decode_flops=10**7,
+            timings=(),
+            too_large=(),
+            is_steady=True,
+        )
+        jpeg = BaselineResult(bits_per_pixel=0.9, metrics={"psnr": 20.5, "ssim": 0.5})
+        result = TokenizerResult(
+            image_size=32,
+            count=3,
+            tokens_per_image=64 if codebooks else 0,
+            bits_per_pixel=rate,
+            metrics={"psnr": psnr, "ssim": ssim},
+            protocols={"psnr": {"dtype": "float64"}},
+            codebook=CodebookUse(size=16, usage=0.5 + number / 10) if codebooks else None,
+            baselines={"jpeg": jpeg} if number == 1 else {},
+            cost=cost,
+        )
+        network = Network(
+            encoder="cnn",
+            codebook="grouped" if codebooks == 2 else "fsq" if codebooks else "kl",
+            decoder="cnn",
+            downsampling=(4, 4),
+            vocabulary=16 if codebooks else None,
+            num_codebooks=codebooks,
+        )
+        return Row(
+            name=name,
+            note="the <first> of all" if number == 1 else "",
+            command=f"vqtrain evaluate tokenizer={number} images=demo image_size=32",
+            tokenizer=f"{number:064x}",
+            key=f"{number:016x}",
+            network=network,
+            state=MEASURED,
+            result=result,
+        )
+
+    def make(*, measured_too: bool = True) -> tuple[Board, Path]:
+        command = "vqtrain evaluate tokenizer=broken"
+        reason = "no tokenizer at broken"
+        all_rows = [Row(name="broken", note="", command=command, state=FAILED, reason=reason)]
+        if measured_too:
+            all_rows += [measured(number, name) for number, name in enumerate(FIGURES, start=1)]
+        board = Board(
+            title="Tokenizers <all>",
+            images={"source": "demo", "count": 3, "digest": "00"},
+            protocol={"image_size": "32", "metrics": "[psnr,ssim]"},
+            rows=ranked(all_rows),
+        )
+        rows.mkdir(parents=True, exist_ok=True)
+        return board, rows
+
+    return make
 
 
 @pytest.fixture
@@ -448,3 +542,11 @@ def chromium() -> str:
     if found is None:
         pytest.fail(NOT_FOUND, pytrace=False)
     return found
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()

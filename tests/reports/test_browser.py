@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from vqtrain.reports.page import write
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 KINDS = ["run", "evaluation", "sweep"]
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 LIGHT, DARK = "rgb(255, 255, 255)", "rgb(20, 23, 28)"
@@ -27,14 +26,6 @@ INK = """canvas => {
 CONTROLS = "a, button, input, select, summary, canvas, .stage"
 USABLE = """controls => [...document.querySelectorAll(controls)]
   .filter((each) => each.checkVisibility() && !(each.type === "radio" && !each.checked)).length"""
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

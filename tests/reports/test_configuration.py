@@ -20,5 +20,5 @@ def test_another_run_stands_beside_with_what_differs() -> None:
     rows = [[cell.text for cell in row] for row in table.rows]
     assert rows[0] == ["seed", "0", "1"]
     assert rows[3] == ["run_dir", UNSET, "x"]
-    assert table.differing == {0, 3}
+    assert table.marked == {0, 3}
     assert "2 differ" in table.caption

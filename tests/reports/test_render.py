@@ -34,7 +34,8 @@ def page_of(name: str) -> Page:
         heads=[name, "n"],
         rows=[[word(name, href="a b"), number(None)]],
         search=name,
-        differing=frozenset({0}),
+        marked=frozenset({0}),
+        mark=name,
         notes=[name],
     )
     blocks = [

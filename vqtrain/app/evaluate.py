@@ -73,6 +73,7 @@ class Options:
     baselines: bool
     cost: bool
     worst: Annotated[int, at_least(0)]
+    first: Annotated[int, at_least(0)]
     max_bad_fraction: Annotated[float, within(0, 1)]
     devices: Annotated[int, at_least(1)]
     weights: Mapping[str, str | None]
@@ -219,7 +220,11 @@ def evaluate(
                         entry = entry_of(model, measured, index, metrics, rules, settings)
                         entries.append(entry)
                         tables.save(report, folder)  # at once: the next tokenizer may fail
-                        save_extremes(entry, model, index, metrics, settings, options.worst, folder)
+                        save_extremes(
+                            *(entry, model, index, metrics, settings, folder),
+                            worst=options.worst,
+                            first=options.first,
+                        )
             if not is_first():
                 return
             if options.cost:  # alone on the machine

@@ -148,7 +148,7 @@ class Viewer {
     const layers = [this.left, this.right].map((name) => this.item.layers.find((layer) => layer.name === name));
     layers.forEach((layer, side) => {
       const uri = page.images[layer.image];
-      if (this.images[side].src !== uri) this.images[side].src = uri;
+      if (this.images[side].getAttribute("src") !== uri) this.images[side].src = uri;
       this.images[side].style.transform = `translate(${100 * this.x}%, ${100 * this.y}%) scale(${this.zoom})`;
       this.tags[side].textContent = layer.name;
       this.selects[side].value = layer.name;

@@ -1,4 +1,4 @@
-"""The worst and the best samples of an evaluation, and what single ids look like, as files."""
+"""Samples of an evaluation, the worst and the best among them, and what ids look like, as files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +19,23 @@ def save_extremes(
     index: SampleIndex,
     metrics: Sequence[Metric],
     settings: SampleSettings,
-    count: int,
     out: Path,
+    *,
+    worst: int,
+    first: int,
 ) -> None:
-    """Write the values of each sample, and draw the worst and the best of them."""
+    """Write the values of each sample, and draw some of them.
+
+    Args:
+        entry: What was measured.
+        model: The tokenizer.
+        index: The samples.
+        metrics: Those that were measured; the first one with a value for each sample decides.
+        settings: How samples are read.
+        out: The folder of the evaluation.
+        worst: Number of worst samples, and of best ones.
+        first: Number of samples from the first one on, which are the same for every tokenizer.
+    """
     folder = out / model.folder
     folder.mkdir(exist_ok=True)
     tables.write_per_image(entry, folder)
@@ -31,15 +44,17 @@ def save_extremes(
         picture = draw_codes(codes, model.tokenizer, index, transform, settings)
         if picture is not None:
             picture.save(folder / CODES_FILE)
+    drawn: dict[str, Sequence[int]] = {"first": range(len(entry.keys))[:first]}
     for metric in [metric for metric in metrics if isinstance(metric, SampleMetric)][:1]:
         values = entry.measured.tokenizer.values[metric.name]
         order = sorted(range(len(values)), key=values.__getitem__)
         if not metric.higher_is_better:
             order.reverse()
-        for word, places in (("worst", order[:count]), ("best", order[::-1][:count])):
-            for number, place in enumerate(places, start=1):
-                pixels = model.transform.decode(index.read(entry.measured.image_ids[place]), None)
-                images = model.tokenizer.to_images(pixels[None])
-                drawn = draw(model.tokenizer, images, settings, num_tokens=model.num_tokens)
-                name = file_name(entry.keys[place], ()).replace("/", "-")[-MAX_NAME:]
-                drawn.save(folder / word, f"{number:02d}_{name}")
+        drawn |= {"worst": order[:worst], "best": order[::-1][:worst]}
+    for word, places in drawn.items():
+        for number, place in enumerate(places, start=1):
+            pixels = model.transform.decode(index.read(entry.measured.image_ids[place]), None)
+            images = model.tokenizer.to_images(pixels[None])
+            panels = draw(model.tokenizer, images, settings, num_tokens=model.num_tokens)
+            name = file_name(entry.keys[place], ()).replace("/", "-")[-MAX_NAME:]
+            panels.save(folder / word, f"{number:02d}_{name}")

@@ -67,7 +67,8 @@ class Table:
         heads: Of the columns.
         rows: Cells, as many as heads.
         search: What its search field looks for; empty for no search field.
-        differing: Numbers of the rows that a checkbox can limit the table to; None for no checkbox.
+        marked: Numbers of the rows that a checkbox can limit the table to; None for no checkbox.
+        mark: What the checkbox says.
         notes: Sentences below it.
     """
 
@@ -76,7 +77,8 @@ class Table:
     heads: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     search: str = ""
-    differing: frozenset[int] | None = None
+    marked: frozenset[int] | None = None
+    mark: str = ""
     notes: Sequence[str] = ()
 
 
@@ -204,7 +206,8 @@ class Page:
         kind: Its subject, in two words.
         subtitle: One line below the title.
         sections: Its parts.
-        images: Data URIs that layers refer to by number.
+        images: URIs that layers refer to by number.
+        has_files: Whether images are files beside the page, and not data in it.
     """
 
     title: str
@@ -212,6 +215,7 @@ class Page:
     subtitle: str
     sections: Sequence[Section]
     images: Sequence[str] = ()
+    has_files: bool = False
 
 
 def sections_of(found: Mapping[str, tuple[str, Sequence[Block]]]) -> list[Section]:

@@ -39,7 +39,8 @@ def configuration(
             heads=["key", "this run", "the other run"],
             rows=rows,
             search="key or value",
-            differing=differing,
+            marked=differing,
+            mark="Only differing keys",
         )
     ]
 

@@ -117,11 +117,16 @@ def read_image(file: Path) -> RGB | None:
         return None
 
 
-def encode(image: RGB) -> str:
-    """Return an image as a data URI, without loss."""
+def to_webp(image: RGB) -> bytes:
+    """Return the file of an image, without loss."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, "WEBP", lossless=True, exact=True)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def encode(image: RGB) -> str:
+    """Return an image as a data URI, without loss."""
+    return f"data:image/webp;base64,{base64.b64encode(to_webp(image)).decode()}"
 
 
 def middle(image: RGB, most: int = MOST_SIDE) -> RGB:

@@ -46,7 +46,7 @@ function prepareFilters(block) {
     for (const row of rows) {
       const text = row.textContent.toLowerCase();
       const fits = words.every((word) => text.includes(word));
-      row.hidden = !fits || Boolean(box && box.checked && !("differs" in row.dataset));
+      row.hidden = !fits || Boolean(box && box.checked && !("marked" in row.dataset));
       count += !row.hidden;
     }
     block.querySelector("[role=status]").textContent = `${count} of ${rows.length} rows`;

@@ -94,8 +94,8 @@ def probe_command(job: SweepJob, request: ProbeRequest, *, images: Sequence[str]
     return [
         "probe",
         f"tokenizer={one_path(job.run_dir)}",
-        f"images={_source(data['train'])}",
-        *(val or [f"val={_source(data['val'])}"]),
+        f"images={source_word(data['train'])}",
+        *(val or [f"val={source_word(data['val'])}"]),
         f"out={job.probe}",
         f"crop={data['crop']}",
         *_shared_words(job),
@@ -122,7 +122,7 @@ def one_path(path: str | Path) -> str:
     return json.dumps([str(path)], ensure_ascii=False) if is_read_as_list else str(path)
 
 
-def _source(images: object) -> str:
+def source_word(images: object) -> str:
     """Write images as a path key takes them: a word as it is, a list in Hydra's grammar."""
     if isinstance(images, str) and not images.startswith("["):
         return images

@@ -38,7 +38,11 @@ PATH_KEYS = (
     *("run_dir", "resume", "init_from", "sweep_dir"),
 )
 # Those of one command, where keys with these names are something else in others.
-COMMAND_PATH_KEYS = {"probe": ("val", "tokens"), "sample": ("probe",)}
+COMMAND_PATH_KEYS = {
+    "probe": ("val", "tokens"),
+    "sample": ("probe",),
+    "leaderboard": ("tokenizers",),
+}
 
 # A name without lists, quotes and interpolations is text, also 20240501, 1e5 and true.
 PLAIN = re.compile(r"[^'\"\\$\[{,]+")

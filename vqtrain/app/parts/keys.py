@@ -27,6 +27,8 @@ from vqtrain.ranges import check, nearest, widened
 
 # Keys this much alike are taken for one of them, misspelt.
 ALIKE = 0.8
+# Of a command, the key whose value may be typed alone.
+ALONE = {"leaderboard": "tokenizers"}
 # Several plain values, as in key=a,b, are a list.
 LISTED = re.compile(r"^([\w.]+=)([\w.-]+(?:,[\w.-]+)+)$")
 OPTIONS = "options:\n  --help   show this"
@@ -48,6 +50,7 @@ def main(word: str, words: Sequence[str]) -> int:
     """
     command: Command | None = resolve("command", word)() if ":" in word else None
     page = page_of(word, command)
+    words = with_key(words, ALONE.get(word))
     own, command_line = split_words(page, words)
     values = read_values(page, own)
     if command_line.show_help:
@@ -63,6 +66,20 @@ def main(word: str, words: Sequence[str]) -> int:
     command = command or typing.cast(Command, resolve("command", word)())
     context = {"words": list(words), "command_line": command_line}
     return command.run(**arguments_of(command.run, values, context))
+
+
+def with_key(words: Sequence[str], key: str | None) -> Sequence[str]:
+    """Put a key before the first word that has none.
+
+    Example:
+        >>> with_key(["--help", "list.yaml", "out=a"], "tokenizers")
+        ['--help', 'tokenizers=list.yaml', 'out=a']
+    """
+    alone = next((word for word in words if "=" not in word and word[:1] not in "-~"), None)
+    if key is None or alone is None:
+        return words
+    place = words.index(alone)
+    return [*words[:place], f"{key}={alone}", *words[place + 1 :]]
 
 
 def check_required(values: Mapping[str, Any], page: Page) -> None:

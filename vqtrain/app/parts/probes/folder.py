@@ -85,8 +85,8 @@ def typed(value: object) -> str:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Return a context in which no other probe writes to a folder, which is created.
+def claimed(folder: Path, command: str = "probe") -> Iterator[None]:
+    """Return a context in which no other command of a name writes to a folder, which is created.
 
     It is removed if it stays empty.
 
@@ -101,7 +101,7 @@ def claimed(folder: Path) -> Iterator[None]:
         with suppress(NotImplementedError):  # no locks on that disk
             lock.acquire(blocking=False)
     except Timeout as error:
-        raise CheckpointError(f"{folder} is in use by another vqtrain probe") from error
+        raise CheckpointError(f"{folder} is in use by another vqtrain {command}") from error
     except OSError as error:
         raise ConfigError(f"cannot write {folder}: {error.strerror}") from error
     try:
