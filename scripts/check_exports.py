@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from vqtrain.app.export import pictures_of
+from vqtrain.app.parts.compared import DEMO, samples_of
 from vqtrain.app.parts.keys import read_values
 from vqtrain.app.parts.pages import page_of
 from vqtrain.build import resolve
@@ -38,7 +38,9 @@ def main() -> None:
     """Export to one format after the other."""
     values = read_values(page_of("export"), sys.argv[1:])
     tokenizer = Tokenizer.from_pretrained(values["tokenizer"], allow=values["allow"])
-    sizes = pictures_of(tokenizer, values["images"], values["image_size"], PHOTOGRAPHS)
+    sizes = samples_of(
+        tokenizer, values["images"] or DEMO, image_size=values["image_size"], count=PHOTOGRAPHS
+    )
     shapes = ", ".join(f"{len(batch)} of {batch.shape[2]} x {batch.shape[3]} px" for batch in sizes)
     print(f"torch {torch.__version__}; photographs: {shapes}\n")
     batches = [part for batch in sizes for part in batch.split(AT_ONCE)]

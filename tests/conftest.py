@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from fractions import Fraction
 from functools import cache as once
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jaxtyping
 import numpy as np
@@ -23,6 +24,9 @@ import torchvision
 import yaml
 from PIL import Image
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 _SPEC = importlib.util.spec_from_file_location("zygotes", Path(__file__).with_name("zygote.py"))
 assert _SPEC is not None
@@ -59,6 +63,9 @@ TINY = [
     "trainer.validate_every=2",
     "trainer.checkpoint_every=2",
 ]
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+NOT_FOUND = "this test needs Chromium: apt-get install chromium, or put google-chrome on the PATH"
 
 
 @pytest.fixture(autouse=True)
@@ -548,3 +555,23 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("inception") / "inception.pth"
     torch.save(weights, file)
     return file
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium."""
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        pytest.fail(NOT_FOUND, pytrace=False)
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator["Browser"]:
+    """A Chromium of a module's own."""
+    from playwright.sync_api import sync_playwright  # takes 0.2 s
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from vqtrain import Tokenizer
-from vqtrain.app.export import samples_of
+from vqtrain.app.parts.compared import samples_of
 from vqtrain.app.parts.pages import kinds_for
 from vqtrain.cli import main
 from vqtrain.errors import ConfigError, DataError, VqtrainError

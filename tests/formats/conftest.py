@@ -16,7 +16,9 @@ from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.build import configs_folder, in_context, split_kind
 from vqtrain.errors import CheckpointError
+from vqtrain.formats import web
 from vqtrain.formats.base import Converter
+from vqtrain.formats.parts.web_runtime import SCRIPT, WASM
 from vqtrain.ranges import resolve_fractions
 
 SIZES = {
@@ -531,3 +533,10 @@ def tokenizer(
 ) -> Tokenizer:
     """A small tokenizer of each codebook that has ids, and of each network."""
     return make_tokenizer(*request.param)
+
+
+@pytest.fixture
+def no_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take little files for the runtime of pages, where none runs."""
+    files = {SCRIPT: b"export default 1;", WASM: b"wasm"}
+    monkeypatch.setattr(web, "runtime_files", lambda _: files)

@@ -17,11 +17,13 @@ from vqtrain.tokenizer.model import Tokenizer
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(kind, marks=[pytest.mark.slow] if kind in ("onnx", "torch_export") else [])
+        pytest.param(
+            kind, marks=[pytest.mark.slow] if kind in ("onnx", "torch_export", "web") else []
+        )
         for kind in kinds("format")
     ],
 )
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("unchecked", "no_runtime")
 def test_the_contract_is_kept(kind: str) -> None:
     check(resolve("format", kind)())
 

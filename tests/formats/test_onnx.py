@@ -15,8 +15,9 @@ from torch import Tensor
 
 from vqtrain import Tokenizer
 from vqtrain.errors import ConfigError
-from vqtrain.formats.onnx import ONNX, runner
+from vqtrain.formats.onnx import ONNX
 from vqtrain.formats.parts.graphs import traced_size
+from vqtrain.formats.parts.onnx_graphs import runner
 from vqtrain.formats.parts.onnx_readme import readme
 
 ROOT = Path(__file__).parents[2]
@@ -161,7 +162,7 @@ def test_what_is_not_there_is_said(
     tokenizer, images = make_tokenizer(), [torch.zeros(1, 3, 16, 16)]
     with pytest.raises(ConfigError, match="unknown precision 'float61', did you mean 'float16'"):
         ONNX(precision="float61").export(tokenizer, tmp_path, images=images)
-    monkeypatch.setattr("vqtrain.formats.onnx.find_spec", lambda _: None)
+    monkeypatch.setattr("vqtrain.formats.parts.onnx_graphs.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r'needs onnx: pip install "vqtrain\[export\]"'):
         ONNX(precision="float32").export(tokenizer, tmp_path, images=images)
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
 
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
@@ -34,9 +32,6 @@ from vqtrain.generation.results import (
 
 KINDS = ["vq", "ema", "simvq", "fsq", "lfq", "bsq", "residual"]
 FSQ = ["codebook=fsq", "codebook.size=16"]
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-NOT_FOUND = "this test needs Chromium: apt-get install chromium, or put google-chrome on the PATH"
 
 
 def write_strip(file: Path, *, side: int, count: int, seed: int, noise: float) -> None:
@@ -533,20 +528,3 @@ def point_of(kind: str, size: int, jobs: list[dict[str, Any]]) -> dict[str, Any]
             if good
         },
     }
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The path of a Chromium."""
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None:
-        pytest.fail(NOT_FOUND, pytrace=False)
-    return found
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield browser
-        browser.close()

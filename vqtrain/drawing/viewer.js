@@ -46,6 +46,7 @@ class Viewer {
     place.setAttribute("aria-label", spec.label);
     if (spec.items.length > 1) place.append(choices);
     place.append(make("div", {}, this.stage, this.range), make("div", {}, bar, this.caption, this.versions));
+    this.stage.style.aspectRatio = "1";
     this.listen();
     this.choose(this.item);
   }
@@ -73,7 +74,6 @@ class Viewer {
     for (const select of this.selects) select.replaceChildren(...names.map((name) => make("option", { value: name }, name)));
     this.versions.replaceChildren(...item.layers.map((layer) => radio(`${this.group}-version`, layer.name === this.right,
       page.images[layer.image], [layer.name, layer.caption].filter(Boolean), () => this.chooseRight(layer.name))));
-    this.stage.style.aspectRatio = "1";
     this.images[0].onload = () => {
       const { naturalWidth: width, naturalHeight: height } = this.images[0];
       this.stage.style.aspectRatio = `${width} / ${height}`;

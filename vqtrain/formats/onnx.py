@@ -1,37 +1,18 @@
 """ONNX, for tokenizers without PyTorch: ``encoder.onnx`` and ``decoder.onnx``."""
 
-import json
-from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.export import ExportedProgram
 
-from vqtrain.build import unknown
-from vqtrain.data.media import media_of
-from vqtrain.errors import ConfigError
 from vqtrain.formats.base import Exporter
-from vqtrain.formats.parts.agreement import Agreement, Tolerance, compare
-from vqtrain.formats.parts.graphs import AXES, trace
+from vqtrain.formats.parts.agreement import Agreement
+from vqtrain.formats.parts.onnx_graphs import ENCODER, check_ready, write_graphs
 from vqtrain.formats.parts.onnx_readme import readme
 from vqtrain.formats.parts.preprocess import write_preprocess
-from vqtrain.tokenizer import storage
 from vqtrain.tokenizer.model import Tokenizer
-
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-
-# Half precision rounds by up to 2^-11 of a value at each layer. On photographs, 0.07 % of the ids
-# of a small VQ-VAE of 512 codes and 0.05 % of those of a small VQGAN became others; pixels moved
-# by 1e-3. The more codes, the more ids lie at a border, and each of 18 signs may turn, so the limit
-# of ids is wide; that of pixels is 2.5 of 255 levels. Near ties are those of rounding in float32.
-TOLERANCES = {
-    "float32": Tolerance(),
-    "float16": Tolerance(ids_frac=0.05, pixels=0.02, near=None),
-}
 
 
 @final
@@ -47,66 +28,19 @@ class ONNX(Exporter):
     """
 
     def __init__(self, *, precision: str = "float32") -> None:
-        if precision not in TOLERANCES:
-            raise ConfigError(unknown("precision", precision, TOLERANCES))
-        for package in PACKAGES:
-            if find_spec(package) is None:
-                raise ConfigError(f'format=onnx needs {package}: pip install "vqtrain[export]"')
+        check_ready("onnx", precision)
         self.precision = precision
 
     def export(
         self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
         """Write the graphs, run them and compare."""
-        plain = tokenizer.folded()
-        if self.precision == "float16":
-            for network in (plain.encoder, plain.project_in, plain.project_out, plain.decoder):
-                network.half()
-        programs = trace(plain, refuses=True)
-        samples = f"{media_of(len(tokenizer.unit)).noun}s"
-        write(programs.encoder, out / "encoder.onnx", given=samples, got="token_ids")
-        write(programs.decoder, out / "decoder.onnx", given="token_ids", got=samples)
+        agreement = write_graphs(tokenizer, out, precision=self.precision, images=images)
         write_preprocess(tokenizer, out)
-        config = json.dumps(storage.stamped(tokenizer.config), indent=2)
-        (out / storage.CONFIG_FILE).write_text(f"{config}\n", encoding="utf-8")
         (out / "README.md").write_text(readme(tokenizer, self.precision), encoding="utf-8")
-        return compare(
-            tokenizer,
-            images,
-            encode=runner(out / "encoder.onnx"),
-            decode=runner(out / "decoder.onnx"),
-            tolerance=TOLERANCES[self.precision],
-        )
+        return agreement
 
     def example(self, out: Path) -> str:
         """Return lines of Python that load the encoder."""
-        file = str(out / "encoder.onnx")
+        file = str(out / ENCODER)
         return f"import onnxruntime\nonnxruntime.InferenceSession({file!r})"
-
-
-def write(program: ExportedProgram, file: Path, *, given: str, got: str) -> None:
-    """Turn a graph of PyTorch into one of ONNX, with names for what goes in and out, and axes."""
-    try:
-        converted = torch.onnx.export(
-            program, input_names=[given], output_names=[got], dynamo=True, verbose=False
-        )
-    except torch.onnx.OnnxExporterError as error:
-        # What it says first is how to tell its developers; the cause is what it could not turn.
-        cause = str(error.__cause__ or error).strip().splitlines()[0]
-        raise ConfigError(f"this tokenizer has no ONNX form: {cause}") from error
-    assert converted is not None, "with dynamo=True a program comes back"
-    graph = converted.model.graph
-    token_ids = graph.inputs[0] if given == "token_ids" else graph.outputs[0]
-    axes = [axis for axis in token_ids.shape or () if not isinstance(axis, int)]
-    names = ("batch", *AXES.get(len(axes) - 1, ()))
-    converted.rename_axes(dict(zip(axes, names, strict=True)))
-    converted.save(file)
-
-
-def runner(file: Path) -> Callable[[Tensor], Tensor]:
-    """Return what runs a graph of one input and one output on the CPU."""
-    from onnxruntime import InferenceSession
-
-    session = InferenceSession(file, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda tensor: torch.from_numpy(session.run(None, {name: tensor.numpy()})[0])

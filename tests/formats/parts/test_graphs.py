@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from vqtrain import Tokenizer
-from vqtrain.formats.onnx import runner, write
 from vqtrain.formats.parts.agreement import Tolerance, compare
 from vqtrain.formats.parts.graphs import trace
+from vqtrain.formats.parts.onnx_graphs import runner, write
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 OTHERS = ["jukebox", "seanet", "videogpt"]  # networks of other samples than images

@@ -42,6 +42,8 @@ COMMAND_PATH_KEYS = {
     "probe": ("val", "tokens"),
     "sample": ("probe",),
     "leaderboard": ("tokenizers",),
+    "export": ("runtime",),
+    "demo": ("runtime",),
 }
 
 # A name without lists, quotes and interpolations is text, also 20240501, 1e5 and true.

@@ -1,0 +1,43 @@
+"""``vqtrain demo``: a page on this machine that encodes pictures and edits their tokens."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, final
+
+from rich.console import Console
+
+from vqtrain.app.base import Command
+from vqtrain.app.parts.compared import DEMO, samples_of
+from vqtrain.app.parts.output import ending_in_order
+from vqtrain.app.parts.serving import serve
+from vqtrain.formats.web import Web
+from vqtrain.ranges import within
+from vqtrain.tokenizer.model import Tokenizer
+
+
+@final
+class Demo(Command):
+    """Serves a page."""
+
+    def run(
+        self,
+        *,
+        tokenizer: str,
+        allow: list[str],
+        port: Annotated[int, within(0, 65_535)],
+        runtime: str | None,
+    ) -> int:
+        """Export the page into a temporary folder, and serve it until the command is ended."""
+        page = Web(runtime=runtime)
+        loaded = Tokenizer.from_pretrained(tokenizer, allow=allow)
+        console = Console(highlight=False, soft_wrap=True)
+        console.print("writing the page and comparing it with PyTorch ...", markup=False)
+        with ending_in_order(), tempfile.TemporaryDirectory(prefix="vqtrain-demo-") as folder:
+            agreement = page.export(loaded, Path(folder), images=samples_of(loaded, DEMO))
+            console.print(f"{'checked':<12}{agreement}", markup=False)
+            serve(
+                Path(folder),
+                port,
+                lambda url: console.print(f"{'serving':<12}{url} until Ctrl-C", markup=False),
+            )
+        return 0
