@@ -1,0 +1,108 @@
+"""A continuous tokenizer with the codebook of another one, which was trained on its latents."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vqtrain.build import CONTEXT, kind_and_arguments
+from vqtrain.errors import require
+from vqtrain.ops.pixels import UINT8_RANGE
+from vqtrain.tokenizer.model import Tokenizer
+
+# The modules of a linear map of channels.
+WEIGHT, BIAS = "weight", "bias"
+
+
+def compose(original: Tokenizer, latent: Tokenizer) -> Tokenizer:
+    """Put the codebook of a tokenizer of latents into the tokenizer that the latents are of.
+
+    Encoding and decoding are then those of both, one after the other: all that is between the two
+    are linear maps of the channels, which become one. Of a codebook that takes means and
+    log-variances the means remain.
+
+    Args:
+        original: A continuous tokenizer.
+        latent: A tokenizer of its latents as images of as many channels, with ``encoder=identity``,
+            a decoder of the same resolution, and a ``pixel_range`` that holds them.
+
+    Returns:
+        The tokenizer of samples with ids, in eval mode; its decoder is ``rectified``.
+
+    Raises:
+        ConfigError: If the two do not fit each other.
+    """
+    continuous, dim = original.codebook, original.codebook.dim
+    require(continuous.num_codebooks == 0, "the tokenizer has token ids already")
+    require(
+        latent.specification["encoder"]["kind"] == "identity",
+        f"a codebook of latents must be trained with encoder=identity, got "
+        f"{latent.specification['encoder']['kind']}",
+    )
+    require(
+        latent.channels == dim,
+        f"the codebook is of latents of {latent.channels} channels, and those of the tokenizer "
+        f"have {dim}",
+    )
+    black, white = latent.pixel_range or UINT8_RANGE
+    center, scale = (black + white) / 2, (white - black) / 2
+    kind, arguments = kind_and_arguments("decoder", original.specification["decoder"])
+    inner = {name: value for name, value in arguments.items() if name not in CONTEXT}
+    word, own = kind_and_arguments("decoder", latent.specification["decoder"])
+    rectifier = {name: value for name, value in own.items() if name not in CONTEXT}
+    composed = Tokenizer(
+        encoder=original.specification["encoder"],
+        codebook=latent.specification["codebook"],
+        decoder={
+            "kind": "rectified",
+            "arguments": {
+                "out_channels": original.channels,
+                "sample_size": arguments.get("sample_size"),
+                "latent_channels": dim,
+                "rectifier": {"kind": word, **rectifier},
+                "inner": {"kind": kind, **inner},
+            },
+        },
+        channels=original.channels,
+        training=original.training_summary,
+        pixel_range=original.pixel_range,
+    ).to(original.dtype)
+    first, second = original.project_in, latent.project_in
+    means = first.weight[:dim], _bias(first)[:dim]
+    composed.load_weights(
+        {
+            **_under("encoder", original.encoder.state_dict()),
+            **_under("codebook", latent.codebook.state_dict()),
+            **_under("project_out", latent.project_out.state_dict()),
+            **_under("decoder.rectifier", latent.decoder.state_dict()),
+            **_under("decoder.inner", original.decoder.state_dict()),
+            # Samples of the tokenizer of latents are (z - center) / scale.
+            **_under("project_in", _joined(means, 1 / scale, -center / scale, second)),
+            **_under("decoder.between", _joined(None, scale, center, original.project_out)),
+        }
+    )
+    return composed.eval()
+
+
+def _joined(
+    before: tuple[Tensor, Tensor] | None, factor: float, shift: float, after: torch.nn.Conv2d
+) -> dict[str, Tensor]:
+    """Join a linear map of channels, or none, with factor * x + shift and another map after it."""
+    weight, bias = after.weight.detach().double(), _bias(after)
+    joined, offset = weight * factor, bias + shift * weight.sum(dim=(1, 2, 3))
+    if before is not None:
+        first = before[0].detach().double()[..., 0, 0]
+        offset = offset + joined[..., 0, 0] @ before[1]
+        joined = (joined[..., 0, 0] @ first)[..., None, None]
+    return {WEIGHT: joined.to(after.weight.dtype), BIAS: offset.to(after.weight.dtype)}
+
+
+def _bias(layer: torch.nn.Conv2d) -> Tensor:
+    """Return the bias of a layer that has one, in double precision."""
+    assert layer.bias is not None, "projections have one"
+    return layer.bias.detach().double()
+
+
+def _under(name: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put the name of a module before those of its weights."""
+    return {f"{name}.{each}": tensor for each, tensor in weights.items()}
