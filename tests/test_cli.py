@@ -51,10 +51,11 @@ def test_a_wrong_word_and_the_help_of_all_commands_wait_for_neither_torch_nor_li
 import sys, vqtrain.cli as c
 from vqtrain.build import kinds
 wrong = [[word, "--print-confg"] for word in kinds("command")]
-closed = set(kinds("command")) - {"train", "sweep", "doctor"}
+closed = set(kinds("command")) - {"train", "sweep", "doctor", "discretize"}
 wrong += [[word, "--print-config"] for word in closed] + [[word, "foo=1"] for word in closed]
 wrong += [["train", "codebook=vqq"], ["train", "codebok.size=3"], ["doctor", "imagse=demo"]]
 wrong += [["sweep", "codebok.size=1,2"], ["sweep", "codebook=ema,vqq"], ["sweep", "sweepdir=a"]]
+wrong += [["discretize", "tokenizer=a", "decoder_step=3"], ["discretize", "codebook=fsq"]]
 wrong += [["export", "format=onyx"], ["convert", "kind=vqvae2", "path=a", "ema=true"]]
 print({c.main(words) for words in wrong}, {c.main([word, "--help"]) for word in kinds("command")})
 print([m for m in ("torch", "lightning", "numpy") if m in sys.modules])

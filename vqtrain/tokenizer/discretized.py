@@ -84,6 +84,41 @@ def compose(original: Tokenizer, latent: Tokenizer) -> Tokenizer:
     return composed.eval()
 
 
+def swapped(original: Tokenizer, codebook: Mapping[str, object]) -> Tokenizer:
+    """Put a codebook that has nothing to train in the place of the one of a continuous tokenizer.
+
+    Args:
+        original: A continuous tokenizer.
+        codebook: ``{"kind": word, "arguments": {...}}`` of a codebook that takes what that of
+            ``original`` takes, such as ``gaussian`` in place of ``kl``.
+
+    Returns:
+        The tokenizer with ids, in eval mode; all other weights are those of ``original``.
+
+    Raises:
+        ConfigError: If the codebook cannot be built, or takes something else.
+    """
+    require(original.codebook.num_codebooks == 0, "the tokenizer has token ids already")
+    made = Tokenizer(
+        encoder=original.specification["encoder"],
+        codebook=codebook,
+        decoder=original.specification["decoder"],
+        channels=original.channels,
+        training=original.training_summary,
+        pixel_range=original.pixel_range,
+    ).to(original.dtype)
+    channels = [(each.codebook.in_channels, each.codebook.dim) for each in (original, made)]
+    require(
+        channels[0] == channels[1],
+        f"codebook={codebook['kind']} takes {channels[1][0]} channels and gives {channels[1][1]}, "
+        f"that of the tokenizer takes {channels[0][0]} and gives {channels[0][1]}: they must be "
+        "equal",
+    )
+    others = {k: v for k, v in original.state_dict().items() if not k.startswith("codebook.")}
+    made.load_weights({**others, **_under("codebook", made.codebook.state_dict())})
+    return made.eval()
+
+
 def _joined(
     before: tuple[Tensor, Tensor] | None, factor: float, shift: float, after: torch.nn.Conv2d
 ) -> dict[str, Tensor]:

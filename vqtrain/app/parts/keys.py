@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.compose import CommandLine, parse, put, read_command_line
+from vqtrain.app.parts.compose import CommandLine, group_choices, parse, put, read_command_line
 from vqtrain.app.parts.describe import fill
 from vqtrain.app.parts.pages import (
     LISTING,
@@ -106,7 +106,8 @@ def split_words(page: Page, words: Sequence[str]) -> tuple[list[str], CommandLin
         command_line = read_command_line([word for word in words if word not in own])
         for word in command_line.overrides:
             key = word.partition("=")[0]
-            if "." not in key and nearest(key, page.defaults, alike=ALIKE):
+            is_group = key in group_choices(command_line.config_dir)
+            if "." not in key and not is_group and nearest(key, page.defaults, alike=ALIKE):
                 raise ConfigError(unknown("key", key, page.defaults))
         return own, command_line
     command_line = read_command_line(words, page.path_keys)

@@ -16,8 +16,9 @@ from rich.console import Console
 from vqtrain.app.evaluate import Evaluate, metrics_of
 from vqtrain.app.parts.keys import arguments_of, read_values
 from vqtrain.app.parts.listing import ListedTokenizer, Listing, Protocol, typed
+from vqtrain.app.parts.output import claimed
 from vqtrain.app.parts.pages import page_of
-from vqtrain.app.parts.probes.folder import LOGS, claimed
+from vqtrain.app.parts.probes.folder import LOGS
 from vqtrain.app.parts.sources import check_media
 from vqtrain.app.tokenize import hash_of
 from vqtrain.data.media import IMAGE

@@ -5,16 +5,19 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from vqtrain.errors import CheckpointError, ConfigError, Interrupted, require
+from filelock import FileLock, Timeout
+
+from vqtrain.errors import CheckpointError, ConfigError, Interrupted, as_failure, require
 from vqtrain.ops.paths import expand
 from vqtrain.ops.signals import heard
 
 Result = TypeVar("Result")
+LOCK = ".lock"
 
 
 def folder_of(value: str, key: str = "out") -> Path:
@@ -91,3 +94,46 @@ def ending_in_order() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def holds_something(folder: Path) -> bool:
+    """Say whether something has that name, other than an empty folder."""
+    if folder.is_dir():
+        return any(path.name != LOCK for path in folder.iterdir())
+    return os.path.lexists(folder)
+
+
+@contextmanager
+def claimed(folder: Path, command: str) -> Iterator[None]:
+    """Return a context in which no other call of a command writes to a folder, which is created.
+
+    It is removed if it stays empty.
+
+    Raises:
+        CheckpointError: If another one does.
+        ConfigError: If it cannot be created.
+        VqtrainError: If the work in it fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        with suppress(NotImplementedError):  # no locks on that disk
+            lock.acquire(blocking=False)
+    except Timeout as error:
+        raise CheckpointError(f"{folder} is in use by another vqtrain {command}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder}: {error.strerror}") from error
+    try:
+        with as_failure({OSError: lambda error: said_of(error, folder)}):
+            yield
+    finally:
+        lock.release()
+        if not holds_something(folder):
+            with suppress(OSError):
+                (folder / LOCK).unlink(missing_ok=True)
+                folder.rmdir()
+
+
+def said_of(error: OSError, folder: Path) -> str:
+    """Say that a folder cannot be written."""
+    return f"cannot write {error.filename or folder}: {error.strerror or error}"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from vqtrain.app.parts.output import claimed
 from vqtrain.app.parts.probes import stages
-from vqtrain.app.parts.probes.folder import TOKENIZER, check_same, claimed, read_begun
+from vqtrain.app.parts.probes.folder import TOKENIZER, check_same, read_begun
 from vqtrain.app.parts.probes.images import Sources
 from vqtrain.app.parts.probes.options import ProbeOptions
 from vqtrain.app.parts.probes.run import TokenizerRun, begin
@@ -38,7 +39,7 @@ def probe(run: TokenizerRun) -> int:
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return stages.train(run) or 0
-    with claimed(run.folder):
+    with claimed(run.folder, "probe"):
         write_probe(run.report, run.folder)
         return run_stages(run)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vqtrain.app.parts.probes.folder import LOGS, TOKENIZER, check_several, claimed
+from vqtrain.app.parts.output import claimed
+from vqtrain.app.parts.probes.folder import LOGS, TOKENIZER, check_several
 from vqtrain.app.parts.probes.images import Sources
 from vqtrain.app.parts.probes.one import open_run
 from vqtrain.app.parts.probes.options import ProbeOptions
@@ -75,7 +76,7 @@ def probe_all(
                 out=str(folder / name),
             )
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
-    with claimed(folder):
+    with claimed(folder, "probe"):
         try:
             failed = launch(runs, words, folder, options.devices, console)
         except (KeyboardInterrupt, Interrupted):

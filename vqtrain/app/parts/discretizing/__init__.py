@@ -1,0 +1,1 @@
+"""The stages of ``vqtrain discretize``, each of which is done once."""
