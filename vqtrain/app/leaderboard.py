@@ -8,8 +8,7 @@ from rich.console import Console
 from vqtrain.app.base import Command
 from vqtrain.app.parts.leaderboard import ROWS, Machine, build, check_protocol
 from vqtrain.app.parts.listing import read_listing
-from vqtrain.app.parts.output import ending_in_order, folder_of, refuse_inside
-from vqtrain.app.parts.probes.folder import holds_something
+from vqtrain.app.parts.output import ending_in_order, folder_of, holds_something, refuse_inside
 from vqtrain.errors import require
 from vqtrain.launchers.parts.ranks import WIDTH
 from vqtrain.ops.paths import expand

@@ -14,6 +14,8 @@ from rich.progress import (
 )
 
 INTERVAL_S = 15.0
+# Of what is being written, samples done so far, samples in all.
+Tell = Callable[[str, int, int], None]
 
 
 @contextmanager
@@ -56,3 +58,8 @@ def shown_progress(
     yield tell
     if latest != said:
         say()
+
+
+def under(word: str, progress: Tell) -> Tell:
+    """Show progress under one word, whichever shard is being written."""
+    return lambda _shard, done, total: progress(word, done, total)

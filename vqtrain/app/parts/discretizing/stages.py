@@ -16,7 +16,7 @@ from vqtrain.app.parts.discretizing.plan import DiscretizePlan
 from vqtrain.app.parts.discretizing.results import FILE, TABLE, Results, Row, markdown, save
 from vqtrain.app.parts.latents import data_words
 from vqtrain.app.parts.output import claimed, ending_in_order, holds_something
-from vqtrain.app.parts.progress import shown_progress
+from vqtrain.app.parts.progress import shown_progress, under
 from vqtrain.app.tokenize import encoder
 from vqtrain.data.cache import write_whole
 from vqtrain.data.shards.folder import ALL
@@ -164,9 +164,7 @@ class Work:
                     share=ALL,
                     num_workers=plan.settings.workers,
                     max_bad_fraction=plan.max_bad_fraction,
-                    progress=lambda _, done, total, side=side, progress=progress: progress(
-                        f"latents of {side} images", done, total
-                    ),
+                    progress=under(f"latents of {side} images", progress),
                 )
 
     def codebook_job(self) -> list[str]:

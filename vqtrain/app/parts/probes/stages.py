@@ -15,10 +15,10 @@ from torch import Tensor
 from vqtrain.app.parts.probes.folder import SAMPLES, TOKENIZER
 from vqtrain.app.parts.probes.run import TokenizerRun
 from vqtrain.app.parts.probes.transformer import draw, read_model
-from vqtrain.app.parts.progress import shown_progress
+from vqtrain.app.parts.progress import shown_progress, under
 from vqtrain.app.tokenize import encoder, make_token_plan
 from vqtrain.data.media import IMAGE
-from vqtrain.data.shards.folder import ALL, Progress
+from vqtrain.data.shards.folder import ALL
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.data.tokens.write import write
 from vqtrain.errors import BadSampleError, ConfigError, require
@@ -120,11 +120,6 @@ def prepare(run: TokenizerRun) -> None:
     if not run.found.reconstruction:
         run.keep(reconstruction=measure(run, "reconstruction"))
         run.say("decoded", figures(run.found.reconstruction))
-
-
-def under(word: str, progress: Progress) -> Progress:
-    """Show progress under one word, whichever shard is being written."""
-    return lambda _shard, done, total: progress(word, done, total)
 
 
 def measure(run: TokenizerRun, word: str, change: Change | None = None) -> dict[str, float]:
