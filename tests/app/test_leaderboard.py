@@ -147,7 +147,7 @@ def test_the_command_of_a_row_gives_its_figures(listed: Callable[..., None]) -> 
 
 
 def test_a_tokenizer_that_cannot_be_measured_is_listed_with_the_last_line_of_its_log(
-    listed: Callable[..., None], launched: list[list[str]]
+    listed: Callable[..., None], launched: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     listed("a", "b")
     broken = Tokenizer.from_pretrained("a")
@@ -156,6 +156,7 @@ def test_a_tokenizer_that_cannot_be_measured_is_listed_with_the_last_line_of_its
     broken.save_pretrained("a")
     assert main(["leaderboard", "list.yaml", *WORDS]) == 1
     assert (rows()["a"]["state"], rows()["a"]["reason"]) == ("failed", "it did not work")
+    assert "\na: failed: it did not work\n" in capsys.readouterr().out
     assert [*Path("board/rows").iterdir()] == [Path("board/rows", rows()["b"]["key"])]
     # The next run tries it again, and nothing else.
     assert main(["leaderboard", "list.yaml", *WORDS]) == 1

@@ -133,7 +133,8 @@ def build(listing: Listing, folder: Path, machine: Machine, console: Console) ->
                     said = f"{row.name}: measuring, {place} of {len(listing.tokenizers)}, see {log}"
                     console.print(said, markup=False)
                     row = board.measure(listed, row)
-                    console.print(f"{row.name}: {row.state} {row.reason}".rstrip(), markup=False)
+                    said = ": ".join(filter(None, [row.name, row.state, row.reason]))
+                    console.print(said, markup=False)
                 elif row.state == MEASURED:
                     console.print(f"{row.name}: was measured before", markup=False)
                 board.publish(row)
@@ -196,7 +197,7 @@ class Leaderboard:
             tokenizer = Tokenizer.from_pretrained(path, allow=self._machine.allow)
             check_media(IMAGE, tokenizer, listed.path)
             network, own = Network.of(tokenizer), hash_of(tokenizer)
-        except VqtrainError as error:
+        except (VqtrainError, OSError) as error:
             return replace(row, state=FAILED, reason=public(str(error)))
         words = [*listed.evaluate_words("")[2:], *self._words, *self._machine.deciding]
         row = replace(row, tokenizer=own, network=network, key=row_key(own, self._images, words))
