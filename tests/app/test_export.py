@@ -14,6 +14,7 @@ from vqtrain.cli import main
 from vqtrain.errors import ConfigError, DataError, VqtrainError
 from vqtrain.formats import safetensors
 from vqtrain.formats.base import Exporter
+from vqtrain.formats.parts.card import SAMPLES_FILE
 
 NETWORK = {"channels": 4, "block_channels": 2, "num_blocks": 0}
 FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
@@ -171,7 +172,7 @@ def test_pictures_are_spread_over_all_and_a_bad_one_is_named(tmp_path):
 def test_the_demos_pictures_are_always_there(capsys):
     assert main(["export", "tokenizer=mine"]) == 0
     assert "8 images" in capsys.readouterr().out
-    assert Path("exported", safetensors.SAMPLES_FILE).is_file()
+    assert Path("exported", SAMPLES_FILE).is_file()
 
 
 STRANGER = '''

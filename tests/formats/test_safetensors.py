@@ -7,13 +7,12 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor
 
 from vqtrain import Tokenizer
 from vqtrain.errors import VqtrainError
-from vqtrain.formats.safetensors import Safetensors, card
+from vqtrain.formats.safetensors import Safetensors, usage
 
 SUMMARY = {
     "name": "mine",
@@ -57,29 +56,15 @@ def test_the_directory_loads_and_shows_its_pictures(
         assert np.abs(shown.astype(int) - expected).max() <= 1
 
 
-def test_the_card_says_what_it_is_in_the_hubs_form(tokenizer: Tokenizer) -> None:
-    _, front, text = card(tokenizer, None).split("---\n", maxsplit=2)
-    assert yaml.safe_load(front) == {
-        "library_name": "vqtrain",
-        "tags": ["image-tokenizer", "vqvae", "residual"],
-    }
-    lines = text.splitlines()
-    assert "# mine" in lines
-    assert "| step | 12,000 |" in lines
-    assert "| val/psnr | 26.1235 |" in lines
-    assert "| val/rfid@105 | not known |" in lines
-    assert "| ids of an image of 16 x 16 px | 4 x 4 x 4 |" in lines
-    encoder = sum(parameter.numel() for parameter in tokenizer.encoder.parameters())
-    assert f"| encoder | `vqvae`, {encoder:,} values |" in lines
-
-
-def test_the_card_of_one_that_says_nothing_of_itself(
-    make_tokenizer: Callable[..., Tokenizer],
+def test_the_lines_of_the_card_run(
+    make_tokenizer: Callable[..., Tokenizer], tokenizer: Tokenizer
 ) -> None:
-    text = card(make_tokenizer("kl"), "me/mine")
-    assert "# An image tokenizer" in text
-    assert 'from_pretrained("hf://me/mine")' in text
-    assert text.endswith("## Training\n\nNot known.\n\n## Metrics\n\nNot measured.\n")
+    picture = Image.fromarray(np.zeros((17, 24, 3), np.uint8))
+    for each in (tokenizer, make_tokenizer("kl")):
+        names = {"picture": picture}
+        code = usage(each, None).replace('Tokenizer.from_pretrained("THIS_FOLDER")', "given")
+        exec(code, {"given": each} | names, names)
+        assert names["images"].shape == (1, 3, 16, 24)
 
 
 def test_a_continuous_one_is_compared_by_its_images(

@@ -16,8 +16,10 @@ from vqtrain.data.settings.image import ImageSize
 from vqtrain.errors import CheckpointError, ConfigError, VqtrainError
 from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import Agreement
+from vqtrain.ops.paths import expand
 from vqtrain.ranges import at_least
 from vqtrain.tokenizer.model import Tokenizer
+from vqtrain.training.results import commands_of, read_environment
 
 
 @final
@@ -42,6 +44,9 @@ class Export(Command):
         if not isinstance(exporter, Exporter):
             raise ConfigError(f"format={format} is no {Exporter.__module__}.Exporter")
         loaded = Tokenizer.from_pretrained(tokenizer, allow=allow)
+        commands = commands_of(read_environment(expand(tokenizer)))
+        if commands:  # of a run directory, for the card
+            loaded.training_summary["commands"] = commands
         source: Named = DEMO
         if sources.given:
             source, media = sources.named("vqtrain export tokenizer=PATH images=IMAGES")

@@ -1,7 +1,9 @@
 """A written folder in an environment of torch, numpy and transformers, against the tokenizer."""
 
 import importlib.metadata
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,19 +12,26 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from packaging.requirements import Requirement
 
 from vqtrain import Tokenizer
-from vqtrain.app.parts.compose import compose, read_command_line
-from vqtrain.build import in_context, kinds, split_kind
+from vqtrain.build import config_of, in_context, kinds, split_kind
+from vqtrain.errors import ConfigError
 from vqtrain.formats.parts.transformers import write_model
 from vqtrain.ranges import resolve_fractions
 
-SMALL = ["encoder=vqvae", "decoder=vqvae"]
-SMALL += [f"{group}.{size}" for group in ("encoder", "decoder") for size in ("channels=8",)]
-SPECIAL = {"multiscale": ["codebook.scales=[1,2,4]", "codebook.num_convolutions=2"]}
 # Of images; scales need square ones.
 SIZE, SQUARE = (16, 24), (16, 16)
+SMALL = {"channels": 8, "block_channels": 4, "num_blocks": 1}
+SCALES = {"multiscale": {"scales": [1, 2, 4], "num_convolutions": 2}}
+# Encoders in a config.json that was changed.
+HOSTILE = [
+    ("os:system", {"command": "exit 1"}),
+    ("vqtrain.weights:find", {}),
+    ("timm", {"model": "vit", "in_channels": 3}),
+    ("vqvae", {**SMALL, "in_channels": 3, "num_downsamplings": "__import__('os')._exit(1)"}),
+]
 
 # Loads every folder, and writes what it gives beside its weights.
 LOAD = """
@@ -94,15 +103,22 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     return run
 
 
+def settings_of(group: str, kind: str, **changes: object) -> dict[str, Any]:
+    """Read the keys of a kind, and of one inside it."""
+    found = yaml.safe_load(config_of(group, kind).read_text())
+    for default in found.pop("defaults", []):
+        if default != "_self_":
+            (inner,) = default.values()
+            found["inner"] = settings_of(group, inner) | found["inner"]
+    return {**resolve_fractions(found, max_steps=20), **changes}
+
+
 def small(kind: str, size: tuple[int, ...] = SIZE) -> Tokenizer:
     """Build a small tokenizer with a codebook of some kind."""
-    words = [f"codebook={kind}", *SPECIAL.get(kind, [])]
-    config = resolve_fractions(compose("train", read_command_line([*SMALL, *words])), max_steps=20)
     context = {"in_channels": 3, "out_channels": 3, "sample_size": size}
-    parts: dict[str, Any] = {
-        part: in_context(part, split_kind(dict(config[part])), context)
-        for part in ("encoder", "codebook", "decoder")
-    }
+    settings = {part: settings_of(part, "vqvae", **SMALL) for part in ("encoder", "decoder")}
+    settings["codebook"] = settings_of("codebook", kind, **SCALES.get(kind, {}))
+    parts = {part: in_context(part, split_kind(of), context) for part, of in settings.items()}
     tokenizer = Tokenizer(**parts, channels=3)
     tokenizer.codebook.initialize(tokenizer.latents(torch.rand(4, 3, *size) * 2 - 1))
     return tokenizer.eval()
@@ -124,21 +140,52 @@ def written(tokenizer: Tokenizer, out: Path, size: tuple[int, ...] = SIZE) -> Pa
 
 
 @pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory, load: Callable[..., None]) -> dict[str, Path]:
+def root(tmp_path_factory: pytest.TempPathFactory, load: Callable[..., None]) -> Path:
+    """Folders of all kinds of codebooks, and some whose config.json was changed, loaded at once."""
     root = tmp_path_factory.mktemp("written")
-    sizes = {kind: SQUARE if kind == "multiscale" else SIZE for kind in kinds("codebook")}
     # Folders of one name, of which each has code of its own.
-    found = {
-        kind: written(small(kind, size), root / kind / "mine", size) for kind, size in sizes.items()
-    }
-    load(*found.values())
-    return found
+    for kind in kinds("codebook"):
+        size = SQUARE if kind == "multiscale" else SIZE
+        written(small(kind, size), root / kind / "mine", size)
+    for number, (kind, arguments) in enumerate(HOSTILE):
+        shutil.copytree(root / "fsq", root / str(number))
+        file = root / str(number) / "mine" / "config.json"
+        config = json.loads(file.read_text())
+        config["tokenizer"]["encoder"] = {"kind": kind, "arguments": arguments}
+        file.write_text(json.dumps(config))
+    load(*root.glob("*/mine"))
+    return root
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", kinds("codebook"))
-def test_ids_and_pixels_are_equal_without_vqtrain(kind: str, folders: dict[str, Path]) -> None:
-    given, found = (torch.load(folders[kind] / f"{name}.pt") for name in ("given", "found"))
+def test_ids_and_pixels_are_equal_without_vqtrain(kind: str, root: Path) -> None:
+    given, found = (torch.load(root / kind / "mine" / f"{name}.pt") for name in ("given", "found"))
     assert set(found) == set(given) - {"images"}
     for name, tensor in found.items():
-        torch.testing.assert_close(tensor, given[name], rtol=0, atol=0, msg=name)
+        # In another process the last bit may be another.
+        exact = 0 if name == "token_ids" else 1e-5
+        torch.testing.assert_close(tensor, given[name], rtol=0, atol=exact, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_a_config_that_names_other_code_runs_nothing(number: int, root: Path) -> None:
+    refusal = (root / str(number) / "mine" / "refusal.txt").read_text()
+    kind = HOSTILE[number][0]
+    expected = f"ConfigError: encoder.kind is '{kind}', this code has: vqvae"
+    if kind == "vqvae":
+        expected = "ConfigError: encoder.num_downsamplings must be a whole number, got"
+    assert refusal.startswith(expected)
+
+
+def test_code_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+    tokenizer = small("fsq")
+    tokenizer.specification["codebook"] = {"kind": "mine.codes:Codes", "arguments": {}}
+    with pytest.raises(ConfigError, match=r"cannot export codebook=mine\.codes:Codes: it is code"):
+        write_model(tokenizer, tmp_path)
+    tokenizer.specification["codebook"] = {"kind": "fsq", "arguments": {}}
+    tokenizer.specification["encoder"] = {"kind": "timm", "arguments": {}}
+    with pytest.raises(ConfigError, match=r"cannot export this tokenizer: .* torch alone"):
+        write_model(tokenizer, tmp_path)
+    assert list(tmp_path.iterdir()) == []
