@@ -13,13 +13,13 @@ from vqtrain.formats.contract import check
 from vqtrain.formats.parts.agreement import Agreement
 from vqtrain.tokenizer.model import Tokenizer
 
+SLOW = ("onnx", "torch_export", "transformers", "web")
+
 
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(
-            kind, marks=[pytest.mark.slow] if kind in ("onnx", "torch_export", "web") else []
-        )
+        pytest.param(kind, marks=[pytest.mark.slow] if kind in SLOW else [])
         for kind in kinds("format")
     ],
 )
