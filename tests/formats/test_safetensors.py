@@ -81,12 +81,16 @@ class Hub:
         self.calls: list[tuple[object, ...]] = []
         self.error: Exception | None = None
 
-    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> None:
+    def create_repo(
+        self, repo_id: str, *, private: bool, exist_ok: bool, repo_type: str, space_sdk: None
+    ) -> None:
         """Note it."""
+        assert (repo_type, space_sdk) == ("model", None)
         self.calls.append(("create", repo_id, private, exist_ok))
 
-    def upload_folder(self, *, repo_id: str, folder_path: Path) -> None:
+    def upload_folder(self, *, repo_id: str, folder_path: Path, repo_type: str) -> None:
         """Note the files, or fail."""
+        assert repo_type == "model"
         if self.error is not None:
             raise self.error
         self.calls.append(("upload", repo_id, sorted(file.name for file in folder_path.iterdir())))

@@ -135,7 +135,8 @@ def test_it_is_pushed_with_its_code(
         def create_repo(self, repo_id: str, **options: object) -> None:
             told.append((repo_id, options))
 
-        def upload_folder(self, *, repo_id: str, folder_path: Path) -> None:
+        def upload_folder(self, *, repo_id: str, folder_path: Path, repo_type: str) -> None:
+            assert repo_type == "model"
             told.append((repo_id, {file.name for file in folder_path.iterdir()}))
 
     def agreed(*_: object) -> Agreement:
@@ -145,7 +146,8 @@ def test_it_is_pushed_with_its_code(
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "a token")
     monkeypatch.setattr(transformers, "check", agreed)
     Transformers(push="me/mine").export(make_tokenizer("residual"), tmp_path, images=images)
-    assert told[0] == ("me/mine", {"private": True, "exist_ok": True})
+    model = {"repo_type": "model", "space_sdk": None}
+    assert told[0] == ("me/mine", {"private": True, "exist_ok": True} | model)
     repository, files = told[1]
     assert repository == "me/mine"
     assert files == {file.name for file in tmp_path.iterdir()}

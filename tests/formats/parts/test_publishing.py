@@ -22,8 +22,8 @@ def test_options_go_to_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "a token")
-    make_repository("me/mine", repo_type="space", space_sdk="gradio")
-    upload(tmp_path, "me/mine", repo_type="space")
+    make_repository("me/mine", "space")
+    upload(tmp_path, "me/mine", "space")
     kept = {"repo_type": "space"}
     assert told == [
         {"repo_id": "me/mine", "private": True, "exist_ok": True, "space_sdk": "gradio"} | kept,

@@ -5,12 +5,12 @@ from pathlib import Path
 from vqtrain.errors import VqtrainError
 
 
-def make_repository(repository: str, **options: str) -> None:
+def make_repository(repository: str, kind: str = "model") -> None:
     """Make a repository on the hub unless it is there; a new one only its owner can see.
 
     Args:
         repository: ``organization/name``.
-        **options: Of ``HfApi.create_repo``: ``repo_type`` and others, for what is no model.
+        kind: "model", or "space" for an app of Gradio.
 
     Raises:
         VqtrainError: If nobody is logged in, the hub cannot be reached, or it refuses.
@@ -20,18 +20,24 @@ def make_repository(repository: str, **options: str) -> None:
     if get_token() is None:
         raise VqtrainError(f"cannot publish {repository}: you are not logged in, run hf auth login")
     try:
-        HfApi().create_repo(repository, private=True, exist_ok=True, **options)
+        HfApi().create_repo(
+            repository,
+            private=True,
+            exist_ok=True,
+            repo_type=kind,
+            space_sdk="gradio" if kind == "space" else None,
+        )
     except Exception as error:  # of the hub's library and of whichever HTTP client it has
         raise refused(repository, error) from error
 
 
-def upload(folder: Path, repository: str, **options: str) -> None:
+def upload(folder: Path, repository: str, kind: str = "model") -> None:
     """Bring the files of a folder to a repository on the hub.
 
     Args:
         folder: Its files.
         repository: ``organization/name``.
-        **options: Of ``HfApi.upload_folder``: ``repo_type``, for what is no model.
+        kind: As of ``make_repository``.
 
     Raises:
         VqtrainError: If that fails.
@@ -39,7 +45,7 @@ def upload(folder: Path, repository: str, **options: str) -> None:
     from huggingface_hub import HfApi
 
     try:
-        HfApi().upload_folder(repo_id=repository, folder_path=folder, **options)
+        HfApi().upload_folder(repo_id=repository, folder_path=folder, repo_type=kind)
     except Exception as error:  # as above
         raise refused(repository, error) from error
 
