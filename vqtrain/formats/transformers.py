@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vqtrain.data.media import IMAGE, media_of
+from vqtrain.data.media import IMAGE, SOUND, media_of
 from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import Agreement, Tolerance, compare
@@ -122,8 +122,9 @@ def usage(tokenizer: Tokenizer, path: str) -> str:
     through = THROUGH[tokenizer.codebook.num_codebooks > 0].format(samples)
     if media is IMAGE:
         return IMAGE_USAGE.format(path=path, through=through)
-    axes = ", ".join([str(tokenizer.channels), *{1: "t", 3: "thw"}[len(tokenizer.downsampling)]])
-    return USAGE.format(path=path, samples=samples, shape=axes, through=through)
+    axes = "t" if media is SOUND else "t, h, w"
+    shape = f"{tokenizer.channels}, {axes}"
+    return USAGE.format(path=path, samples=samples, shape=shape, through=through)
 
 
 def check(tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c *_"]]) -> Agreement:
