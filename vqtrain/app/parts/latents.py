@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vqtrain.data.tokens.report import Report
-from vqtrain.data.tokens.statistics import limit_of
+from vqtrain.data.tokens.statistics import limit_of, weight_of
 from vqtrain.errors import VqtrainError, require
 from vqtrain.tokenizer.any_size import AnySize
 from vqtrain.tokenizer.model import Tokenizer
@@ -55,11 +55,12 @@ def latents_of(
 
 
 def data_words(report: Report) -> list[str]:
-    """Write the keys of ``vqtrain train`` that latents need, by their index.json."""
+    """Write the keys of ``vqtrain train`` that depend on the latents, by their index.json."""
     height, width, channels = cast(list[int], report["latents"]["shape"])
     limit = limit_of(report["statistics"])
     return [
         f"data.channels={channels}",
         f"data.image_size=[{height},{width}]",
         f"data.range=[{-limit:g},{limit:g}]",
+        f"loss.reconstruction.weight={weight_of(report['statistics']):g}",
     ]

@@ -39,6 +39,20 @@ def statistics_of(notes: Sequence[Sequence[object]]) -> Statistics:
     )
 
 
+def weight_of(statistics: Statistics) -> float:
+    """Return the weight that makes a squared error of data in ``limit_of`` a share of the variance.
+
+    So the error counts as much beside the loss of a codebook, whose latents have a variance of 1,
+    whatever the largest values are.
+
+    Example:
+        >>> weight_of({"mean": [0.0, 0.0], "std": [1.0, 3.0], "min": -9.0, "max": 10.0})
+        20.0
+    """
+    variance = float(np.mean(np.square(statistics["std"])))
+    return float(f"{limit_of(statistics) ** 2 / variance:.3g}") if variance > 0 else 1.0
+
+
 def limit_of(statistics: Statistics) -> float:
     """Return a round number that no value exceeds, as the limit of ``data.range``.
 
