@@ -184,6 +184,7 @@ def test_words_go_to_the_training_that_they_are_of():
         (["data.image_size=18"], "does not divide into tokens of 4 x 4"),
         (["data.train=nowhere"], "data.train: nowhere does not exist"),
         (["out=kl"], "out=kl is not of vqtrain discretize: give another folder"),
+        (["data=sound"], "data=sound: latents are of images, for a tokenizer of images"),
         (["decodr_steps=3"], "unknown key 'decodr_steps', did you mean 'decoder_steps'?"),
     ],
 )

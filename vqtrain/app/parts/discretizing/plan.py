@@ -157,6 +157,10 @@ def make_plan(
         f"{original.specification['codebook']['kind']}: give a continuous one, of vqtrain convert "
         "or of codebook=kl",
     )
+    require(
+        len(original.downsampling) == IMAGE.axes,
+        f"tokenizer={tokenizer} is not of images, and its latents are none to train on",
+    )
     keys = [typed.key_of(word) for word in given]
     size = original.training_summary.get("image_size")
     of_decoder = [
@@ -168,7 +172,6 @@ def make_plan(
     config = compose("train", read(command_line, [*of_decoder, f"init_from={tokenizer}"]))
     checked = Settings.of(config)
     data = checked.data
-    require(data.media is IMAGE, f"data={data.media.word} has no latents of images: data=image")
     refuse_inside(folder, data.train)
     if decoder_steps > 0:
         build_module(config, checked)

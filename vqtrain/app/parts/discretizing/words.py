@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from vqtrain.errors import ConfigError
+from vqtrain.errors import ConfigError, require
 
 # What the command sets, with what takes its place.
 OWN = {
@@ -50,7 +50,11 @@ def check(words: Sequence[str]) -> None:
     Raises:
         ConfigError: If there is one; it says what to do.
     """
-    for key in map(key_of, words):
+    for key, word in zip(map(key_of, words), words, strict=True):
+        require(
+            key != "data" or word == "data=image",
+            f"{word}: latents are of images, for a tokenizer of images: leave it out",
+        )
         for own, instead in OWN.items():
             if is_of(key, [own]):
                 raise ConfigError(f"{key} is set by vqtrain discretize: {instead}; leave it out")
