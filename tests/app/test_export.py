@@ -1,5 +1,6 @@
 """``vqtrain export`` as its users meet it: what it says, what it refuses, what it leaves behind."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -167,6 +168,15 @@ def test_pictures_are_spread_over_all_and_a_bad_one_is_named(tmp_path):
     (folder / "04.png").write_text("text")
     with pytest.raises(DataError, match="cannot read 04: no JPEG"):
         samples_of(make(), str(folder))
+
+
+def test_the_card_of_a_run_has_its_command_lines(pictures):
+    shutil.copytree("mine", "run/tokenizer")
+    commands = ["vqtrain train name=mine", "vqtrain train resume=auto"]
+    Path("run/environment.json").write_text(json.dumps({"commands": commands}))
+    assert main(["export", "tokenizer=run", f"images={pictures}"]) == 0
+    block = "```sh\nvqtrain train name=mine\nvqtrain train resume=auto\n```"
+    assert block in Path("exported/README.md").read_text()
 
 
 def test_the_demos_pictures_are_always_there(capsys):
