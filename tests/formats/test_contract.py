@@ -13,7 +13,7 @@ from vqtrain.formats.contract import check
 from vqtrain.formats.parts.agreement import Agreement
 from vqtrain.tokenizer.model import Tokenizer
 
-SLOW = ("onnx", "torch_export", "transformers", "web")
+SLOW = ("onnx", "space", "torch_export", "transformers", "web")
 
 
 @pytest.mark.parametrize(
