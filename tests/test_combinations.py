@@ -29,6 +29,7 @@ SIZE = 32
 SMALL = {
     "encoder": {
         "cnn": ["channels=8", "multipliers=[1,1,1,2]", "num_blocks=1", "attention_factors=[8]"],
+        "dcae": ["channels=8"],
         "dvae": ["channels=8"],
         "latent_query": ["patch_size=8", "num_tokens=4", "dim=8", "depth=1", "num_heads=2"],
         "magvit2": ["channels=8", "multipliers=[1,1,1,2]", "num_blocks=1"],

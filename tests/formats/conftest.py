@@ -466,6 +466,7 @@ SMALL = {
     "cnn": ["channels=8", "multipliers=[1,2]", "attention_factors=[]", "num_blocks=1"],
     "dvae": ["channels=4", "multipliers=[1,2,2]", "num_blocks=1"],
     "latent_query": ["patch_size=4", "num_tokens=4", "dim=8", "depth=1", "num_heads=2"],
+    "dcae": ["channels=8", "multipliers=[1,2,4]", "attention_factors=[4]", "head_dim=8"],
     "magvit2": ["channels=16", "multipliers=[1,2,2]", "num_blocks=1"],
     "maskgit": ["channels=8", "multipliers=[1,2,2]", "num_blocks=1"],
     "vit": ["patch_size=4", "dim=8", "depth=1", "num_heads=2"],

@@ -21,6 +21,7 @@ SMALL = {
     "vqvae": ["channels=8", "block_channels=4", "num_blocks=1"],
     "cnn": ["channels=8", "multipliers=[1,2,2]", "attention_factors=[4]", "num_blocks=1"],
     "latent_query": ["patch_size=4", "num_tokens=4", "dim=8", "depth=1", "num_heads=2"],
+    "dcae": ["channels=8", "multipliers=[1,2,4]", "attention_factors=[4]", "head_dim=8"],
     "magvit2": ["channels=8", "multipliers=[1,2,2]", "num_blocks=1"],
     "maskgit": ["channels=8", "multipliers=[1,2,2]", "num_blocks=1"],
     "vit": ["patch_size=4", "dim=8", "depth=1", "num_heads=2"],

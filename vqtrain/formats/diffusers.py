@@ -23,7 +23,6 @@ from vqtrain.formats.parts.diffusers import (
     groups_of,
     load,
     their_name,
-    to_theirs,
 )
 from vqtrain.formats.parts.preprocess import write_preprocess
 from vqtrain.formats.parts.writing import CONFIG_FILE, check_nearest, cnn_arguments
@@ -93,7 +92,7 @@ class Diffusers(Exporter, Converter):
         known = {name: value for name, value in asdict(settings).items() if value is not None}
         text = json.dumps({"_class_name": CLASS, **known}, indent=2)
         weights = {**tokenizer.state_dict(), "codebook.vectors": tokenizer.codebook_vectors}
-        theirs = to_theirs(weights, settings.their_name)
+        theirs = settings.theirs(weights)
         content = to_safetensors(
             {name: tensor.float().contiguous() for name, tensor in theirs.items()}, {"format": "pt"}
         )

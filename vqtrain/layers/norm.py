@@ -35,6 +35,31 @@ def group_norm(channels: int, eps: float = 1e-6) -> nn.GroupNorm:
 
 
 @final
+class RMSNorm(nn.Module):
+    """Divides feature maps by the root mean square of their channels at each position.
+
+    Args:
+        channels: Channels of the feature map.
+        eps: Added to the mean square.
+
+    References:
+        Zhang and Sennrich 2019, arXiv:1910.07467; with a bias, as in DC-AE.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b c *size"]:
+        """Normalize each position, in at least float32."""
+        last = at_least_float32(x.movedim(1, -1))
+        normed = last * (last.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        return (normed.to(x.dtype) * self.weight + self.bias).movedim(-1, 1)
+
+
+@final
 class BatchNorm(nn.Module):
     """Batch normalization of feature maps of any axes, whose statistics are those of all ranks.
 

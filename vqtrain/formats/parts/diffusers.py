@@ -91,6 +91,16 @@ class Settings(ABC):
     def their_name(self, name: str) -> str | None:
         """Return their name of a weight of ours; None if they do not have it."""
 
+    def theirs(self, own: Mapping[str, Shaped[Tensor, "..."]]) -> dict[str, Shaped[Tensor, "..."]]:
+        """Give weights of ours their names and shapes, and leave out what they do not have."""
+        return to_theirs(own, self.their_name)
+
+    def ours(
+        self, weights: Mapping[str, Shaped[Tensor, "..."]]
+    ) -> Mapping[str, Shaped[Tensor, "..."]]:
+        """Join weights of theirs, of the right names and shapes, that are one here."""
+        return weights
+
 
 Known = TypeVar("Known", bound=Settings)
 
@@ -247,8 +257,8 @@ def load(path: Path, name: str, factory: type[Known]) -> tuple[Known, Tokenizer]
             expected = settings.build().state_dict()
     except (ConfigError, RuntimeError) as error:  # torch's, where a size overflows
         raise ConfigError(f"cannot convert {path}: {error}") from error
-    check_same(weights, to_theirs(expected, settings.their_name), path)
-    tokenizer = settings.build()
+    check_same(weights, settings.theirs(expected), path)
+    weights, tokenizer = settings.ours(weights), settings.build()
     for projection in (tokenizer.project_in, tokenizer.project_out):
         pass_on(projection)
     own = tokenizer.state_dict()
