@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vqtrain import Tokenizer
 from vqtrain.app.parts.compose import compose, read_command_line
-from vqtrain.build import configs_folder, in_context, split_kind
+from vqtrain.build import configs_folder, in_context, kinds, split_kind
 from vqtrain.errors import CheckpointError
 from vqtrain.formats import web
 from vqtrain.formats.base import Converter
@@ -457,7 +457,7 @@ def cnn_tokenizer() -> Callable[..., Tokenizer]:
 
 
 CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))
-NETWORKS = sorted(path.stem for path in (configs_folder() / "decoder").glob("*.yaml"))
+NETWORKS = sorted({*kinds("encoder")} & {*kinds("decoder")})
 # Those of sounds and clips, for which test_graphs.py looks at the graphs.
 OTHERS = ("jukebox", "magvit2_video", "seanet", "videogpt")
 # Little is traced of them.
@@ -521,7 +521,7 @@ def make_tokenizer() -> Callable[..., Tokenizer]:
 
 def pairs() -> Iterator[tuple[str, str]]:
     """Each codebook that has ids with one of the networks, so that all networks appear."""
-    networks = cycle(network for network in NETWORKS if network not in ("titok", *OTHERS))
+    networks = cycle(network for network in NETWORKS if network not in OTHERS)
     for codebook in CODEBOOKS:
         if codebook not in ("continuous", "kl"):
             needs_rows = codebook in ("hierarchical", "multiscale")
