@@ -36,10 +36,10 @@ class KLSettings(CNNSettings):
 
     def their_name(self, name: str) -> str | None:
         """Return their name of a weight of ours; newer models have no projections."""
-        is_absent = (name.startswith("project_in.") and not self.use_quant_conv) or (
-            name.startswith("project_out.") and not self.use_post_quant_conv
-        )
-        return None if is_absent else their_name(name, len(self.block_out_channels))
+        there = {"project_in": self.use_quant_conv, "project_out": self.use_post_quant_conv}
+        there["codebook"] = False
+        is_there = there.get(name.partition(".")[0], True)
+        return their_name(name, len(self.block_out_channels)) if is_there else None
 
     @property
     def shift(self) -> list[float]:

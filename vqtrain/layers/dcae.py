@@ -27,7 +27,8 @@ KernelSizes = Annotated[
     list[int],
     Range("a list of odd numbers", lambda sizes: all(size > 0 and size % 2 == 1 for size in sizes)),
 ]
-EPS = 1e-15  # added to the sum of all attention
+# Least sum of all attention. The exporter of ONNX takes 1e-15 for 0 where it is added.
+EPS = 1e-15
 
 
 class DCStages(TypedDict):
@@ -140,7 +141,7 @@ class LinearAttention(nn.Module):
             q, k, v = at_least_float32(heads).chunk(3, 2)
             q, k, v = F.relu(q), F.relu(k), F.pad(v, (0, 0, 0, 1), value=1.0)
             sums = (v @ k.transpose(-1, -2)) @ q  # the last row is that of the ones
-            gathered = sums[:, :, :-1] / (sums[:, :, -1:] + EPS)
+            gathered = sums[:, :, :-1] / sums[:, :, -1:].clamp_min(EPS)
         grid = rearrange(gathered.to(x.dtype), "b n d (h w) -> b h w (n d)", h=x.shape[2])
         return x + self.norm_out(self.to_out(grid).movedim(-1, 1))
 
