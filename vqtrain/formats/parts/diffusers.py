@@ -258,14 +258,14 @@ def load(path: Path, name: str, factory: type[Known]) -> tuple[Known, Tokenizer]
     except (ConfigError, RuntimeError) as error:  # torch's, where a size overflows
         raise ConfigError(f"cannot convert {path}: {error}") from error
     check_same(weights, settings.theirs(expected), path)
-    weights, tokenizer = settings.ours(weights), settings.build()
+    joined, tokenizer = settings.ours(weights), settings.build()
     for projection in (tokenizer.project_in, tokenizer.project_out):
         pass_on(projection)
     own = tokenizer.state_dict()
     for mine, tensor in own.items():
         theirs = settings.their_name(mine)
         if theirs is not None:
-            own[mine] = weights[theirs].reshape(tensor.shape).float()
+            own[mine] = joined[theirs].reshape(tensor.shape).float()
     tokenizer.load_weights(own)
     return settings, tokenizer.eval()
 
