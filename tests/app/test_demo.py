@@ -2,15 +2,14 @@
 
 import threading
 import urllib.request
-from collections.abc import Callable
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
 
 from vqtrain import Tokenizer
-from vqtrain.app import demo
-from vqtrain.app.parts.serving import serve
+from vqtrain.app.parts.serving import serving
 from vqtrain.cli import main
 from vqtrain.formats import web
 
@@ -40,39 +39,38 @@ def mine(tmp_path: Path) -> Path:
 def test_the_page_is_served_and_gone_in_the_end(mine, monkeypatch, capsys) -> None:
     served = []
 
-    def stop(folder: Path, port: int, started: Callable[[str], None]) -> None:
-        served.extend([folder, (folder / "index.html").read_text(), port])
-        started("http://127.0.0.1:1234")
+    def stop(server: ThreadingHTTPServer) -> None:
+        folder = Path(server.RequestHandlerClass.keywords["directory"])
+        served.extend([folder, (folder / "index.html").read_text(), server.server_port])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "serve", stop)
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", stop)
     monkeypatch.setattr(web, "runtime_files", lambda _: {"ort.js": b"", "ort.wasm.gz": b""})
-    assert main(["demo", f"tokenizer={mine}", "port=1234"]) == 130
+    assert main(["demo", f"tokenizer={mine}", "port=0"]) == 130
     folder, page, port = served
-    assert ("<h1>mine</h1>" in page, port) == (True, 1234)
+    assert "<h1>mine</h1>" in page
     assert not folder.exists()
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("checked     8 images: ")
-    assert lines[2] == "serving     http://127.0.0.1:1234 until Ctrl-C"
+    assert lines[2] == f"serving     http://127.0.0.1:{port} until Ctrl-C"
 
 
-def test_a_server_answers_this_machine_under_its_own_name_alone(tmp_path) -> None:
+def test_a_server_answers_this_machine_under_its_own_name_alone(mine, tmp_path, capsys) -> None:
     (tmp_path / "index.html").write_text("a page")
-    found, began = [], threading.Event()
-
-    def start(url: str) -> None:
-        found.append(url)
-        began.set()
-
-    threading.Thread(target=serve, args=(tmp_path, 0, start), daemon=True).start()
-    assert began.wait(10)
-    [url] = found
-    with urllib.request.urlopen(url) as answer:
-        assert answer.read() == b"a page"
-        assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
-    by_another_name = urllib.request.Request(url, headers={"Host": "a.stranger:80"})
-    with pytest.raises(HTTPError, match="403"):
-        urllib.request.urlopen(by_another_name)
+    with serving(tmp_path, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with urllib.request.urlopen(url) as answer:
+            assert answer.read() == b"a page"
+            assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        by_another_name = urllib.request.Request(url, headers={"Host": "a.stranger:80"})
+        with pytest.raises(HTTPError, match="403") as refused:
+            urllib.request.urlopen(by_another_name)
+        refused.value.close()
+        # A port that is taken is said before the page is written.
+        assert main(["demo", f"tokenizer={mine}", f"port={server.server_port}"]) == 2
+        assert "cannot be used: Address already in use; give another" in capsys.readouterr().err
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from rich.console import Console
 from vqtrain.app.base import Command
 from vqtrain.app.parts.compared import DEMO, samples_of
 from vqtrain.app.parts.output import ending_in_order
-from vqtrain.app.parts.serving import serve
+from vqtrain.app.parts.serving import LOOPBACK, serving
 from vqtrain.formats.web import Web
 from vqtrain.ranges import within
 from vqtrain.tokenizer.model import Tokenizer
@@ -31,13 +31,15 @@ class Demo(Command):
         page = Web(runtime=runtime)
         loaded = Tokenizer.from_pretrained(tokenizer, allow=allow)
         console = Console(highlight=False, soft_wrap=True)
-        console.print("writing the page and comparing it with PyTorch ...", markup=False)
-        with ending_in_order(), tempfile.TemporaryDirectory(prefix="vqtrain-demo-") as folder:
-            agreement = page.export(loaded, Path(folder), images=samples_of(loaded, DEMO))
+        with (
+            ending_in_order(),
+            tempfile.TemporaryDirectory(prefix="vqtrain-demo-") as name,
+            serving(Path(name), port) as server,
+        ):
+            console.print("writing the page and comparing it with PyTorch ...", markup=False)
+            agreement = page.export(loaded, Path(name), images=samples_of(loaded, DEMO))
             console.print(f"{'checked':<12}{agreement}", markup=False)
-            serve(
-                Path(folder),
-                port,
-                lambda url: console.print(f"{'serving':<12}{url} until Ctrl-C", markup=False),
-            )
+            url = f"http://{LOOPBACK}:{server.server_port}"
+            console.print(f"{'serving':<12}{url} until Ctrl-C", markup=False)
+            server.serve_forever()
         return 0

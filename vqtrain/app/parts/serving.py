@@ -1,6 +1,5 @@
 """A folder as a web site that this machine alone can see."""
 
-from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,24 +36,20 @@ class Handler(SimpleHTTPRequestHandler):
         """Say nothing of each request."""
 
 
-def serve(folder: Path, port: int, started: Callable[[str], None]) -> None:
-    """Serve a folder until the program is ended.
+def serving(folder: Path, port: int) -> ThreadingHTTPServer:
+    """Take a port for a folder; a context that gives it back, and serves by ``serve_forever``.
 
     Args:
-        folder: What is served, with its ``index.html``.
+        folder: What is served, with its ``index.html``; it may be filled later.
         port: Where; 0 for any that is free.
-        started: Called with the address, once it answers.
 
     Raises:
         ConfigError: If the port cannot be used.
     """
     try:
-        server = ThreadingHTTPServer((LOOPBACK, port), partial(Handler, directory=str(folder)))
+        return ThreadingHTTPServer((LOOPBACK, port), partial(Handler, directory=str(folder)))
     except OSError as error:
         raise ConfigError(
             f"port={port} cannot be used: {error.strerror or error}; give another, or port=0 for "
             "any that is free"
         ) from error
-    with server:
-        started(f"http://{LOOPBACK}:{server.server_port}")
-        server.serve_forever()

@@ -56,7 +56,8 @@ async function hasGpu() {
 
 async function openSessions(device) {
   const graphs = [await bytes("encoder.onnx"), await bytes("decoder.onnx")];
-  const options = { executionProviders: device === "webgpu" ? ["webgpu", "wasm"] : ["wasm"] };
+  // Warnings are not shown: what the GPU has no operation for, such as int64, is left to the CPU.
+  const options = { executionProviders: device === "webgpu" ? ["webgpu", "wasm"] : ["wasm"], logSeverityLevel: 3 };
   runtime.encoder = await runtime.ort.InferenceSession.create(new Uint8Array(graphs[0]), options);
   runtime.decoder = await runtime.ort.InferenceSession.create(new Uint8Array(graphs[1]), options);
   runtime.device = device;
