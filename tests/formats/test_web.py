@@ -81,6 +81,7 @@ def test_a_folder_holds_files_and_one_file_holds_all(make_tokenizer: Make, tmp_p
     for page, source in ((folder, "'self'"), (alone, "'none'")):
         text = (page / "index.html").read_text()
         assert "&lt;b&gt;mine" in text
+        assert "ema, 16 ids; tokens: 16 x 16 for 64 x 64 px" in text
         assert "<b>mine" not in text
         assert f"connect-src {source};" in text
         assert re.findall(r"""(?:src|href)=["'](?!data:|#)""", text) == []
@@ -175,7 +176,7 @@ def look(browser: Browser) -> Iterator[Look]:
         own = (origin, "data:", "blob:")
         page.on("request", lambda each: each.url.startswith(own) or wrong.append(each.url))
         page.goto(origin)
-        page.wait_for_selector("html[data-ready]", timeout=60_000)
+        page.wait_for_selector("html[data-ready]", timeout=120_000)
         return page
 
     yield open_page

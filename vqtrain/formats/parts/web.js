@@ -229,7 +229,7 @@ function colorOf(id) {
 
 function drawMap() {
   const { rows, columns, count, first } = grid();
-  const cell = Math.max(4, Math.min(64, Math.floor(MAP_SIDE / Math.max(rows, columns))));
+  const cell = Math.max(4, Math.floor(MAP_SIDE / Math.max(rows, columns)));
   const map = byId("map");
   [map.width, map.height] = [columns * cell, rows * cell];
   map.style.setProperty("--ratio", columns / rows);
@@ -302,7 +302,8 @@ function showEffect() {
   else {
     const { pixels, most } = changes(state.reconstruction, state.edited);
     const share = (100 * pixels) / (state.original.width * state.original.height);
-    byId("effect").textContent = `${count} changed ${count === 1 ? "token moves" : "tokens move"} ${pixels.toLocaleString("en-US")} pixels (${share.toFixed(1)} %) by up to ${most} of 255.`;
+    const what = pixels ? `${pixels.toLocaleString("en-US")} pixels (${share.toFixed(1)} %) by up to ${most} of 255` : "no pixel";
+    byId("effect").textContent = `${count} changed ${count === 1 ? "token moves" : "tokens move"} ${what}.`;
   }
 }
 
@@ -346,6 +347,7 @@ function inTurn(task) {
   return last;
 }
 
+const timed = (seconds) => (seconds < 1 ? `${Math.ceil(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`);
 const inSeconds = (since) => (performance.now() - since) / 1000;
 
 async function encode(bitmap) {
@@ -378,7 +380,7 @@ function show() {
   showEffect();
   showFigures();
   const device = runtime.device === "webgpu" ? "the GPU (WebGPU)" : "the CPU (WebAssembly)";
-  say(`Encoded in ${state.seconds[0].toFixed(2)} s, decoded in ${state.seconds[1].toFixed(2)} s on ${device}.`);
+  say(`Encoded in ${timed(state.seconds[0])}, decoded in ${timed(state.seconds[1])} on ${device}.`);
 }
 
 async function open(bitmap) {

@@ -183,14 +183,17 @@ def facts_of(tokenizer: Tokenizer) -> dict[str, str]:
     """Say what the tokenizer is."""
     kinds = {name: str(part["kind"]) for name, part in tokenizer.specification.items()}
     summary, k = tokenizer.training_summary, tokenizer.codebook.num_codebooks
-    size, step = size_in(summary), summary.get("step")
+    trained, step = size_in(summary), summary.get("step")
+    size = (
+        traced_size(tokenizer) or trained or tuple(LEAST_TOKENS * side for side in tokenizer.unit)
+    )
     return {
         "Encoder": kinds["encoder"],
         "Codebook": f"{kinds['codebook']}, {tokenizer.vocab_size:,} ids"
         + (f", {k} at each position" if k > 1 else ""),
         "Decoder": kinds["decoder"],
-        "Pixels a token": by(tokenizer.downsampling),
-        "Trained on": f"images of {by(size)} px" if size else "not known",
+        "Tokens": f"{by(tokenizer.token_shape(*size))} for {by(size)} px",
+        "Trained on": f"images of {by(trained)} px" if trained else "not known",
         "Steps": f"{step:,}" if isinstance(step, int) else "not known",
     }
 
