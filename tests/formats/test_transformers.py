@@ -18,7 +18,7 @@ from vqtrain.errors import ConfigError, VqtrainError
 from vqtrain.formats import transformers
 from vqtrain.formats.parts.agreement import Agreement
 from vqtrain.formats.parts.transformers import write_model
-from vqtrain.formats.transformers import Transformers, check, usage
+from vqtrain.formats.transformers import Transformers, loaded_and_compared, usage
 
 # What people do with a folder, in a process of its own: both libraries keep what they import.
 USE = """
@@ -144,7 +144,7 @@ def test_it_is_pushed_with_its_code(
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "a token")
-    monkeypatch.setattr(transformers, "check", agreed)
+    monkeypatch.setattr(transformers, "loaded_and_compared", agreed)
     Transformers(push="me/mine").export(make_tokenizer("residual"), tmp_path, images=images)
     model = {"repo_type": "model", "space_sdk": None}
     assert told[0] == ("me/mine", {"private": True, "exist_ok": True} | model)
@@ -163,7 +163,7 @@ def test_what_transformers_cannot_load_is_a_line(
 ) -> None:
     monkeypatch.setattr(transformers, "LOAD", "import sys\nraise OSError('no config')")
     with pytest.raises(VqtrainError, match=r"^transformers cannot load .*: OSError: no config$"):
-        check(make_tokenizer("residual"), tmp_path, images)
+        loaded_and_compared(make_tokenizer("residual"), tmp_path, images)
 
 
 def test_without_transformers_nothing_is_written(

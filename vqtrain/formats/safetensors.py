@@ -8,14 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vqtrain.data.media import IMAGE, SOUND, VIDEO, media_of
-from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import (
     Agreement,
     Tolerance,
     compare,
 )
 from vqtrain.formats.parts.card import Facts, write_card
-from vqtrain.formats.parts.publishing import make_repository, upload
+from vqtrain.formats.parts.publishing import PublishedExporter
 from vqtrain.tokenizer import storage
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -28,43 +27,22 @@ GIVEN = {
 
 
 @final
-class Safetensors(Exporter):
-    """The tokenizer directory with a model card, also on the Hugging Face hub.
+class Safetensors(PublishedExporter):
+    """The tokenizer directory with a model card, also on the Hugging Face hub."""
 
-    Args:
-        push: Repository on the hub, ``organization/name``; None for none. One that does not exist
-            is made, and only its owner can see it.
-        license: See ``Facts``.
-        dataset: See ``Facts``.
-    """
-
-    def __init__(
-        self,
-        *,
-        push: str | None = None,
-        license: str | None = None,  # noqa: A002 - the key's name
-        dataset: str | None = None,
-    ) -> None:
-        self.push, self.license, self.dataset = push, license, dataset
-
-    def export(
-        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
+    def write(
+        self, tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
-        """Write the directory and its card, which shows the first images, and publish it."""
+        """Write the directory and its card, which shows the first images."""
         facts = Facts(
             license=self.license,
             dataset=self.dataset,
             library="vqtrain",
             usage=usage(tokenizer, self.push),
         )
-        if self.push is not None:
-            make_repository(self.push)  # before the work for what cannot be published
         tokenizer.save_pretrained(out)
         write_card(tokenizer, out, images[0], facts)
-        agreement = compare_with(reloaded(tokenizer, out), tokenizer, images)
-        if self.push is not None:
-            upload(out, self.push)
-        return agreement
+        return compare_with(reloaded(tokenizer, out), tokenizer, images)
 
     def example(self, out: Path) -> str:
         """Return lines of Python that load the directory."""

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from vqtrain.data.media import IMAGE, media_of
 from vqtrain.errors import require
-from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts import space_app
 from vqtrain.formats.parts.agreement import Agreement
-from vqtrain.formats.parts.publishing import make_repository, upload
+from vqtrain.formats.parts.publishing import PublishedExporter
 from vqtrain.formats.transformers import Transformers
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -35,36 +34,36 @@ python {app}
 
 
 @final
-class Space(Exporter):
-    """A folder with the app and the tokenizer, also as a Space of the Hugging Face hub.
+class Space(PublishedExporter):
+    """A folder with the app and the tokenizer, also as a Space of the Hugging Face hub."""
 
-    Args:
-        push: Space on the hub, ``organization/name``; None for none. One that does not exist is
-            made, and only its owner can see it.
-        license: See ``Facts``.
-        dataset: See ``Facts``.
-    """
+    repository_kind = "space"
 
-    def __init__(
-        self,
-        *,
-        push: str | None = None,
-        license: str | None = None,  # noqa: A002 - the key's name
-        dataset: str | None = None,
-    ) -> None:
-        self.push = push
-        self.model = Transformers(license=license, dataset=dataset)
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuse a tokenizer whose samples are no pictures, or that has no ids."""
+        media = media_of(len(tokenizer.unit))
+        require(
+            media is IMAGE, f"format=space shows pictures, but the tokenizer takes {media.noun}s"
+        )
+        require(
+            tokenizer.channels in (1, 3) and tokenizer.pixel_range is None,
+            f"format=space shows pictures of 1 or 3 channels of uint8, but the tokenizer has "
+            f"{tokenizer.channels} channels in {tokenizer.pixel_range or 'uint8'}",
+        )
+        kind = tokenizer.specification["codebook"]["kind"]
+        require(
+            tokenizer.codebook.num_codebooks > 0,
+            f"format=space shows tokens, but codebook={kind} is continuous and has none",
+        )
 
-    def export(
-        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
+    def write(
+        self, tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
         """Write the tokenizer as ``format=transformers`` does, compare it, and write the app."""
-        check(tokenizer)
-        if self.push is not None:
-            make_repository(self.push, "space")
         folder = out / space_app.FOLDER
         folder.mkdir()
-        agreement = self.model.export(tokenizer, folder, images=images)
+        model = Transformers(license=self.license, dataset=self.dataset)
+        agreement = model.export(tokenizer, folder, images=images)
         title = str(tokenizer.training_summary.get("name") or "An image tokenizer")
         front = {
             "title": title,
@@ -75,7 +74,7 @@ class Space(Exporter):
             "sdk_version": GRADIO,
             "python_version": PYTHON,
             "app_file": space_app.FILE,
-            **({"license": self.model.license} if self.model.license else {}),
+            **({"license": self.license} if self.license else {}),
         }
         text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
         readme = README.format(front=text, app=space_app.FILE, folder=space_app.FOLDER)
@@ -85,30 +84,8 @@ class Space(Exporter):
             space_app.FILE: space_app.app_of(tokenizer, title),
         }.items():
             (out / name).write_text(text, encoding="utf-8")
-        if self.push is not None:
-            upload(out, self.push, "space")
         return agreement
 
     def example(self, out: Path) -> str:
         """Return lines of Python that start the app."""
         return f"import runpy\nrunpy.run_path({str(out / space_app.FILE)!r}, run_name='__main__')"
-
-
-def check(tokenizer: Tokenizer) -> None:
-    """Refuse a tokenizer whose samples are no pictures, or that has no ids.
-
-    Raises:
-        ConfigError: If it is one.
-    """
-    media = media_of(len(tokenizer.unit))
-    require(media is IMAGE, f"format=space shows pictures, but the tokenizer takes {media.noun}s")
-    require(
-        tokenizer.channels in (1, 3) and tokenizer.pixel_range is None,
-        f"format=space shows pictures of 1 or 3 channels of uint8, but the tokenizer has "
-        f"{tokenizer.channels} channels in {tokenizer.pixel_range or 'uint8'}",
-    )
-    kind = tokenizer.specification["codebook"]["kind"]
-    require(
-        tokenizer.codebook.num_codebooks > 0,
-        f"format=space shows tokens, but codebook={kind} is continuous and has none",
-    )

@@ -14,11 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vqtrain.data.media import IMAGE, SOUND, media_of
-from vqtrain.errors import ConfigError, VqtrainError
-from vqtrain.formats.base import Exporter
+from vqtrain.errors import VqtrainError, require
 from vqtrain.formats.parts.agreement import Agreement, Tolerance, compare
 from vqtrain.formats.parts.card import Facts, write_card
-from vqtrain.formats.parts.publishing import make_repository, upload
+from vqtrain.formats.parts.publishing import PublishedExporter
 from vqtrain.formats.parts.transformers import write_model
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -65,47 +64,30 @@ THROUGH = {
 
 
 @final
-class Transformers(Exporter):
-    """A folder with weights, code of its own and a card, for transformers and diffusers.
+class Transformers(PublishedExporter):
+    """A folder with weights, code of its own and a card, for transformers and diffusers."""
 
-    Args:
-        push: Repository on the hub, ``organization/name``; None for none. One that does not exist
-            is made, and only its owner can see it.
-        license: See ``Facts``.
-        dataset: See ``Facts``.
-    """
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuse to write what cannot be loaded here."""
+        del tokenizer
+        require(
+            find_spec("transformers") is not None,
+            "format=transformers is checked with transformers itself: pip install transformers",
+        )
 
-    def __init__(
-        self,
-        *,
-        push: str | None = None,
-        license: str | None = None,  # noqa: A002 - the key's name
-        dataset: str | None = None,
-    ) -> None:
-        self.push, self.license, self.dataset = push, license, dataset
-
-    def export(
-        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
+    def write(
+        self, tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
-        """Write the folder, load it with transformers in another process, and publish it."""
-        if find_spec("transformers") is None:
-            raise ConfigError(
-                "format=transformers is checked with transformers itself: pip install transformers"
-            )
+        """Write the folder, and load it with transformers in another process."""
         facts = Facts(
             license=self.license,
             dataset=self.dataset,
             library="transformers",
             usage=usage(tokenizer, self.push or "THIS_FOLDER"),
         )
-        if self.push is not None:
-            make_repository(self.push)  # before the work for what cannot be published
         write_model(tokenizer, out)
         write_card(tokenizer, out, images[0], facts)
-        agreement = check(tokenizer, out, images)
-        if self.push is not None:
-            upload(out, self.push)
-        return agreement
+        return loaded_and_compared(tokenizer, out, images)
 
     def example(self, out: Path) -> str:
         """Return lines of Python that load the folder."""
@@ -127,7 +109,9 @@ def usage(tokenizer: Tokenizer, path: str) -> str:
     return USAGE.format(path=path, samples=samples, shape=shape, through=through)
 
 
-def check(tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c *_"]]) -> Agreement:
+def loaded_and_compared(
+    tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c *_"]]
+) -> Agreement:
     """Load what was written as others do, without vqtrain, and compare it.
 
     The code is the same, but weights that lie elsewhere in memory may change the last bit.

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 
 from vqtrain import Tokenizer
 from vqtrain.errors import ConfigError
-from vqtrain.formats.parts.card import Facts, card, example_of, write_card
+from vqtrain.formats.parts.card import Facts, card, check_license, example_of, write_card
 
 SUMMARY = {
     "name": "mine",
@@ -111,4 +111,4 @@ def test_of_many_ids_the_first_are_shown() -> None:
 @pytest.mark.parametrize("license_", ["", "MIT license", "-"])
 def test_a_license_is_a_word_of_the_hub(license_: str) -> None:
     with pytest.raises(ConfigError, match="license must be the hub's word for it, such as mit"):
-        facts(license=license_)
+        check_license(license_)

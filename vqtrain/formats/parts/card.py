@@ -71,9 +71,6 @@ class Facts:
             not said.
         library: The hub's word for what loads the files.
         usage: Lines of Python that use them.
-
-    Raises:
-        ConfigError: If the license is no such word.
     """
 
     license: str | None
@@ -81,13 +78,17 @@ class Facts:
     library: str
     usage: str
 
-    def __post_init__(self) -> None:
-        """Refuse what is no word of the hub for a license."""
-        require(
-            self.license is None or LICENSE.fullmatch(self.license) is not None,
-            "license must be the hub's word for it, such as mit, apache-2.0 or other, got "
-            f"{self.license!r}",
-        )
+
+def check_license(word: str | None) -> None:
+    """Refuse what is no word of the hub for a license.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    require(
+        word is None or LICENSE.fullmatch(word) is not None,
+        f"license must be the hub's word for it, such as mit, apache-2.0 or other, got {word!r}",
+    )
 
 
 @torch.no_grad()

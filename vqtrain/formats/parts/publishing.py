@@ -1,8 +1,67 @@
 """Folders on the Hugging Face hub."""
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, final
+
+from jaxtyping import Float
+from torch import Tensor
 
 from vqtrain.errors import VqtrainError
+from vqtrain.formats.base import Exporter
+from vqtrain.formats.parts.agreement import Agreement
+from vqtrain.formats.parts.card import check_license
+from vqtrain.tokenizer.model import Tokenizer
+
+
+class PublishedExporter(Exporter):
+    """A format whose folder can go to the hub.
+
+    Args:
+        push: Repository on the hub, ``organization/name``; None for none. One that does not exist
+            is made, and only its owner can see it.
+        license: See ``Facts``.
+        dataset: See ``Facts``.
+
+    Attributes:
+        repository_kind: As of ``make_repository``.
+    """
+
+    repository_kind: ClassVar[str] = "model"
+
+    def __init__(
+        self,
+        *,
+        push: str | None = None,
+        license: str | None = None,  # noqa: A002 - the key's name
+        dataset: str | None = None,
+    ) -> None:
+        check_license(license)
+        self.push, self.license, self.dataset = push, license, dataset
+
+    @final
+    def export(
+        self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
+    ) -> Agreement:
+        """Write the folder, compare it, and publish it."""
+        self.check(tokenizer)
+        if self.push is not None:
+            make_repository(self.push, self.repository_kind)  # before work that nobody would see
+        agreement = self.write(tokenizer, out, images)
+        if self.push is not None:
+            upload(out, self.push, self.repository_kind)
+        return agreement
+
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuse a tokenizer that cannot be written so, by a ConfigError; by default none."""
+        del tokenizer
+
+    @abstractmethod
+    def write(
+        self, tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c *_"]]
+    ) -> Agreement:
+        """Write a tokenizer and its card, load what was written again, and compare it."""
 
 
 def make_repository(repository: str, kind: str = "model") -> None:
