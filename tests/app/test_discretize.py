@@ -139,6 +139,8 @@ def test_a_gaussian_codebook_takes_the_place_of_kl_without_training(words, monke
     before = Tokenizer.from_pretrained("kl").state_dict()
     after = Tokenizer.from_pretrained("discretized/tokenizer")
     assert after.codebook.dim == 4
+    rows = json.loads(Path("discretized", "discretize.json").read_text())["rows"]
+    assert after.training_summary["metrics"]["val/psnr"] == rows[-1]["metrics"]["psnr"]
     for name, tensor in after.state_dict().items():
         assert name.startswith("codebook.") or torch.equal(tensor, before[name])
 

@@ -42,7 +42,7 @@ def original(codebook: Mapping[str, Any] = KL, **changes: Any) -> Tokenizer:
             codebook=codebook,
             decoder={"kind": "vqvae", "arguments": decoder},
             channels=3,
-            training={"image_size": 16},
+            training={"image_size": 16, "metrics": {"val/psnr": 30.0}},
             **changes,
         )
     )

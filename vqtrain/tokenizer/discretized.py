@@ -64,7 +64,7 @@ def compose(original: Tokenizer, latent: Tokenizer) -> Tokenizer:
             },
         },
         channels=original.channels,
-        training=original.training_summary,
+        training=_summary(original),
         pixel_range=original.pixel_range,
     ).to(original.dtype)
     first, second = original.project_in, latent.project_in
@@ -104,7 +104,7 @@ def swapped(original: Tokenizer, codebook: Mapping[str, object]) -> Tokenizer:
         codebook=codebook,
         decoder=original.specification["decoder"],
         channels=original.channels,
-        training=original.training_summary,
+        training=_summary(original),
         pixel_range=original.pixel_range,
     ).to(original.dtype)
     channels = [(each.codebook.in_channels, each.codebook.dim) for each in (original, made)]
@@ -117,6 +117,11 @@ def swapped(original: Tokenizer, codebook: Mapping[str, object]) -> Tokenizer:
     others = {k: v for k, v in original.state_dict().items() if not k.startswith("codebook.")}
     made.load_weights({**others, **_under("codebook", made.codebook.state_dict())})
     return made.eval()
+
+
+def _summary(original: Tokenizer) -> dict[str, object]:
+    """Return the facts of its training, without its figures, which are of no other tokenizer."""
+    return {name: fact for name, fact in original.training_summary.items() if name != "metrics"}
 
 
 def _joined(

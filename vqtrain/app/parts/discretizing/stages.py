@@ -258,6 +258,8 @@ class Work:
         """Write the tokenizer and the table."""
         plan, rows = self.plan, self.results.rows
         tokenizer = self.load(stage)
+        measured = {f"val/{name}": value for name, value in rows[-1].metrics.items()}
+        tokenizer.training_summary.setdefault("metrics", measured)
         tokenizer.training_summary["discretized"] = {
             "tokenizer": {"path": plan.path, "sha256": plan.digest},
             "images": len(plan.val),
