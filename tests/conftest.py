@@ -73,6 +73,12 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def first_variables() -> dict[str, str]:
+    """Return the environment before the first test."""
+    return dict(os.environ)
+
+
 @pytest.fixture(autouse=True)
 def _variables() -> Iterator[None]:
     """Take back what a test sets in the environment, as commands do for their own process."""
@@ -311,9 +317,9 @@ def encode_video() -> Callable[..., bytes]:
     return encode
 
 
-def environment() -> dict[str, str]:
+def environment(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
     """One thread, no checks of shapes and nothing that quiets torch, as in real use."""
-    kept = {name: value for name, value in os.environ.items() if name != QUIET_PROFILER}
+    kept = {name: value for name, value in variables.items() if name != QUIET_PROFILER}
     return {**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -323,7 +329,7 @@ RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def start_python() -> Iterator[StartPython]:
+def start_python(first_variables: dict[str, str]) -> Iterator[StartPython]:
     """Start a script or a module that uses vqtrain, with options of ``Popen``; see ``zygote.py``.
 
     ``variables`` are more of the environment, that nothing reads before the script begins. Where a
@@ -340,7 +346,7 @@ def start_python() -> Iterator[StartPython]:
         settings = {"text": True, "env": {**shared, **(variables or {})}, **options}
         if sys.platform == "linux" and not {"env", "preexec_fn"} & options.keys():
             with one_at_a_time:
-                zygote = zygote or zygotes.start(shared)
+                zygote = zygote or zygotes.start(environment(first_variables))
             if zygote.suits(shared):
                 return zygotes.ForkedProcess(zygote, command, **settings)
         return subprocess.Popen(command, **settings)  # type: ignore[call-overload]  # options of Popen

@@ -177,7 +177,7 @@ def test_every_network_compiles_into_whole_graphs(
     small_part: SmallPart, start_python: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
     groups = {group: kinds(group) for group in ("encoder", "decoder", "discriminator")}
-    small = {"multipliers": [1, 2], "attention_factors": [2], "time_strides": [2]}
+    small = {"multipliers": [1, 2], "attention_factors": [2], "time_strides": [2], "head_dim": 8}
     given = [
         (group, kind, small_part(group, kind, **small)["arguments"])
         for group, words in {**groups, "loss": LOSSES}.items()

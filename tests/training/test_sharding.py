@@ -180,7 +180,7 @@ from vqtrain.layers.block import blocks_of
 
 small = {"channels": 8, "num_blocks": 1, "multipliers": [1, 2], "attention_factors": [2]}
 small |= {"dim": 16, "depth": 2, "num_heads": 2, "num_tokens": 4, "num_codes": 7}
-small |= {"model": "test_vit", "frozen": False, "time_strides": [2]}
+small |= {"model": "test_vit", "frozen": False, "time_strides": [2], "head_dim": 8}
 context = {"in_channels": 3, "out_channels": 3, "sample_size": (32, 32), "weights": {}}
 
 def built(group, kind):

@@ -150,7 +150,7 @@ def test_the_words_of_a_command_line_are_sorted(tmp_path: Path) -> None:
             "unknown loss/reconstruction 'l3', valid are: charbonnier, l1",
         ),
         (["codebook=[ema,vq]"], "simvq, vq, got ['ema', 'vq']"),
-        (["codebook=null"], "codebook must be one of bsq, ema, fsq, "),
+        (["codebook=null"], "codebook must be one of bsq, continuous, ema, fsq, "),
         (["experiment=null"], "experiment must be one of "),
         (["~trainer"], "trainer must be one of default, fsdp, got None"),
         (["codebook@other=vq"], "there is no other yet: write +codebook@other=vq"),
