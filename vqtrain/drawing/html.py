@@ -6,6 +6,8 @@ import json
 from functools import cache
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
 HERE = Path(__file__).parent
 STYLE = "page.css"
 # The first is for every page; the second draws two versions of an image under a divider.
@@ -21,6 +23,24 @@ def source(name: str, folder: Path = HERE) -> str:
         folder: Where it is, by default with those that all pages share.
     """
     return (folder / name).read_text(encoding="utf-8")
+
+
+@cache
+def template(name: str, folder: Path) -> Template:
+    """Load the template of a page, once, which escapes what it is given.
+
+    Args:
+        name: Of the file.
+        folder: Where it is.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
 
 
 def script_hash(script: str) -> str:

@@ -1,6 +1,5 @@
 """diffusers' ``VQModel``, both ways."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -25,7 +24,7 @@ from vqtrain.formats.parts.diffusers import (
     their_name,
 )
 from vqtrain.formats.parts.preprocess import write_preprocess
-from vqtrain.formats.parts.writing import CONFIG_FILE, check_nearest, cnn_arguments
+from vqtrain.formats.parts.writing import CONFIG_FILE, check_nearest, cnn_arguments, write_json
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.storage import write_whole
 
@@ -90,13 +89,12 @@ class Diffusers(Exporter, Converter):
                 "format=diffusers is checked with diffusers' own class: pip install diffusers"
             )
         known = {name: value for name, value in asdict(settings).items() if value is not None}
-        text = json.dumps({"_class_name": CLASS, **known}, indent=2)
         weights = {**tokenizer.state_dict(), "codebook.vectors": tokenizer.codebook_vectors}
         theirs = settings.theirs(weights)
         content = to_safetensors(
             {name: tensor.float().contiguous() for name, tensor in theirs.items()}, {"format": "pt"}
         )
-        write_whole(out / CONFIG_FILE, lambda file: file.write(f"{text}\n".encode()))
+        write_json(out / CONFIG_FILE, {"_class_name": CLASS, **known})
         write_whole(out / WEIGHTS_FILE, lambda file: file.write(content))
         write_preprocess(tokenizer, out)
         return check(tokenizer, out, images)

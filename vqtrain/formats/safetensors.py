@@ -74,9 +74,7 @@ def usage(tokenizer: Tokenizer, repository: str | None) -> str:
 
 def reloaded(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
     """Load what was written; classes of others that could be saved may be loaded."""
-    kinds = storage.kinds_in(list(tokenizer.specification.values()))
-    packages = [kind.partition(":")[0].partition(".")[0] for kind in kinds if ":" in kind]
-    return Tokenizer.from_pretrained(folder, allow=packages)
+    return Tokenizer.from_pretrained(folder, allow=storage.packages_in(tokenizer.specification))
 
 
 def compare_with(

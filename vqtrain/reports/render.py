@@ -2,13 +2,11 @@
 
 import time
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from vqtrain.drawing.html import STYLE, THEME, VIEWER, as_json, script_hash, source
+from vqtrain.drawing.html import STYLE, THEME, VIEWER, as_json, script_hash, source, template
 from vqtrain.reports.blocks import Charts, Page, Viewer
 from vqtrain.version import __version__
 
@@ -24,7 +22,7 @@ def render(page: Page) -> str:
     tables, charts = source(TABLES, HERE), source(CHARTS, HERE)
     scripts = [source(LIBRARY, HERE), "".join([source(THEME), tables, charts, source(VIEWER)])]
     data = data_of(page)
-    return template().render(
+    return template("page.html", HERE).render(
         page=page,
         version=__version__,
         written=time.strftime("%Y-%m-%d %H:%M %Z"),
@@ -34,19 +32,6 @@ def render(page: Page) -> str:
         hashes=" ".join(map(script_hash, scripts)),
         data=Markup(as_json(data)),
     )
-
-
-@cache
-def template() -> Template:
-    """Load the template, once."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html")
 
 
 def drawn(page: Page) -> list[Charts | Viewer]:

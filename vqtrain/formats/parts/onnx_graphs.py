@@ -1,6 +1,5 @@
 """Two graphs in ONNX, written and compared, for each format that holds them."""
 
-import json
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ from vqtrain.data.media import media_of
 from vqtrain.errors import ConfigError
 from vqtrain.formats.parts.agreement import Agreement, Tolerance, compare
 from vqtrain.formats.parts.graphs import AXES, trace
+from vqtrain.formats.parts.writing import write_json
 from vqtrain.tokenizer import storage
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -75,8 +75,7 @@ def write_graphs(
     samples = f"{media_of(len(tokenizer.unit)).noun}s"
     write(programs.encoder, out / ENCODER, given=samples, got="token_ids")
     write(programs.decoder, out / DECODER, given="token_ids", got=samples)
-    config = json.dumps(storage.stamped(tokenizer.config), indent=2)
-    (out / storage.CONFIG_FILE).write_text(f"{config}\n", encoding="utf-8")
+    write_json(out / storage.CONFIG_FILE, storage.stamped(tokenizer.config))
     return compare(
         tokenizer,
         images,

@@ -1,7 +1,6 @@
 """A folder that transformers and diffusers load without vqtrain: weights, settings and code."""
 
 import hashlib
-import json
 from pathlib import Path
 
 from safetensors.torch import save as to_safetensors
@@ -11,6 +10,7 @@ from vqtrain.build import resolve
 from vqtrain.errors import ConfigError
 from vqtrain.formats.parts.preprocess import write_preprocess
 from vqtrain.formats.parts.standalone.sources import Cut, flat
+from vqtrain.formats.parts.writing import write_json
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.parts import PARTS
 from vqtrain.tokenizer.storage import CONFIG_FILE, WEIGHTS_FILE, kinds_in, stamped, write_whole
@@ -244,12 +244,6 @@ def write_model(tokenizer: Tokenizer, out: Path) -> None:
                 },
             },
         )
-
-
-def write_json(file: Path, content: object) -> None:
-    """Write plain data."""
-    text = json.dumps(content, indent=2)
-    write_whole(file, lambda stream: stream.write(f"{text}\n".encode()))
 
 
 def all_tensors(tokenizer: Tokenizer) -> dict[str, Tensor]:

@@ -4,19 +4,17 @@ import base64
 import io
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 
 from vqtrain.data.media import IMAGE, media_of
 from vqtrain.data.sources.demo import HELD_OUT, photographs
-from vqtrain.drawing.html import STYLE, THEME, VIEWER, as_json, script_hash, source
+from vqtrain.drawing.html import STYLE, THEME, VIEWER, as_json, script_hash, source, template
 from vqtrain.errors import require
 from vqtrain.formats.parts.graphs import traced_size
 from vqtrain.shapes import by
@@ -153,7 +151,7 @@ def render(tokenizer: Tokenizer, parts: Mapping[str, Part], notice: str = "") ->
     script = "".join([source(THEME), source(VIEWER), source(OWN_SCRIPT, HERE)])
     summary = tokenizer.training_summary
     is_one_file = bool(notice)
-    return template().render(
+    return template(PAGE, HERE).render(
         name=str(summary.get("name") or "An image tokenizer"),
         facts=facts_of(tokenizer),
         metrics=metrics_of(summary),
@@ -203,16 +201,3 @@ def metrics_of(summary: Mapping[str, object]) -> dict[str, str]:
     metrics = summary.get("metrics")
     found = metrics if isinstance(metrics, Mapping) else {}
     return {str(name): f"{value:.4g}" for name, value in found.items() if isinstance(value, float)}
-
-
-@cache
-def template() -> Template:
-    """Load the template, once."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(PAGE)

@@ -118,6 +118,12 @@ def with_table(
     return {**own, name: tokenizer.codebook_vectors}
 
 
+def write_json(file: Path, content: object) -> None:
+    """Write plain data."""
+    text = json.dumps(content, indent=2)
+    write_whole(file, lambda stream: stream.write(f"{text}\n".encode()))
+
+
 def write_checkpoint(
     tokenizer: Tokenizer, file: Path, content: object, config: Mapping[str, object] | None = None
 ) -> None:
