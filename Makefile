@@ -37,7 +37,7 @@ demo: .venv/installed ## Train the demo tokenizer on bundled photographs, on the
 
 # One thread each, in two processes, of which the idle one takes over tests that wait in the other.
 test: setup ## Run every test that needs no GPU
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n 2 --dist worksteal --durations=10 -m "not gpu and not soak$(if $(BROWSER),, and not browser)"
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n 2 --dist worksteal --durations=10 -rfEs -m "not gpu and not soak$(if $(BROWSER),, and not browser)"
 	@$(if $(BROWSER),:,echo "Left out: the tests in a browser, as there is no Chromium here; apt-get install chromium")
 
 soak: setup ## Run the long storms (kills, memory)
