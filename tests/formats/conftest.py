@@ -19,6 +19,7 @@ from vqtrain.errors import CheckpointError
 from vqtrain.formats import web
 from vqtrain.formats.base import Converter
 from vqtrain.formats.parts.web_runtime import SCRIPT, WASM
+from vqtrain.layers.convolutional import AdaptiveGroupNorm
 from vqtrain.ranges import resolve_fractions
 
 SIZES = {
@@ -510,6 +511,11 @@ def make_tokenizer() -> Callable[..., Tokenizer]:
         )
         if network == "latent_query":
             randomize(tokenizer.encoder)  # as drawn for training, its latents hardly see the image
+        for module in tokenizer.decoder.modules():
+            if isinstance(module, AdaptiveGroupNorm):
+                # A gain near 0 makes a channel nearly constant, and the group normalization of one
+                # channel that comes next loses its variance in float32.
+                nn.init.ones_(module.gamma.bias)
         size = tokenizer.encoder.size([4] * len(tokenizer.downsampling))
         images = torch.rand(4, tokenizer.channels, *size) * 2 - 1
         spread_latents(tokenizer, images)

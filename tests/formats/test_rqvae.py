@@ -68,7 +68,7 @@ def test_ids_and_pixels_follow_its_depths(published_cnn, weights, images, conver
         total, rest = total + z_q, rest - z_q
     tokenizer = convert(weights)
     token_ids = tokenizer.encode(images)
-    assert tokens_of(tokenizer) == "4 for 2 x 2 px"
+    assert tokens_of(tokenizer) == "24, 4 for 2 x 2 px"
     assert token_ids.shape == (2, 4, 8, 12)
     assert torch.equal(token_ids, torch.stack(ids, dim=1))
     assert len(token_ids.unique()) > 12
