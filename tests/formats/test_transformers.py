@@ -106,6 +106,7 @@ def test_both_libraries_load_it_and_preprocess_as_we_do(
     for name in ("saved", "first"):
         assert torch.equal(found[name], token_ids)
     assert torch.equal(found["second"], second.encode(expected))
+    assert torch.equal(Tokenizer.from_pretrained(tmp_path / "again").encode(expected), token_ids)
     assert (found["half"] == token_ids).float().mean() > 0.5
 
 

@@ -105,7 +105,7 @@ def test_a_run_directory_and_a_checkpoint_are_tokenizers_too(saved: Path, tmp_pa
     ("edit", "word"),
     [
         (lambda config: config.update(format_version=99), "format_version is 99"),
-        (lambda config: config.pop("format_version"), "format_version is None"),
+        (lambda config: config.pop("format_version"), "no tokenizer of vqtrain"),
         (lambda config: config.pop("codebook"), "'codebook' must be a mapping"),
         (lambda config: config.update(encoder="vqvae"), "'encoder' must be a mapping"),
         (lambda config: config.update(image={}), "image.channels"),

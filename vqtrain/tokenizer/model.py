@@ -95,7 +95,8 @@ class Tokenizer(nn.Module):
         """Load a tokenizer, in eval mode, on the CPU.
 
         Args:
-            path: A tokenizer directory, a run directory, a checkpoint file, or ``hf://org/name``.
+            path: A tokenizer directory (one of ``format=transformers`` is one), a run directory, a
+                checkpoint file, or ``hf://org/name``.
             allow: Packages outside vqtrain whose classes the tokenizer may name.
 
         Raises:
@@ -111,7 +112,7 @@ class Tokenizer(nn.Module):
                 training=config["training"],
                 pixel_range=storage.pixel_range(config["image"]),
             )
-            tokenizer.load_weights(weights)
+            tokenizer.load_weights(storage.stored(weights, tokenizer))
         except ConfigError as error:
             raise CheckpointError(f"cannot read {path}: {error}") from error
         return tokenizer.eval()

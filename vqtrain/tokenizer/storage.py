@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqtrain.codebooks.base import Codebook
 from vqtrain.errors import CheckpointError
@@ -27,6 +27,8 @@ from vqtrain.version import __version__
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# Of a model of transformers: what its configuration and its weights call the tokenizer.
+INNER = "tokenizer"
 
 
 class ImageConfig(TypedDict):
@@ -181,7 +183,7 @@ def download(repository: str) -> str:
 def read_directory(
     directory: Path, allow: Sequence[str]
 ) -> tuple[TokenizerConfig, dict[str, Tensor]]:
-    """Read what ``write`` wrote."""
+    """Read what ``write`` wrote, or ``vqtrain export format=transformers``."""
     file = directory / CONFIG_FILE
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -192,7 +194,21 @@ def read_directory(
         weights = load_file(weights_file)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read {weights_file}: {error}") from error
-    return current(config, weights, str(file), allow)
+    return current(*unwrapped(config, weights), str(file), allow)
+
+
+def unwrapped(config: object, weights: dict[str, Tensor]) -> tuple[object, dict[str, Tensor]]:
+    """Take the tokenizer out of the model that ``format=transformers`` writes around it."""
+    inner = config.get(INNER) if isinstance(config, dict) else None
+    if not isinstance(inner, dict):
+        return config, weights
+    return inner, {name.removeprefix(f"{INNER}."): tensor for name, tensor in weights.items()}
+
+
+def stored(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Leave buffers out that a model computes; those for transformers have them in their files."""
+    computed = dict(model.named_buffers()).keys() - model.state_dict().keys()
+    return {name: tensor for name, tensor in weights.items() if name not in computed}
 
 
 class StoredTokenizer(TypedDict):
@@ -251,6 +267,10 @@ def current(
 ) -> tuple[TokenizerConfig, dict[str, Tensor]]:
     """Convert a tokenizer to this version's form, and refuse what is invalid or not allowed."""
     version = config.get("format_version") if isinstance(config, dict) else None
+    if version is None:
+        raise CheckpointError(
+            f"cannot read {source}: it has no format_version, so it is no tokenizer of vqtrain"
+        )
     if version not in range(1, FORMAT_VERSION + 1) or not isinstance(config, dict):
         raise CheckpointError(
             f"cannot read {source}: its format_version is {version!r}, this vqtrain "

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from vqtrain import Tokenizer
 from vqtrain.build import config_of, in_context, kinds, split_kind
-from vqtrain.errors import ConfigError
+from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.formats.parts.transformers import write_model
 from vqtrain.ranges import resolve_fractions
 
@@ -177,6 +177,20 @@ def test_a_config_that_names_other_code_runs_nothing(number: int, root: Path) ->
     if kind == "vqvae":
         expected = "ConfigError: encoder.num_downsamplings must be a whole number, got"
     assert refusal.startswith(expected)
+
+
+@pytest.mark.parametrize("kind", ["residual", "lfq"])  # lfq computes buffers, which are in the file
+def test_vqtrain_reads_the_folder_too(kind: str, tmp_path: Path) -> None:
+    tokenizer = small(kind)
+    write_model(tokenizer, tmp_path)
+    read = Tokenizer.from_pretrained(tmp_path)
+    assert read.config == tokenizer.config
+    torch.testing.assert_close(read.state_dict(), tokenizer.state_dict(), rtol=0, atol=0)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["tokenizer"]["encoder"]["kind"] = "os:system"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="its encoder is 'os:system', code outside vqtrain"):
+        Tokenizer.from_pretrained(tmp_path)
 
 
 def test_code_that_is_not_ours_is_refused(tmp_path: Path) -> None:
