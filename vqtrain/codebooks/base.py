@@ -93,6 +93,12 @@ class Codebook(nn.Module, ABC):
         """Channels d of the latents: ``dim``, unless a codebook reads codes off others."""
         return self.dim
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether no training changes it: it has neither parameters nor the state of a step."""
+        learns = any(isinstance(module, StepState) for module in self.modules())
+        return not learns and not list(self.parameters())
+
     @abstractmethod
     def forward(self, z: Float[Tensor, "b d *grid"]) -> Quantized:
         """Quantize latents of at least float32; in train mode also add to the statistics.

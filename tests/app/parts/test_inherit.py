@@ -220,6 +220,14 @@ def test_frozen_parts_that_nothing_was_loaded_for_are_named(saved: Path) -> None
     assert line.startswith("warning: trainer.freeze keeps 6 tensors of encoder at their first")
 
 
+def test_a_frozen_codebook_that_nothing_trains_is_as_good_as_loaded(saved: Path) -> None:
+    kl = {"kind": "kl", "arguments": {"size": None, "dim": 4, "kl_weight": 1.0}}
+    Tokenizer(**{**PARTS, "codebook": kl}, channels=1).save_pretrained(saved)  # type: ignore[arg-type]  # plain data
+    words = ["codebook=gaussian", "codebook.dim=4", "codebook.size=16", "codebook.num_codebooks=2"]
+    lines = begun(saved, "trainer.freeze=[encoder,codebook]", *words)[1]
+    assert "warning" not in str(lines)
+
+
 def test_a_discriminator_is_taken_along_from_a_run(tiny: list[str], tmp_path: Path) -> None:
     judge = ["discriminator=patchgan", "discriminator.channels=4", "discriminator.num_layers=1"]
     words = [*tiny, *judge, "loss.adversarial.start_step=0"]

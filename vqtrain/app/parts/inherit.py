@@ -217,6 +217,8 @@ def other_settings(trained: TrainingCheckpoint | None, config: Mapping[str, Any]
 def warning_of(module: TokenizerTraining, known: Collection[str]) -> str | None:
     """Warn of frozen tensors that no trained weights were loaded for."""
     names = module.frozen.names - set(known)
+    if module.tokenizer.codebook.is_fixed:
+        names -= names_of("codebook", names)
     if not names:
         return None
     return (
