@@ -87,6 +87,16 @@ COST = Cost(
 )
 
 
+def test_what_a_tokenizer_was_made_of_is_below_the_table() -> None:
+    entry = replace(ENTRY, origin="from kl, which is continuous: psnr 31.5000 -> 28.2500")
+    report = replace(REPORT, entries=[entry])
+    console = Console(file=io.StringIO(), width=200)
+    show(report, console)
+    assert isinstance(console.file, io.StringIO)
+    assert f"\ndiscretized {entry.origin}\n" in console.file.getvalue()
+    assert f"\n- discretized {entry.origin}\n" in markdown(report)
+
+
 def test_values_of_frames_are_written_and_read(tmp_path: Path) -> None:
     clips = replace(OWN, frames={"psnr": [21.00004, math.nan]})
     others = {"first_frame": replace(JPEG, frames={"psnr": [100.0, 18.0]})}

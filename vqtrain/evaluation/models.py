@@ -32,6 +32,7 @@ from vqtrain.evaluation.settings import SampleSettings, find_device
 from vqtrain.metrics.base import Metric, SetMetric
 from vqtrain.metrics.parts.build import Given, describe, load_weights, set_sample_rate, why_not
 from vqtrain.shapes import ImageSize, by, in_words
+from vqtrain.tokenizer.discretized import origin_of
 from vqtrain.tokenizer.model import Tokenizer
 
 MAX_NAME = 100  # characters of a name in the name of a file
@@ -346,6 +347,7 @@ def entry_of(
         measured=measured,
         rules={names[name]: {**rule, **images} for name, rule in rules.items()},
         cost=None,
+        origin=origin_of(model.tokenizer.training_summary),
     )
 
 

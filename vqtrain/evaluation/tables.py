@@ -45,6 +45,7 @@ class Entry:
         measured: What was measured.
         rules: By metric, how its value came about, for people.
         cost: What the tokenizer costs, or None if not asked for.
+        origin: The continuous tokenizer that it was made of, for people; None if of none.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Entry:
     measured: Measured
     rules: Mapping[str, Mapping[str, str]]
     cost: Cost | None
+    origin: str | None = None
 
 
 @final
@@ -216,6 +218,8 @@ def show(report: Report, console: Console) -> None:
 
 def _notes(entry: Entry) -> Iterator[str]:
     measured = entry.measured
+    if entry.origin:
+        yield f"{'discretized':<12}{entry.origin}"
     for name, rule in entry.rules.items():
         yield f"{name:<11} {'; '.join(_brief(rule))}"
     for line in cost_lines(entry.cost) if entry.cost is not None else []:
@@ -285,6 +289,8 @@ def markdown(report: Report) -> str:
         bad = len(entry.measured.faults)
         noun = media_of(len(sample_size_of(entry.image_size))).noun
         lines.append(f"- {len(entry.keys):,} {noun}s" + f"; {bad:,} skipped" * bool(bad))
+        if entry.origin:
+            lines.append(f"- discretized {_cell(entry.origin)}")
         for name, rule in entry.rules.items():
             lines.append(f"- {name}: {_cell('; '.join(f'{k} {v}' for k, v in rule.items()))}")
         if entry.cost is not None:

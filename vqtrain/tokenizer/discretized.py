@@ -1,6 +1,8 @@
 """A continuous tokenizer with the codebook of another one, which was trained on its latents."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -117,6 +119,26 @@ def swapped(original: Tokenizer, codebook: Mapping[str, object]) -> Tokenizer:
     others = {k: v for k, v in original.state_dict().items() if not k.startswith("codebook.")}
     made.load_weights({**others, **_under("codebook", made.codebook.state_dict())})
     return made.eval()
+
+
+def origin_of(training: Mapping[str, object]) -> str | None:
+    """Say what a tokenizer was made of and what that has changed; None of all others.
+
+    Args:
+        training: A training summary; in the file of a stranger anything may be in it.
+
+    Example:
+        >>> metrics = {"continuous": {"psnr": 31.5}, "decoder trained": {"psnr": 28.25}}
+        >>> made = {"tokenizer": {"path": "kl"}, "images": 16, "metrics": metrics}
+        >>> origin_of({"discretized": made})
+        'from kl, which is continuous: psnr 31.5000 -> 28.2500'
+    """
+    with suppress(AttributeError, KeyError, TypeError, ValueError):
+        made = cast(Any, training["discretized"])
+        first, *_, last = made["metrics"].values()
+        changes = (f"{name} {value:.4f} -> {last[name]:.4f}" for name, value in first.items())
+        return f"from {made['tokenizer']['path']}, which is continuous: {', '.join(changes)}"
+    return None
 
 
 def _summary(original: Tokenizer) -> dict[str, object]:

@@ -65,6 +65,17 @@ def test_the_front_matter_has_what_the_hub_reads(tokenizer: Tokenizer) -> None:
     assert (result.task_type, index[0]["name"]) == ("image-to-image", "mine")
 
 
+def test_it_says_what_a_tokenizer_was_made_of(tokenizer: Tokenizer) -> None:
+    metrics = {"continuous": {"psnr": 31.5}, "decoder trained": {"psnr": 28.25}}
+    made = {"tokenizer": {"path": "kl", "sha256": "0"}, "images": 16, "metrics": metrics}
+    tokenizer.training_summary["discretized"] = made
+    line = "| discretized | from kl, which is continuous: psnr 31.5000 -> 28.2500 |"
+    assert line in card(tokenizer, facts()).splitlines()
+    for wrong in ("kl", {"metrics": {}}, {**made, "metrics": {"a": {"psnr": "x"}, "b": {}}}):
+        tokenizer.training_summary["discretized"] = wrong
+        assert "discretized" not in card(tokenizer, facts())
+
+
 def test_the_text_says_what_it_is_and_how_it_was_made(tokenizer: Tokenizer) -> None:
     text = card(tokenizer, facts(dataset="photographs of ours"))
     front, lines = yaml.safe_load(text.split("---\n")[1]), text.splitlines()

@@ -18,6 +18,7 @@ from vqtrain.drawing.panels import in_rows
 from vqtrain.errors import require
 from vqtrain.metrics.parts.declarations import declaration
 from vqtrain.shapes import by, in_words
+from vqtrain.tokenizer.discretized import origin_of
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.rate import rate_in, size_in
 
@@ -114,12 +115,14 @@ def card(tokenizer: Tokenizer, facts: Facts, example: str = "") -> str:
     """
     summary = dict(tokenizer.training_summary)
     found, commands = summary.pop("metrics", None), summary.pop("commands", None)
+    origin = origin_of({"discretized": summary.pop("discretized", None)})
     metrics = found if isinstance(found, Mapping) else {}
     media = media_of(len(tokenizer.downsampling))
     article = "An" if media is IMAGE else "A"
     name = str(summary.get("name") or f"{article} {media.word} tokenizer")
     front = front_matter(tokenizer, facts, name, metrics, media)
     rows = ({"data": facts.dataset} if facts.dataset else {}) | summary
+    rows |= {"discretized": origin} if origin else {}
     training = [table(rows) if rows else "Not known."]
     if isinstance(commands, list) and commands:
         training.append("```sh\n" + "\n".join(map(str, commands)) + "\n```")
