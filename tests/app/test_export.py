@@ -19,6 +19,7 @@ from vqtrain.formats.parts.card import SAMPLES_FILE
 
 NETWORK = {"channels": 4, "block_channels": 2, "num_blocks": 0}
 FSQ = {"kind": "fsq", "arguments": {"size": 16, "levels": None, "eps": 1e-3}}
+KL = {"kind": "kl", "arguments": {"size": None, "dim": 4, "kl_weight": 1.0}}
 MULTISCALE = {
     "kind": "multiscale",
     "arguments": {
@@ -113,6 +114,17 @@ def test_a_mistake_is_told_in_a_line(arguments, reason, pictures, capsys):
     code, error = failure(capsys, *arguments)
     assert (code, reason in error) == (2, True), error
     assert [path.name for path in Path().iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "word", ["diffusers", "llamagen", "onnx", "space", "taming", "torch_export", "var", "web"]
+)
+def test_what_a_format_cannot_be_is_said_before_anything_else(word, pictures, capsys):
+    make(KL).save_pretrained("kl")
+    assert main(["export", "tokenizer=kl", f"format={word}", f"images={pictures}"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, len(said.err.splitlines())) == ("", 1)
+    assert sorted(path.name for path in Path().iterdir()) == ["kl", "mine"]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from PIL import Image
 from torch import Tensor
 
 from vqtrain import Tokenizer
-from vqtrain.errors import ConfigError
 from vqtrain.formats.parts.space_app import app_of
 from vqtrain.formats.space import Space
 
@@ -59,31 +58,6 @@ def test_the_folder_goes_to_the_hub_as_a_space(
     assert (facts["title"], facts["sdk"], facts["app_file"]) == ('mine: "f4"', "gradio", "app.py")
     assert (facts["license"], facts["python_version"]) == ("mit", "3.11")
     assert f"gradio=={facts['sdk_version']}\n" in (tmp_path / "requirements.txt").read_text()
-
-
-@pytest.mark.parametrize(
-    ("codebook", "changes", "reason"),
-    [
-        ("kl", {}, "format=space shows tokens, but codebook=kl is continuous and has none"),
-        ("fsq", {"pixel_range": (0.0, 1.0)}, r"3 channels in \(0.0, 1.0\)"),
-    ],
-)
-def test_what_has_no_tokens_or_no_pictures_is_refused(
-    codebook: str,
-    changes: dict[str, object],
-    reason: str,
-    make_tokenizer: Callable[..., Tokenizer],
-    images: list[Tensor],
-    tmp_path: Path,
-) -> None:
-    with pytest.raises(ConfigError, match=reason):
-        Space().export(make_tokenizer(codebook, **changes), tmp_path, images=images)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_clips_are_refused(clip_tokenizer: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="shows pictures, but the tokenizer takes clips"):
-        Space().export(Tokenizer.from_pretrained(clip_tokenizer), tmp_path, images=[])
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from vqtrain.formats.parts.graphs import traced_size
 from vqtrain.formats.parts.onnx_graphs import write_graphs
 from vqtrain.formats.parts.web_page import example_pixels, longest, page_data
 from vqtrain.formats.parts.web_runtime import SCRIPT, WASM, cached_package
+from vqtrain.formats.space import Space
 from vqtrain.formats.web import Web
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -120,17 +121,19 @@ def test_the_example_is_whole_and_its_size_suits_the_tokens(make_tokenizer: Make
 
 
 @pytest.mark.usefixtures("no_runtime")
-def test_what_a_page_cannot_show_is_refused(
+def test_what_a_page_and_an_app_cannot_show_is_refused(
     make_tokenizer: Make, sound_tokenizer: Path, clip_tokenizer: Path, tmp_path: Path
 ) -> None:
-    for tokenizer, message in (
-        (Tokenizer.from_pretrained(sound_tokenizer), "this one takes sounds: format=onnx"),
-        (Tokenizer.from_pretrained(clip_tokenizer), "this one takes clips: format=onnx"),
-        (make_tokenizer("fsq", pixel_range=(-1.0, 1.0)), "has 3 of floats: format=onnx"),
-        (make_tokenizer("kl"), "codebook=kl is continuous"),
+    shown = "shows token ids of pictures of 1 or 3 channels in uint8, and this tokenizer"
+    for tokenizer, reason in (
+        (Tokenizer.from_pretrained(sound_tokenizer), "takes sounds"),
+        (Tokenizer.from_pretrained(clip_tokenizer), "takes clips"),
+        (make_tokenizer("fsq", pixel_range=(-1.0, 1.0)), r"has pixels in \(-1.0, 1.0\)"),
+        (make_tokenizer("kl"), "has none, as codebook=kl is continuous"),
     ):
-        with pytest.raises(ConfigError, match=message):
-            Web().export(tokenizer, tmp_path, images=[])
+        for word, exporter in (("web", Web()), ("space", Space())):
+            with pytest.raises(ConfigError, match=f"^format={word} {shown} {reason}$"):
+                exporter.export(tokenizer, tmp_path, images=[])
     with pytest.raises(ConfigError, match="unknown precision 'float61'"):
         Web(precision="float61")
     assert list(tmp_path.iterdir()) == []

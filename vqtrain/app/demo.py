@@ -10,6 +10,7 @@ from vqtrain.app.base import Command
 from vqtrain.app.parts.compared import DEMO, samples_of
 from vqtrain.app.parts.output import ending_in_order
 from vqtrain.app.parts.serving import LOOPBACK, serving
+from vqtrain.formats.parts.pictures import check_pictures
 from vqtrain.formats.web import Web
 from vqtrain.ranges import within
 from vqtrain.tokenizer.model import Tokenizer
@@ -30,6 +31,7 @@ class Demo(Command):
         """Export the page into a temporary folder, and serve it until the command is ended."""
         page = Web(runtime=runtime)
         loaded = Tokenizer.from_pretrained(tokenizer, allow=allow)
+        check_pictures(loaded, "vqtrain demo")
         console = Console(highlight=False, soft_wrap=True)
         with (
             ending_in_order(),

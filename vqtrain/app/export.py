@@ -44,6 +44,7 @@ class Export(Command):
         if not isinstance(exporter, Exporter):
             raise ConfigError(f"format={format} is no {Exporter.__module__}.Exporter")
         loaded = Tokenizer.from_pretrained(tokenizer, allow=allow)
+        exporter.check(loaded)
         commands = commands_of(read_environment(expand(tokenizer)))
         if commands:  # of a run directory, for the card
             loaded.training_summary["commands"] = commands

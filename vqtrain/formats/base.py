@@ -21,6 +21,14 @@ class Format:
 class Exporter(Format, ABC):
     """A format that tokenizers are exported to."""
 
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuse a tokenizer that cannot be written so, before any work; by default none.
+
+        Raises:
+            ConfigError: If it cannot be written.
+        """
+        del tokenizer
+
     @abstractmethod
     def export(
         self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]

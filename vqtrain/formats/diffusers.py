@@ -11,7 +11,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from vqtrain.codebooks.parts.table import PLAIN
-from vqtrain.errors import ConfigError, require
+from vqtrain.errors import require
 from vqtrain.formats.base import Converter, Exporter
 from vqtrain.formats.parts.agreement import Agreement, Tolerance, compare
 from vqtrain.formats.parts.diffusers import (
@@ -79,15 +79,20 @@ class Diffusers(Exporter, Converter):
         """Read a ``VQModel``, with the loss that it is trained with there."""
         return load(path, CLASS, VQSettings)[1]
 
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuse what ``VQModel`` cannot be, and to write what cannot be loaded here."""
+        settings_of(tokenizer)
+        require(
+            find_spec("diffusers") is not None,
+            "format=diffusers is checked with diffusers' own class: pip install diffusers",
+        )
+
     def export(
         self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
         """Write a directory for ``VQModel.from_pretrained``, load it with that, and compare."""
+        self.check(tokenizer)
         settings = settings_of(tokenizer)
-        if find_spec("diffusers") is None:
-            raise ConfigError(
-                "format=diffusers is checked with diffusers' own class: pip install diffusers"
-            )
         known = {name: value for name, value in asdict(settings).items() if value is not None}
         weights = {**tokenizer.state_dict(), "codebook.vectors": tokenizer.codebook_vectors}
         theirs = settings.theirs(weights)
@@ -97,14 +102,16 @@ class Diffusers(Exporter, Converter):
         write_json(out / CONFIG_FILE, {"_class_name": CLASS, **known})
         write_whole(out / WEIGHTS_FILE, lambda file: file.write(content))
         write_preprocess(tokenizer, out)
-        return check(tokenizer, out, images)
+        return loaded_and_compared(tokenizer, out, images)
 
     def example(self, out: Path) -> str:
         """Return lines of Python that load the directory."""
         return f"from diffusers import VQModel\nVQModel.from_pretrained({str(out)!r})"
 
 
-def check(tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c *_"]]) -> Agreement:
+def loaded_and_compared(
+    tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c *_"]]
+) -> Agreement:
     """Load what was written with diffusers' own class, and compare it.
 
     Raises:

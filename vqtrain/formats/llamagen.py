@@ -53,6 +53,10 @@ class LlamaGen(Converter, Exporter):
         with about(path):
             return assemble(weights, table, module_names(count(weights, "encoder.conv_blocks.")))
 
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuse what its ``VQModel`` cannot be."""
+        checked_network(tokenizer)
+
     def export(
         self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:

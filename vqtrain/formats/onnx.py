@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import Agreement
+from vqtrain.formats.parts.graphs import check_ids
 from vqtrain.formats.parts.onnx_graphs import ENCODER, check_ready, write_graphs
 from vqtrain.formats.parts.onnx_readme import readme
 from vqtrain.formats.parts.preprocess import write_preprocess
@@ -30,6 +31,10 @@ class ONNX(Exporter):
     def __init__(self, *, precision: str = "float32") -> None:
         check_ready("onnx", precision)
         self.precision = precision
+
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuse a codebook without ids."""
+        check_ids(tokenizer)
 
     def export(
         self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]

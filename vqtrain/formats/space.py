@@ -8,10 +8,9 @@ import yaml
 from jaxtyping import Float
 from torch import Tensor
 
-from vqtrain.data.media import IMAGE, media_of
-from vqtrain.errors import require
 from vqtrain.formats.parts import space_app
 from vqtrain.formats.parts.agreement import Agreement
+from vqtrain.formats.parts.pictures import check_pictures
 from vqtrain.formats.parts.publishing import PublishedExporter
 from vqtrain.formats.transformers import Transformers
 from vqtrain.tokenizer.model import Tokenizer
@@ -40,21 +39,8 @@ class Space(PublishedExporter):
     repository_kind = "space"
 
     def check(self, tokenizer: Tokenizer) -> None:
-        """Refuse a tokenizer whose samples are no pictures, or that has no ids."""
-        media = media_of(len(tokenizer.unit))
-        require(
-            media is IMAGE, f"format=space shows pictures, but the tokenizer takes {media.noun}s"
-        )
-        require(
-            tokenizer.channels in (1, 3) and tokenizer.pixel_range is None,
-            f"format=space shows pictures of 1 or 3 channels of uint8, but the tokenizer has "
-            f"{tokenizer.channels} channels in {tokenizer.pixel_range or 'uint8'}",
-        )
-        kind = tokenizer.specification["codebook"]["kind"]
-        require(
-            tokenizer.codebook.num_codebooks > 0,
-            f"format=space shows tokens, but codebook={kind} is continuous and has none",
-        )
+        """Refuse what the app cannot show."""
+        check_pictures(tokenizer, "format=space")
 
     def write(
         self, tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c *_"]]

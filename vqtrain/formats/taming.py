@@ -65,6 +65,10 @@ class Taming(Converter, Exporter):
         with about(path):
             return from_weights(weights, legacy=self.legacy)
 
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuse what its ``VQModel`` and ``GumbelVQ`` cannot be."""
+        to_theirs(tokenizer, published_arguments(tokenizer, OWNER)["latent_channels"])
+
     def export(
         self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:

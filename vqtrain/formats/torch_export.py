@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import Agreement, Tolerance, compare
-from vqtrain.formats.parts.graphs import trace
+from vqtrain.formats.parts.graphs import check_ids, trace
 from vqtrain.formats.parts.preprocess import write_preprocess
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -18,6 +18,10 @@ from vqtrain.tokenizer.model import Tokenizer
 @final
 class TorchExport(Exporter):
     """Two programs of ``torch.export``."""
+
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuse a codebook without ids."""
+        check_ids(tokenizer)
 
     def export(
         self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]

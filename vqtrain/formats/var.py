@@ -78,19 +78,16 @@ class VAR(Converter, Exporter):
         with about(path):
             return assemble(weights, table, module_names(weights))
 
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuse what its ``VQVAE`` cannot be."""
+        checked_network(tokenizer)
+        multiscale_of(tokenizer)
+
     def export(
         self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
         """Write weights for its ``VQVAE``, and the arguments of that; read them again."""
-        network = published_arguments(
-            tokenizer,
-            OWNER,
-            is_wide=True,
-            in_channels=3,
-            multipliers=[1, 1, 2, 2, 4],
-            num_blocks=2,
-            attention_factors=[16],
-        )
+        network = checked_network(tokenizer)
         codebook = multiscale_of(tokenizer)
         smoothing = {
             f"{SMOOTHING}{name}": item for name, item in codebook.convolutions.state_dict().items()
@@ -128,6 +125,23 @@ class VAR(Converter, Exporter):
                 "model.load_state_dict(weights)",
             )
         )
+
+
+def checked_network(tokenizer: Tokenizer) -> Mapping[str, Any]:
+    """Return the arguments that both networks have, if they can be those of VAR.
+
+    Raises:
+        ConfigError: If they cannot.
+    """
+    return published_arguments(
+        tokenizer,
+        OWNER,
+        is_wide=True,
+        in_channels=3,
+        multipliers=[1, 1, 2, 2, 4],
+        num_blocks=2,
+        attention_factors=[16],
+    )
 
 
 def multiscale_of(tokenizer: Tokenizer) -> MultiScale:

@@ -13,7 +13,8 @@ from torch import Tensor
 from vqtrain.formats.base import Exporter
 from vqtrain.formats.parts.agreement import Agreement
 from vqtrain.formats.parts.onnx_graphs import DECODER, ENCODER, check_ready, write_graphs
-from vqtrain.formats.parts.web_page import Part, check_images, render
+from vqtrain.formats.parts.pictures import check_pictures
+from vqtrain.formats.parts.web_page import Part, render
 from vqtrain.formats.parts.web_readme import LICENSE, README
 from vqtrain.formats.parts.web_runtime import SCRIPT, WASM, runtime_files
 from vqtrain.tokenizer.model import Tokenizer
@@ -41,11 +42,15 @@ class Web(Exporter):
         check_ready("web", precision)
         self.single_file, self.precision, self.runtime = single_file, precision, runtime
 
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Refuse what a page cannot show."""
+        check_pictures(tokenizer, "format=web")
+
     def export(
         self, tokenizer: Tokenizer, out: Path, *, images: Sequence[Float[Tensor, "_ c *_"]]
     ) -> Agreement:
         """Write the graphs, compare them, and write the page around them."""
-        check_images(tokenizer)
+        self.check(tokenizer)
         runtime = runtime_files(self.runtime)
         if self.single_file:
             with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
-from vqtrain.errors import ConfigError
+from vqtrain.errors import ConfigError, require
 from vqtrain.tokenizer.checks import LARGEST
 from vqtrain.tokenizer.model import Tokenizer
 
@@ -106,6 +106,20 @@ def traced_size(tokenizer: Tokenizer) -> tuple[int, ...] | None:
     return tokenizer.encoder.sample_size or tokenizer.decoder.sample_size
 
 
+def check_ids(tokenizer: Tokenizer) -> None:
+    """Refuse a codebook that has no ids.
+
+    Raises:
+        ConfigError: If the codebook is continuous.
+    """
+    kind = tokenizer.specification["codebook"]["kind"]
+    require(
+        tokenizer.codebook.num_codebooks > 0,
+        f"codebook={kind} is continuous: there are no ids for a graph to give or take, so only "
+        "format=safetensors and format=transformers are for it",
+    )
+
+
 def trace(tokenizer: Tokenizer, *, refuses: bool) -> Programs:
     """Trace a tokenizer for any batch, and any size of samples unless there is one ``traced_size``.
 
@@ -117,12 +131,7 @@ def trace(tokenizer: Tokenizer, *, refuses: bool) -> Programs:
     Raises:
         ConfigError: If the codebook is continuous, or a module cannot be traced.
     """
-    if tokenizer.codebook.num_codebooks == 0:
-        kind = tokenizer.specification["codebook"]["kind"]
-        raise ConfigError(
-            f"codebook={kind} is continuous: there are no ids for a graph to give or take, so only "
-            "format=safetensors is for it"
-        )
+    check_ids(tokenizer)
     batch = Dim("batch")
     sample_dims, id_dims = {0: batch}, {0: batch}
     size = traced_size(tokenizer)

@@ -53,10 +53,6 @@ class PublishedExporter(Exporter):
             upload(out, self.push, self.repository_kind)
         return agreement
 
-    def check(self, tokenizer: Tokenizer) -> None:
-        """Refuse a tokenizer that cannot be written so, by a ConfigError; by default none."""
-        del tokenizer
-
     @abstractmethod
     def write(
         self, tokenizer: Tokenizer, out: Path, images: Sequence[Float[Tensor, "_ c *_"]]

@@ -12,13 +12,12 @@ import torch
 from markupsafe import Markup
 from PIL import Image
 
-from vqtrain.data.media import IMAGE, media_of
+from vqtrain.data.media import IMAGE
 from vqtrain.data.sources.demo import HELD_OUT, photographs
 from vqtrain.drawing.html import STYLE, THEME, VIEWER, as_json, script_hash, source, template
 from vqtrain.errors import require
 from vqtrain.formats.parts.graphs import traced_size
 from vqtrain.shapes import by
-from vqtrain.tokenizer.checks import check_ids
 from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.rate import size_in
 from vqtrain.version import __version__
@@ -42,26 +41,6 @@ class Part(NamedTuple):
 
     url: str | None
     text: str = ""
-
-
-def check_images(tokenizer: Tokenizer) -> None:
-    """Refuse what a page cannot show.
-
-    Raises:
-        ConfigError: If the tokenizer is not one of pictures.
-    """
-    media = media_of(len(tokenizer.downsampling))
-    require(
-        media is IMAGE,
-        f"format=web is for tokenizers of images; this one takes {media.noun}s: format=onnx",
-    )
-    of = "floats" if tokenizer.pixel_range else "8 bits"
-    require(
-        tokenizer.channels in (1, 3) and tokenizer.pixel_range is None,
-        "format=web shows pictures of 1 or 3 channels of 8 bits; this tokenizer has "
-        f"{tokenizer.channels} of {of}: format=onnx",
-    )
-    check_ids(tokenizer.codebook, tokenizer.specification["codebook"])
 
 
 def page_data(tokenizer: Tokenizer, parts: Mapping[str, Part]) -> dict[str, object]:
