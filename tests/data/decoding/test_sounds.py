@@ -123,6 +123,17 @@ def test_a_window_reads_only_its_part_of_the_file(monkeypatch):
     assert 4410 + 2 * 768 <= sum(counts) <= 4410 + 2 * 768 + 441
 
 
+def test_a_window_takes_one_seek(monkeypatch):
+    # soundfile would seek again after each read, which makes libsndfile search in a FLAC.
+    places = []
+    seek = soundfile.SoundFile.seek
+    monkeypatch.setattr(
+        soundfile.SoundFile, "seek", lambda file, *place: places.append(place) or seek(file, *place)
+    )
+    transform(1600).decode(encode(sine(RATE), kind="FLAC"), Start(2000))
+    assert places == [(2000,)]
+
+
 def test_a_window_of_an_mp3_with_a_reservoir_of_bits_is_that_of_the_whole():
     loud = np.repeat([0.0, 1.0] * 10, 4800) * np.random.default_rng(0).normal(0, 0.2, 96000)
     options = {"bitrate_mode": "VARIABLE", "compression_level": 0.9}

@@ -162,7 +162,7 @@ class File(Protocol):
         """Go to a sample."""
 
     def read(self, frames: int, dtype: str, always_2d: bool) -> Float32[np.ndarray, "t c"]:
-        """Decode so many samples from there, or all with -1."""
+        """Decode so many samples from there."""
 
 
 @final
@@ -196,9 +196,8 @@ class OpenSound:
         self._whole = None
         if self.subtype.startswith("MPEG"):
             # A frame of an mp3 needs bits of earlier ones, which a seek leaves out.
-            count = self.frames if _says_length(encoded) else -1
-            self._whole = file.read(count, dtype="float32", always_2d=True)
-            if len(self._whole) < count:
+            self._whole = file.read(self.frames, dtype="float32", always_2d=True)
+            if len(self._whole) < self.frames and _says_length(encoded):
                 self._refuse_cut(len(self._whole))
             self.frames = len(self._whole)
 
@@ -257,6 +256,8 @@ def open_sound(encoded: bytes) -> Iterator[OpenSound]:
             yield OpenSound(plain, encoded)
             return
         with soundfile.SoundFile(io.BytesIO(encoded)) as file:
+            # After each read soundfile would seek to where the file is, and libsndfile searches.
+            file.seekable = lambda: False
             yield OpenSound(file, encoded)
     except BadSampleError:
         raise

@@ -111,12 +111,15 @@ class Video(Frames):
 
     def __init__(self, container: "InputContainer") -> None:
         from av.stream import Discard, Disposition
+        from av.video.reformatter import VideoReformatter
 
         cover = Disposition.attached_pic
         tracks = [track for track in container.streams.video if not track.disposition & cover]
         if not tracks:
             raise BadSampleError("it has no video track")
         self._container, self._track = container, tracks[0]
+        # One for all frames: to prepare a conversion takes longer than that of a small frame.
+        self._reformatter = VideoReformatter()
         context = self._track.codec_context
         if context is None:
             raise BadSampleError("its video track is of an unknown coding")
@@ -174,7 +177,7 @@ class Video(Frames):
             kept, reason = [], ""
             try:
                 frames = self._decode(times, key)
-                kept.extend(keep(_pixels(frame, channels, background)) for frame in frames)
+                kept.extend(keep(self._pixels(frame, channels, background)) for frame in frames)
             except FFmpegError as error:
                 reason = f": {error.strerror}"
             if len(kept) == len(times):
@@ -188,7 +191,7 @@ class Video(Frames):
         done, reason = 0, ""
         try:
             for frame in self._decode(self.times.tolist(), self._keys[0]):
-                yield _pixels(frame, channels, background)
+                yield self._pixels(frame, channels, background)
                 done += 1
         except FFmpegError as error:
             reason = f": {error.strerror}"
@@ -230,6 +233,23 @@ class Video(Frames):
                         return
                     time = following
 
+    def _pixels(
+        self, frame: "VideoFrame", channels: int, background: str
+    ) -> UInt8[Tensor, "h w c"]:
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and frame.width * frame.height > limit:
+            raise BadSampleError(f"frames of {frame.width} x {frame.height} px could be a bomb")
+        if any(component.is_alpha for component in frame.format.components):
+            image = Image.fromarray(self._array(frame, "rgba"))
+            pixels = from_pillow(image, channels=channels, value_range=None, background=background)
+        else:
+            array = self._array(frame, "rgb24" if channels == 3 else "gray")
+            pixels = torch.from_numpy(array.reshape(frame.height, frame.width, channels))
+        return torch.rot90(pixels, frame.rotation // 90) if frame.rotation else pixels
+
+    def _array(self, frame: "VideoFrame", layout: str) -> np.ndarray:
+        return self._reformatter.reformat(frame, format=layout, threads=1).to_ndarray()
+
 
 @contextmanager
 def open_video(encoded: bytes) -> Iterator[Video]:
@@ -251,19 +271,6 @@ def open_video(encoded: bytes) -> Iterator[Video]:
             yield Video(container)
     except av.error.FFmpegError as error:
         raise BadSampleError(f"cannot be read as a video: {error.strerror}") from error
-
-
-def _pixels(frame: "VideoFrame", channels: int, background: str) -> UInt8[Tensor, "h w c"]:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and frame.width * frame.height > limit:
-        raise BadSampleError(f"frames of {frame.width} x {frame.height} px could be a bomb")
-    if any(component.is_alpha for component in frame.format.components):
-        image = Image.fromarray(frame.to_ndarray(format="rgba", threads=1))
-        pixels = from_pillow(image, channels=channels, value_range=None, background=background)
-    else:
-        array = frame.to_ndarray(format="rgb24" if channels == 3 else "gray", threads=1)
-        pixels = torch.from_numpy(array.reshape(frame.height, frame.width, channels))
-    return torch.rot90(pixels, frame.rotation // 90) if frame.rotation else pixels
 
 
 def _length(encoded: bytes) -> int:
