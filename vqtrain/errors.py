@@ -34,6 +34,19 @@ class BadSampleError(DataError):
     """One sample that cannot be read or decoded; a run skips it."""
 
 
+class TooShortError(BadSampleError):
+    """A clip or sound that is shorter than what is to be taken of it.
+
+    Args:
+        reason: As of any bad sample.
+        length: What it has, in the unit of what is to be taken.
+    """
+
+    def __init__(self, reason: str, length: int | float = 0) -> None:
+        super().__init__(reason)
+        self.length = length
+
+
 class CheckpointError(VqtrainError):
     """A checkpoint, a run directory or a tokenizer that cannot be read, written or continued."""
 

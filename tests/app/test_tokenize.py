@@ -49,6 +49,12 @@ def make_tokenizer(codebook: dict[str, object], **summary: object) -> Tokenizer:
     ).eval()
 
 
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    return err
+
+
 FSQ = {"kind": "fsq", "arguments": {"size": 1000, "levels": None, "eps": 1e-3}}
 KL = {"kind": "kl", "arguments": {"size": None, "dim": 4, "kl_weight": 1.0}}
 
@@ -117,6 +123,26 @@ def test_ids_of_sounds_go_to_shards_and_back(hums, sound_tokenizer, tmp_path, mo
         assert torch.equal(layout.to_token_ids(layout.to_sequence(ids), (2, 400)), ids)
     assert main([*words, "length=800", "layout=flat", "max_bad_fraction=0.5", "out=flat"]) == 0
     assert np.load("flat/tokens.npy").shape == (6, 2, 200)
+
+
+def test_a_length_beyond_every_file_is_refused_and_leaves_nothing(
+    hums, sound_tokenizer, ramps, clip_tokenizer, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    sounds = ["tokenize", f"tokenizer={sound_tokenizer}", f"sounds={hums}", "length=4000", *SMALL]
+    longest = "the longest is 'hum-5': 2850 samples at 8000 Hz are fewer than the length of 4000"
+    clips = ["tokenize", f"tokenizer={clip_tokenizer}", f"videos={ramps}", "frames=64", *SMALL]
+    for words, message in (
+        (sounds, f"none of 7 sounds that were tried can be used, {longest}"),
+        ([*sounds, "devices=2"], longest),
+        (clips, "none of 4 clips that were tried can be used, the longest is "),
+    ):
+        assert main(words) == 2
+        assert message in one_line(capsys)
+        assert not Path("tokens").exists()
+    # With a larger share of bad samples the few that are long enough may be what is wanted.
+    assert main([*sounds, "max_bad_fraction=0.9"]) == 1
+    assert "7 of 7 sounds cannot be used" in capsys.readouterr().err
 
 
 def test_sounds_and_clips_are_kept_whole(

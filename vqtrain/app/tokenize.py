@@ -22,6 +22,7 @@ from vqtrain.app.parts.output import ending_in_order, folder_of, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.parts.sources import SampleSources, check_media
 from vqtrain.build import bind, resolve
+from vqtrain.data.loading.batches import check_some
 from vqtrain.data.media import IMAGE, VIDEO, media_of
 from vqtrain.data.shards.folder import INDEX, PLAN, Progress, read_share
 from vqtrain.data.shards.writer import progress_of
@@ -43,6 +44,8 @@ from vqtrain.tokenizer.model import Tokenizer
 from vqtrain.tokenizer.preprocessing import fitting
 
 MAX_NAMED = 3
+# Of a larger share of bad samples all that are tried first may be.
+MOST_EXPECTED_BAD = 0.5
 # The field of a sample that says how its ids become an image again.
 LAYOUT_FIELD = "layout.json"
 
@@ -118,6 +121,8 @@ class Tokenize(Command):
             latents=latents,
         )
         was_complete = (folder / INDEX).is_file()
+        if not (was_complete or is_any or whole) and max_bad_fraction <= MOST_EXPECTED_BAD:
+            check_some(plan.images, plan.settings.transform)
         report: Report | None
         try:
             with (

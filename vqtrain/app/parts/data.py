@@ -7,21 +7,18 @@ from typing import cast
 import numpy as np
 
 from vqtrain.app.parts.settings import Settings
-from vqtrain.data.decoding.base import Transform
+from vqtrain.data.loading.batches import check_some
 from vqtrain.data.loading.buckets import bucket_sizes, clip_buckets, make_buckets, with_ratios
 from vqtrain.data.loading.texts import find_texts
 from vqtrain.data.settings.image import ImageData
 from vqtrain.data.settings.video import VideoData
 from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import SampleIndex
-from vqtrain.errors import BadSampleError, ConfigError, DataError, require
+from vqtrain.errors import ConfigError, require
 from vqtrain.losses.alignment.base import Alignment, TextAlignment
 from vqtrain.metrics.base import Metric, TextMetric
 from vqtrain.training.checkpoints import TrainingCheckpoint
 from vqtrain.training.data_module import StreamState, TrainingData
-
-# If so many images cannot be read, it is their kind or a setting.
-MAX_TRIED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +44,6 @@ def texts_needed(alignment: Alignment | None, metrics: Sequence[Metric]) -> Text
     return TextsNeeded(
         training=alignment is not None and alignment.needs_text,
         validation=any(isinstance(metric, TextMetric) for metric in metrics),
-    )
-
-
-def check_some(index: SampleIndex, transform: Transform) -> None:
-    """Try some images, and refuse a setting with which none of them can be used."""
-    tried = np.linspace(0, len(index) - 1, min(MAX_TRIED, len(index))).astype(int).tolist()
-    reason = ""
-    for image_id in tried:
-        try:
-            transform.decode(index.read(image_id), None)
-        except BadSampleError as error:
-            reason = str(error)
-        else:
-            return
-    raise DataError(
-        f"none of {len(tried)} {transform.media.noun}s of data.train that were tried can be used, "
-        f"the last one is {index.key(tried[-1])!r}: {reason}"
     )
 
 
@@ -97,7 +77,9 @@ def open_data(
         if isinstance(group, VideoData) and group.has_images and group.frames > 1:
             require(len(training.clips) > 0, "data.train holds images alone: give data.frames=1")
             buckets = clip_buckets(training.stills, group.sample_size)
-        check_some(training if buckets is None else training.clips, group.transform)
+        check_some(
+            training if buckets is None else training.clips, group.transform, where=" of data.train"
+        )
     if isinstance(group, ImageData) and group.aspect == "buckets":
         if not isinstance(training, SampleIndex):
             raise ConfigError(

@@ -11,10 +11,10 @@ import torch
 from vqtrain.app.parts.axes import axes_of, key_of, read_choices
 from vqtrain.app.parts.build import build_module, find_metrics
 from vqtrain.app.parts.compose import CommandLine, compose, group_choices, parse
-from vqtrain.app.parts.data import check_some
 from vqtrain.app.parts.inherit import begin
 from vqtrain.app.parts.resume import FREE, differences
 from vqtrain.app.parts.settings import Settings
+from vqtrain.data.loading.batches import check_some
 from vqtrain.data.sources.find import training_and_validation
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import ConfigError
@@ -117,7 +117,7 @@ class Checks:
         if key not in self._data:
             training, _ = training_and_validation(data.train, data.val, data.media)
             if isinstance(training, SampleIndex):
-                check_some(training, data.transform)
+                check_some(training, data.transform, where=" of data.train")
             self._data.add(key)
         return Checked(
             parameters=sum(count_parameters(module.tokenizer).values()),

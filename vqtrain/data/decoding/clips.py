@@ -20,7 +20,7 @@ from vqtrain.data.decoding.crops import CROPS, crop_frames
 from vqtrain.data.decoding.images import ImageTransform, one_line, open_image
 from vqtrain.data.decoding.videos import Frames, Keep, OneSize, Video, open_video
 from vqtrain.data.media import VIDEO
-from vqtrain.errors import BadSampleError, ConfigError
+from vqtrain.errors import BadSampleError, ConfigError, TooShortError
 from vqtrain.shapes import ImageSize, sides
 
 # Where a tar says that it is one.
@@ -104,24 +104,25 @@ class ClipTransform(Transform):
         """Choose the frames of a clip.
 
         Raises:
-            BadSampleError: If the video is too short.
+            TooShortError: If the video is too short.
         """
         if isinstance(video, Video) and self.fps is not None:
             reach = (self.frames - 1) / self.fps / float(video.tick)
             starts = int(np.searchsorted(video.times + reach, video.end - 1e-6))
             if not starts:
                 seconds = (video.end - int(video.times[0])) * float(video.tick)
-                raise BadSampleError(
+                raise TooShortError(
                     f"it is too short: it lasts {seconds:.3g} s, and {self.frames} frames at "
-                    f"{self.fps:g} a second need more than {(self.frames - 1) / self.fps:.3g} s"
+                    f"{self.fps:g} a second need more than {(self.frames - 1) / self.fps:.3g} s",
+                    seconds,
                 )
             return self._shown(video, _draw(starts, generator), self.frames)
         span = (self.frames - 1) * self.stride + 1
         if len(video) < span:
             frames = "1 frame" if len(video) == 1 else f"{len(video)} frames"
             of_stride = f": {self.frames} at stride {self.stride}" if self.stride > 1 else ""
-            raise BadSampleError(
-                f"it is too short: it has {frames}, a clip needs {span}{of_stride}"
+            raise TooShortError(
+                f"it is too short: it has {frames}, a clip needs {span}{of_stride}", len(video)
             )
         start = _draw(len(video) - span + 1, generator)
         return list(range(start, start + span, self.stride))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vqtrain.data.decoding.base import Transform
 from vqtrain.data.media import SOUND, Media
-from vqtrain.errors import BadSampleError, ConfigError
+from vqtrain.errors import BadSampleError, ConfigError, TooShortError
 from vqtrain.ops.pixels import ValueRange
 
 # What soxr's filter sees to each side, in samples of the lower rate; with half of it a window
@@ -95,15 +95,17 @@ class SoundTransform(Transform):
         2e-5 if the rates have no common factor to speak of, such as 44,100 and 44,099 Hz.
 
         Raises:
-            BadSampleError: If it is shorter, or cannot be decoded, or has other channels.
+            TooShortError: If it is shorter.
+            BadSampleError: If it cannot be decoded, or has other channels.
         """
         with open_sound(encoded) as sound:
             total = sound.count(self.sample_rate)
             spare = total - self.length
             if spare < 0:
-                raise BadSampleError(
+                raise TooShortError(
                     f"{total} samples at {self.sample_rate} Hz are fewer than the length of "
-                    f"{self.length}"
+                    f"{self.length}",
+                    total,
                 )
             start = spare // 2 if generator is None else int(generator.integers(spare + 1))
             return self._part(sound, start, self.length)

@@ -24,11 +24,13 @@ from vqtrain.data.loading.texts import Texts
 from vqtrain.data.media import Media
 from vqtrain.data.settings.base import DataSettings
 from vqtrain.data.sources.index import SampleIndex
-from vqtrain.errors import BadSampleError, DataError
+from vqtrain.errors import BadSampleError, DataError, TooShortError
 from vqtrain.shapes import Mask
 
 # If this many images in a row cannot be read, something else is wrong.
 MAX_BAD_IN_A_ROW = 100
+# If so many that are far from each other cannot be read, it is their kind or a setting.
+MAX_TRIED = 8
 
 
 @final
@@ -75,6 +77,36 @@ def all_bad(last: Fault, media: Media) -> DataError:
     return DataError(
         f"{MAX_BAD_IN_A_ROW} {media.noun}s in a row cannot be read, the last one is {last.key!r} "
         f"in {last.shard}: {last.reason}"
+    )
+
+
+def check_some(index: SampleIndex, transform: Transform, *, where: str = "") -> None:
+    """Try some samples before work begins, evenly spread over all.
+
+    Args:
+        index: All samples.
+        transform: What is done with them.
+        where: Where they are from, for the message.
+
+    Raises:
+        DataError: If none of them can be used.
+    """
+    tried = np.linspace(0, len(index) - 1, min(MAX_TRIED, len(index))).astype(int).tolist()
+    bad: list[tuple[int, BadSampleError]] = []
+    for image_id in tried:
+        try:
+            transform.decode(index.read(image_id), None)
+        except BadSampleError as error:
+            bad.append((image_id, error))
+        else:
+            return
+    which, (last, reason) = "last one", bad[-1]
+    short = [(e.length, i, e) for i, e in bad if isinstance(e, TooShortError)]
+    if short:
+        which, (_, last, reason) = "longest", max(short, key=lambda found: found[0])
+    raise DataError(
+        f"none of {len(tried)} {transform.media.noun}s{where} that were tried can be used, the "
+        f"{which} is {index.key(last)!r}: {reason}"
     )
 
 
