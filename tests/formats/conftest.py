@@ -1,20 +1,22 @@
 """Networks of others with random weights: of their own classes, or of their published names."""
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 from itertools import cycle
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from taming.modules.diffusionmodules.model import Decoder, Encoder
 from taming.modules.vqvae.quantize import GumbelQuantize, VectorQuantizer2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqtrain import Tokenizer
-from vqtrain.app.parts.compose import compose, read_command_line
-from vqtrain.build import configs_folder, in_context, kinds, split_kind
+from vqtrain.build import config_of, configs_folder, in_context, kinds, split_kind
 from vqtrain.errors import CheckpointError
 from vqtrain.formats import web
 from vqtrain.formats.base import Converter
@@ -459,6 +461,8 @@ def cnn_tokenizer() -> Callable[..., Tokenizer]:
 
 CODEBOOKS = sorted(path.stem for path in (configs_folder() / "codebook").glob("*.yaml"))
 NETWORKS = sorted({*kinds("encoder")} & {*kinds("decoder")})
+# Decoders without an encoder of their own, and one that each decodes.
+ENCODERS = {"rectified": "cnn", "rectifier": "identity", "titok": "latent_query"}
 # Those of sounds and clips, for which test_graphs.py looks at the graphs.
 OTHERS = ("jukebox", "magvit2_video", "seanet", "videogpt")
 # Little is traced of them.
@@ -471,6 +475,15 @@ SMALL = {
     "magvit2": ["channels=16", "multipliers=[1,2,2]", "num_blocks=1"],
     "maskgit": ["channels=8", "multipliers=[1,2,2]", "num_blocks=1"],
     "vit": ["patch_size=4", "dim=8", "depth=1", "num_heads=2"],
+    "rectifier": ["channels=8", "num_blocks=1"],
+    "rectified": [
+        *("latent_channels=8", "rectifier.channels=8", "rectifier.num_blocks=1"),
+        *("inner.channels=8", "inner.multipliers=[1,2]", "inner.num_blocks=1"),
+    ],
+    "titok": [
+        *("num_tokens=4", "dim=8", "depth=1", "num_heads=2", "num_codes=16"),
+        *("channels=8", "multipliers=[1,2,2]", "num_blocks=1", "latent_channels=8"),
+    ],
     "videogpt": ["channels=4", "num_blocks=1"],
     "magvit2_video": ["channels=4", "multipliers=[1,1,2]", "time_strides=[2,1]", "num_blocks=1"],
     "seanet": ["channels=4", "strides=[6]", "num_lstm_layers=1"],
@@ -480,13 +493,25 @@ SMALL = {
 }
 
 
+def settings_of(group: str, kind: str) -> dict[str, Any]:
+    """Read the keys of a kind, and of one inside it, which takes less time than to compose them."""
+    found = yaml.safe_load(config_of(group, kind).read_text())
+    for default in found.pop("defaults", []):
+        if default != "_self_":
+            (inner,) = default.values()
+            found["inner"] = settings_of(group, inner) | found["inner"]
+    return found
+
+
 def parts(kind: str, *groups: str) -> dict[str, Any]:
-    """Compose small parts of one kind, as the command line does."""
-    small = SMALL.get(kind, []) + ["size=16"] * (groups == ("codebook",))
-    words = [f"{group}={kind}" for group in groups]
-    words += [f"{group}.{word}" for group in groups for word in small]
-    config = resolve_fractions(compose("train", read_command_line(words)), max_steps=20)
-    found = {group: dict(config[group]) for group in groups}
+    """Make small parts of one kind."""
+    found = {group: settings_of(group, kind) for group in groups}
+    for settings in found.values():
+        for word in SMALL.get(kind, []) + ["size=16"] * (groups == ("codebook",)):
+            key, _, value = word.partition("=")
+            *outer, last = key.split(".")
+            reduce(getitem, outer, settings)[last] = yaml.safe_load(value)
+    found = resolve_fractions(found, max_steps=20)
     context = {"in_channels": 3, "out_channels": 3, "sample_size": (16, 16)}
     return {part: in_context(part, split_kind(of), context) for part, of in found.items()}
 
@@ -499,17 +524,22 @@ def spread_latents(tokenizer: Tokenizer, images: Tensor) -> None:
     tokenizer.project_in.weight.div_(latents.std(0)[:, None, None, None])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_tokenizer() -> Callable[..., Tokenizer]:
-    """Build a small tokenizer of a codebook and networks, with codes among its latents."""
+    """Build a small tokenizer of a codebook and networks, with codes among its latents.
+
+    The networks are those of the decoder's kind.
+    """
 
     def make(codebook: str = "ema", network: str = "vqvae", **arguments: object) -> Tokenizer:
+        encoder = ENCODERS.get(network, network)
         tokenizer = Tokenizer(
-            **parts(network, "encoder", "decoder"),
+            **parts(encoder, "encoder"),
+            **parts(network, "decoder"),
             **parts(codebook, "codebook"),
             **{"channels": 3, **arguments},
         )
-        if network == "latent_query":
+        if encoder == "latent_query":
             randomize(tokenizer.encoder)  # as drawn for training, its latents hardly see the image
         for module in tokenizer.decoder.modules():
             if isinstance(module, AdaptiveGroupNorm):

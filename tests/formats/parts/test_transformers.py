@@ -7,30 +7,35 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import yaml
 from packaging.requirements import Requirement
 
 from vqtrain import Tokenizer
-from vqtrain.build import config_of, in_context, kinds, split_kind
+from vqtrain.build import kinds
 from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.formats.parts.transformers import write_model
-from vqtrain.ranges import resolve_fractions
 
-# Of images; scales need square ones.
-SIZE, SQUARE = (16, 24), (16, 16)
-SMALL = {"channels": 8, "block_channels": 4, "num_blocks": 1}
-SCALES = {"multiscale": {"scales": [1, 2, 4], "num_convolutions": 2}}
+# Codebooks whose ids have rows, which need latents that have them too.
+ROWS = ("hierarchical", "multiscale")
+CODEBOOKS = sorted({*kinds("codebook")} - {*ROWS})
+# By the decoder. Its encoder goes with it, but timm, which cannot go anywhere.
+NETWORKS = sorted({*kinds("decoder")} - {"vqvae"})
+# Each codebook with one of the networks, so that all of both appear.
+PAIRS = [
+    *((codebook, "vqvae") for codebook in ROWS),
+    *islice(zip(cycle(CODEBOOKS), cycle(NETWORKS)), max(len(CODEBOOKS), len(NETWORKS))),
+]
 # Encoders in a config.json that was changed.
+WRONG = {"num_downsamplings": "__import__('os')._exit(1)"}
 HOSTILE = [
     ("os:system", {"command": "exit 1"}),
     ("vqtrain.weights:find", {}),
     ("timm", {"model": "vit", "in_channels": 3}),
-    ("vqvae", {**SMALL, "in_channels": 3, "num_downsamplings": "__import__('os')._exit(1)"}),
+    ("vqvae", {"in_channels": 3, "channels": 4, "block_channels": 2, "num_blocks": 0} | WRONG),
 ]
 
 # Loads every folder, and writes what it gives beside its weights.
@@ -54,10 +59,10 @@ for folder in map(pathlib.Path, sys.argv[2:]):
         (folder / "refusal.txt").write_text(f"{type(error).__name__}: {error}")
         continue
     with torch.no_grad():
-        output = model(given["images"])
-        found = {"forward": output.reconstruction, "latents": model.latents(given["images"])}
+        output = model(given["samples"])
+        found = {"forward": output.reconstruction, "latents": model.latents(given["samples"])}
         if "token_ids" in given:
-            found["token_ids"] = model.encode(given["images"])
+            found["token_ids"] = model.encode(given["samples"])
             found["decoded"] = model.decode(given["token_ids"])
     torch.save(found, folder / "found.pt")
 """
@@ -103,52 +108,40 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     return run
 
 
-def settings_of(group: str, kind: str, **changes: object) -> dict[str, Any]:
-    """Read the keys of a kind, and of one inside it."""
-    found = yaml.safe_load(config_of(group, kind).read_text())
-    for default in found.pop("defaults", []):
-        if default != "_self_":
-            (inner,) = default.values()
-            found["inner"] = settings_of(group, inner) | found["inner"]
-    return {**resolve_fractions(found, max_steps=20), **changes}
-
-
-def small(kind: str, size: tuple[int, ...] = SIZE) -> Tokenizer:
-    """Build a small tokenizer with a codebook of some kind."""
-    context = {"in_channels": 3, "out_channels": 3, "sample_size": size}
-    settings = {part: settings_of(part, "vqvae", **SMALL) for part in ("encoder", "decoder")}
-    settings["codebook"] = settings_of("codebook", kind, **SCALES.get(kind, {}))
-    parts = {part: in_context(part, split_kind(of), context) for part, of in settings.items()}
-    tokenizer = Tokenizer(**parts, channels=3)
-    tokenizer.codebook.initialize(tokenizer.latents(torch.rand(4, 3, *size) * 2 - 1))
-    return tokenizer.eval()
+def size_of(tokenizer: Tokenizer, *pair: str) -> tuple[int, ...]:
+    """A size of samples: no square one unless scales or the networks need that."""
+    is_square = {"multiscale", "latent_query", "titok"} & {*pair}
+    return tokenizer.encoder.size([4] * (len(tokenizer.downsampling) - 1) + [4 if is_square else 6])
 
 
 @torch.no_grad()
-def written(tokenizer: Tokenizer, out: Path, size: tuple[int, ...] = SIZE) -> Path:
-    """Write a tokenizer, with images and what it makes of them."""
+def written(tokenizer: Tokenizer, out: Path, size: tuple[int, ...]) -> None:
+    """Write a tokenizer, with samples and what it makes of them."""
     out.mkdir(parents=True)
     write_model(tokenizer, out)
-    images = torch.rand(2, 3, *size) * 2 - 1
-    given = {"images": images, "forward": tokenizer(images).samples}
-    given["latents"] = tokenizer.latents(images)
+    samples = torch.rand(2, 3, *size) * 2 - 1
+    given = {"samples": samples, "forward": tokenizer(samples).samples}
+    given["latents"] = tokenizer.latents(samples)
     if tokenizer.codebook.num_codebooks:
-        given["token_ids"] = tokenizer.encode(images)
+        given["token_ids"] = tokenizer.encode(samples)
         given["decoded"] = tokenizer.decode(given["token_ids"])
     torch.save(given, out / "given.pt")
-    return out
 
 
 @pytest.fixture(scope="session")
-def root(tmp_path_factory: pytest.TempPathFactory, load: Callable[..., None]) -> Path:
-    """Folders of all kinds of codebooks, and some whose config.json was changed, loaded at once."""
+def root(
+    tmp_path_factory: pytest.TempPathFactory,
+    load: Callable[..., None],
+    make_tokenizer: Callable[..., Tokenizer],
+) -> Path:
+    """Folders of all kinds, and some whose config.json was changed, loaded at once."""
     root = tmp_path_factory.mktemp("written")
     # Folders of one name, of which each has code of its own.
-    for kind in kinds("codebook"):
-        size = SQUARE if kind == "multiscale" else SIZE
-        written(small(kind, size), root / kind / "mine", size)
+    for pair in PAIRS:
+        tokenizer = make_tokenizer(*pair)
+        written(tokenizer, root / "-".join(pair) / "mine", size_of(tokenizer, *pair))
     for number, (kind, arguments) in enumerate(HOSTILE):
-        shutil.copytree(root / "fsq", root / str(number))
+        shutil.copytree(root / "hierarchical-vqvae", root / str(number))
         file = root / str(number) / "mine" / "config.json"
         config = json.loads(file.read_text())
         config["tokenizer"]["encoder"] = {"kind": kind, "arguments": arguments}
@@ -158,10 +151,19 @@ def root(tmp_path_factory: pytest.TempPathFactory, load: Callable[..., None]) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", kinds("codebook"))
-def test_ids_and_pixels_are_equal_without_vqtrain(kind: str, root: Path) -> None:
-    given, found = (torch.load(root / kind / "mine" / f"{name}.pt") for name in ("given", "found"))
-    assert set(found) == set(given) - {"images"}
+def test_all_networks_are_among_them(root: Path) -> None:
+    files = (folder / "mine" / "config.json" for folder in root.glob("*-*"))
+    configs = [json.loads(file.read_text())["tokenizer"] for file in files]
+    encoders = {config["encoder"]["kind"] for config in configs}
+    assert encoders == {*kinds("encoder")} - {"timm"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_ids_and_samples_are_equal_without_vqtrain(pair: tuple[str, str], root: Path) -> None:
+    folder = root / "-".join(pair) / "mine"
+    given, found = (torch.load(folder / f"{name}.pt") for name in ("given", "found"))
+    assert set(found) == set(given) - {"samples"}
     for name, tensor in found.items():
         # In another process the last bit may be another.
         exact = 0 if name == "token_ids" else 1e-5
@@ -180,8 +182,10 @@ def test_a_config_that_names_other_code_runs_nothing(number: int, root: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["residual", "lfq"])  # lfq computes buffers, which are in the file
-def test_vqtrain_reads_the_folder_too(kind: str, tmp_path: Path) -> None:
-    tokenizer = small(kind)
+def test_vqtrain_reads_the_folder_too(
+    kind: str, make_tokenizer: Callable[..., Tokenizer], tmp_path: Path
+) -> None:
+    tokenizer = make_tokenizer(kind)
     write_model(tokenizer, tmp_path)
     read = Tokenizer.from_pretrained(tmp_path)
     assert read.config == tokenizer.config
@@ -193,8 +197,10 @@ def test_vqtrain_reads_the_folder_too(kind: str, tmp_path: Path) -> None:
         Tokenizer.from_pretrained(tmp_path)
 
 
-def test_code_that_is_not_ours_is_refused(tmp_path: Path) -> None:
-    tokenizer = small("fsq")
+def test_code_that_is_not_ours_is_refused(
+    make_tokenizer: Callable[..., Tokenizer], tmp_path: Path
+) -> None:
+    tokenizer = make_tokenizer("fsq")
     tokenizer.specification["codebook"] = {"kind": "mine.codes:Codes", "arguments": {}}
     with pytest.raises(ConfigError, match=r"cannot export codebook=mine\.codes:Codes: it is code"):
         write_model(tokenizer, tmp_path)
