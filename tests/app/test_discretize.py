@@ -1,6 +1,8 @@
 """``vqtrain discretize``: from a continuous tokenizer to ids, in stages that are each done once."""
 
 import json
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from vqtrain import Tokenizer
 from vqtrain.app.parts.discretizing import stages
@@ -24,6 +27,7 @@ QUICK = [
     *("data.batch_size=4", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.log_every=1"),
     *("trainer.validate_every=2", "trainer.checkpoint_every=2", "metrics=[psnr,ssim]"),
 ]
+STEPS = 20  # of a training that is killed
 SMALL = [*QUICK, "trainer.max_steps=4", "decoder.channels=8", "decoder.num_blocks=1"]
 
 
@@ -129,7 +133,50 @@ def test_each_stage_is_done_once_whatever_interrupts(words, monkeypatch, capsys)
     assert "was begun with other keys of the codebook: codebook.size=256" in capsys.readouterr().err
 
 
-def test_a_gaussian_codebook_takes_the_place_of_kl_without_training(words, monkeypatch, capsys):
+@pytest.mark.slow
+def test_a_kill_within_a_training_changes_nothing_and_repeats_nothing(words, start_vqtrain):
+    words += [word.replace("_every=2", "_every=5").replace(",ssim", "") for word in QUICK]
+    words += [f"trainer.max_steps={STEPS}", f"decoder_steps={STEPS}", "codebook=fsq"]
+    words += ["codebook.size=64", "decoder.channels=8", "decoder.num_blocks=1"]
+
+    def run(*more: str) -> None:
+        process = start_vqtrain(*words, *more)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+    out, before = Path("discretized"), dict[Path, int]()
+    for stage, earlier in (("codebook", ["latents"]), ("decoder", ["codebook", "composed"])):
+        process, deadline = start_vqtrain(*words), time.monotonic() + 120
+        while not [*out.glob(f"{stage}/checkpoints/step_*.ckpt")]:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        with FileLock(out / stage / ".lock", timeout=60):  # its child ends after it
+            assert stages.last_step(out / stage) < STEPS
+        files = [file for name in earlier for file in (out / name).rglob("*") if file.is_file()]
+        before |= {file: file.stat().st_mtime_ns for file in files}
+    run()
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    for stage in ("codebook", "decoder"):
+        lines = (out / stage / "metrics.jsonl").read_text().splitlines()
+        trained = [
+            line["step"] for line in map(json.loads, lines) if "train/generator/total" in line
+        ]
+        assert trained == [*range(1, STEPS + 1)]
+    run("out=unbroken")
+    tables = [json.loads(Path(each, "discretize.json").read_text()) for each in (out, "unbroken")]
+    assert tables[0]["rows"] == tables[1]["rows"]
+    weights = [
+        Tokenizer.from_pretrained(f"{each}/tokenizer").state_dict() for each in (out, "unbroken")
+    ]
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=0)
+
+
+def test_a_gaussian_codebook_takes_the_place_of_kl_without_training(
+    words, monkeypatch, capsys, pictures
+):
     monkeypatch.setattr(stages, "Local", Here)
     monkeypatch.setattr(Here, "begun", [])
     words += [*QUICK, "codebook=gaussian", "codebook.size=64", "codebook.num_codebooks=2"]
@@ -143,6 +190,12 @@ def test_a_gaussian_codebook_takes_the_place_of_kl_without_training(words, monke
     assert after.training_summary["metrics"]["val/psnr"] == rows[-1]["metrics"]["psnr"]
     for name, tensor in after.state_dict().items():
         assert name.startswith("codebook.") or torch.equal(tensor, before[name])
+    words = [f"images={pictures}", "out=measured", "device=cpu", "num_workers=0"]
+    words += ["metrics=[psnr]", "baselines=false", "cost=false"]
+    assert main(["evaluate", "tokenizer=discretized/tokenizer", *words]) == 0
+    psnr = [f"{row['metrics']['psnr']:.4f}" for row in rows]
+    line = f"discretized from kl, which is continuous: psnr {psnr[0]} -> {psnr[1]}, ssim "
+    assert f"\n{line}" in capsys.readouterr().out
 
 
 def test_words_go_to_the_training_that_they_are_of():
