@@ -50,7 +50,7 @@ import json, os, subprocess, sys
 told = [os.getpid(), os.getppid(), os.getpgid(0), "torch" in sys.modules, sys.argv]
 print(json.dumps(told), flush=True)
 if "LOCAL_RANK" not in os.environ:
-    rank = {**os.environ, "LOCAL_RANK": "1"}
+    rank = {**os.environ, "LOCAL_RANK": "1", "SLURM_JOB_NAME": "bash"}
     done = subprocess.run([sys.executable, *sys.argv], env=rank)
     late = subprocess.run([sys.executable, *sys.argv], env={**rank, "PYTHONPATH": ""})
     sys.exit(done.returncode + late.returncode)

@@ -41,11 +41,17 @@ READ_LATE = (
     # Set by a command, for itself, wherever it runs.
     *("TORCH_CPP_LOG_LEVEL", "PYTORCH_NVML_BASED_CUDA_CHECK", "TORCHINDUCTOR_CACHE_DIR"),
 )
+# Nor what a cluster tells its jobs.
+READ_LATE_PREFIXES = ("SLURM_", "SUBMITIT_")
 
 
 def read_early(variables: Mapping[str, str]) -> dict[str, str]:
     """Keep the variables that Python may have read at its start, or a module at its import."""
-    return {name: value for name, value in variables.items() if name not in READ_LATE}
+    return {
+        name: value
+        for name, value in variables.items()
+        if name not in READ_LATE and not name.startswith(READ_LATE_PREFIXES)
+    }
 
 
 class Zygote:
