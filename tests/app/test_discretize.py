@@ -113,7 +113,7 @@ def test_each_stage_is_done_once_whatever_interrupts(words, monkeypatch, capsys)
     assert rows["continuous"]["bits_per_pixel"] is None
     assert rows["decoder trained"]["bits_per_pixel"] == pytest.approx(6 / 16)
     table = (out / "table.md").read_text().splitlines()
-    assert table[0] == "| | bits/px | PSNR (dB) | loss | SSIM | loss |"
+    assert table[0] == "| | bits/px | PSNR (dB) | PSNR lost | SSIM | SSIM lost |"
     psnr = [rows[name]["metrics"]["psnr"] for name in rows]
     assert f"| {psnr[1]:.4f} | {psnr[0] - psnr[1]:.4f} |" in table[3]
     # The codebook is that of the latents, and training the decoder changes no id.
@@ -130,7 +130,10 @@ def test_each_stage_is_done_once_whatever_interrupts(words, monkeypatch, capsys)
     assert main(words) == 0  # there is nothing left to do
     assert Here.begun == ["codebook", "decoder"]
     assert main([*words, "codebook.size=256"]) == 2
-    assert "was begun with other keys of the codebook: codebook.size=256" in capsys.readouterr().err
+    assert (
+        "was begun with other keys of the codebook: codebook.size=16, not codebook.size=256"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow

@@ -111,7 +111,10 @@ def test_a_condition_that_the_model_does_not_have_is_refused() -> None:
     ("changed", "message"),
     [
         (["probe="], "name the probe: vqtrain sample probe=DIR"),
-        (["probe=nowhere"], "probe=nowhere is no folder of vqtrain probe: probe.json or tokenizer"),
+        (
+            ["probe=nowhere"],
+            "probe=nowhere is not a folder of vqtrain probe: probe.json or tokenizer",
+        ),
         (["probe=several"], "is of several tokenizers: give one of its folders, probe=several/one"),
         (["probe=several/one"], "several/one holds no trained transformer: vqtrain probe"),
         (["probe=unfinished"], "unfinished has no transformer that is trained to its end"),

@@ -152,7 +152,7 @@ def test_every_batch_size_is_timed_in_both_directions(kind: str) -> None:
     assert all(0 < each.median_ms <= each.p95_ms for each in found.timings)
     assert found.is_steady == all(each.is_steady for each in found.timings)
     assert found.too_large == ()
-    assert found.device == f"cpu, {torch.get_num_threads()} threads"
+    assert found.device == f"cpu, threads: {torch.get_num_threads()}"
     assert (found.encode_flops, found.decode_flops) == count_flops(tokenizer, (8, 8))
     assert found.parameters == count_parameters(tokenizer)
 

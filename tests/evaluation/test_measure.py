@@ -244,7 +244,9 @@ def test_a_damaged_image_counts_for_nothing_and_is_told_once(
 
 def test_nothing_but_damaged_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="none of 1 images can be used: no JPEG, PNG"):
+    with pytest.raises(
+        DataError, match=r"none of 1 images can be used; 'bad' in .*bad\.png: no JPEG, PNG"
+    ):
         measure_on(open_samples(str(tmp_path), role="validation"), build(FSQ))
 
 

@@ -23,7 +23,7 @@ TIMING = Timing(
     memory_bytes=None,
 )
 COST = Cost(
-    device="cpu, 1 threads",
+    device="cpu, threads: 1",
     image_size=16,
     parameters={},
     weights_bytes=0,
@@ -82,7 +82,7 @@ def test_a_run_is_compared_with_the_last_one() -> None:
 def test_other_work_is_not_compared() -> None:
     compared()
     assert compared("b", median_ms=3.0)[0] is None
-    other = replace(COST, device="cpu, 2 threads")
+    other = replace(COST, device="cpu, threads: 2")
     assert compare_with_last(other, work={"networks": "a"}).timings[0].change is None
 
 

@@ -174,7 +174,7 @@ def evaluation(tmp_path: Path) -> Path:
                 },
                 "seconds": {"reading": 0.1, "tokenizer": 0.8},
                 "cost": {
-                    "device": "cpu, 2 threads",
+                    "device": "cpu, threads: 2",
                     "image_size": 32,
                     "parameters": {"encoder": 4000, "decoder": 5000, "projections": 100},
                     "weights_bytes": 36_400,
@@ -241,7 +241,7 @@ def make_board(tmp_path: Path) -> MakeBoard:
             picture = side_by_side([(panel, "22.00 dB") for panel in panels])
             picture.save(home / f"first/{place:02d}_image.png")
         cost = Cost(
-            device="cpu, 2 threads",
+            device="cpu, threads: 2",
             image_size=32,
             parameters={"encoder": 1000 * number, "decoder": 2000},
             weights_bytes=12_000,

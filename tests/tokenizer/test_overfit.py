@@ -16,7 +16,7 @@ from vqtrain.app.parts.compose import compose, read_command_line
 from vqtrain.build import in_context, split_kind
 from vqtrain.ranges import resolve_fractions
 
-SIDE = 64  # px
+SIDE = 32  # px
 BLOCKS = ["channels=48", "block_channels=24"]
 CNN = ["channels=16", "multipliers=[1,2,2]", "num_blocks=1"]
 PATCHES = ["patch_size=8", "depth=1", "num_heads=4"]
@@ -35,14 +35,14 @@ class Family(NamedTuple):
 
 
 FAMILIES = {
-    "vqvae": Family("vqvae", BLOCKS, 600),
-    "vqvae2": Family("vqvae", BLOCKS, 450, LEVELS),
-    "cnn": Family("cnn", [*CNN, "attention_factors=[]"], 230),
-    "maskgit": Family("maskgit", CNN, 320),
-    "magvit2": Family("magvit2", CNN, 230),
-    "dvae": Family("dvae", ["channels=64", "multipliers=[1,1]", "num_blocks=1"], 600, lr=1e-2),
-    "vit": Family("vit", [*PATCHES, "dim=192"], 350),
-    "latent_query": Family("latent_query", [*PATCHES, "num_tokens=64", "dim=96"], 200, least=24),
+    "vqvae": Family("vqvae", BLOCKS, 300),
+    "vqvae2": Family("vqvae", BLOCKS, 270, LEVELS),
+    "cnn": Family("cnn", [*CNN, "attention_factors=[]"], 120),
+    "maskgit": Family("maskgit", CNN, 130),
+    "magvit2": Family("magvit2", CNN, 95),
+    "dvae": Family("dvae", ["channels=64", "multipliers=[1,1]", "num_blocks=1"], 340, lr=1e-2),
+    "vit": Family("vit", [*PATCHES, "dim=192"], 230),
+    "latent_query": Family("latent_query", [*PATCHES, "num_tokens=64", "dim=96"], 140),
 }
 
 

@@ -176,7 +176,7 @@ def test_a_place_without_a_tokenizer_is_named(
         Tokenizer.from_pretrained(path)
 
 
-@pytest.mark.parametrize("given", ["runs/photos", "runs/fotos", "runs/fotos/"])
+@pytest.mark.parametrize("given", ["runs/photos", "runs/fotos", "runs/fotos/", "runs/fotos/latest"])
 def test_the_run_that_may_be_meant_is_named(
     given: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,7 @@ def check_probe(folder: Path, probe: str) -> None:
         )
     require(
         (folder / FILE).is_file() and (folder / TOKENIZER).is_dir(),
-        f"probe={probe} is no folder of vqtrain probe: {FILE} or {TOKENIZER} is missing",
+        f"probe={probe} is not a folder of vqtrain probe: {FILE} or {TOKENIZER} is missing",
     )
 
 

@@ -326,4 +326,4 @@ def _figures(times: Sequence[float], batch_size: int) -> tuple[float, float, flo
 def _name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else "mps"
+    return f"cpu, threads: {torch.get_num_threads()}" if device.type == "cpu" else "mps"

@@ -148,7 +148,10 @@ def measure(
         codes.reduce()
     found = sorted(set(distributed.all_gather_lists(faults)), key=lambda fault: fault.key)
     if not image_ids:
-        raise DataError(f"none of {len(index):,} images can be used: {found[0].reason}")
+        raise DataError(
+            f"none of {len(index):,} images can be used; {found[0].key!r} in {found[0].shard}: "
+            f"{found[0].reason}"
+        )
     return Measured(
         image_ids=image_ids,
         tokenizer=results.pop(OWN),

@@ -271,7 +271,10 @@ def _repetition(timings: Sequence[Timing]) -> str:
     if all(timing.is_repeated for timing in timings):
         return "the last run on this machine gave the same speed, within 10 %"
     if all(timing.change is None for timing in timings):
-        return "the speed was not measured on this machine before: rerun to check stability"
+        return (
+            "the speed was not measured on this machine before: measure again, into another out, "
+            "to see whether it repeats"
+        )
     return "the speed did not repeat: do not compare it with that of another run"
 
 

@@ -99,7 +99,7 @@ def summary(board: Board) -> list[Block]:
     ]
     text = (
         "All tokenizers are measured on the same images by the same command. The first metric "
-        "gives the order; a head of the table sorts by another column."
+        "gives the order; click on the head of a column to sort by it."
     )
     return [Facts(rows=facts, is_large=True), Text(text=text)]
 

@@ -151,12 +151,15 @@ def read(path: str, *, allow: Sequence[str]) -> tuple[TokenizerConfig, dict[str,
 
 def suggestion(location: Path) -> str:
     """Name the tokenizer that may be meant: the latest run of a name, or a folder spelt like it."""
-    folder = location.parent
+    wrong = location  # the first part that does not exist
+    while not wrong.exists() and not wrong.parent.exists():
+        wrong = wrong.parent
     siblings: list[str] = []
     with suppress(OSError):
-        siblings = [each.name for each in folder.iterdir()]
-    near = nearest(location.name, siblings) if not location.exists() else None
-    for place in (location, *([folder / near] if near else [])):
+        siblings = [each.name for each in wrong.parent.iterdir()]
+    near = nearest(wrong.name, siblings) if not wrong.exists() else None
+    meant = [wrong.parent / near / location.relative_to(wrong)] if near else []
+    for place in (location, *meant):
         for found in (place, place / "latest"):
             if found != location and is_tokenizer(found):
                 return f", did you mean {found}?"

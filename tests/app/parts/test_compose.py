@@ -202,7 +202,7 @@ def test_a_folder_of_the_users_adds_choices_and_experiments(tmp_path: Path) -> N
     ("text", "message"),
     [
         ("# @package _global_\ndefaults:\n  - override /codebook: absent\n", "codebook/absent"),
-        ("# @package _global_\ncodebook: [\n", "no yaml: while parsing a flow node"),
+        ("# @package _global_\ncodebook: [\n", "not valid YAML: while parsing a flow node"),
     ],
     ids=["choice", "syntax"],
 )

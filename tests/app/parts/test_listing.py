@@ -72,9 +72,9 @@ def test_equal_paths_are_told_apart_by_their_numbers_of_tokens(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "mine.yaml must have the keys title, protocol, tokenizers"),
-        ("a: [", "mine.yaml is no yaml: while parsing"),
-        ("- a", "must have the keys"),
+        ("", "mine.yaml must be a mapping with the key tokenizers, got null"),
+        ("a: [", "mine.yaml is not valid YAML: while parsing"),
+        ("- a", 'must be a mapping with the key tokenizers, got ["a"]'),
         (f"{PROTOCOL}tokenizer: [a]", "unknown key 'tokenizer', did you mean 'tokenizers'?"),
         (f"{PROTOCOL}title: 3\ntokenizers: [a]", "title must be a text, got 3"),
         ("tokenizers: [a]", "protocol must have images and image_size"),
@@ -124,5 +124,5 @@ def test_a_list_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*none\.yaml: No such file"):
         read_listing(tmp_path / "none.yaml")
     (tmp_path / "zip.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"zip\.yaml is no yaml"):
+    with pytest.raises(ConfigError, match=r"zip\.yaml is not valid YAML"):
         read_listing(tmp_path / "zip.yaml")

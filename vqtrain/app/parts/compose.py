@@ -170,7 +170,7 @@ def compose(name: str, command_line: CommandLine, *, is_whole: bool = True) -> d
         config = call_hydra(name, overrides, command_line.config_dir)
         plain = to_plain(config, command_line.paths)
     except yaml.YAMLError as error:
-        raise ConfigError(f"a config is no yaml: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"a config is not valid YAML: {' '.join(str(error).split())}") from error
     except (HydraException, OmegaConfBaseException) as error:
         if any(override.package == INNER_CODEBOOK for override in parsed):
             raise ConfigError(

@@ -180,9 +180,12 @@ def read_yaml(file: Path) -> Mapping[Any, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} is no yaml: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(known, Mapping):
-        raise ConfigError(f"{file} must have the keys {', '.join(KEYS)}")
+        raise ConfigError(
+            f"{file} must be a mapping with the key tokenizers, "
+            f"got {json.dumps(known, default=str)}"
+        )
     return known
 
 

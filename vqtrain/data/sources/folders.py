@@ -43,6 +43,7 @@ class Listing:
         for path in paths:
             if is_tar(path.name):
                 self.tars.append(path)
+                stems.add("index")  # index.json lists the tars
             elif is_sample_file(path, self.media):
                 self.samples.append(path)
             else:

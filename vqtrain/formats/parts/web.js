@@ -316,8 +316,8 @@ function showFigures() {
     Tokens: state.shape.join(" \u00d7 "),
     "Different ids": new Set(state.ids).size.toLocaleString("en-US"),
     Bits: Math.round(bits).toLocaleString("en-US"),
-    "Bits a pixel": shown(bits / (width * height)),
-    "Of 8-bit pixels": `1/${Math.round((8 * page.channels * width * height) / bits).toLocaleString("en-US")}`,
+    "Bits per pixel": shown(bits / (width * height)),
+    "Smaller than 8-bit pixels": `${Math.round((8 * page.channels * width * height) / bits).toLocaleString("en-US")} times`,
   };
   byId("figures").replaceChildren(...Object.entries(rows).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
 }

@@ -54,14 +54,14 @@ def save(results: Results, out: Path) -> None:
 
 
 def markdown(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
-    """Return a table in which each row has the loss against the first one, where lower is better.
+    """Return a table in which each row says how much worse it is than the first one.
 
     Example:
         >>> from vqtrain.metrics.psnr import PSNR
         >>> one = Row(name="continuous", bits_per_pixel=None, metrics={"psnr": 30.0})
         >>> two = Row(name="tokens", bits_per_pixel=0.25, metrics={"psnr": 27.5})
         >>> print(markdown([one, two], [PSNR()]))
-        | | bits/px | PSNR (dB) | loss |
+        | | bits/px | PSNR (dB) | PSNR lost |
         |---|---|---|---|
         | continuous | - | 30.0000 | - |
         | tokens | 0.2500 | 27.5000 | 2.5000 |
@@ -69,7 +69,12 @@ def markdown(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
     """
     shown = [each for each in metrics if each.name in rows[0].metrics]
     titles = [f"{each.title} ({each.unit})" if each.unit else each.title for each in shown]
-    lines = ["| | bits/px | " + "".join(f"{title} | loss | " for title in titles).rstrip()]
+    lines = [
+        "| | bits/px | "
+        + "".join(
+            f"{title} | {each.title} lost | " for each, title in zip(shown, titles, strict=True)
+        ).rstrip()
+    ]
     lines.append("|---" * (2 + 2 * len(shown)) + "|")
     for row in rows:
         cells = [row.name, number(row.bits_per_pixel)]

@@ -85,9 +85,10 @@ def begun(plan: DiscretizePlan) -> Results:
 
 
 def different(before: Results, now: Results, key: str) -> str:
-    """Name the words that were typed in one of two command lines alone."""
-    words = [set(map(str, each.described.get(key, []))) for each in (before, now)]  # type: ignore[call-overload]  # lists
-    return " ".join(sorted(words[0] ^ words[1]))
+    """Name the words that were typed before alone, and those that are typed now alone."""
+    old, new = (set(map(str, each.described.get(key, []))) for each in (before, now))  # type: ignore[call-overload]  # lists
+    only_old, only_new = " ".join(sorted(old - new)), " ".join(sorted(new - old))
+    return f"{only_old or 'none'}, not {only_new or 'none'}"
 
 
 @final
