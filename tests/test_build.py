@@ -89,7 +89,7 @@ def test_whole_numbers_are_widened_where_numbers_are_meant() -> None:
         ({"count": 1.5}, "here.count must be a whole number, got 1.5"),
         ({"count": True}, "here.count must be a whole number, got True"),
         ({"share": "x"}, "here.share must be a number, got 'x'"),
-        ({"name": 3}, "here.name must be a word or null, got 3"),
+        ({"name": 3}, "here.name must be text or null, got 3"),
         ({"sizes": 3}, "here.sizes must be a list, each item a whole number, got 3"),
         ({"sizes": ["a"]}, "here.sizes must be a list, each item a whole number"),
         ({"inner": 3}, "here.inner must be a mapping, got 3"),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vqtrain.errors import ConfigError
-from vqtrain.ranges import check, dotted, nearest, widened
+from vqtrain.ranges import check, dotted, nearest, shortest_ending_in, widened
 
 Built = TypeVar("Built")
 
@@ -382,6 +382,8 @@ def unknown(what: str, word: str, valid: Iterable[str]) -> str:
         "unknown key 'encoder.freeze', valid are: encoder.kind, encoder.width"
     """
     choices = sorted(valid)
+    if inside := shortest_ending_in(word, choices):
+        return f"unknown {what} {word!r}, did you mean {' or '.join(map(repr, inside))}?"
     group = f"{word.rpartition('.')[0]}."
     siblings = {key.removeprefix(group): key for key in choices if key.startswith(group)}
     if siblings:  # the common start of their names says nothing about the rest

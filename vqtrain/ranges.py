@@ -157,6 +157,18 @@ def nearest(word: str, valid: Iterable[str], *, alike: float = 0.6) -> str | Non
     return min(found, key=lambda choice: edits(word, choice), default=None)
 
 
+def shortest_ending_in(word: str, keys: Iterable[str]) -> list[str]:
+    """Return the keys that end in a word, of these the ones with the fewest groups before it.
+
+    Example:
+        >>> shortest_ending_in("lr", ["optim.discriminator.lr", "optim.lr", "seed"])
+        ['optim.lr']
+    """
+    found = [key for key in keys if key.endswith(f".{word}")]
+    fewest = min((key.count(".") for key in found), default=0)
+    return [key for key in found if key.count(".") == fewest]
+
+
 def edits(one: str, other: str) -> int:
     """Count the edits between two words: a letter more, less or changed, or neighbors swapped.
 
@@ -220,7 +232,10 @@ def expected(value: object, hint: object) -> str | None:
     for plain, ranges in options(hint):
         wanted = _expected_type(value, plain)
         if wanted is not None:
-            found.append(next((each.words for each in ranges if each.choices), wanted))
+            # Those of a list, such as [height,width], say more to whoever gives no list at all.
+            say_all = typing.get_origin(plain) is list and not isinstance(value, list)
+            named = (each.words for each in ranges if each.choices or say_all)
+            found.append(next(named, wanted))
         elif all(each.holds(value) for each in ranges):
             return None
         else:
@@ -238,7 +253,7 @@ def _expected_type(value: object, plain: object) -> str | None:
         return None if wanted is None else f"a list, each item {wanted}"
     if plain is None or plain is type(None):
         return None if value is None else "null"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     assert isinstance(plain, type), f"{plain} is no type of a setting"
     accepted = (int, float) if plain is float else plain
     if isinstance(value, accepted) and (plain is bool or not isinstance(value, bool)):

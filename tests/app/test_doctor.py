@@ -364,7 +364,7 @@ def test_of_many_names_three_are_shown() -> None:
         # Neither is taken for a short key, though "decoder" is like "device".
         (["images=demo", "decoder=cnn", "foo=1"], "unknown key 'foo', --help lists"),
         (["data.train=/absent"], "data.train: /absent does not exist"),
-        (["images=[1,2]"], "data.train must be a word or a list"),
+        (["images=[1,2]"], "data.train must be demo, a folder"),
         (["images=/absent"], "data.train: /absent does not exist"),
         (["images="], "no images are named: give images=demo, "),
         (["experiment=vqvae_cifar10"], "no images are named: give images=demo, "),

@@ -235,7 +235,7 @@ def test_nothing_of_this_machine_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_p
         (["crops.yaml"], "crop must be one of"),
         (["metrics.yaml"], "did you mean 'psnr'?"),
         (["precisions.yaml"], "precision must be one of"),
-        (["nowhere.yaml"], "nowhere"),
+        (["nowhere.yaml"], "images: nowhere does not exist"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -249,7 +249,7 @@ def test_a_mistake_is_one_line(
         Path("list.yaml").rename(f"{name}.yaml")
     listed("a", more="precision: 8-true")
     Path("list.yaml").rename("precisions.yaml")
-    listed("a", images="nowhere")
+    listed("a", images="nowhere", more="metrics: [fid], weights: {inception: none}")
     Path("list.yaml").rename("nowhere.yaml")
     listed("a", images="photos")
     typed = [

@@ -123,7 +123,7 @@ TOKENS = ["tokens=tokens", "val=demo", "images="]
     [
         (["images="], "name the images: vqtrain probe tokenizer=PATH images=IMAGES"),
         (["tokenizer=nowhere"], "no tokenizer at nowhere"),
-        (["tokenizer=kl"], "codebook=kl is continuous, so there are no token ids"),
+        (["tokenizer=kl"], "so there are no token ids: probe a tokenizer that has"),
         (["tokenizer=fsq,kl"], "kl: codebook=kl is continuous, so there are no token ids"),
         (["tokenizer=fsq,fsq"], "tokenizer=fsq is named twice"),
         (["images=nowhere"], "images: nowhere does not exist"),

@@ -243,7 +243,7 @@ def test_a_damaged_picture_is_passed_over_and_said(
         (["tokenizer=tokenizer", "images=demo", "image_size=10"], "10 x 10 does not divide"),
         (
             ["tokenizer=tokenizer", "images=demo", "image_size=9000"],
-            "at most 8192 or a list, each item a whole number or null, got 9000",
+            "at most 8192 or [height,width] or null, got 9000",
         ),
         (["tokenizer=tokenizer", "images=demo", "image_size=0"], "image_size must be at least 1"),
         (

@@ -294,7 +294,10 @@ def test_help_shows_every_key_and_two_examples(capsys):
         (["tokenizer="], "name the tokenizer: vqtrain tokenize tokenizer=PATH images="),
         (["tokenizer=nowhere"], "no tokenizer at nowhere"),
         (["tokenizer=unsized"], "the tokenizer does not say on which size it was trained"),
-        (["tokenizer=kl", "image_size=16"], "codebook=kl is continuous, so there are no token ids"),
+        (
+            ["tokenizer=kl", "image_size=16"],
+            "so there are no token ids: write its latents by latents=true",
+        ),
         (["latents=true", "image_size=16"], "and codebook=fsq has ids, which are smaller"),
         (["tokenizer=kl", "latents=true", "layout=flat"], "latents=true needs layout=webdataset"),
         (["tokenizer=kl", "latents=true", "pad=true"], "leave out max_tokens, pad, tile and"),

@@ -51,11 +51,11 @@ def test_possible_values_are_taken(change):
     [
         (
             {"image_size": 0},
-            r"image_size must be at least 1 and at most 8192 or a list, each",
+            r"image_size must be at least 1 and at most 8192 or \[height,width\], got 0",
         ),
         (
             {"image_size": 10**6},
-            r"data\.image_size must be at least 1 and at most 8192 or a list, .* got 1000000",
+            r"must be at least 1 and at most 8192 or \[height,width\], got 1000000",
         ),
         (
             {"image_size": [64]},
@@ -85,7 +85,8 @@ def test_possible_values_are_taken(change):
         ({"crop": "zzz"}, r"data\.crop must be one of .*, got 'zzz'$"),
         ({"crop": ["native"]}, r"data\.crop must be one of .*, got \['native'\]"),
         ({"train": ""}, r"data\.train must be demo, a folder, .* got ''"),
-        ({"train": None}, r"data\.train must be demo, a folder, .* got None"),
+        ({"train": None}, r"^data\.train is not set: give a folder, data\.train=FOLDER$"),
+        ({"val": "null"}, r"^data\.val is not set: give a folder, data\.val=FOLDER$"),
         ({"train": ["a", 3]}, r"data\.train must be demo, a folder, .* got \['a', 3\]"),
         ({"val": []}, r"data\.val must be .*, got \[\]"),
     ],

@@ -106,7 +106,7 @@ def test_none_builds_nothing_and_imports_nothing() -> None:
         ({"kind": "none", "project": "x"}, "logger: unknown key 'project'"),
         ({"kind": "tensorboard", "folder": "x"}, "logger: unknown key 'folder'"),
         ({"kind": "wandb", "project": "x"}, "logger.entity is missing"),
-        ({"kind": "wandb", "project": 3, "entity": None}, "logger.project must be a word, got 3"),
+        ({"kind": "wandb", "project": 3, "entity": None}, "logger.project must be text, got 3"),
     ],
 )
 def test_a_wrong_key_is_refused(

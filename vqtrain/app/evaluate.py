@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.choices import read_choice
+from vqtrain.app.parts.choices import read_choice, refuse_unlisted
 from vqtrain.app.parts.metrics import reconstruction_metrics
 from vqtrain.app.parts.output import ending_in_order, folder_of, new_folder, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
@@ -105,6 +105,7 @@ def metrics_of(options: Options, media: Media) -> list[Metric]:
     typed = options.metrics
     names: Sequence[Entry] | str = DEFAULT_METRICS[media] if typed is None else typed
     if isinstance(names, str):
+        refuse_unlisted(names)
         names = read_choice("metrics", names, None)["names"]
     fid = {"kind": "fid", "protocol": options.protocol}
     return reconstruction_metrics([fid if x == "fid" else x for x in names])
@@ -181,6 +182,7 @@ def evaluate(
     models = load_all(tokenizer, allow, settings, options.counts)
     for model in models:
         check_media(images.media, model.tokenizer, model.name)
+    index = images.open()  # a misspelt path is said before anything is downloaded
     metrics, notes = choose_metrics(
         metrics,
         [each.transform for each in models],
@@ -198,7 +200,6 @@ def evaluate(
     metrics, rules = list(loaded), {each.name: rule for each, rule in loaded.items()}
     for note in missing:
         console.print(note, markup=False)
-    index = images.open()
     entries: list[tables.Entry] = []
     with ExitStack() as together:
         together.enter_context(joined(device))

@@ -9,6 +9,8 @@ from vqtrain.app.base import Command
 from vqtrain.app.parts.leaderboard import ROWS, Machine, build, check_protocol
 from vqtrain.app.parts.listing import read_listing
 from vqtrain.app.parts.output import ending_in_order, folder_of, holds_something, refuse_inside
+from vqtrain.data.media import IMAGE
+from vqtrain.data.sources.find import open_samples
 from vqtrain.errors import require
 from vqtrain.launchers.parts.ranks import WIDTH
 from vqtrain.ops.paths import expand
@@ -50,9 +52,10 @@ class LeaderboardCommand(Command):
             num_workers=num_workers,
             devices=devices,
         )
-        check_protocol(listing.protocol, machine)
+        index = open_samples(listing.protocol.images, IMAGE, role="validation")
+        check_protocol(listing.protocol, machine)  # may download weights
         console = Console(
             highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH
         )
         with ending_in_order():
-            return build(listing, folder, machine, console)
+            return build(listing, folder, machine, index, console)

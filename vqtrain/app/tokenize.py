@@ -182,7 +182,7 @@ def make_token_plan(
         )
         check_latents(tokenizer, any_size, layout)
     else:
-        tokenizer.check_ids()
+        tokenizer.check_ids("write its latents by latents=true, or let vqtrain discretize add ids")
     if any_size is not None:
         require(
             settings.image_size is None,

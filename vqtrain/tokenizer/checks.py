@@ -84,10 +84,10 @@ def check_token_shape(shape: Sequence[int], codebook: Codebook, decoder: Decoder
         raise ConfigError(f"token ids must be [b, {book}{expected}], got {list(shape)}{reason}")
 
 
-def check_ids(codebook: Codebook, specification: Mapping[str, object]) -> None:
+def check_ids(codebook: Codebook, specification: Mapping[str, object], instead: str | None) -> None:
     """Refuse a codebook that has no ids."""
     if codebook.num_codebooks == 0:
-        raise no_ids(specification["kind"])
+        raise no_ids(specification["kind"], instead)
 
 
 def check_listed(size: int) -> None:

@@ -194,9 +194,9 @@ class Tokenizer(nn.Module):
             tables = [leaf.decode(ids)[0].T for leaf in leaves(self.codebook)]
         return tables[0] if len(tables) == 1 else torch.stack(tables)
 
-    def check_ids(self) -> None:
-        """Refuse a codebook that has no ids."""
-        checks.check_ids(self.codebook, self.specification["codebook"])
+    def check_ids(self, instead: str | None = None) -> None:
+        """Refuse a codebook that has no ids, and say what to use ``instead``."""
+        checks.check_ids(self.codebook, self.specification["codebook"], instead)
 
     def token_shape(self, *size: int) -> tuple[int, ...]:
         """Return the shape of the ids of one sample, given the sizes of its axes.

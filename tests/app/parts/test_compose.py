@@ -104,6 +104,20 @@ def test_a_name_is_text_as_it_was_typed(name: str) -> None:
     assert composed(f"name='{name}'")["name"] == name
 
 
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("trainer.max_steps=1e3", 1000),
+        ("trainer.max_steps=1.5e+3", 1500),
+        ("trainer.max_steps=1.25e1", 12.5),
+        ("trainer.max_steps=1e-3", 0.001),
+    ],
+)
+def test_a_whole_number_may_have_an_exponent(word: str, value: float) -> None:
+    found = composed(word)["trainer"]["max_steps"]
+    assert (found, type(found)) == (value, type(value))
+
+
 def test_the_last_word_counts() -> None:
     words = ["data.train=a", "codebook.size=2", "data.train=b", "codebook.size=4"]
     config = composed(*words)
@@ -129,7 +143,9 @@ def test_the_words_of_a_command_line_are_sorted(tmp_path: Path) -> None:
         (["--config-dir"], "--config-dir must be a folder of yaml files, got ''"),
         (["--config-dir", "/absent"], "got '/absent'"),
         (["--print-confg"], "unknown option '--print-confg', did you mean '--print-config'?"),
-        (["data.train"], "cannot read 'data.train': write key=value"),
+        (["data.train"], "cannot read 'data.train': write key=value, such as codebook.size=1024"),
+        (["experiment", "=", "demo"], "cannot read 'experiment': write key=value, without spaces"),
+        (["seed=", "1"], "cannot read '1': write key=value, without spaces around ="),
         (["=5"], "cannot read '=5': write key=value"),
         (["data.trian=x"], "unknown key 'data.trian', did you mean 'data.train'?"),
         (["optim.lrr=1"], "did you mean 'optim.lr'?"),
@@ -139,7 +155,11 @@ def test_the_words_of_a_command_line_are_sorted(tmp_path: Path) -> None:
         ),
         (["encoder.freeze=1"], "unknown key 'encoder.freeze', valid are: encoder."),
         (["batch_size=1"], "unknown key 'batch_size', did you mean 'data.batch_size'?"),
-        (["images=x"], "unknown key 'images'"),
+        (["lr=1"], "unknown key 'lr', did you mean 'optim.lr'?"),
+        (["discriminator.lr=1"], "did you mean 'optim.discriminator.lr'?"),
+        (["channels=1"], "did you mean 'data.channels' or 'decoder.channels' or 'encoder.ch"),
+        (["device=cpu"], "unknown key 'device', did you mean 'trainer.accelerator'?"),
+        (["images=x"], "unknown key 'images', did you mean 'data.train'?"),
         (["zzz=1"], "unknown key 'zzz', --help lists the valid ones"),
         (["logger.zzzzzzzz=1"], "unknown key 'logger.zzzzzzzz', valid are: logger.kind"),
         (["codebook=fsq", "codebook.restart_below=0"], "unknown key 'codebook.restart_below'"),
@@ -155,7 +175,9 @@ def test_the_words_of_a_command_line_are_sorted(tmp_path: Path) -> None:
         (["~trainer"], "trainer must be one of default, fsdp, got None"),
         (["codebook@other=vq"], "there is no other yet: write +codebook@other=vq"),
         (["codebook.size=[1"], "cannot read 'codebook.size=[1': quote the value"),
-        (["codebook.size=choice(1,2)"], "a run takes one value for each key"),
+        (["codebook.size=choice(1,2)"], "one value for each key; vqtrain sweep takes several"),
+        (["data.image_size=256,256"], "and a list is data.image_size=[256,256]"),
+        (["metrics=psnr,ssim"], "metrics are a list: write metrics=[psnr,ssim]"),
         (["name=${absent}"], "absent"),
         (["codebook.size.x=1"], "unknown key 'codebook.size.x', did you mean 'codebook.size'?"),
     ],

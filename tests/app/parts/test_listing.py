@@ -88,7 +88,7 @@ def test_equal_paths_are_told_apart_by_their_numbers_of_tokens(tmp_path: Path) -
             'tokenizers[0] must be a path, or a mapping with one, got ["a"]',
         ),
         (f"{PROTOCOL}tokenizers: [{{name: a}}]", "tokenizers[0].path is missing"),
-        (f"{PROTOCOL}tokenizers: [a, {{path: 3}}]", "tokenizers[1].path must be a word, got 3"),
+        (f"{PROTOCOL}tokenizers: [a, {{path: 3}}]", "tokenizers[1].path must be text, got 3"),
         (
             f"{PROTOCOL}tokenizers: [{{path: a, nots: b}}]",
             "tokenizers[0]: unknown key 'nots', did you mean 'note'?",
@@ -101,7 +101,7 @@ def test_equal_paths_are_told_apart_by_their_numbers_of_tokens(tmp_path: Path) -
         (f"{PROTOCOL}tokenizers: [a, a]", "a is named twice: remove one, or give each a name"),
         (
             "protocol: {images: demo, image_size: x}\ntokenizers: [a]",
-            "protocol.image_size must be a whole number or a list",
+            "protocol.image_size must be a whole number or [height,width]",
         ),
         (
             "protocol: {images: demo, image_size: 8, metric: []}\ntokenizers: [a]",

@@ -64,7 +64,8 @@ def build_module(
     where = data.size_key if sample_size is None else f"sample_size={typed(list(size))}"
     check_shapes(tokenizer, size, where)
     check_warmup(settings.optim, settings.trainer.max_steps, "trainer.max_steps")
-    objective = build_objective(resolved, settings, context, tokenizer)
+    start = config["loss"]["adversarial"].get("start_step")
+    objective = build_objective(resolved, settings, context, tokenizer, typed_start=start)
     if sample_size is None:
         check_buckets(tokenizer, objective.discriminator, data)
     check_objective(objective, config, context)

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from vqtrain.build import configs_folder, unknown
+from vqtrain.build import configs_folder, kinds, unknown
 from vqtrain.errors import ConfigError
 
 
@@ -30,6 +30,16 @@ def metric_entries(names: object, config_dir: Path | None) -> list[str | dict[st
         entry = {**known, **own, "kind": known.get("kind", kind)}
         entries.append(kind if entry == {"kind": kind} else entry)
     return entries
+
+
+def refuse_unlisted(metrics: str) -> None:
+    """Refuse metrics, or one, that were typed without brackets.
+
+    Raises:
+        ConfigError: If they were; the message says how to write them.
+    """
+    if {*metrics.split(",")} <= {*kinds("metric")}:
+        raise ConfigError(f"metrics are a list: write metrics=[{metrics}]")
 
 
 def read_choice(group: str, choice: str, config_dir: Path | None) -> dict[str, Any]:

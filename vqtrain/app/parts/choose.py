@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from vqtrain.build import CONTEXT, GROUPS, configs_folder, kinds, parameters_of, resolve, unknown
+from vqtrain.app.parts.choices import refuse_unlisted
+from vqtrain.build import CONTEXT, GROUPS, configs_folder, parameters_of, resolve, unknown
 from vqtrain.errors import ConfigError
 
 # Codebooks that are made of another one name it here.
@@ -54,8 +55,10 @@ def config_of_class(group: str, kind: str) -> dict[str, object]:
 def choose_part(word: str, choices: Mapping[str, Sequence[str]]) -> str:
     """Let ``codebook.inner=fsq`` choose a file, as ``codebook=fsq`` does, and metrics be a list."""
     key, _, value = word.partition("=")
-    if key == "metric" or (key == "metrics" and value in kinds("metric")):
+    if key == "metric":
         raise ConfigError(f"metrics are a list: write metrics=[{value}]")
+    if key == "metrics":
+        refuse_unlisted(value)
     if key == "metrics" and value.startswith("["):
         return f"metrics.names={value}"
     if key != INNER_CODEBOOK:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vqtrain.app.parts.choices import metric_entries
 from vqtrain.app.parts.choose import INNER_CODEBOOK, choose_class, choose_part, open_key
+from vqtrain.app.parts.mistakes import (
+    check_choice,
+    check_key,
+    several_values,
+    unknown_key,
+    unreadable,
+)
 from vqtrain.build import configs_folder, unknown
 from vqtrain.errors import ConfigError, require
 from vqtrain.ops.paths import expand
@@ -48,10 +56,8 @@ COMMAND_PATH_KEYS = {
 
 # A name without lists, quotes and interpolations is text, also 20240501, 1e5 and true.
 PLAIN = re.compile(r"[^'\"\\$\[{,]+")
-
-
-# Where a further loss term goes: under a name of its own.
-TERM = re.compile(r"loss\.\w+")
+# Whole numbers with an exponent, which Hydra reads as floats: 1e6, 1.5e3.
+EXPONENT = re.compile(r"\d+(?:\.\d+)?[eE]\+?\d{1,2}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +79,15 @@ class CommandLine:
     print_config: bool
 
 
-def read_command_line(words: Sequence[str], path_keys: Sequence[str] = ()) -> CommandLine:
+def read_command_line(
+    words: Sequence[str], path_keys: Sequence[str] = (), *, example: str | None = None
+) -> CommandLine:
     """Sort the words of a command line.
 
     Args:
         words: What was typed after the command.
         path_keys: Those of its keys that are paths, besides ``PATH_KEYS``.
+        example: The key of which a word without one is likely the value, for messages.
 
     Raises:
         ConfigError: If a word is neither an option nor ``key=value``.
@@ -107,9 +116,9 @@ def read_command_line(words: Sequence[str], path_keys: Sequence[str] = ()) -> Co
                 paths[key] = value
         elif (equals and key.strip()) or word.startswith("~"):
             is_plain = key == "name" and PLAIN.fullmatch(value)
-            overrides.append(f"{key}='{value}'" if is_plain else word)
+            overrides.append(f"{key}='{value}'" if is_plain else with_whole_numbers(word))
         else:
-            raise ConfigError(f"cannot read {word!r}: write key=value, such as codebook.size=1024")
+            raise unreadable(words, len(words) - len(rest) - 1, example)
     return CommandLine(
         paths=paths,
         overrides=overrides,
@@ -117,6 +126,22 @@ def read_command_line(words: Sequence[str], path_keys: Sequence[str] = ()) -> Co
         show_help=options["--help"],
         print_config=options["--print-config"],
     )
+
+
+def with_whole_numbers(word: str) -> str:
+    """Write out the whole numbers among the values of a word, so that they are no floats.
+
+    Example:
+        >>> with_whole_numbers("trainer.max_steps=1.5e3"), with_whole_numbers("optim.lr=1e-4,15e-1")
+        ('trainer.max_steps=1500', 'optim.lr=1e-4,15e-1')
+    """
+    key, equals, typed = word.partition("=")
+    values = typed.split(",")
+    for place, value in enumerate(values):
+        number = Decimal(value) if EXPONENT.fullmatch(value) else None
+        if number is not None and number == number.to_integral_value():
+            values[place] = str(int(number))
+    return f"{key}{equals}{','.join(values)}"
 
 
 def is_path_key(key: str) -> bool:
@@ -180,7 +205,7 @@ def compose(name: str, command_line: CommandLine, *, is_whole: bool = True) -> d
         with suppress(HydraException, OmegaConfBaseException):
             known = to_plain(call_hydra(name, groups, command_line.config_dir), {})
             for override in parsed:
-                check_key(override, known, choices)
+                check_key(override, [*flatten(known), *choices])
         for override in parsed:
             if override.package and not override.is_add() and "not override" in str(error):
                 raise ConfigError(
@@ -260,35 +285,8 @@ def parse(word: str) -> Override:
             f"cannot read {word!r}: quote the value, as in {word.partition('=')[0]}='\"...\"'"
         ) from error
     if override.is_sweep_override():
-        raise ConfigError(f"cannot read {word!r}: a run takes one value for each key")
+        raise several_values(word)
     return override
-
-
-def check_choice(override: Override, choices: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a choice that a config group does not have."""
-    group, value = override.key_or_group, override.value()
-    if group.startswith("loss/") and not TERM.fullmatch(override.package or "loss.any"):
-        raise ConfigError(
-            f"{group}@{override.package} is no term of the loss: write "
-            f"+{group}@loss.NAME={value}, with a name of your own"
-        )
-    with_slash = group.replace(".", "/")
-    if with_slash != group and with_slash in choices:
-        raise ConfigError(f"{group} is a group: write {with_slash}={value}")
-    if group in choices and isinstance(value, str) and value not in choices[group]:
-        raise ConfigError(unknown(f"{group}", value, choices[group]))
-    if group in choices and not isinstance(value, str):
-        raise ConfigError(f"{group} must be one of {', '.join(choices[group])}, got {value!r}")
-
-
-def check_key(
-    override: Override, known: Mapping[str, Any], choices: Mapping[str, Sequence[str]]
-) -> None:
-    """Refuse a key that the composed configuration does not have."""
-    key = override.key_or_group
-    keys = [*flatten(known), *choices]
-    if key not in keys and not override.is_add():
-        raise ConfigError(unknown("key", key, keys))
 
 
 def check_experiment(
@@ -350,7 +348,7 @@ def to_plain(config: DictConfig, paths: Mapping[str, str]) -> dict[str, Any]:
     literal = {key: paths.get(key, flat[key]) for key in flat if is_path_key(key)}
     for key in paths:
         if key not in literal:
-            raise ConfigError(unknown("key", key, flat))
+            raise ConfigError(unknown_key(key, flat))
     for key in literal:
         OmegaConf.update(config, key, None)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]  # a mapping

@@ -8,7 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.compose import CommandLine, group_choices, parse, put, read_command_line
+from vqtrain.app.parts.compose import (
+    CommandLine,
+    group_choices,
+    is_path_key,
+    parse,
+    put,
+    read_command_line,
+)
 from vqtrain.app.parts.describe import fill
 from vqtrain.app.parts.pages import (
     LISTING,
@@ -103,17 +110,26 @@ def split_words(page: Page, words: Sequence[str]) -> tuple[list[str], CommandLin
     """
     if page.is_composed:
         own = [word for word in words if is_key(word.partition("=")[0], page.defaults)]
-        command_line = read_command_line([word for word in words if word not in own])
+        rest = [word for word in words if word not in own]
+        command_line = read_command_line(rest, example=first_path(page))
         for word in command_line.overrides:
             key = word.partition("=")[0]
             is_group = key in group_choices(command_line.config_dir)
             if "." not in key and not is_group and nearest(key, page.defaults, alike=ALIKE):
                 raise ConfigError(unknown("key", key, page.defaults))
         return own, command_line
-    command_line = read_command_line(words, page.path_keys)
+    command_line = read_command_line(words, page.path_keys, example=first_path(page))
     if command_line.config_dir is not None or command_line.print_config:
         raise ConfigError("this command has no configuration: its only option is --help")
     return list(words), command_line
+
+
+def first_path(page: Page) -> str | None:
+    """Return the first key of a command if a word alone is likely its value: a path."""
+    key = next(iter(page.defaults), "")
+    is_path = is_path_key(key) or key in page.path_keys
+    # With keys of a run, a word alone may be one of these.
+    return key if is_path and (not page.is_composed or page.defaults[key] == REQUIRED) else None
 
 
 def read_values(page: Page, words: Sequence[str]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from vqtrain.app.parts.sources import check_media
 from vqtrain.app.tokenize import hash_of
 from vqtrain.data.media import IMAGE
 from vqtrain.data.remote.urls import shareable
-from vqtrain.data.sources.find import open_samples
 from vqtrain.data.sources.index import SampleIndex
 from vqtrain.errors import FailedError, Interrupted, VqtrainError
 from vqtrain.evaluation.leaderboard import (
@@ -111,14 +110,15 @@ def check_protocol(protocol: Protocol, machine: Machine) -> None:
     load_metrics(metrics, given=options.weights, device=find_device("cpu"), is_typed=True)
 
 
-def build(listing: Listing, folder: Path, machine: Machine, console: Console) -> int:
+def build(
+    listing: Listing, folder: Path, machine: Machine, index: SampleIndex, console: Console
+) -> int:
     """Measure what is to be measured, and write the site after each row.
 
     Returns:
         0, or 1 if a tokenizer has no figures.
     """
     protocol = listing.protocol
-    index = open_samples(protocol.images, IMAGE, role="validation")
     console.print(f"{'images':<12}{len(index):,} of {public(str(protocol.images))}", markup=False)
     board = Leaderboard(listing, folder, machine, index)
     with claimed(folder, "leaderboard"):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vqtrain.app.parts.choices import metric_entries, read_choice
+from vqtrain.app.parts.choices import metric_entries, read_choice, refuse_unlisted
 from vqtrain.errors import require
 from vqtrain.metrics.base import Metric, TextMetric
 from vqtrain.metrics.parts.build import Entry, build_metrics
@@ -15,6 +15,7 @@ def reconstruction_metrics(names: Sequence[Entry] | str) -> list[Metric]:
         ConfigError: If one cannot be built, or measures no reconstructions.
     """
     if isinstance(names, str):
+        refuse_unlisted(names)
         names = read_choice("metrics", names, None)["names"]
     metrics = build_metrics(metric_entries(list(names), None))
     for metric in metrics:

@@ -39,8 +39,18 @@ def build_objective(
     settings: Settings,
     context: Mapping[str, object],
     tokenizer: Tokenizer,
+    *,
+    typed_start: object,
 ) -> Objective:
-    """Build what is minimized; finds the pretrained weights of its terms."""
+    """Build what is minimized; finds the pretrained weights of its terms.
+
+    Args:
+        config: The composed configuration, its shares of the run as steps.
+        settings: Of the groups that are not modules.
+        context: What parts may ask of the run.
+        tokenizer: The tokenizer.
+        typed_start: ``loss.adversarial.start_step`` before it was a step, for messages.
+    """
     loss = dict(config["loss"])
     adversarial = build_adversarial(loss.pop("adversarial"), loss.pop("discriminator"), context)
     check_layer(adversarial, tokenizer)
@@ -49,7 +59,7 @@ def build_objective(
     built = [build_term(name, each, context) for name, each in loss.items()]
     terms = [term for term in built if term is not None]
     check_extra_channels(terms, tokenizer)
-    discriminator = build_discriminator(config, settings, adversarial, context)
+    discriminator = build_discriminator(config, settings, adversarial, context, typed_start)
     seed_torch(config["seed"], "alignment")
     channels, *grid = aligned_shape(tokenizer, group.get("layer"), context)
     alignment = build_alignment(
@@ -130,6 +140,7 @@ def build_discriminator(
     settings: Settings,
     adversarial: AdversarialTraining,
     context: Mapping[str, object],
+    typed_start: object,
 ) -> Discriminator | None:
     """Build the discriminator, if there is one, and check that the run and its samples fit it."""
     specification = split_kind(config["discriminator"])
@@ -141,10 +152,11 @@ def build_discriminator(
     start = adversarial.weight.start_step
     steps = settings.trainer.max_steps - start
     if steps <= 0:
+        share = f", which is {typed_start} of it, rounded" if isinstance(typed_start, str) else ""
         raise ConfigError(
             f"loss.adversarial.start_step must be below trainer.max_steps "
-            f"({settings.trainer.max_steps}), got {start}; a share such as "
-            '"50%" fits every run, and discriminator=none does without'
+            f"({settings.trainer.max_steps}), got {start}{share}: take more steps, a smaller "
+            "start_step, or discriminator=none, which does without"
         )
     check_warmup(settings.discriminator, steps, "the steps from loss.adversarial.start_step on")
     check_samples(discriminator, str(specification["kind"]), settings, adversarial, context)

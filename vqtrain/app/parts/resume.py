@@ -15,7 +15,7 @@ from vqtrain.app.parts.compose import (
     parse,
     put,
 )
-from vqtrain.build import unknown
+from vqtrain.app.parts.mistakes import unknown_key
 from vqtrain.errors import CheckpointError, ConfigError
 from vqtrain.training.checkpoints import TrainingCheckpoint, has_other_validation
 from vqtrain.training.data_module import TrainingData
@@ -92,7 +92,7 @@ def continued_config(
         typed = {change.key_or_group: change.value() for change in changes}
         for key, value in {**typed, **command_line.paths}.items():
             if key not in flatten(config) and not key.startswith(OPEN_GROUPS):
-                raise ConfigError(unknown("key", key, flatten(config)))
+                raise ConfigError(unknown_key(key, flatten(config)))
             put(config, key, value)
     config["resume"] = None
     refused, warned = differences(saved, config, free=(*FREE, *IMAGES), warned=WARNED)

@@ -25,13 +25,12 @@ def ids_of(
     return as_token_ids(token_ids, codebook.size)
 
 
-def no_ids(kind: object) -> ConfigError:
+def no_ids(kind: object, instead: str | None = None) -> ConfigError:
     """Say that a codebook has no ids, and what to use instead.
 
     Args:
         kind: Its word.
+        instead: What to use; None for what there is in Python.
     """
-    return ConfigError(
-        f"codebook={kind} is continuous, so there are no token ids: use latents(images) and "
-        "quantize(latents), or another codebook"
-    )
+    instead = instead or "use latents(images) and quantize(latents), or another codebook"
+    return ConfigError(f"codebook={kind} is continuous, so there are no token ids: {instead}")

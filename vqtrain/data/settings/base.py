@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 from vqtrain.data.decoding.base import Transform
@@ -45,15 +46,8 @@ class DataSettings(ABC):
 
     def __post_init__(self) -> None:
         """Refuse invalid values."""
-        for name, value in (("data.train", self.train), ("data.val", self.val)):
-            sources = value if isinstance(value, list) else [value]
-            if not sources or not all(
-                source and isinstance(source, str | dict) for source in sources
-            ):
-                raise ConfigError(
-                    f"{name} must be demo, a folder, a glob, tars, a URL or a list of those, got "
-                    f"{value!r}"
-                )
+        check_sources("data.train", self.train)
+        check_sources("data.val", self.val)
         check_fields(self, "data")
 
     @property
@@ -85,3 +79,23 @@ class DataSettings(ABC):
     def pixel_range(self) -> ValueRange | None:
         """The smallest and the largest value of a sample, or None for 0 to 255."""
         return self.transform.range
+
+
+def check_sources(key: str, value: object) -> None:
+    """Refuse what names no samples.
+
+    Args:
+        key: ``data.train`` or ``data.val``.
+        value: What it holds.
+
+    Raises:
+        ConfigError: If it is not set, or neither a source nor a list of sources.
+    """
+    # A path is taken as typed, also one that is called null.
+    if value is None or (value == "null" and not Path(value).exists()):
+        raise ConfigError(f"{key} is not set: give a folder, {key}=FOLDER")
+    sources = value if isinstance(value, list) else [value]
+    if not sources or not all(source and isinstance(source, str | dict) for source in sources):
+        raise ConfigError(
+            f"{key} must be demo, a folder, a glob, tars, a URL or a list of those, got {value!r}"
+        )

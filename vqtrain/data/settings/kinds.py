@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from vqtrain.build import bind, final_class
 from vqtrain.data.media import media_in
-from vqtrain.data.settings.base import DataSettings
+from vqtrain.data.settings.base import DataSettings, check_sources
 
 
 def bind_data(group: Mapping[str, object]) -> DataSettings:
@@ -14,6 +14,9 @@ def bind_data(group: Mapping[str, object]) -> DataSettings:
         ConfigError: If there is no such kind, or a key is unknown, missing or invalid.
     """
     keys = {key: value for key, value in group.items() if key != "kind"}
+    for key in ("train", "val"):
+        if key in keys:  # what they may be is said better than their types say it
+            check_sources(f"data.{key}", keys[key])
     module = f"vqtrain.data.settings.{media_in(group).word}"
     settings: type[DataSettings] = final_class(module, DataSettings)
     return bind(settings, keys, where="data")

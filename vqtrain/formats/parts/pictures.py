@@ -20,7 +20,13 @@ def check_pictures(tokenizer: Tokenizer, what: str) -> None:
         (media is not IMAGE, f"takes {media.noun}s"),
         (tokenizer.channels not in (1, 3), f"has {tokenizer.channels} channels"),
         (tokenizer.pixel_range is not None, f"has pixels in {tokenizer.pixel_range}"),
-        (tokenizer.codebook.num_codebooks == 0, f"has none, as codebook={kind} is continuous"),
+        (
+            tokenizer.codebook.num_codebooks == 0,
+            (
+                f"has none, as codebook={kind} is continuous: format=safetensors takes it, and "
+                "vqtrain discretize adds ids"
+            ),
+        ),
     ):
         require(
             not is_wrong,

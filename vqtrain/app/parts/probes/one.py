@@ -72,7 +72,7 @@ def open_run(
     """
     before = read_begun(folder, out)
     tokenizer = Tokenizer.from_pretrained(path, allow=allow)
-    tokenizer.check_ids()
+    tokenizer.check_ids("probe a tokenizer that has ids, such as one made by vqtrain discretize")
     if sources.media is not None:
         check_media(sources.media, tokenizer, path)
     if before is not None and (folder / TOKENIZER).is_dir():
