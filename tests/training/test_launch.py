@@ -16,7 +16,10 @@ from vqtrain.training.launch import build_trainer
 from vqtrain.training.settings import TrainerSettings
 
 ROOT = Path(__file__).parents[2]
-Run = Callable[..., subprocess.CompletedProcess[str]]
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+Popen = subprocess.Popen[str]
+Start = Callable[..., Popen]
+StartStep = Callable[[Popen], "Step"]
 GAN = [
     "discriminator=patchgan",
     "discriminator.channels=4",
@@ -24,19 +27,13 @@ GAN = [
     "loss.adversarial.ramp_steps=0",
 ]
 
-# Starts the tasks of a job on this machine, as srun does: with their numbers in the environment.
+# Says what its tasks are to run, and waits until another process has run them.
 SRUN = """#!/bin/bash
-shift  # --kill-on-bad-exit=1
-for task in 0 1; do
-    SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=$task SLURM_LOCALID=$task SLURM_NODEID=0 "$@" &
-    tasks[$task]=$!
-done
-trap 'kill -TERM ${tasks[*]}' TERM
-for task in 0 1; do
-    while kill -0 ${tasks[$task]} 2> /dev/null; do wait ${tasks[$task]}; code=$?; done
-    [ $code -gt ${worst:-0} ] && worst=$code
-done
-exit ${worst:-0}
+printf '%s\\n' "$@" > step.part && mv step.part step
+while [ ! -e ended ]; do sleep 0.05; done
+code=$(cat ended)
+rm ended
+exit "$code"
 """
 
 
@@ -52,7 +49,6 @@ def variables(tmp_path: Path) -> dict[str, str]:
     programs = tmp_path / "programs"
     programs.mkdir()
     files = {
-        "vqtrain": f'#!/bin/bash\nexec {sys.executable} -m vqtrain "$@"\n',
         "torchrun": f'#!/bin/bash\nexec {sys.executable} -m torch.distributed.run "$@"\n',
         "srun": SRUN,
         "scontrol": f'#!/bin/bash\necho "$@" > {tmp_path}/requeued\n',
@@ -84,34 +80,79 @@ def slurm(variables: dict[str, str], tmp_path: Path) -> dict[str, str]:
     }
 
 
+class Step:
+    """The two tasks of a batch script, run on this machine as srun does.
+
+    Their numbers are in their environment.
+    """
+
+    def __init__(self, script: Popen, folder: Path, slurm: dict[str, str], start: Start) -> None:
+        self.folder = folder
+        deadline = time.monotonic() + 120
+        while not (folder / "step").exists():
+            assert script.poll() is None, script.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        option, program, *words = (folder / "step").read_text().splitlines()
+        (folder / "step").unlink()
+        assert (option, program) == ("--kill-on-bad-exit=1", "vqtrain")
+        self.tasks = [
+            start(
+                *("-m", "vqtrain", *words),
+                variables={
+                    **slurm,
+                    "SLURM_STEP_NUM_TASKS": "2",
+                    "SLURM_PROCID": str(task),
+                    "SLURM_LOCALID": str(task),
+                    "SLURM_NODEID": "0",
+                },
+                cwd=folder,
+                **PIPES,
+            )
+            for task in range(2)
+        ]
+
+    def end(self) -> tuple[str, str]:
+        """Wait for both, tell srun the worse of their codes, and return what they have printed."""
+        printed = [task.communicate(timeout=180) for task in self.tasks]
+        (self.folder / "ended.part").write_text(str(max(task.returncode for task in self.tasks)))
+        (self.folder / "ended.part").rename(self.folder / "ended")
+        out, errors = map("".join, zip(*printed, strict=True))
+        return out, errors
+
+
+@pytest.fixture
+def start_step(tmp_path: Path, slurm: dict[str, str], start_python: Start) -> StartStep:
+    """Start the tasks for which a batch script asks srun."""
+    return lambda script: Step(script, tmp_path, slurm, start_python)
+
+
 @pytest.mark.ddp
 def test_all_launchers_make_the_same_run(
-    tiny: list[str], tmp_path: Path, variables: dict[str, str], slurm: dict[str, str]
+    tiny: list[str],
+    tmp_path: Path,
+    variables: dict[str, str],
+    slurm: dict[str, str],
+    start_vqtrain: Start,
+    start_step: StartStep,
 ) -> None:
     own, torchrun, by_slurm = tmp_path / "own", tmp_path / "torchrun", tmp_path / "runs/slurm-4711"
     script = str(ROOT / "scripts/train_torchrun.sh")
     node = {**variables, "GPUS": "2", "MASTER": f"127.0.0.1:{free_port()}"}
-    ways = [
-        ["vqtrain", "train", *tiny, *GAN, "trainer.devices=2", f"run_dir={own}"],
-        [script, *tiny, *GAN, f"run_dir={torchrun}"],
-        [str(ROOT / "scripts/train_slurm.sh"), *tiny, *GAN],
-    ]
-    started = [
-        subprocess.Popen(
-            way,
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for way, environment in zip(ways, (variables, node, slurm), strict=True)
-    ]
-    for process in started:
-        printed, errors = process.communicate(timeout=180)
-        assert process.returncode == 0, errors
-        # One process speaks.
-        assert printed.count("run directory:") == 1
+    elastic = subprocess.Popen(
+        [script, *tiny, *GAN, f"run_dir={torchrun}"], cwd=tmp_path, env=node, text=True, **PIPES
+    )
+    words = [str(ROOT / "scripts/train_slurm.sh"), *tiny, *GAN]
+    batch = subprocess.Popen(words, cwd=tmp_path, env=slurm, text=True, **PIPES)
+    step = start_step(batch)
+    alone = start_vqtrain("train", *tiny, *GAN, "trainer.devices=2", f"run_dir={own}")
+    outputs = {"srun": step.end()}
+    for process in (elastic, batch, alone):
+        outputs[str(process.args)] = process.communicate(timeout=180)
+        assert process.returncode == 0, outputs
+    # One process speaks.
+    counts = [printed.count("run directory:") for printed, _ in outputs.values()]
+    assert sorted(counts) == [0, 1, 1, 1]  # the batch script is silent
     expected = (own / "metrics.jsonl").read_bytes()
     assert b"adversarial/share" in expected
     for run in (torchrun, by_slurm):
@@ -121,37 +162,34 @@ def test_all_launchers_make_the_same_run(
 
 @pytest.mark.ddp
 def test_a_job_of_slurm_that_is_out_of_time_is_requeued_and_goes_on(
-    tiny: list[str], tmp_path: Path, slurm: dict[str, str]
+    tiny: list[str], tmp_path: Path, slurm: dict[str, str], start_step: StartStep
 ) -> None:
     words = [str(ROOT / "scripts/train_slurm.sh"), *tiny, *GAN, "trainer.checkpoint_every=1000000"]
     words += ["trainer.max_steps=1000000", "trainer.validate_every=1000000"]
     words += ["loss.adversarial.start_step=1"]
-    job = subprocess.Popen(
-        words, env=slurm, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    job = subprocess.Popen(words, env=slurm, cwd=tmp_path, text=True, **PIPES)
+    step = start_step(job)
     metrics = tmp_path / "runs/slurm-4711/metrics.jsonl"
     deadline = time.monotonic() + 120
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
-        assert job.poll() is None, job.communicate()
+        assert all(task.poll() is None for task in step.tasks), step.end()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     # SLURM sends its signal to all processes of the step but not to the batch script.
-    found = subprocess.run(
-        ["pgrep", "-g", str(job.pid), "-f", "kill-on-bad-exit"], capture_output=True, check=False
-    )
-    os.kill(int(found.stdout.split()[0]), signal.SIGTERM)
-    _, err = job.communicate(timeout=60)
-    assert job.returncode == 143, err
-    assert err == ""
+    for task in step.tasks:
+        task.send_signal(signal.SIGTERM)
+    assert step.end()[1] == ""
+    assert job.communicate(timeout=60) == ("", "")
+    assert job.returncode == 143
     assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
     (checkpoint,) = metrics.parent.glob("checkpoints/step_*.ckpt")
-    step = int(checkpoint.stem.removeprefix("step_"))
-    words += [f"trainer.max_steps={step + 2}"]
-    done = subprocess.run(
-        words, env=slurm, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"resuming at step {step}" in done.stdout
+    reached = int(checkpoint.stem.removeprefix("step_"))
+    words += [f"trainer.max_steps={reached + 2}"]
+    job = subprocess.Popen(words, env=slurm, cwd=tmp_path, text=True, **PIPES)
+    out, err = start_step(job).end()
+    assert job.communicate(timeout=60) == ("", "")
+    assert job.returncode == 0, err
+    assert f"resuming at step {reached}" in out
 
 
 @pytest.mark.parametrize(
