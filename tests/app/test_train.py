@@ -314,6 +314,7 @@ def test_what_a_resumed_run_may_and_may_not_change(
     assert "codebook.kind (ema -> vq)" in one_line(capsys)
     more = ["trainer.max_steps=6", "trainer.log_every=4", "data.num_workers=1"]
     assert main(["train", f"resume={finished}", *more]) == 0
+    assert ", from step 4 on" in capsys.readouterr().out
     lines = (finished / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 6]
 

@@ -8,7 +8,7 @@ from typing import Any
 from vqtrain.data.media import IMAGE, media_in
 from vqtrain.tokenizer.storage import packages_in
 from vqtrain.training.bad_samples import BadSamples
-from vqtrain.training.console import RunConsole, duration
+from vqtrain.training.console import RunConsole
 from vqtrain.training.run import Outcome
 
 
@@ -19,7 +19,7 @@ def conclude(
     outcome: Outcome,
     bad_samples: BadSamples,
     *,
-    seconds: float,
+    time_taken: str,
 ) -> None:
     """Print how the run ended, where the results are, and what to try next."""
     mine, allow = shlex.quote(str(run_dir)), allowing(config)
@@ -38,7 +38,7 @@ def conclude(
     rows = {name: f"{value:.4f}" for name, value in outcome.results.items()}
     rows |= {
         "steps": str(outcome.step),
-        "time": duration(seconds),
+        "time": time_taken,
         "images": str(run_dir / "images"),
         "tokenizer": str(run_dir / "tokenizer"),
     }
