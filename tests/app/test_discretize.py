@@ -97,7 +97,9 @@ def test_each_stage_is_done_once_whatever_interrupts(words, monkeypatch, capsys)
     monkeypatch.setattr(stages, "measure_model", noted_measure)
     codes = [main(words) for _ in range(4)]
     assert codes == [130, 130, 130, 0]
-    assert "stopped: run the same command again to continue" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "stopped: run the same command again to continue" in shown
+    assert f"{Path('discretized/tokenizer')}, 64 ids" in shown
     assert Here.begun == ["codebook", "decoder"]
     assert [name for number, name in enumerate(measured, 1) if number not in (1, 3, 5)] == [
         *("continuous", "with the codebook", "decoder trained"),
@@ -129,9 +131,10 @@ def test_each_stage_is_done_once_whatever_interrupts(words, monkeypatch, capsys)
     assert final.training_summary["discretized"]["metrics"]["continuous"]["psnr"] == psnr[0]
     assert main(words) == 0  # there is nothing left to do
     assert Here.begun == ["codebook", "decoder"]
-    assert main([*words, "codebook.size=256"]) == 2
+    other = [word.replace("codebook.size=64", "codebook.size=256") for word in words]
+    assert main(other) == 2
     assert (
-        "was begun with other keys of the codebook: codebook.size=16, not codebook.size=256"
+        "was begun with other keys of the codebook: codebook.size=64, not codebook.size=256"
         in capsys.readouterr().err
     )
 

@@ -51,7 +51,7 @@ def test_the_last_screen_says_what_is_there_and_what_is_next(pictures, tmp_path,
     assert sum(samples.values()) == 49
     for name in ("train", "val"):
         size = report[name]["bytes"] / 1e6
-        assert f"{name:<12}{samples[name]} samples in 1 shards, {size:.1f} MB" in lines
+        assert f"{name:<12}{samples[name]} samples in 1 shard, {size:.1f} MB" in lines
     assert "skipped     1, all in a pack/index.json" in lines
     assert any(line.startswith("            bad: no JPEG") for line in lines)
     assert "duplicates  1, all in a pack/index.json" in lines

@@ -122,9 +122,9 @@ def make_settings(
 def conclude(console: Console, out: Path, report: Report) -> None:
     """Say what is in the pack, and what can be done with it."""
     for name, side in (("train", report["train"]), ("val", report["val"])):
+        shards = "1 shard" if len(side["shards"]) == 1 else f"{len(side['shards']):,} shards"
         console.print(
-            f"{name:<12}{side['samples']:,} samples in {len(side['shards']):,} shards, "
-            f"{side['bytes'] / 1e6:,.1f} MB"
+            f"{name:<12}{side['samples']:,} samples in {shards}, {side['bytes'] / 1e6:,.1f} MB"
         )
     skipped = [
         f"{fault['key'] or fault['shard']}: {fault['reason']}" for fault in report["skipped"]

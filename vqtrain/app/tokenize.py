@@ -360,8 +360,9 @@ def conclude(console: Console, out: Path, share: str, report: Report | None) -> 
     skipped, kind = report["skipped"], "latents" if "latents" in report else "tokens"
     form = report["latents"] if kind == "latents" else report["tokens"]
     ids = f", {form['size']:,} ids" if "size" in form else ""
+    files = "1 file" if len(report["files"]) == 1 else f"{len(report['files']):,} files"
     console.print(
-        f"{kind:<12}{report['samples']:,} samples in {len(report['files']):,} files, "
+        f"{kind:<12}{report['samples']:,} samples in {files}, "
         f"{report['bytes'] / 1e6:,.1f} MB: {form['dtype']} {form['shape'] or 'of any shape'}{ids}",
         markup=False,
     )

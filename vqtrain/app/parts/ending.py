@@ -8,7 +8,8 @@ from typing import Any
 from vqtrain.data.media import IMAGE, media_in
 from vqtrain.tokenizer.storage import packages_in
 from vqtrain.training.bad_samples import BadSamples
-from vqtrain.training.console import RunConsole
+from vqtrain.training.checkpoints import TrainingCheckpoint
+from vqtrain.training.console import RunConsole, duration
 from vqtrain.training.run import Outcome
 
 
@@ -18,8 +19,9 @@ def conclude(
     config: Mapping[str, Any],
     outcome: Outcome,
     bad_samples: BadSamples,
+    checkpoint: TrainingCheckpoint | None,
     *,
-    time_taken: str,
+    seconds: float,
 ) -> None:
     """Print how the run ended, where the results are, and what to try next."""
     mine, allow = shlex.quote(str(run_dir)), allowing(config)
@@ -35,10 +37,11 @@ def conclude(
                 f"there is no report yet; write it with: vqtrain report path={mine}{allow}"
             )
         return
+    since = f", from step {checkpoint['training']['step']:,} on" if checkpoint else ""
     rows = {name: f"{value:.4f}" for name, value in outcome.results.items()}
     rows |= {
         "steps": str(outcome.step),
-        "time": time_taken,
+        "time": duration(seconds) + since,
         "images": str(run_dir / "images"),
         "tokenizer": str(run_dir / "tokenizer"),
     }

@@ -31,7 +31,7 @@ from vqtrain.training import run_directory
 from vqtrain.training.bad_samples import FILE as BAD_SAMPLES
 from vqtrain.training.bad_samples import BadSamples
 from vqtrain.training.checkpoints import TrainingCheckpoint
-from vqtrain.training.console import RunConsole, duration
+from vqtrain.training.console import RunConsole
 from vqtrain.training.data_module import TrainingData
 from vqtrain.training.launch import build_trainer, quiet_libraries, rank_named
 from vqtrain.training.memory import look_at_memory
@@ -126,7 +126,6 @@ def train_on(
         images=run_dir / "images",
         bad_samples=bad_samples,
     )
-    first_step = checkpoint["training"]["step"] if checkpoint else 0
     with ExitStack() as stack:
         tracker = None
         if trainer.is_global_zero:
@@ -149,7 +148,7 @@ def train_on(
                 run_dir=run_dir,
                 name=config["name"],
                 config=config,
-                first_step=first_step,
+                first_step=checkpoint["training"]["step"] if checkpoint else 0,
                 warn=console.line,
             )
         stack.enter_context(tracker or nullcontext())
@@ -169,9 +168,15 @@ def train_on(
                 callbacks=callbacks,
                 checkpoint=checkpoint,
             )
-        seconds = time.monotonic() - began
-        time_taken = f"{duration(seconds)}{f', from step {first_step:,} on' if first_step else ''}"
-        conclude(console, run_dir, config, outcome, bad_samples, time_taken=time_taken)
+        conclude(
+            console,
+            run_dir,
+            config,
+            outcome,
+            bad_samples,
+            checkpoint,
+            seconds=time.monotonic() - began,
+        )
         if outcome.signal_number is None:
             write_report(console, run_dir, config, data, device)
     # Launchers take the end of any process but the first one by a signal for a failure.

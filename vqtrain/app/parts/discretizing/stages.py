@@ -88,7 +88,7 @@ def different(before: Results, now: Results, key: str) -> str:
     """Name the words that were typed before alone, and those that are typed now alone."""
     old, new = (set(map(str, each.described.get(key, []))) for each in (before, now))  # type: ignore[call-overload]  # lists
     only_old, only_new = " ".join(sorted(old - new)), " ".join(sorted(new - old))
-    return f"{only_old or 'none'}, not {only_new or 'none'}"
+    return f"{only_old or 'the default'}, not {only_new or 'the default'}"
 
 
 @final
@@ -270,7 +270,8 @@ class Work:
         table = markdown(rows, plan.metrics)
         write_whole(self.folder(TABLE), table.encode())
         self.console.print(table, markup=False, end="")
-        self.console.print(f"{'written':<12}{self.folder(TOKENIZER)}", markup=False)
+        written = f"{self.folder(TOKENIZER)}, {tokenizer.vocab_size:,} ids"
+        self.console.print(f"{'written':<12}{written}", markup=False)
 
 
 def last_step(run_dir: Path) -> int:
