@@ -177,8 +177,11 @@ def test_help_shows_every_key_and_two_examples(capsys):
         (["images={}", "format=jpg"], "got 'jpg'; did you mean jpeg?"),
         (["images={}", "quality=101"], "quality must be in [1, 100], got 101"),
         (["images={}", "quality=high"], "quality must be a whole number, got 'high'"),
-        (["images={}", "image_size=0"], "image_size must be at least 1 and at most 8192 or a list"),
-        (["images={}", "image_size=2.5"], "image_size must be a whole number or a list"),
+        (
+            ["images={}", "image_size=0"],
+            "image_size must be at least 1 and at most 8192 or [height,width]",
+        ),
+        (["images={}", "image_size=2.5"], "image_size must be a whole number or [height,width]"),
         (["images={}", "format=raw"], "format=raw stores pixels of one size: give image_size"),
         (["images={}", "image_size=[8,9]"], "image_size=[8, 9] needs format=raw, which alone"),
         (["images={}", "crop=adm"], "crop=adm needs format=raw, which alone crops"),

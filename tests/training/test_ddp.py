@@ -147,6 +147,8 @@ def test_two_ranks_equal_one_process_on_the_joined_batch(
         )
     done, (one,), one_lines = first
     assert done.returncode == 0, done.stderr
+    # Its normalization of single channels enlarges what sums in another order round differently.
+    allowed = 1e-6 if network == "magvit2_video" else 1e-9
     # The game has begun in it, and the discriminator has moved the tokenizer.
     assert abs(one_lines[-1]["train/generator/adversarial"]) > 1e-3
     assert "train/generator/adversarial" not in one_lines[0]
@@ -155,9 +157,9 @@ def test_two_ranks_equal_one_process_on_the_joined_batch(
         assert len(ranks) == 2
         for key, expected in one.items():
             assert torch.equal(ranks[0][key], ranks[1][key]), key
-            torch.testing.assert_close(ranks[0][key], expected, rtol=0, atol=1e-9, msg=key)
+            torch.testing.assert_close(ranks[0][key], expected, rtol=0, atol=allowed, msg=key)
         for a, b in zip(one_lines, lines, strict=True):
-            assert a == pytest.approx(b, rel=1e-9, abs=1e-9)
+            assert a == pytest.approx(b, rel=allowed, abs=allowed)
 
 
 @pytest.mark.ddp

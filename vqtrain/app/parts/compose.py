@@ -56,8 +56,8 @@ COMMAND_PATH_KEYS = {
 
 # A name without lists, quotes and interpolations is text, also 20240501, 1e5 and true.
 PLAIN = re.compile(r"[^'\"\\$\[{,]+")
-# Whole numbers with an exponent, which Hydra reads as floats: 1e6, 1.5e3.
-EXPONENT = re.compile(r"\d+(?:\.\d+)?[eE]\+?\d{1,2}")
+# Whole numbers with an exponent below 20, which Hydra reads as floats: 1e6, 1.5e3.
+EXPONENT = re.compile(r"\d+(?:\.\d+)?[eE]\+?[01]?\d")
 
 
 @dataclass(frozen=True, kw_only=True)
