@@ -472,7 +472,10 @@ def test_a_metric_is_not_chosen_as_a_group_is() -> None:
 
 
 OWN_ENCODER = "encoder=vqtrain.encoders.vqvae:VQVAEEncoder"
-OWN_VALUES = ("encoder.block_channels=8", "encoder.num_downsamplings=2")
+OWN_VALUES = [
+    *("encoder.block_channels=8", "encoder.num_downsamplings=2"),
+    *("encoder.channels=8", "encoder.num_blocks=1"),
+]
 
 
 @pytest.mark.parametrize(
@@ -483,7 +486,7 @@ OWN_VALUES = ("encoder.block_channels=8", "encoder.num_downsamplings=2")
             "experiment=var_demo sets codebook.scales, which",
         ),
         (
-            ["experiment=small_vqgan", OWN_ENCODER, *OWN_VALUES],
+            ["experiment=llamagen_vq8", OWN_ENCODER, *OWN_VALUES],
             f"encoder.multipliers, which {OWN_ENCODER} does not have: leave out with ~encoder.att",
         ),
         (  # a term of the loss, whose key has a slash and a dot

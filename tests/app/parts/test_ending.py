@@ -11,7 +11,6 @@ from vqtrain.app.parts.ending import allowing, suggestions
     [
         (["experiment=demo"], "train experiment=small_vqgan data.train="),
         (["experiment=demo", "data.train=photos"], "evaluate tokenizer=runs/a"),
-        # Such a run on the bundled images is a small VQGAN already.
         (["experiment=small_vqgan", "data.train=demo"], "evaluate tokenizer=runs/a"),
         (["encoder=cnn", "decoder=cnn"], "train experiment=small_vqgan data.train="),
     ],

@@ -68,10 +68,8 @@ def suggestions(config: Mapping[str, Any], mine: str, allow: str) -> list[str]:
     commands = [f"vqtrain reconstruct tokenizer={mine} {source}{allow}"]
     if config["codebook"]["kind"] not in ("continuous", "kl"):  # a graph gives or takes ids
         commands.append(f"vqtrain export tokenizer={mine} format=onnx{allow}")
-    is_small_vqgan = (
-        config["encoder"]["kind"] == "cnn" and config["discriminator"]["kind"] != "none"
-    )
-    if config["data"]["train"] == "demo" and media is IMAGE and not is_small_vqgan:
+    is_demo = config["data"]["train"] == "demo" and media is IMAGE
+    if is_demo and config["name"] != "small_vqgan":
         own = "data.train=A_FOLDER_OF_IMAGES name=mine"
         return [*commands, f"vqtrain train experiment=small_vqgan {own}"]
     return [*commands, f"vqtrain evaluate tokenizer={mine}{allow}"]
