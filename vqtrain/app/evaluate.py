@@ -13,8 +13,7 @@ import torch
 from rich.console import Console
 
 from vqtrain.app.base import Command
-from vqtrain.app.parts.choices import read_choice, refuse_unlisted
-from vqtrain.app.parts.metrics import reconstruction_metrics
+from vqtrain.app.parts.metrics import listed_metrics, reconstruction_metrics
 from vqtrain.app.parts.output import ending_in_order, folder_of, new_folder, refuse_inside
 from vqtrain.app.parts.progress import shown_progress
 from vqtrain.app.parts.sources import SampleSources, check_media
@@ -50,7 +49,6 @@ from vqtrain.launchers.parts.ranks import (
 )
 from vqtrain.metrics.base import Metric
 from vqtrain.metrics.fid import USUAL_PROTOCOL
-from vqtrain.metrics.parts.build import Entry
 from vqtrain.metrics.parts.fid_protocols import PROTOCOLS
 from vqtrain.ranges import at_least, one_of, within
 
@@ -103,10 +101,7 @@ def metrics_of(options: Options, media: Media) -> list[Metric]:
         ConfigError: If one cannot be built, or measures no reconstructions.
     """
     typed = options.metrics
-    names: Sequence[Entry] | str = DEFAULT_METRICS[media] if typed is None else typed
-    if isinstance(names, str):
-        refuse_unlisted(names)
-        names = read_choice("metrics", names, None)["names"]
+    names = listed_metrics(DEFAULT_METRICS[media] if typed is None else typed)
     fid = {"kind": "fid", "protocol": options.protocol}
     return reconstruction_metrics([fid if x == "fid" else x for x in names])
 

@@ -8,16 +8,26 @@ from vqtrain.metrics.base import Metric, TextMetric
 from vqtrain.metrics.parts.build import Entry, build_metrics
 
 
+def listed_metrics(names: Sequence[Entry] | str) -> Sequence[Entry]:
+    """Return the metrics that are named, or those of a word of the group.
+
+    Raises:
+        ConfigError: If there is no such word.
+    """
+    if not isinstance(names, str):
+        return names
+    refuse_unlisted(names)
+    listed: list[Entry] = read_choice("metrics", names, None)["names"]
+    return listed
+
+
 def reconstruction_metrics(names: Sequence[Entry] | str) -> list[Metric]:
     """Build metrics without their weights: those named, or those of a word of the group.
 
     Raises:
         ConfigError: If one cannot be built, or measures no reconstructions.
     """
-    if isinstance(names, str):
-        refuse_unlisted(names)
-        names = read_choice("metrics", names, None)["names"]
-    metrics = build_metrics(metric_entries(list(names), None))
+    metrics = build_metrics(metric_entries(list(listed_metrics(names)), None))
     for metric in metrics:
         require(
             not isinstance(metric, TextMetric),
