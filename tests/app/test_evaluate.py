@@ -262,7 +262,7 @@ def test_what_images_do_not_allow_is_left_out_and_said_unless_it_was_asked_for(
     words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {"names": ["psnr", "ssim", "ms_ssim"]}
-    monkeypatch.setattr("vqtrain.app.evaluate.read_choice", lambda *_: names)
+    monkeypatch.setattr("vqtrain.app.parts.metrics.read_choice", lambda *_: names)
     assert main([*words, "metrics=null", "baselines=false", "worst=0"]) == 0
     printed = capsys.readouterr().out
     assert "left out: ms_ssim needs images of at least 176 px, these have 16" in printed
@@ -294,7 +294,7 @@ def test_missing_weights_are_one_line_before_anything_is_written(
     assert not Path("evaluation").exists()
     # Those that nobody has named are left out, and the others measured.
     names = {"names": ["psnr", {"kind": "lpips", "network": "vgg"}]}
-    monkeypatch.setattr("vqtrain.app.evaluate.read_choice", lambda *_: names)
+    monkeypatch.setattr("vqtrain.app.parts.metrics.read_choice", lambda *_: names)
     monkeypatch.setattr(
         "vqtrain.app.evaluate.choose_metrics", lambda metrics, *_, **__: (metrics, [])
     )
